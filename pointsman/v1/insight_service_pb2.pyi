@@ -1,0 +1,87 @@
+from pointsman.v1 import decision_pb2 as _decision_pb2
+from pointsman.v1 import journal_pb2 as _journal_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class GetBucketInsightRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetBucketInsightResponse(_message.Message):
+    __slots__ = ("name", "models", "decisions", "spend_usd", "position")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    SPEND_USD_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    models: _containers.RepeatedCompositeFieldContainer[ModelInsight]
+    decisions: int
+    spend_usd: float
+    position: int
+    def __init__(self, name: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelInsight, _Mapping]]] = ..., decisions: _Optional[int] = ..., spend_usd: _Optional[float] = ..., position: _Optional[int] = ...) -> None: ...
+
+class ModelInsight(_message.Message):
+    __slots__ = ("model", "decisions", "traffic_share", "quality_observations", "cost_observations", "latency_observations", "mean_quality", "mean_cost_usd", "mean_latency_seconds", "spend_usd", "quality_posterior_mean", "quality_posterior_sd", "quality_noise_sd", "successes", "failures")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_SHARE_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
+    COST_OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
+    MEAN_QUALITY_FIELD_NUMBER: _ClassVar[int]
+    MEAN_COST_USD_FIELD_NUMBER: _ClassVar[int]
+    MEAN_LATENCY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SPEND_USD_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_POSTERIOR_MEAN_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_POSTERIOR_SD_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_NOISE_SD_FIELD_NUMBER: _ClassVar[int]
+    SUCCESSES_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    decisions: int
+    traffic_share: float
+    quality_observations: int
+    cost_observations: int
+    latency_observations: int
+    mean_quality: float
+    mean_cost_usd: float
+    mean_latency_seconds: float
+    spend_usd: float
+    quality_posterior_mean: float
+    quality_posterior_sd: float
+    quality_noise_sd: float
+    successes: int
+    failures: int
+    def __init__(self, model: _Optional[str] = ..., decisions: _Optional[int] = ..., traffic_share: _Optional[float] = ..., quality_observations: _Optional[int] = ..., cost_observations: _Optional[int] = ..., latency_observations: _Optional[int] = ..., mean_quality: _Optional[float] = ..., mean_cost_usd: _Optional[float] = ..., mean_latency_seconds: _Optional[float] = ..., spend_usd: _Optional[float] = ..., quality_posterior_mean: _Optional[float] = ..., quality_posterior_sd: _Optional[float] = ..., quality_noise_sd: _Optional[float] = ..., successes: _Optional[int] = ..., failures: _Optional[int] = ...) -> None: ...
+
+class WatchDecisionsRequest(_message.Message):
+    __slots__ = ("bucket",)
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    bucket: str
+    def __init__(self, bucket: _Optional[str] = ...) -> None: ...
+
+class WatchDecisionsResponse(_message.Message):
+    __slots__ = ("decision",)
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    decision: _decision_pb2.Decision
+    def __init__(self, decision: _Optional[_Union[_decision_pb2.Decision, _Mapping]] = ...) -> None: ...
+
+class ExportJournalRequest(_message.Message):
+    __slots__ = ("from_position",)
+    FROM_POSITION_FIELD_NUMBER: _ClassVar[int]
+    from_position: int
+    def __init__(self, from_position: _Optional[int] = ...) -> None: ...
+
+class ExportJournalResponse(_message.Message):
+    __slots__ = ("records",)
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    records: _containers.RepeatedCompositeFieldContainer[_journal_pb2.JournalRecord]
+    def __init__(self, records: _Optional[_Iterable[_Union[_journal_pb2.JournalRecord, _Mapping]]] = ...) -> None: ...
