@@ -1,0 +1,205 @@
+"""From what is known of a request to the feature vector ``x`` that a bucket's posteriors are over.
+
+Every group of features (one number, one category, one embedding, the text's marks, the text's words) is scaled to a
+length of about 1, so that one prior precision suits them all: a priori each group may move a prediction as much as
+the intercept may. The intercept is last. Values are rounded to single precision, which is how the journal keeps them;
+a fold therefore sees exactly the numbers that the decision saw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from bandit.catalog import Schema
+from bandit.errors import FieldError
+from bandit.text import TEXT_DIM, estimate_tokens, text_features
+
+CLIP = 5.0
+"""Encoded numbers are clipped to [-5, 5]: one wild value must not outweigh hundreds of ordinary ones."""
+MAX_TEXT = 1 << 20
+"""Longest prompt text taken, in characters."""
+_TOKEN_CENTER = math.log(256.0)
+_TOKEN_SCALE = 2.0
+MAX_TOKENS = 2**40
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What is known of one request before the call; see ``Schema`` for what a bucket accepts."""
+
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    categories: Mapping[str, str] = field(default_factory=dict)
+    embeddings: Mapping[str, Sequence[float] | npt.NDArray[np.float32]] = field(
+        default_factory=dict
+    )
+    text: str | None = None
+    input_tokens: int | None = None
+    max_output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A context as the policy sees it: ``x_d`` with the intercept last, and token counts (-1 when unknown)."""
+
+    x_d: npt.NDArray[np.float64]
+    input_tokens: int
+    max_output_tokens: int
+
+
+class Encoder:
+    """A schema made ready to encode contexts. Immutable; ``dim`` counts the intercept."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self._categories = [
+            (c, {value: i for i, value in enumerate(c.values)})
+            for c in schema.categories
+        ]
+        self._number_names = {n.name for n in schema.numbers}
+        self._category_names = {c.name for c in schema.categories}
+        self._embedding_names = {e.name for e in schema.embeddings}
+        self._text_scale = 1.0 / math.sqrt(TEXT_DIM)
+        self.dim = len(feature_names(schema))
+
+    def encode(self, context: Context) -> Encoded:
+        """Make the feature vector of ``context``.
+
+        Raises ``FieldError`` naming the field for a feature that is unknown, missing, not finite, or of the wrong
+        length, for an undeclared category value, and for a text that is too long.
+        """
+        schema = self.schema
+        self._refuse_unknown(context)
+        input_tokens = _tokens(context.input_tokens, "input_tokens")
+        max_output_tokens = _tokens(context.max_output_tokens, "max_output_tokens")
+        if context.text is not None:
+            if len(context.text) > MAX_TEXT:
+                raise FieldError(
+                    "text",
+                    f"expected at most {MAX_TEXT} characters, got {len(context.text)}",
+                )
+            if input_tokens < 0:
+                input_tokens = estimate_tokens(context.text)
+        x_d = np.zeros(self.dim)
+        at = 0
+        for number in schema.numbers:
+            value = context.numbers.get(number.name)
+            if value is None:
+                if not number.optional:
+                    raise FieldError(
+                        f'numbers["{number.name}"]', "expected a number, got nothing"
+                    )
+            elif not math.isfinite(value):
+                raise FieldError(
+                    f'numbers["{number.name}"]',
+                    f"expected a finite number, got {value:g}",
+                )
+            else:
+                x_d[at] = min(CLIP, max(-CLIP, (value - number.center) / number.scale))
+            at += 1
+        for category, places in self._categories:
+            label = context.categories.get(category.name)
+            if label is None:
+                if not category.optional:
+                    raise FieldError(
+                        f'categories["{category.name}"]',
+                        "expected a value, got nothing",
+                    )
+            elif label in places:
+                x_d[at + places[label]] = 1.0
+            elif not category.open:
+                known = ", ".join(category.values[:8]) + (
+                    ", …" if len(category.values) > 8 else ""
+                )
+                raise FieldError(
+                    f'categories["{category.name}"]',
+                    f"expected one of {known}, got {label[:80]!r}",
+                )
+            at += len(category.values)
+        for embedding in schema.embeddings:
+            given = context.embeddings.get(embedding.name)
+            name = f'embeddings["{embedding.name}"]'
+            if given is None:
+                if not embedding.optional:
+                    raise FieldError(
+                        name, f"expected {embedding.dimension} numbers, got nothing"
+                    )
+            else:
+                vector = np.asarray(given, dtype=np.float64)
+                if vector.shape != (embedding.dimension,):
+                    raise FieldError(
+                        name,
+                        f"expected {embedding.dimension} numbers, got {vector.size}",
+                    )
+                if not np.isfinite(vector).all():
+                    raise FieldError(name, "expected finite numbers")
+                np.clip(
+                    vector * embedding.scale,
+                    -CLIP,
+                    CLIP,
+                    out=x_d[at : at + embedding.dimension],
+                )
+            at += embedding.dimension
+        if schema.text is not None:
+            if context.text is not None:
+                np.multiply(
+                    text_features(context.text),
+                    self._text_scale,
+                    out=x_d[at : at + TEXT_DIM],
+                )
+            elif not schema.text.optional:
+                raise FieldError("text", "expected the prompt's text, got nothing")
+            at += TEXT_DIM
+        if schema.input_tokens is not None:
+            if input_tokens >= 0:
+                logarithm = (
+                    math.log(input_tokens + 1.0) - _TOKEN_CENTER
+                ) / _TOKEN_SCALE
+                x_d[at] = min(CLIP, max(-CLIP, logarithm))
+            elif not schema.input_tokens.optional:
+                raise FieldError(
+                    "input_tokens", "expected a number of tokens or a text, got nothing"
+                )
+            at += 1
+        x_d[at] = 1.0
+        return Encoded(
+            x_d.astype(np.float32).astype(np.float64), input_tokens, max_output_tokens
+        )
+
+    def _refuse_unknown(self, context: Context) -> None:
+        for kind, given, known in (
+            ("numbers", context.numbers, self._number_names),
+            ("categories", context.categories, self._category_names),
+            ("embeddings", context.embeddings, self._embedding_names),
+        ):
+            for name in given:
+                if name not in known:
+                    declared = ", ".join(sorted(known)[:8]) or "none"
+                    raise FieldError(
+                        f'{kind}["{name[:80]}"]',
+                        f"unknown feature; the bucket declares {declared}",
+                    )
+
+
+def feature_names(schema: Schema) -> list[str]:
+    """Names of the components of ``x``, in order: what a report or an export calls them."""
+    names = [n.name for n in schema.numbers]
+    names += [f"{c.name}={value}" for c in schema.categories for value in c.values]
+    names += [f"{e.name}/{i}" for e in schema.embeddings for i in range(e.dimension)]
+    if schema.text is not None:
+        names += [f"text/{i}" for i in range(TEXT_DIM)]
+    if schema.input_tokens is not None:
+        names.append("log_input_tokens")
+    return [*names, "intercept"]
+
+
+def _tokens(value: int | None, what: str) -> int:
+    if value is None:
+        return -1
+    if not 0 <= value <= MAX_TOKENS:
+        raise FieldError(what, f"expected 0 to {MAX_TOKENS}, got {value}")
+    return value

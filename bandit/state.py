@@ -1,0 +1,349 @@
+"""State and its fold: ``state = fold(journal)``.
+
+``apply`` is the only thing that changes a state. It reads no clock and no random number, so the same journal gives the
+same state, bit for bit; everything derived (candidates, encoders) is made from the events too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from bandit.catalog import Bucket, Model
+from bandit.encoder import Encoder
+from bandit.event import (
+    AvailabilitySet,
+    BucketDeleted,
+    BucketPut,
+    DecisionMade,
+    ModelDeleted,
+    ModelPut,
+    OutcomeApplied,
+    Record,
+)
+from bandit.outcome import Change, Signal
+from bandit.policy import Candidates, log_cost, log_latency
+from bandit.posterior import (
+    COST,
+    LATENCY,
+    QUALITY,
+    Posteriors,
+    Prior,
+    add_model,
+    correct,
+    empty,
+    observe,
+    without_model,
+)
+
+SIGNALS = max(Signal) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """A model of the catalogue, whether an operator lets it be chosen, and the position of its last change."""
+
+    model: Model
+    available: bool
+    version: int
+
+
+@dataclass(slots=True)
+class BucketState:
+    """All that is known in one bucket. Columns (k) run over ``columns``: every model that was ever a candidate.
+
+    ``decisions_k`` counts choices; ``count_sk`` and ``sum_sk`` (rows by ``Signal``) count and add up the values known
+    of decisions. ``generation`` is the position at which the posteriors started afresh, ``born_k`` that at which each
+    column did: what was decided before that is not learned. ``members`` are the columns of the present
+    candidates, ``candidates`` what the policy needs of them; both are derived.
+    """
+
+    config: Bucket
+    version: int
+    generation: int
+    encoder: Encoder
+    columns: tuple[str, ...]
+    posteriors: Posteriors
+    born_k: npt.NDArray[np.int64]
+    decisions_k: npt.NDArray[np.int64]
+    count_sk: npt.NDArray[np.int64]
+    sum_sk: npt.NDArray[np.float64]
+    members: npt.NDArray[np.intp] = field(
+        default_factory=lambda: np.empty(0, dtype=np.intp)
+    )
+    candidates: Candidates = Candidates((), ())
+
+
+@dataclass(slots=True)
+class State:
+    """The fold of a journal up to ``position``, whose last event happened at ``time_ns``."""
+
+    position: int = 0
+    time_ns: int = 0
+    models: dict[str, ModelState] = field(default_factory=dict)
+    buckets: dict[str, BucketState] = field(default_factory=dict)
+
+
+def fold(records: Iterable[Record], state: State | None = None) -> State:
+    """Apply ``records`` in order to ``state`` (in place; a new one by default) and return it."""
+    state = State() if state is None else state
+    for record in records:
+        apply(state, record)
+    return state
+
+
+def apply(state: State, record: Record) -> None:
+    """Apply one record in place. Raises ``ValueError`` if it is not the next one."""
+    if record.position != state.position + 1:
+        raise ValueError(
+            f"expected the record at position {state.position + 1}, got {record.position}"
+        )
+    event = record.event
+    match event:
+        case DecisionMade():
+            _apply_decision(state, event)
+        case OutcomeApplied():
+            _apply_outcome(state, event)
+        case ModelPut():
+            known = state.models.get(event.model.id)
+            available = known.available if known else True
+            state.models[event.model.id] = ModelState(
+                event.model, available, record.position
+            )
+            _renew_all(state, record.position)
+        case ModelDeleted():
+            state.models.pop(event.model, None)
+            for bucket in state.buckets.values():
+                _drop_column(bucket, event.model)
+            _renew_all(state, record.position)
+        case AvailabilitySet():
+            if event.model in state.models:
+                state.models[event.model] = replace(
+                    state.models[event.model],
+                    available=event.available,
+                    version=record.position,
+                )
+                _renew_all(state, record.position)
+        case BucketPut():
+            _put_bucket(state, event.bucket, record.position)
+        case BucketDeleted():
+            state.buckets.pop(event.bucket, None)
+    state.position = record.position
+    state.time_ns = record.time_ns
+
+
+def default_priors(bucket: Bucket) -> tuple[Prior, Prior, Prior]:
+    """Where an unknown model of ``bucket`` starts: quality, log cost, log latency.
+
+    Quality, scaled to [0, 1], starts with an expected noise variance of 0.1 and a coefficient variance of 0.1 for the
+    intercept and for each group of features. The logarithms of cost and latency start with an intercept that gives way
+    to the first observation (variance 20 times the noise), low enough that an unknown model looks worth trying.
+    """
+    scale = bucket.quality_range
+    quality = (
+        0.5
+        if bucket.priors.quality is None
+        else (bucket.priors.quality - scale.min) / scale.width
+    )
+    return (
+        Prior(quality, intercept_precision=1.0, precision=1.0, a=3.0, b=0.2),
+        Prior(
+            log_cost(bucket.priors.cost),
+            intercept_precision=0.05,
+            precision=1.0,
+            a=3.0,
+            b=0.5,
+        ),
+        Prior(
+            log_latency(bucket.priors.latency),
+            intercept_precision=0.05,
+            precision=1.0,
+            a=3.0,
+            b=0.5,
+        ),
+    )
+
+
+def new_bucket(config: Bucket, version: int, generation: int) -> BucketState:
+    """A bucket that has seen nothing and has no columns yet."""
+    encoder = Encoder(config.schema)
+    return BucketState(
+        config=config,
+        version=version,
+        generation=generation,
+        encoder=encoder,
+        columns=(),
+        posteriors=empty(encoder.dim),
+        born_k=np.zeros(0, dtype=np.int64),
+        decisions_k=np.zeros(0, dtype=np.int64),
+        count_sk=np.zeros((SIGNALS, 0), dtype=np.int64),
+        sum_sk=np.zeros((SIGNALS, 0)),
+    )
+
+
+def renew_candidates(state: State, bucket: BucketState, position: int) -> None:
+    """Make ``members`` and ``candidates`` of one bucket anew, in place; new candidates get columns born at ``position``."""
+    listed = bucket.config.models or tuple(sorted(state.models))
+    present = [model for model in listed if model in state.models]
+    for model in present:
+        if model not in bucket.columns:
+            _add_column(bucket, model, position)
+    place = {model: i for i, model in enumerate(bucket.columns)}
+    bucket.members = np.array([place[model] for model in present], dtype=np.intp)
+    bucket.candidates = Candidates(
+        models=tuple(state.models[model].model for model in present),
+        available=tuple(state.models[model].available for model in present),
+    )
+
+
+def learn(
+    bucket: BucketState,
+    model: str,
+    x_d: npt.NDArray[np.float64],
+    changes: Iterable[Change],
+) -> None:
+    """Learn, in place, changes of what ``model``, which has a column, answered at ``x_d``."""
+    k = bucket.columns.index(model)
+    scale = bucket.config.quality_range
+    for change in changes:
+        signal, before, after = change.signal, change.before, change.after
+        if before is None:
+            bucket.count_sk[signal, k] += 1
+        bucket.sum_sk[signal, k] += after - (before or 0.0)
+        if signal is Signal.QUALITY:
+            old = None if before is None else (before - scale.min) / scale.width
+            _teach(
+                bucket.posteriors,
+                QUALITY,
+                k,
+                x_d,
+                old,
+                (after - scale.min) / scale.width,
+            )
+        elif signal is Signal.COST:
+            _teach(
+                bucket.posteriors,
+                COST,
+                k,
+                x_d,
+                None if before is None else log_cost(before),
+                log_cost(after),
+            )
+        elif signal is Signal.LATENCY:
+            old = None if before is None else log_latency(before)
+            _teach(bucket.posteriors, LATENCY, k, x_d, old, log_latency(after))
+
+
+def fingerprint(state: State) -> str:
+    """SHA-256, in hexadecimal, of all that a state holds: two states are equal bit for bit if these are equal."""
+    digest = hashlib.sha256(f"{state.position} {state.time_ns}".encode())
+    for name, model in sorted(state.models.items()):
+        digest.update(
+            repr(
+                (name, model.available, model.version, _canonical(model.model))
+            ).encode()
+        )
+    for name, bucket in sorted(state.buckets.items()):
+        digest.update(
+            repr(
+                (name, bucket.version, bucket.generation, bucket.columns, bucket.config)
+            ).encode()
+        )
+        for array in arrays(bucket).values():
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def arrays(bucket: BucketState) -> dict[str, npt.NDArray[np.generic]]:
+    """The arrays that make a bucket's state, by name, in a fixed order."""
+    named = {
+        f.name: getattr(bucket.posteriors, f.name) for f in fields(bucket.posteriors)
+    }
+    return {
+        **named,
+        "born_k": bucket.born_k,
+        "decisions_k": bucket.decisions_k,
+        "count_sk": bucket.count_sk,
+        "sum_sk": bucket.sum_sk,
+    }
+
+
+def _canonical(model: Model) -> Model:
+    return replace(model, tags=dict(sorted(model.tags.items())))
+
+
+def _put_bucket(state: State, config: Bucket, position: int) -> None:
+    known = state.buckets.get(config.id)
+    if known is not None and config.same_posteriors(known.config):
+        known.config, known.version = config, position
+        renew_candidates(state, known, position)
+        return
+    bucket = new_bucket(config, version=position, generation=position)
+    renew_candidates(state, bucket, position)
+    state.buckets[config.id] = bucket
+
+
+def _renew_all(state: State, position: int) -> None:
+    for bucket in state.buckets.values():
+        renew_candidates(state, bucket, position)
+
+
+def _apply_decision(state: State, event: DecisionMade) -> None:
+    bucket = state.buckets.get(event.bucket)
+    if bucket is None or bucket.generation != event.generation:
+        return
+    chosen = event.models[event.chosen]
+    if chosen in bucket.columns:
+        bucket.decisions_k[bucket.columns.index(chosen)] += 1
+
+
+def _apply_outcome(state: State, event: OutcomeApplied) -> None:
+    bucket = state.buckets.get(event.bucket)
+    if (
+        bucket is None
+        or bucket.generation != event.generation
+        or event.model not in bucket.columns
+    ):
+        return
+    if event.state_position >= bucket.born_k[bucket.columns.index(event.model)]:
+        learn(bucket, event.model, event.x_d, event.changes)
+
+
+def _teach(
+    posteriors: Posteriors,
+    response: int,
+    model: int,
+    x_d: npt.NDArray[np.float64],
+    before: float | None,
+    after: float,
+) -> None:
+    if before is None:
+        observe(posteriors, response, model, x_d, after)
+    else:
+        correct(posteriors, response, model, x_d, before, after)
+
+
+def _add_column(bucket: BucketState, model: str, position: int) -> None:
+    bucket.posteriors = add_model(bucket.posteriors, default_priors(bucket.config))
+    bucket.columns = (*bucket.columns, model)
+    bucket.born_k = np.append(bucket.born_k, position)
+    bucket.decisions_k = np.append(bucket.decisions_k, 0)
+    bucket.count_sk = np.pad(bucket.count_sk, ((0, 0), (0, 1)))
+    bucket.sum_sk = np.pad(bucket.sum_sk, ((0, 0), (0, 1)))
+
+
+def _drop_column(bucket: BucketState, model: str) -> None:
+    if model not in bucket.columns:
+        return
+    k = bucket.columns.index(model)
+    bucket.posteriors = without_model(bucket.posteriors, k)
+    bucket.columns = bucket.columns[:k] + bucket.columns[k + 1 :]
+    bucket.born_k = np.delete(bucket.born_k, k)
+    bucket.decisions_k = np.delete(bucket.decisions_k, k)
+    bucket.count_sk = np.delete(bucket.count_sk, k, axis=1)
+    bucket.sum_sk = np.delete(bucket.sum_sk, k, axis=1)
