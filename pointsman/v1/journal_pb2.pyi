@@ -141,7 +141,7 @@ class DecisionMade(_message.Message):
     def __init__(self, id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., features: _Optional[_Iterable[float]] = ..., models: _Optional[_Iterable[str]] = ..., chosen: _Optional[int] = ..., fallbacks: _Optional[_Iterable[int]] = ..., propensity: _Optional[float] = ..., explored: _Optional[bool] = ..., limits_violated: _Optional[bool] = ..., quality_mean: _Optional[_Iterable[float]] = ..., quality_sd: _Optional[_Iterable[float]] = ..., cost: _Optional[_Iterable[float]] = ..., latency: _Optional[_Iterable[float]] = ..., latency_p95: _Optional[_Iterable[float]] = ..., exclusions: _Optional[_Iterable[int]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., state_position: _Optional[int] = ..., expire_time_ns: _Optional[int] = ..., request_id: _Optional[str] = ..., input_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ...) -> None: ...
 
 class OutcomeApplied(_message.Message):
-    __slots__ = ("decision_id", "bucket", "generation", "model", "features", "changes", "idempotency_key", "ledgers")
+    __slots__ = ("decision_id", "bucket", "generation", "model", "features", "changes", "idempotency_key", "ledgers", "state_position")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +150,7 @@ class OutcomeApplied(_message.Message):
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     LEDGERS_FIELD_NUMBER: _ClassVar[int]
+    STATE_POSITION_FIELD_NUMBER: _ClassVar[int]
     decision_id: bytes
     bucket: str
     generation: int
@@ -158,7 +159,8 @@ class OutcomeApplied(_message.Message):
     changes: _containers.RepeatedCompositeFieldContainer[SignalChange]
     idempotency_key: str
     ledgers: _containers.RepeatedCompositeFieldContainer[SignalLedger]
-    def __init__(self, decision_id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., features: _Optional[_Iterable[float]] = ..., changes: _Optional[_Iterable[_Union[SignalChange, _Mapping]]] = ..., idempotency_key: _Optional[str] = ..., ledgers: _Optional[_Iterable[_Union[SignalLedger, _Mapping]]] = ...) -> None: ...
+    state_position: int
+    def __init__(self, decision_id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., features: _Optional[_Iterable[float]] = ..., changes: _Optional[_Iterable[_Union[SignalChange, _Mapping]]] = ..., idempotency_key: _Optional[str] = ..., ledgers: _Optional[_Iterable[_Union[SignalLedger, _Mapping]]] = ..., state_position: _Optional[int] = ...) -> None: ...
 
 class SignalChange(_message.Message):
     __slots__ = ("signal", "before", "after")
@@ -181,13 +183,15 @@ class SignalLedger(_message.Message):
     def __init__(self, model: _Optional[str] = ..., tallies: _Optional[_Iterable[_Union[SignalTally, _Mapping]]] = ..., reports: _Optional[int] = ...) -> None: ...
 
 class SignalTally(_message.Message):
-    __slots__ = ("signal", "count", "sum", "last")
+    __slots__ = ("signal", "count", "sum", "last", "value")
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SUM_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
     signal: Signal
     count: int
     sum: float
     last: float
-    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., count: _Optional[int] = ..., sum: _Optional[float] = ..., last: _Optional[float] = ...) -> None: ...
+    value: float
+    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., count: _Optional[int] = ..., sum: _Optional[float] = ..., last: _Optional[float] = ..., value: _Optional[float] = ...) -> None: ...

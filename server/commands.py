@@ -1,0 +1,155 @@
+"""Commands that need the service's code: serve, export, verify."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from bandit.state import State, apply, fingerprint
+from server import config as configuration
+from server.export import write_decisions, write_journal
+from server.journal import JournalError
+from server.replica import decode, recover
+from server.serve import ServeError
+from server.serve import serve as run
+from server.sqlite_journal import SqliteJournal, read_rows
+
+_DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=configuration.Config.model_fields["data"].default,
+    show_default=True,
+    envvar="POINTSMAN_DATA",
+    help="The server's data directory.",
+)
+
+
+@click.command()
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar="POINTSMAN_CONFIG",
+    help="YAML file of settings.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Directory of the journal. Default ./pointsman-data",
+)
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="gRPC address; port 0 takes a free one. Default 127.0.0.1:7420",
+)
+@click.option(
+    "--seed", type=int, help="Seed of the policy's draws, for repeatable runs."
+)
+@click.option(
+    "--drain-seconds",
+    type=float,
+    help="How long a stopping server lets calls finish. Default 10",
+)
+def serve(config: Path | None, **flags: object) -> None:
+    """Serve decisions over gRPC.
+
+    Prints one line with the bound address when ready. SIGTERM or Ctrl-C lets calls finish and stops.
+    """
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        settings = configuration.load(config, os.environ, flags)
+    except configuration.ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    try:
+        asyncio.run(
+            run(
+                settings,
+                lambda address: click.echo(f"pointsman is serving on {address}"),
+            )
+        )
+    except (JournalError, ServeError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.command()
+@_DATA
+@click.option(
+    "--to",
+    "path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="FILE.jsonl, FILE.parquet or FILE.csv",
+)
+@click.option(
+    "--what",
+    type=click.Choice(["journal", "decisions"]),
+    help="Every event losslessly (JSON lines only), or one row a decision. Default: journal for .jsonl, else decisions.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def export(data: Path, path: Path, what: str | None, as_json: bool) -> None:
+    """Write the journal to a file; the server may be running."""
+    if path.suffix not in (".jsonl", ".parquet", ".csv"):
+        raise click.UsageError(
+            f"--to: expected a file that ends in .jsonl, .parquet or .csv, got {path}"
+        )
+    what = what or ("journal" if path.suffix == ".jsonl" else "decisions")
+    if what == "journal" and path.suffix != ".jsonl":
+        raise click.UsageError("--what journal: expected --to FILE.jsonl")
+    try:
+        write = write_journal if what == "journal" else write_decisions
+        count = write(read_rows(data), path)
+    except (JournalError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps({"what": what, "file": str(path), "rows": count}))
+    else:
+        click.echo(
+            f"wrote {count} {'records' if what == 'journal' else 'decisions'} to {path}"
+        )
+
+
+@click.command()
+@_DATA
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def verify(data: Path, as_json: bool) -> None:
+    """Fold the whole journal anew and compare with what a restart would serve. The server must not be running.
+
+    Exits 1 if they differ in a single bit.
+    """
+    try:
+        journal = SqliteJournal(data)
+    except JournalError as error:
+        raise click.ClickException(str(error)) from error
+    try:
+        recovered = recover(journal, data / "snapshots")
+        refolded = State()
+        for row in journal.read(1):
+            apply(refolded, decode(row))
+    finally:
+        journal.close()
+    equal = fingerprint(recovered) == fingerprint(refolded)
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "equal": equal,
+                    "position": refolded.position,
+                    "state": fingerprint(refolded),
+                }
+            )
+        )
+    else:
+        click.echo(
+            f"{'equal' if equal else 'DIFFERENT'} at position {refolded.position}: {fingerprint(refolded)}"
+        )
+    if not equal:
+        sys.exit(1)

@@ -1,0 +1,120 @@
+"""Group commit: many callers' groups in one durable append.
+
+A single thread appends whatever has gathered while the last append was being flushed, so that the cost of a flush is
+shared by all who wait for it. Results come back to the event loop in journal order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bandit.event import Event
+from server.errors import UnavailableError
+from server.journal import Appended, Group, Journal, JournalError, Result
+
+MAX_GROUPS = 4096
+"""Most groups in one append: bounds how long one caller waits for the others."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Write:
+    """A group to append, the events it encodes, and the future that gets its result."""
+
+    group: Group
+    events: tuple[Event, ...]
+    done: asyncio.Future[Result]
+
+
+Deliver = Callable[[Sequence[tuple[Write, Result]]], None]
+
+
+class GroupCommit:
+    """Appends writes to a journal from one thread. ``deliver`` is called on the loop with each append's results, in
+    journal order, before their futures are resolved: the place to fold the events.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        loop: asyncio.AbstractEventLoop,
+        clock_ns: Callable[[], int],
+        deliver: Deliver,
+    ) -> None:
+        self._journal = journal
+        self._loop = loop
+        self._clock_ns = clock_ns
+        self._deliver = deliver
+        self._pending: list[Write] = []
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    async def write(self, group: Group, events: Sequence[Event]) -> Result:
+        """Append ``group``; when this returns ``Appended`` the events are durable and folded.
+
+        Raises ``UnavailableError`` if they could not be appended. A caller that is cancelled may find its group appended
+        all the same.
+        """
+        done: asyncio.Future[Result] = self._loop.create_future()
+        with self._wake:
+            if self._closing:
+                raise UnavailableError("the server is shutting down")
+            self._pending.append(Write(group, tuple(events), done))
+            self._wake.notify()
+        return await done
+
+    def close(self) -> None:
+        """Append what is pending, then stop. Blocks; call it off the loop."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._pending and not self._closing:
+                    self._wake.wait()
+                writes, self._pending = (
+                    self._pending[:MAX_GROUPS],
+                    self._pending[MAX_GROUPS:],
+                )
+            if not writes:
+                return
+            try:
+                results = self._journal.append(
+                    [write.group for write in writes], self._clock_ns()
+                )
+            except JournalError as error:
+                self._loop.call_soon_threadsafe(self._fail, writes, str(error))
+            else:
+                self._loop.call_soon_threadsafe(
+                    self._finish, list(zip(writes, results, strict=True))
+                )
+
+    def _finish(self, results: Sequence[tuple[Write, Result]]) -> None:
+        try:
+            self._deliver(results)
+        except Exception as error:  # the fold failed: these are durable but must not be acknowledged as learned
+            self._fail(
+                [write for write, _ in results], f"cannot fold the journal: {error!r}"
+            )
+            raise
+        for write, result in results:
+            if not write.done.done():
+                write.done.set_result(result)
+
+    @staticmethod
+    def _fail(writes: Sequence[Write], why: str) -> None:
+        for write in writes:
+            if not write.done.done():
+                write.done.set_exception(UnavailableError(why))
+
+
+def positions(result: Appended) -> range:
+    """The positions of an appended group's entries."""
+    return range(result.first, result.first + result.count)

@@ -1,0 +1,93 @@
+"""The server's configuration: one YAML file, every setting also as an environment variable and a flag.
+
+Flags win over the environment (``POINTSMAN_LISTEN`` for ``listen``), the environment over the file, the file over the
+defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PREFIX = "POINTSMAN_"
+_Address = Annotated[
+    str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):[0-9]{1,5}$")
+]
+
+
+class ConfigError(Exception):
+    """The configuration is not acceptable. The message names the file and the line, the variable or the flag."""
+
+
+class Config(BaseModel):
+    """Every setting of `pointsman serve`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: Path = Field(
+        Path("pointsman-data"), description="directory of the journal and its snapshots"
+    )
+    listen: _Address = Field(
+        "127.0.0.1:7420", description="HOST:PORT for gRPC; port 0 takes a free one"
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        description="seed of the policy's draws; from the system if not given",
+    )
+    drain_seconds: float = Field(
+        10.0, ge=0, le=3600, description="how long a stopping server lets calls finish"
+    )
+
+
+def load(
+    file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]
+) -> Config:
+    """The configuration from all its sources. Raises ``ConfigError``."""
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    if file is not None:
+        for name, (value, line) in _read(file).items():
+            values[name], origin[name] = value, f"{file}, line {line}: {name}"
+    for variable, text in environment.items():
+        if variable.startswith(PREFIX) and variable != PREFIX + "CONFIG":
+            name = variable[len(PREFIX) :].lower()
+            if name in Config.model_fields:
+                values[name], origin[name] = text, variable
+    for name, value in flags.items():
+        if value is not None:
+            values[name], origin[name] = value, "--" + name.replace("_", "-")
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            name = str(item["loc"][0])
+            problems.append(
+                f"{origin.get(name, name)}: {item['msg']}, got {item['input']!r}"
+            )
+        raise ConfigError("; ".join(problems)) from None
+
+
+def _read(file: Path) -> dict[str, tuple[Any, int]]:
+    """Each top-level setting of a YAML file with its line."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {file}: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from error
+    if node is None:
+        return {}
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{file}, line 1: expected settings as `name: value`")
+    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
+    return {
+        str(name): (value, lines.get(str(name), 1)) for name, value in values.items()
+    }

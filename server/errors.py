@@ -1,0 +1,44 @@
+"""What can be wrong with a request besides a field's value. `server/status.py` gives each its gRPC status."""
+
+from __future__ import annotations
+
+
+class RequestError(Exception):
+    """A request that cannot be served, through no fault of a single value. ``field`` is the request's field at issue."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(problem)
+        self.field = field
+        self.problem = problem
+
+
+class NotFoundError(RequestError):
+    """The resource that ``field`` names does not exist."""
+
+    def __init__(self, field: str, resource: str) -> None:
+        super().__init__(field, f"{resource} does not exist")
+        self.resource = resource
+
+
+class AlreadyExistsError(RequestError):
+    """The resource to be created exists."""
+
+    def __init__(self, field: str, resource: str) -> None:
+        super().__init__(field, f"{resource} already exists")
+        self.resource = resource
+
+
+class ExpiredError(RequestError):
+    """The decision's attribution window has ended."""
+
+
+class InUseError(RequestError):
+    """The resource is used by others and cannot go."""
+
+
+class StaleError(RequestError):
+    """The etag given is not the current one, or the resource changed meanwhile: read it again and retry."""
+
+
+class UnavailableError(Exception):
+    """Nothing was written: the journal cannot be appended to, or the server is shutting down. May be retried."""

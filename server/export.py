@@ -1,0 +1,98 @@
+"""The journal as files: losslessly as JSON lines, or as a flat table of decisions with what came of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from google.protobuf import json_format
+
+from bandit import event as e
+from bandit.outcome import FIELDS
+from server.insight_service import record
+from server.journal import Row
+from server.names import bucket_name, decision_name, model_name
+from server.replica import decode
+
+
+def write_journal(rows: Iterable[Row], path: Path) -> int:
+    """Write every record as one line of JSON (the contract's ``JournalRecord``); returns how many."""
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            message = json_format.MessageToDict(
+                record(row), preserving_proto_field_name=True
+            )
+            file.write(json.dumps(message, separators=(",", ":")) + "\n")
+            count += 1
+    return count
+
+
+def write_decisions(rows: Iterable[Row], path: Path) -> int:
+    """Write one row for each decision, as CSV, Parquet or JSON lines by the file's ending; returns how many.
+
+    Columns: decision, time_ns, bucket, model (chosen), propensity, explored, limits_violated, eligible (number of eligible
+    models), features `x/0 …` (intercept last), predicted `quality_mean/<model>`, `quality_sd/<model>`, `cost/<model>`,
+    `latency/<model>`, and the chosen model's outcome as known at the end: quality, cost_usd, latency_seconds, success,
+    input_tokens, output_tokens.
+    """
+    table = pd.DataFrame(list(decision_rows(rows)))
+    match path.suffix:
+        case ".csv":
+            table.to_csv(path, index=False)
+        case ".parquet":
+            table.to_parquet(path, index=False)
+        case ".jsonl":
+            table.to_json(path, orient="records", lines=True)
+        case other:
+            raise ValueError(
+                f"expected a file that ends in .csv, .parquet or .jsonl, got {other!r}"
+            )
+    return len(table)
+
+
+def decision_rows(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+    """The rows of ``write_decisions``."""
+    decisions: dict[bytes, dict[str, Any]] = {}
+    for row in rows:
+        item = decode(row)
+        if isinstance(item.event, e.DecisionMade):
+            decisions[item.event.id] = _decision_row(item.event, item.time_ns)
+        elif (
+            isinstance(item.event, e.OutcomeApplied)
+            and item.event.decision_id in decisions
+        ):
+            known = decisions[item.event.decision_id]
+            ledger = item.event.ledgers.get(known["model"].removeprefix("models/"))
+            if ledger is not None:
+                known.update(
+                    {
+                        FIELDS[signal]: tally.value
+                        for signal, tally in ledger.tallies.items()
+                    }
+                )
+    yield from decisions.values()
+
+
+def _decision_row(event: e.DecisionMade, time_ns: int) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "decision": decision_name(event.id),
+        "time_ns": time_ns,
+        "bucket": bucket_name(event.bucket),
+        "model": model_name(event.models[event.chosen]),
+        "propensity": event.propensity,
+        "explored": event.explored,
+        "limits_violated": event.limits_violated,
+        "eligible": int((event.exclusions_k == 0).sum()),
+    }
+    row.update({field: None for field in FIELDS.values()})
+    row.update({f"x/{i}": float(value) for i, value in enumerate(event.x_d)})
+    for k, model in enumerate(event.models):
+        row[f"quality_mean/{model}"] = float(event.predicted.quality_k[k])
+        row[f"quality_sd/{model}"] = float(event.predicted.quality_sd_k[k])
+        row[f"cost/{model}"] = float(event.predicted.cost_k[k])
+        row[f"latency/{model}"] = float(event.predicted.latency_k[k])
+    return row

@@ -1,0 +1,134 @@
+"""InsightService: posterior summaries, live decisions and the journal itself over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from itertools import islice
+from typing import Any
+
+import grpc
+import numpy as np
+
+from bandit.errors import FieldError
+from bandit.outcome import Signal
+from bandit.posterior import QUALITY, noise, predict
+from bandit.state import BucketState
+from pointsman.v1 import insight_service_pb2 as rpc
+from pointsman.v1 import insight_service_pb2_grpc, journal_pb2
+from server.journal import Row
+from server.names import bucket_name, model_name, parse
+from server.replica import Replica
+from server.router_service import write_decision
+from server.status import streaming, unary
+
+ROWS_PER_MESSAGE = 500
+
+Call = grpc.aio.ServicerContext[Any, Any]
+
+
+class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
+    """Serves what a replica knows."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    @unary
+    async def GetBucketInsight(
+        self, request: rpc.GetBucketInsightRequest, context: Call
+    ) -> rpc.GetBucketInsightResponse:
+        """Posterior summaries, traffic and spend of one bucket."""
+        bucket = self._replica.bucket(parse(request.name, "buckets", "name"), "name")
+        models = _insights(bucket)
+        return rpc.GetBucketInsightResponse(
+            name=bucket_name(bucket.config.id),
+            models=models,
+            decisions=int(bucket.decisions_k.sum()),
+            spend_usd=sum(model.spend_usd for model in models),
+            position=self._replica.state.position,
+        )
+
+    @streaming
+    async def WatchDecisions(
+        self, request: rpc.WatchDecisionsRequest, context: Call
+    ) -> AsyncIterator[rpc.WatchDecisionsResponse]:
+        """Decisions as they become durable."""
+        bucket = parse(request.bucket, "buckets", "bucket") if request.bucket else ""
+        if bucket:
+            self._replica.bucket(bucket)
+        await context.send_initial_metadata(
+            ()
+        )  # tells the caller that it misses nothing from here on
+        async for known in self._replica.watch(bucket):
+            yield rpc.WatchDecisionsResponse(
+                decision=write_decision(self._replica, known, explain=False)
+            )
+
+    @streaming
+    async def ExportJournal(
+        self, request: rpc.ExportJournalRequest, context: Call
+    ) -> AsyncIterator[rpc.ExportJournalResponse]:
+        """Journal records from a position up to the end at the time of the call."""
+        if request.from_position < 0:
+            raise FieldError(
+                "from_position", f"expected 0 or more, got {request.from_position}"
+            )
+        rows = self._replica.export(
+            max(1, request.from_position), self._replica.state.position
+        )
+        loop = asyncio.get_running_loop()
+        while chunk := await loop.run_in_executor(None, _take, rows, ROWS_PER_MESSAGE):
+            yield rpc.ExportJournalResponse(records=[record(row) for row in chunk])
+
+
+def record(row: Row) -> journal_pb2.JournalRecord:
+    """The message of a stored row."""
+    event = journal_pb2.JournalEvent.FromString(row.data)
+    event.time_ns = row.time_ns
+    return journal_pb2.JournalRecord(position=row.position, event=event)
+
+
+def _take(rows: Iterator[Row], count: int) -> list[Row]:
+    return list(islice(rows, count))
+
+
+def _insights(bucket: BucketState) -> list[rpc.ModelInsight]:
+    scale = bucket.config.quality_range
+    average_d = np.zeros(
+        bucket.posteriors.dim
+    )  # every feature is centred, so that an average context is the intercept
+    average_d[-1] = 1.0
+    mean_rk, variance_rk = predict(bucket.posteriors, average_d)
+    noise_rk = noise(bucket.posteriors)
+    total = max(int(bucket.decisions_k.sum()), 1)
+    insights = []
+    for k in sorted(range(len(bucket.columns)), key=lambda k: bucket.columns[k]):
+        count, sums = bucket.count_sk[:, k], bucket.sum_sk[:, k]
+
+        def average(
+            signal: Signal, count: Any = count, sums: Any = sums
+        ) -> float | None:
+            return float(sums[signal] / count[signal]) if count[signal] else None
+
+        insights.append(
+            rpc.ModelInsight(
+                model=model_name(bucket.columns[k]),
+                decisions=int(bucket.decisions_k[k]),
+                traffic_share=float(bucket.decisions_k[k] / total),
+                quality_observations=int(count[Signal.QUALITY]),
+                cost_observations=int(count[Signal.COST]),
+                latency_observations=int(count[Signal.LATENCY]),
+                mean_quality=average(Signal.QUALITY),
+                mean_cost_usd=average(Signal.COST),
+                mean_latency_seconds=average(Signal.LATENCY),
+                spend_usd=float(sums[Signal.COST]),
+                quality_posterior_mean=scale.min
+                + scale.width * float(mean_rk[QUALITY, k]),
+                quality_posterior_sd=scale.width
+                * float(np.sqrt(variance_rk[QUALITY, k])),
+                quality_noise_sd=scale.width * float(np.sqrt(noise_rk[QUALITY, k])),
+                successes=round(sums[Signal.SUCCESS]),
+                failures=int(count[Signal.SUCCESS]) - round(sums[Signal.SUCCESS]),
+            )
+        )
+    return insights

@@ -1,0 +1,502 @@
+"""One replica: the state folded from a journal, and everything that reads it or adds to the journal.
+
+All state is touched on one event loop only, so nothing here locks. A write is made into an event on the state as it is,
+appended (in a group with others), and folded when it is durable; then its caller is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from bandit import event as e
+from bandit.catalog import Bucket, Model, Objective
+from bandit.decide import NO_LIMITS, decide
+from bandit.encoder import Context
+from bandit.errors import FieldError, within
+from bandit.outcome import Ledger, Signal, check_report, merge
+from bandit.policy import Limits
+from bandit.state import BucketState, ModelState, State, apply
+from pointsman.v1 import journal_pb2
+from server import snapshot
+from server.codec import read_event, write_event
+from server.commit import GroupCommit, Write, positions
+from server.errors import (
+    AlreadyExistsError,
+    ExpiredError,
+    InUseError,
+    NotFoundError,
+    StaleError,
+    UnavailableError,
+)
+from server.journal import (
+    Appended,
+    Conflict,
+    Duplicate,
+    Entry,
+    Group,
+    Journal,
+    Result,
+    Row,
+)
+from server.names import bucket_name, decision_name, model_name, new_decision_id
+
+log = logging.getLogger("pointsman.replica")
+
+DECISIONS_KEPT = 20_000
+"""Recent decisions kept in memory, so that their outcomes need no look-up. About 3 kB each."""
+ATTEMPTS = 64
+"""How often an outcome is joined anew because another one of the same decision came first."""
+SNAPSHOT_EVERY = 50_000
+"""Events between two snapshots: bounds the tail that a restart has to fold."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """A decision and what is known of its outcome: ``ledgers`` by model, ``last`` the position of its last event."""
+
+    decision: e.DecisionMade
+    time_ns: int
+    last: int
+    ledgers: Mapping[str, Ledger]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One report on a decision: signals and their values, an idempotency key or "", the model reported on or "" for the
+    chosen one.
+    """
+
+    decision: bytes
+    signals: Mapping[Signal, float]
+    key: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What is known of the decision and model after a report, and whether the report was a repetition."""
+
+    ledger: Ledger
+    duplicate: bool
+    position: int
+
+
+class Replica:
+    """The fold of ``journal``, kept up to date, and the only writer to it in this process.
+
+    Make one with ``open_replica`` on a running event loop; end it with ``close``.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        state: State,
+        rng: np.random.Generator,
+        clock_ns: Callable[[], int],
+        snapshots: Path | None,
+    ) -> None:
+        self.state = state
+        self._journal = journal
+        self._rng = rng
+        self._clock_ns = clock_ns
+        self._snapshots = snapshots
+        self._snapshot_position = state.position
+        self._snapshot_task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._commit = GroupCommit(journal, self._loop, clock_ns, self._deliver)
+        self._recent: OrderedDict[bytes, Known] = OrderedDict()
+        self._watchers: set[asyncio.Queue[e.DecisionMade]] = set()
+
+    # --- decisions and outcomes -------------------------------------------------------------------------------------
+
+    async def decide(
+        self,
+        bucket_id: str,
+        contexts: Sequence[Context],
+        objective: Objective | None,
+        limits: Limits | None,
+        request_id: str,
+        field: str = "context",
+    ) -> list[Known]:
+        """Decide for each of ``contexts`` and journal it; all or none. ``field`` is what errors call a context.
+
+        With a ``request_id`` that this bucket has seen, answers the decisions made then.
+        """
+        bucket = self.bucket(bucket_id)
+        encoded = []
+        for i, context in enumerate(contexts):
+            with within(field if field == "context" else f"{field}[{i}]"):
+                encoded.append(bucket.encoder.encode(context))
+        now_ns = self._clock_ns()
+        events = decide(
+            bucket,
+            encoded,
+            [new_decision_id(now_ns) for _ in encoded],
+            self._rng,
+            now_ns=now_ns,
+            state_position=self.state.position,
+            objective=objective,
+            limits=limits or NO_LIMITS,
+            request_id=request_id,
+        )
+        once = f"d:{bucket_id}\n{request_id}".encode() if request_id else b""
+        entries = tuple(
+            Entry(_encode(event), key=event.id, expect=0) for event in events
+        )
+        result = await self._commit.write(Group(entries, once), events)
+        match result:
+            case Appended():
+                return [
+                    Known(event, result.time_ns, position, {})
+                    for event, position in zip(events, positions(result), strict=True)
+                ]
+            case Duplicate():
+                rows = await self._rows(result.first, result.first + result.count - 1)
+                return [self._known(row) for row in rows]
+            case Conflict():
+                raise UnavailableError(
+                    "two decisions were given the same id; nothing was written, retry"
+                )
+
+    async def report(self, report: Report) -> Reported:
+        """Join a report with its decision and journal it; when this returns it is durable and learned, exactly once.
+
+        Raises ``NotFoundError``, ``ExpiredError``, ``FieldError`` (fields relative to ReportOutcomeRequest).
+        """
+        if not report.signals:
+            raise FieldError("outcome", "expected at least one signal, got none")
+        once = (
+            b"o:" + report.decision + b"\n" + report.key.encode() if report.key else b""
+        )
+        for _ in range(ATTEMPTS):
+            known = await self.decision(report.decision, "decision")
+            event = self._join(known, report)
+            entry = Entry(_encode(event), key=report.decision, expect=known.last)
+            result = await self._commit.write(Group((entry,), once), (event,))
+            match result:
+                case Appended():
+                    return Reported(event.ledgers[event.model], False, result.first)
+                case Duplicate():
+                    known = await self.decision(report.decision, "decision")
+                    return Reported(
+                        known.ledgers.get(event.model, Ledger()), True, result.first
+                    )
+                case Conflict():  # another report came first: join again with what is known after it
+                    self._recent.pop(report.decision, None)
+        raise UnavailableError(
+            "too many reports on this decision at the same time; nothing was written, retry"
+        )
+
+    async def decision(self, id_: bytes, field: str) -> Known:
+        """A decision and what is known of its outcome. Raises ``NotFoundError``."""
+        known = self._recent.get(id_)
+        if known is not None:
+            self._recent.move_to_end(id_)
+            return known
+        known = await self._loop.run_in_executor(None, self._look_up, id_)
+        if known is None:
+            raise NotFoundError(field, decision_name(id_))
+        newer = self._recent.get(id_)  # folded while we were reading
+        if newer is None or newer.last < known.last:
+            self._remember(known)
+            return known
+        return newer
+
+    def _join(self, known: Known, report: Report) -> e.OutcomeApplied:
+        decision = known.decision
+        if self._clock_ns() > decision.expire_ns:
+            raise ExpiredError(
+                "decision",
+                f"the attribution window of {decision_name(decision.id)} has ended",
+            )
+        model = report.model or decision.models[decision.chosen]
+        if model not in decision.models:
+            raise FieldError(
+                "model", f"{model_name(model)} was not a candidate of this decision"
+            )
+        bucket = self.state.buckets.get(decision.bucket)
+        if bucket is None:
+            raise NotFoundError(
+                "decision",
+                f"{bucket_name(decision.bucket)}, the bucket of this decision,",
+            )
+        with within("outcome"):
+            check_report(report.signals, bucket.config.quality_range)
+            ledger, changes = merge(
+                known.ledgers.get(model, Ledger()), report.signals, bucket.config.rules
+            )
+        return e.OutcomeApplied(
+            decision_id=decision.id,
+            bucket=decision.bucket,
+            generation=decision.generation,
+            model=model,
+            x_d=decision.x_d,
+            state_position=decision.state_position,
+            changes=changes,
+            ledgers={**known.ledgers, model: ledger},
+            idempotency_key=report.key,
+        )
+
+    async def watch(self, bucket_id: str) -> AsyncIterator[Known]:
+        """Decisions as they become durable, of one bucket or ("") all. A watcher that falls far behind loses some."""
+        queue: asyncio.Queue[e.DecisionMade] = asyncio.Queue(maxsize=10_000)
+        self._watchers.add(queue)
+        try:
+            while True:
+                decision = await queue.get()
+                if bucket_id in ("", decision.bucket):
+                    yield await self.decision(decision.id, "decision")
+        finally:
+            self._watchers.discard(queue)
+
+    # --- the catalogue ----------------------------------------------------------------------------------------------
+
+    def model(self, id_: str, field: str = "name") -> ModelState:
+        """A model of the catalogue. Raises ``NotFoundError``."""
+        if id_ not in self.state.models:
+            raise NotFoundError(field, model_name(id_))
+        return self.state.models[id_]
+
+    def bucket(self, id_: str, field: str = "bucket") -> BucketState:
+        """A bucket. Raises ``NotFoundError``."""
+        if id_ not in self.state.buckets:
+            raise NotFoundError(field, bucket_name(id_))
+        return self.state.buckets[id_]
+
+    async def put_model(self, model: Model, seen: int | None) -> ModelState:
+        """Create (``seen`` 0) or replace a model whose last change must be at ``seen`` (``None``: whichever)."""
+        known = self.state.models.get(model.id)
+        if seen == 0 and known:
+            raise AlreadyExistsError("model.name", model_name(model.id))
+        _check_seen(model_name(model.id), known, seen)
+        if known is None or known.model != model:
+            await self._change(f"models/{model.id}", e.ModelPut(model), seen)
+        return self.model(model.id)
+
+    async def set_availability(
+        self, id_: str, available: bool, reason: str
+    ) -> ModelState:
+        """Switch a model on or off."""
+        if self.model(id_).available != available:
+            await self._change(
+                f"models/{id_}", e.AvailabilitySet(id_, available, reason), None
+            )
+        return self.model(id_)
+
+    async def delete_model(self, id_: str, seen: int | None) -> None:
+        """Delete a model. Raises ``InUseError`` while buckets list it."""
+        _check_seen(model_name(id_), self.model(id_), seen)
+        users = [
+            bucket_name(b)
+            for b, bucket in self.state.buckets.items()
+            if id_ in bucket.config.models
+        ]
+        if users:
+            shown = ", ".join(sorted(users)[:10]) + (
+                f" and {len(users) - 10} more" if len(users) > 10 else ""
+            )
+            raise InUseError("name", f"{model_name(id_)} is listed by {shown}")
+        await self._change(f"models/{id_}", e.ModelDeleted(id_), seen)
+
+    async def put_bucket(self, bucket: Bucket, seen: int | None) -> BucketState:
+        """Create (``seen`` 0) or replace a bucket whose last change must be at ``seen`` (``None``: whichever)."""
+        known = self.state.buckets.get(bucket.id)
+        if seen == 0 and known:
+            raise AlreadyExistsError("bucket.name", bucket_name(bucket.id))
+        _check_seen(bucket_name(bucket.id), known, seen)
+        for i, model in enumerate(bucket.models):
+            self.model(model, f"bucket.models[{i}]")
+        if known is None or known.config != bucket:
+            await self._change(f"buckets/{bucket.id}", e.BucketPut(bucket), seen)
+        return self.bucket(bucket.id)
+
+    async def delete_bucket(self, id_: str, seen: int | None) -> None:
+        """Delete a bucket and its posteriors."""
+        _check_seen(bucket_name(id_), self.bucket(id_, "name"), seen)
+        await self._change(f"buckets/{id_}", e.BucketDeleted(id_), seen)
+
+    async def _change(self, key: str, event: e.Event, seen: int | None) -> None:
+        expect = None
+        if (
+            seen is not None
+        ):  # the journal may hold a change that another writer made and we have not folded yet
+            span = self._journal.span(key.encode())
+            known = (
+                self.state.models.get(key[7:])
+                if key.startswith("models/")
+                else self.state.buckets.get(key[8:])
+            )
+            expect = known.version if known else (span.last if span else 0)
+        result = await self._commit.write(
+            Group((Entry(_encode(event), key.encode(), expect),)), (event,)
+        )
+        if not isinstance(result, Appended):
+            raise StaleError(
+                "etag", f"{key} was changed at the same time; read it again"
+            )
+
+    # --- the journal ------------------------------------------------------------------------------------------------
+
+    def export(self, first: int, last: int) -> Iterator[Row]:
+        """The journal's rows from ``first`` to ``last``. Blocks; meant for another thread."""
+        return self._journal.read(first, last)
+
+    async def close(self) -> None:
+        """Finish what is pending, snapshot, and release the journal."""
+        await self._loop.run_in_executor(None, self._commit.close)
+        await asyncio.sleep(0)  # let the last results be delivered
+        if self._snapshot_task is not None:
+            await self._snapshot_task
+        if (
+            self._snapshots is not None
+            and self.state.position > self._snapshot_position
+        ):
+            await self._take_snapshot(self._snapshots)
+        self._journal.close()
+
+    def _deliver(self, results: Sequence[tuple[Write, Result]]) -> None:
+        for write, result in results:
+            if not isinstance(result, Appended):
+                continue
+            if (
+                result.first > self.state.position + 1
+            ):  # another writer's events come first
+                for row in self._journal.read(
+                    self.state.position + 1, result.first - 1
+                ):
+                    self._apply(decode(row))
+            for position, event in zip(positions(result), write.events, strict=True):
+                self._apply(e.Record(position, result.time_ns, event))
+        if (
+            self._snapshots is not None
+            and self.state.position >= self._snapshot_position + SNAPSHOT_EVERY
+        ):
+            if self._snapshot_task is None or self._snapshot_task.done():
+                self._snapshot_task = self._loop.create_task(
+                    self._take_snapshot(self._snapshots)
+                )
+
+    def _apply(self, record: e.Record) -> None:
+        apply(self.state, record)
+        event = record.event
+        if isinstance(event, e.DecisionMade):
+            self._remember(Known(event, record.time_ns, record.position, {}))
+            for queue in self._watchers:
+                if queue.full():
+                    queue.get_nowait()
+                queue.put_nowait(event)
+        elif isinstance(event, e.OutcomeApplied):
+            known = self._recent.get(event.decision_id)
+            if known is not None:
+                self._remember(
+                    replace(known, last=record.position, ledgers=event.ledgers)
+                )
+
+    async def _take_snapshot(self, directory: Path) -> None:
+        position = self.state.position
+        data = snapshot.dump(self.state)
+        try:
+            await self._loop.run_in_executor(
+                None, snapshot.save, directory, data, position
+            )
+        except OSError as error:
+            log.warning(
+                "cannot write a snapshot (restarts will take longer): %s", error
+            )
+            return
+        self._snapshot_position = position
+
+    def _remember(self, known: Known) -> None:
+        self._recent[known.decision.id] = known
+        self._recent.move_to_end(known.decision.id)
+        if len(self._recent) > DECISIONS_KEPT:
+            self._recent.popitem(last=False)
+
+    def _look_up(self, id_: bytes) -> Known | None:
+        span = self._journal.span(id_)
+        if span is None:
+            return None
+        known = self._known(next(self._journal.read(span.first, span.first)))
+        if span.last == span.first:
+            return known
+        outcome = decode(next(self._journal.read(span.last, span.last))).event
+        if not isinstance(outcome, e.OutcomeApplied):
+            raise ValueError(
+                f"the journal's position {span.last} should hold an outcome"
+            )
+        return replace(known, last=span.last, ledgers=outcome.ledgers)
+
+    @staticmethod
+    def _known(row: Row) -> Known:
+        decision = decode(row).event
+        if not isinstance(decision, e.DecisionMade):
+            raise ValueError(
+                f"the journal's position {row.position} should hold a decision"
+            )
+        return Known(decision, row.time_ns, row.position, {})
+
+    async def _rows(self, first: int, last: int) -> list[Row]:
+        return await self._loop.run_in_executor(
+            None, lambda: list(self._journal.read(first, last))
+        )
+
+
+def _check_seen(
+    name: str, known: ModelState | BucketState | None, seen: int | None
+) -> None:
+    if seen and (known is None or known.version != seen):
+        raise StaleError("etag", f"{name} has changed since that etag; read it again")
+
+
+def open_replica(
+    journal: Journal,
+    rng: np.random.Generator,
+    clock_ns: Callable[[], int],
+    snapshots: Path | None,
+) -> Replica:
+    """Recover the state (newest good snapshot, then the tail) and serve it. Needs a running event loop."""
+    return Replica(journal, recover(journal, snapshots), rng, clock_ns, snapshots)
+
+
+def recover(journal: Journal, snapshots: Path | None) -> State:
+    """The fold of ``journal``: from the newest snapshot in ``snapshots`` that is whole, else from the start."""
+    state = State()
+    end = journal.last_position()
+    for path in snapshot.saved(snapshots) if snapshots is not None else []:
+        try:
+            loaded = snapshot.load(path.read_bytes())
+        except (OSError, ValueError, KeyError, snapshot.SnapshotError) as error:
+            log.warning("skipping the snapshot %s: %s", path.name, error)
+            continue
+        if loaded.position > end:
+            log.warning(
+                "skipping the snapshot %s: the journal ends before it, at %d",
+                path.name,
+                end,
+            )
+            continue
+        state = loaded
+        break
+    for row in journal.read(state.position + 1, end):
+        apply(state, decode(row))
+    return state
+
+
+def decode(row: Row) -> e.Record:
+    """The record of a stored row."""
+    return e.Record(
+        row.position,
+        row.time_ns,
+        read_event(journal_pb2.JournalEvent.FromString(row.data)),
+    )
+
+
+def _encode(event: e.Event) -> bytes:
+    return write_event(event).SerializeToString()

@@ -1,0 +1,110 @@
+"""Runs the service: journal, replica, gRPC server, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+
+import grpc
+import numpy as np
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from pointsman.v1 import (
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+    insight_service_pb2,
+    insight_service_pb2_grpc,
+    router_service_pb2,
+    router_service_pb2_grpc,
+)
+from server.catalog_service import CatalogService
+from server.config import Config
+from server.insight_service import InsightService
+from server.replica import Replica, open_replica
+from server.router_service import RouterService
+from server.sqlite_journal import SqliteJournal
+
+MAX_MESSAGE = 64 << 20
+"""Largest message in bytes: a full batch of long prompts."""
+SERVICES = tuple(
+    descriptor.services_by_name[name].full_name
+    for descriptor, name in (
+        (router_service_pb2.DESCRIPTOR, "RouterService"),
+        (catalog_service_pb2.DESCRIPTOR, "CatalogService"),
+        (insight_service_pb2.DESCRIPTOR, "InsightService"),
+    )
+)
+
+
+class ServeError(Exception):
+    """The service cannot start; the message says why."""
+
+
+def steady_clock_ns() -> Callable[[], int]:
+    """A clock of nanoseconds since 1970 that is read once and then runs evenly, whatever is done to the system's."""
+    offset = time.time_ns() - time.monotonic_ns()
+    return lambda: offset + time.monotonic_ns()
+
+
+async def serve(config: Config, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. ``ready`` is called with the bound address once calls are answered.
+
+    Raises ``JournalError`` or ``ServeError`` if it cannot start.
+    """
+    journal = SqliteJournal(config.data)
+    try:
+        rng = np.random.default_rng(config.seed)
+        replica = open_replica(
+            journal, rng, steady_clock_ns(), config.data / "snapshots"
+        )
+    except BaseException:
+        journal.close()
+        raise
+    try:
+        server, healthy = make_server(replica)
+        host = config.listen.rpartition(":")[0]
+        try:
+            port = server.add_insecure_port(config.listen)
+        except RuntimeError as error:
+            raise ServeError(f"cannot listen on {config.listen}: {error}") from error
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await server.start()
+        for service in ("", *SERVICES):
+            await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
+        ready(f"{host}:{port}")
+        await stop.wait()
+        await healthy.enter_graceful_shutdown()
+        await server.stop(config.drain_seconds)
+    finally:
+        await replica.close()
+
+
+def make_server(replica: Replica) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    """A gRPC server of all services, health and reflection on ``replica``, without a port yet."""
+    server = grpc.aio.server(
+        options=(
+            ("grpc.max_receive_message_length", MAX_MESSAGE),
+            ("grpc.max_send_message_length", MAX_MESSAGE),
+        )
+    )
+    router_service_pb2_grpc.add_RouterServiceServicer_to_server(
+        RouterService(replica), server
+    )
+    catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
+        CatalogService(replica), server
+    )
+    insight_service_pb2_grpc.add_InsightServiceServicer_to_server(
+        InsightService(replica), server
+    )
+    healthy = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    reflection.enable_server_reflection(
+        (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    )
+    return server, healthy

@@ -1,0 +1,148 @@
+"""Snapshots: a state as bytes at one journal position, to start a fold from. A cache only: the journal is the truth.
+
+Layout: magic, SHA-256 of the rest, length of the header, a JSON header (configuration as base64 of the contract's
+messages, names and shapes of the arrays), then the arrays' raw little-endian numbers. So a state comes back bit for bit.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bandit.posterior import Posteriors
+from bandit.state import (
+    BucketState,
+    ModelState,
+    State,
+    arrays,
+    new_bucket,
+    refresh_derived,
+)
+from pointsman.v1 import catalog_pb2
+from server.codec import read_bucket, read_model, write_bucket, write_model
+
+MAGIC = b"POINTSMAN-SNAPSHOT-1\n"
+KEEP = 2
+"""Snapshots kept: the newest, and one before it in case the newest turns out to be damaged."""
+
+
+class SnapshotError(Exception):
+    """A snapshot is damaged or of a version that this one does not read."""
+
+
+def dump(state: State) -> bytes:
+    """All that ``state`` holds."""
+    buckets, blobs = [], []
+    for bucket in state.buckets.values():
+        named = arrays(bucket)
+        blobs += [array.tobytes() for array in named.values()]
+        buckets.append(
+            {
+                "config": _encode(write_bucket(bucket.config)),
+                "version": bucket.version,
+                "generation": bucket.generation,
+                "columns": bucket.columns,
+                "arrays": {
+                    name: [array.dtype.str, array.shape]
+                    for name, array in named.items()
+                },
+            }
+        )
+    header = json.dumps(
+        {
+            "position": state.position,
+            "time_ns": state.time_ns,
+            "models": [
+                {
+                    "config": _encode(write_model(m.model)),
+                    "available": m.available,
+                    "version": m.version,
+                }
+                for m in state.models.values()
+            ],
+            "buckets": buckets,
+        }
+    ).encode()
+    body = b"".join([len(header).to_bytes(8, "little"), header, *blobs])
+    return MAGIC + hashlib.sha256(body).digest() + body
+
+
+def load(data: bytes) -> State:
+    """The state of ``dump``. Raises ``SnapshotError`` if anything about ``data`` is wrong."""
+    start = len(MAGIC) + 32
+    body = memoryview(data)[start:]
+    if data[: len(MAGIC)] != MAGIC:
+        raise SnapshotError("it is not a snapshot of this version")
+    if hashlib.sha256(body).digest() != data[len(MAGIC) : start]:
+        raise SnapshotError("its checksum is wrong")
+    length = int.from_bytes(body[:8], "little")
+    header = json.loads(bytes(body[8 : 8 + length]))
+    state = State(position=header["position"], time_ns=header["time_ns"])
+    for entry in header["models"]:
+        model = read_model(
+            catalog_pb2.Model.FromString(base64.b64decode(entry["config"]))
+        )
+        state.models[model.id] = ModelState(model, entry["available"], entry["version"])
+    at = 8 + length
+    for entry in header["buckets"]:
+        bucket, at = _load_bucket(entry, body, at)
+        refresh_derived(state, bucket)
+        state.buckets[bucket.config.id] = bucket
+    return state
+
+
+def _load_bucket(
+    entry: dict[str, Any], body: memoryview, at: int
+) -> tuple[BucketState, int]:
+    config = read_bucket(
+        catalog_pb2.Bucket.FromString(base64.b64decode(entry["config"]))
+    )
+    bucket = new_bucket(config, entry["version"], entry["generation"])
+    bucket.columns = tuple(entry["columns"])
+    loaded = {}
+    for name, (dtype, shape) in entry["arrays"].items():
+        count = int(np.prod(shape))
+        loaded[name] = (
+            np.frombuffer(body, dtype=dtype, count=count, offset=at)
+            .reshape(shape)
+            .copy()
+        )
+        at += loaded[name].nbytes
+    bucket.posteriors = Posteriors(
+        **{name: loaded.pop(name) for name in Posteriors.__slots__}
+    )
+    for name, array in loaded.items():
+        setattr(bucket, name, array)
+    if not all(np.isfinite(array).all() for array in arrays(bucket).values()):
+        raise SnapshotError(f"buckets/{config.id} holds numbers that are not finite")
+    return bucket, at
+
+
+def _encode(message: catalog_pb2.Model | catalog_pb2.Bucket) -> str:
+    return base64.b64encode(message.SerializeToString(deterministic=True)).decode()
+
+
+def save(directory: Path, state_bytes: bytes, position: int) -> Path:
+    """Write a snapshot so that it is whole or absent whatever happens, and drop all but the newest ``KEEP``."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{position:020d}.snapshot"
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        file.write(state_bytes)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    for old in saved(directory)[KEEP:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def saved(directory: Path) -> list[Path]:
+    """The snapshots in ``directory``, newest first."""
+    return sorted(directory.glob("*.snapshot"), reverse=True)

@@ -1,0 +1,163 @@
+"""Errors as gRPC statuses with google.rpc details: the one table of which error is which status."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from bandit.errors import FieldError, NothingEligibleError
+from server.errors import (
+    AlreadyExistsError,
+    ExpiredError,
+    InUseError,
+    NotFoundError,
+    RequestError,
+    StaleError,
+    UnavailableError,
+)
+
+log = logging.getLogger("pointsman.rpc")
+
+DOMAIN = "pointsman.v1"
+KNOWN_ERRORS = (FieldError, NothingEligibleError, RequestError, UnavailableError)
+_REQUEST_ERRORS = {
+    NotFoundError: (grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
+    AlreadyExistsError: (grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS"),
+    ExpiredError: (grpc.StatusCode.FAILED_PRECONDITION, "ATTRIBUTION_WINDOW_ENDED"),
+    InUseError: (grpc.StatusCode.FAILED_PRECONDITION, "IN_USE"),
+    StaleError: (grpc.StatusCode.ABORTED, "STALE_ETAG"),
+}
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
+    """The code and the full status of one of ``KNOWN_ERRORS``."""
+    details: list[Message] = []
+    match error:
+        case FieldError():
+            code, reason, message = (
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "INVALID_FIELD",
+                str(error),
+            )
+            details.append(_bad_request(error.field, error.problem))
+        case NothingEligibleError():
+            code, reason, message = (
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "NOTHING_ELIGIBLE",
+                str(error),
+            )
+            violations = [
+                error_details_pb2.PreconditionFailure.Violation(
+                    type="INELIGIBLE",
+                    subject=f"models/{model}",
+                    description="; ".join(why),
+                )
+                for model, why in error.reasons.items()
+            ]
+            details.append(error_details_pb2.PreconditionFailure(violations=violations))
+            details.append(_bad_request("limits", message))
+        case RequestError():
+            code, reason = _REQUEST_ERRORS[type(error)]
+            message = f"{error.field}: {error.problem}"
+            details.append(_bad_request(error.field, error.problem))
+            if isinstance(error, NotFoundError | AlreadyExistsError):
+                resource_type = error.resource.split("/")[0]
+                details.append(
+                    error_details_pb2.ResourceInfo(
+                        resource_type=resource_type,
+                        resource_name=error.resource,
+                        description=error.problem,
+                    )
+                )
+        case _:
+            code, reason, message = (
+                grpc.StatusCode.UNAVAILABLE,
+                "UNAVAILABLE",
+                str(error),
+            )
+            details.append(
+                error_details_pb2.RetryInfo(
+                    retry_delay=duration_pb2.Duration(seconds=1)
+                )
+            )
+    details.append(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
+    packed = []
+    for detail in details:
+        any_ = any_pb2.Any()
+        any_.Pack(detail)
+        packed.append(any_)
+    return code, status_pb2.Status(code=code.value[0], message=message, details=packed)
+
+
+def _bad_request(field: str, description: str) -> error_details_pb2.BadRequest:
+    violation = error_details_pb2.BadRequest.FieldViolation(
+        field=field, description=description
+    )
+    return error_details_pb2.BadRequest(field_violations=[violation])
+
+
+async def abort(
+    context: grpc.aio.ServicerContext[Any, Any], error: Exception
+) -> NoReturn:
+    """End the call with the status of ``error``; an unknown error is logged and becomes INTERNAL without details."""
+    if not isinstance(error, KNOWN_ERRORS):
+        log.exception("internal error", exc_info=error)
+        await context.abort(
+            grpc.StatusCode.INTERNAL, "internal error; see the server's log"
+        )
+    code, status = status_of(error)
+    metadata = (("grpc-status-details-bin", status.SerializeToString()),)
+    await context.abort(code, status.message, trailing_metadata=metadata)
+
+
+Unary = Callable[
+    [Any, Request, grpc.aio.ServicerContext[Any, Any]], Awaitable[Response]
+]
+Streaming = Callable[
+    [Any, Request, grpc.aio.ServicerContext[Any, Any]], AsyncIterator[Response]
+]
+
+
+def unary(method: Unary[Request, Response]) -> Unary[Request, Response]:
+    """Let ``method``, a unary handler, raise errors: they become statuses."""
+
+    @functools.wraps(method)
+    async def handler(
+        self: Any, request: Request, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> Response:
+        try:
+            return await method(self, request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await abort(context, error)
+
+    return handler
+
+
+def streaming(method: Streaming[Request, Response]) -> Streaming[Request, Response]:
+    """Let ``method``, a server-streaming handler, raise errors: they become statuses."""
+
+    @functools.wraps(method)
+    async def handler(
+        self: Any, request: Request, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Response]:
+        try:
+            async for response in method(self, request, context):
+                yield response
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await abort(context, error)
+
+    return handler
