@@ -66,12 +66,12 @@ class Posteriors:
     @property
     def models(self) -> int:
         """k, the number of models."""
-        return self.mean_rkd.shape[1]
+        return int(self.mean_rkd.shape[1])
 
     @property
     def dim(self) -> int:
         """d, the number of features with the intercept."""
-        return self.mean_rkd.shape[2]
+        return int(self.mean_rkd.shape[2])
 
 
 @lru_cache(maxsize=64)
@@ -125,10 +125,8 @@ def add_model(posteriors: Posteriors, priors: tuple[Prior, Prior, Prior]) -> Pos
         precision_rd[r, :-1] = prior.precision
         precision_rd[r, -1] = prior.intercept_precision
 
-    def grow(
-        old: npt.NDArray[np.generic], new: npt.ArrayLike
-    ) -> npt.NDArray[np.generic]:
-        return np.concatenate([old, np.asarray(new, dtype=old.dtype)[:, None]], axis=1)
+    def grow(old: Array, new: npt.ArrayLike) -> Array:
+        return np.concatenate([old, np.asarray(new)[:, None]], axis=1)
 
     return Posteriors(
         mean_rkd=grow(posteriors.mean_rkd, mean_rd),
@@ -143,7 +141,7 @@ def add_model(posteriors: Posteriors, priors: tuple[Prior, Prior, Prior]) -> Pos
         ),
         a_rk=grow(posteriors.a_rk, [prior.a for prior in priors]),
         b_rk=grow(posteriors.b_rk, [prior.b for prior in priors]),
-        seen_rk=grow(posteriors.seen_rk, [0, 0, 0]),
+        seen_rk=np.pad(posteriors.seen_rk, ((0, 0), (0, 1))),
     )
 
 

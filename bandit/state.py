@@ -187,11 +187,18 @@ def new_bucket(config: Bucket, version: int, generation: int) -> BucketState:
 
 def renew_candidates(state: State, bucket: BucketState, position: int) -> None:
     """Make ``members`` and ``candidates`` of one bucket anew, in place; new candidates get columns born at ``position``."""
-    listed = bucket.config.models or tuple(sorted(state.models))
-    present = [model for model in listed if model in state.models]
-    for model in present:
-        if model not in bucket.columns:
+    for model in bucket.config.models or tuple(sorted(state.models)):
+        if model in state.models and model not in bucket.columns:
             _add_column(bucket, model, position)
+    refresh_derived(state, bucket)
+
+
+def refresh_derived(state: State, bucket: BucketState) -> None:
+    """Make ``members`` and ``candidates`` of one bucket anew, in place, from the models that have columns."""
+    listed = bucket.config.models or tuple(sorted(state.models))
+    present = [
+        model for model in listed if model in state.models and model in bucket.columns
+    ]
     place = {model: i for i, model in enumerate(bucket.columns)}
     bucket.members = np.array([place[model] for model in present], dtype=np.intp)
     bucket.candidates = Candidates(

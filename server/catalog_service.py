@@ -216,14 +216,14 @@ def _masked(old: Resource | None, new: Resource, mask: FieldMask) -> Resource:
                 "update_mask",
                 f"expected names of changeable top-level fields, got {path!r}",
             )
-        old.ClearField(path)  # type: ignore[arg-type]
+        old.ClearField(path)
         value = getattr(new, path)
         if field.is_repeated:
             _copy_repeated(old, path, value)
         elif isinstance(value, Message):
-            if new.HasField(path):  # type: ignore[arg-type]
+            if new.HasField(path):
                 getattr(old, path).CopyFrom(value)
-        elif not field.has_presence or new.HasField(path):  # type: ignore[arg-type]
+        elif not field.has_presence or new.HasField(path):
             setattr(old, path, value)
     return old
 

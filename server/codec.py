@@ -245,6 +245,13 @@ _AGGREGATIONS = {
 }
 
 
+_AGGREGATION_NUMBERS = {
+    c.Aggregation.LAST: pb.AGGREGATION_LAST,
+    c.Aggregation.MEAN: pb.AGGREGATION_MEAN,
+    c.Aggregation.SUM: pb.AGGREGATION_SUM,
+}
+
+
 def _read_aggregation(value: pb.Aggregation, field: str) -> c.Aggregation:
     if value not in _AGGREGATIONS:
         raise FieldError(
@@ -254,7 +261,7 @@ def _read_aggregation(value: pb.Aggregation, field: str) -> c.Aggregation:
 
 
 def _write_aggregation(value: c.Aggregation) -> pb.Aggregation:
-    return pb.Aggregation.Value(f"AGGREGATION_{value.value}")
+    return _AGGREGATION_NUMBERS[value]
 
 
 # --- objectives, limits, contexts -----------------------------------------------------------------------------------
@@ -262,7 +269,7 @@ def _write_aggregation(value: c.Aggregation) -> pb.Aggregation:
 _MODES = {
     pb.ObjectiveMode.Value(f"OBJECTIVE_MODE_{mode.value}"): mode for mode in c.Mode
 }
-_MODE_NUMBERS = {mode: number for number, mode in _MODES.items()}
+_MODE_NUMBERS: dict[c.Mode, pb.ObjectiveMode] = {mode: number for number, mode in _MODES.items()}
 
 
 def read_objective(message: pb.Objective) -> c.Objective | None:
@@ -394,6 +401,16 @@ def write_outcome(ledger: Ledger) -> outcome_pb2.Outcome:
             else:
                 setattr(message, name, value)
     return message
+
+
+_SIGNAL_NUMBERS = {
+    Signal.QUALITY: journal_pb2.SIGNAL_QUALITY,
+    Signal.COST: journal_pb2.SIGNAL_COST,
+    Signal.LATENCY: journal_pb2.SIGNAL_LATENCY,
+    Signal.SUCCESS: journal_pb2.SIGNAL_SUCCESS,
+    Signal.INPUT_TOKENS: journal_pb2.SIGNAL_INPUT_TOKENS,
+    Signal.OUTPUT_TOKENS: journal_pb2.SIGNAL_OUTPUT_TOKENS,
+}
 
 
 # --- journal events -------------------------------------------------------------------------------------------------
@@ -536,8 +553,8 @@ def _write_outcome_applied(event: e.OutcomeApplied) -> journal_pb2.OutcomeApplie
         state_position=event.state_position,
         changes=[
             journal_pb2.SignalChange(
-                signal=change.signal, before=change.before, after=change.after
-            )  # type: ignore[arg-type]
+                signal=_SIGNAL_NUMBERS[change.signal], before=change.before, after=change.after
+            )
             for change in event.changes
         ],
         idempotency_key=event.idempotency_key,
@@ -553,8 +570,8 @@ def _write_ledger(model: str, ledger: Ledger) -> journal_pb2.SignalLedger:
         reports=ledger.reports,
         tallies=[
             journal_pb2.SignalTally(
-                signal=signal, count=t.count, sum=t.sum, last=t.last, value=t.value
-            )  # type: ignore[arg-type]
+                signal=_SIGNAL_NUMBERS[signal], count=t.count, sum=t.sum, last=t.last, value=t.value
+            )
             for signal, t in ledger.tallies.items()
         ],
     )
