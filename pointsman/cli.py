@@ -32,3 +32,7 @@ class _Found(click.Group):
 @click.version_option(package_name="pointsman")
 def main() -> None:
     """Pointsman decides, for every request, which LLM to call."""
+
+
+if __name__ == "__main__":
+    main()
