@@ -23,9 +23,7 @@ MAX_WINDOW_NS = 90 * DAY_NS
 def check_id(value: str, what: str) -> str:
     """Return ``value`` if it can be the id of a model or bucket, else raise ``FieldError(what, …)``."""
     if not _ID.match(value):
-        raise FieldError(
-            what, f"expected 1-128 letters, digits or ._:@/-, got {value[:140]!r}"
-        )
+        raise FieldError(what, f"expected 1-128 letters, digits or ._:@/-, got {value[:140]!r}")
     return value
 
 
@@ -38,11 +36,7 @@ def check_number(
     above: float | None = None,
 ) -> float:
     """Return ``value`` if finite, within [low, high] and above ``above``, else raise ``FieldError(what, …)``."""
-    if (
-        math.isfinite(value)
-        and low <= value <= high
-        and (above is None or value > above)
-    ):
+    if math.isfinite(value) and low <= value <= high and (above is None or value > above):
         return value
     bounds = []
     if above is not None:
@@ -53,16 +47,13 @@ def check_number(
         bounds.append(f"at most {high:g}")
     raise FieldError(
         what,
-        f"expected a finite number {' and '.join(bounds)}".rstrip()
-        + f", got {value:g}",
+        f"expected a finite number {' and '.join(bounds)}".rstrip() + f", got {value:g}",
     )
 
 
 def _check_text(value: str, what: str, longest: int) -> None:
     if len(value) > longest:
-        raise FieldError(
-            what, f"expected at most {longest} characters, got {len(value)}"
-        )
+        raise FieldError(what, f"expected at most {longest} characters, got {len(value)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +90,7 @@ class Model:
         check_number(self.context_window, "context_window", low=0, high=2**53)
         check_number(self.max_output_tokens, "max_output_tokens", low=0, high=2**53)
         if len(self.capabilities) > 64:
-            raise FieldError(
-                "capabilities", f"expected at most 64, got {len(self.capabilities)}"
-            )
+            raise FieldError("capabilities", f"expected at most 64, got {len(self.capabilities)}")
         if len(self.tags) > 64:
             raise FieldError("tags", f"expected at most 64, got {len(self.tags)}")
         for i, capability in enumerate(self.capabilities):
@@ -157,9 +146,7 @@ class EmbeddingFeature:
 
     def __post_init__(self) -> None:
         if not 1 <= self.dimension <= MAX_EMBEDDING:
-            raise FieldError(
-                "dimension", f"expected 1 to {MAX_EMBEDDING}, got {self.dimension}"
-            )
+            raise FieldError("dimension", f"expected 1 to {MAX_EMBEDDING}, got {self.dimension}")
         check_number(self.scale, "scale", above=0.0)
 
 
@@ -205,9 +192,7 @@ class Schema:
         total = len(self.numbers) + sum(len(c.values) for c in self.categories)
         total += sum(e.dimension for e in self.embeddings)
         if total > MAX_FEATURES:
-            raise FieldError(
-                "", f"expected at most {MAX_FEATURES} features in all, got {total}"
-            )
+            raise FieldError("", f"expected at most {MAX_FEATURES} features in all, got {total}")
 
 
 class Mode(enum.Enum):
@@ -268,9 +253,7 @@ class Objective:
                         f"expected nothing with {self.mode.value}, which has a quality floor instead",
                     )
             if self.min_quality is not None and self.max_quality_loss is not None:
-                raise FieldError(
-                    "min_quality", "expected min_quality or max_quality_loss, got both"
-                )
+                raise FieldError("min_quality", "expected min_quality or max_quality_loss, got both")
             return
         for name in ("min_quality", "max_quality_loss"):
             if getattr(self, name) is not None:
@@ -280,9 +263,7 @@ class Objective:
                 )
         weights = (self.cost_weight, self.latency_weight)
         if self.mode is Mode.WEIGHTED and weights == (None, None):
-            raise FieldError(
-                "cost_weight", "expected cost_weight or latency_weight with WEIGHTED"
-            )
+            raise FieldError("cost_weight", "expected cost_weight or latency_weight with WEIGHTED")
         if self.mode is Mode.QUALITY_FIRST and weights != (None, None):
             raise FieldError("cost_weight", "expected no weights with QUALITY_FIRST")
 
@@ -290,15 +271,9 @@ class Objective:
         """Fill every default in, so that the result says all that the policy applies."""
         if self.mode in FLOOR_MODES:
             if self.min_quality is not None:
-                check_number(
-                    self.min_quality, "min_quality", low=quality.min, high=quality.max
-                )
+                check_number(self.min_quality, "min_quality", low=quality.min, high=quality.max)
                 return self
-            loss = (
-                0.02 * quality.width
-                if self.max_quality_loss is None
-                else self.max_quality_loss
-            )
+            loss = 0.02 * quality.width if self.max_quality_loss is None else self.max_quality_loss
             return Objective(self.mode, max_quality_loss=loss)
         balanced = 10.0 * quality.width if self.mode is Mode.BALANCED else 0.0
         cost_weight = balanced if self.cost_weight is None else self.cost_weight

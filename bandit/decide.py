@@ -53,9 +53,7 @@ def decide(
     static_k = static_exclusions(candidates, limits)
     everyone = np.array_equal(bucket.members, np.arange(len(bucket.columns)))
     decisions = []
-    for one, id_, predicted in zip(
-        encoded, ids, _predict(bucket, encoded), strict=True
-    ):
+    for one, id_, predicted in zip(encoded, ids, _predict(bucket, encoded), strict=True):
         if not everyone:
             predicted = _take(predicted, bucket)
         exclusions_k = exclusions(candidates, static_k, limits, quality, predicted, one)

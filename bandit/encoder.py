@@ -34,9 +34,7 @@ class Context:
 
     numbers: Mapping[str, float] = field(default_factory=dict)
     categories: Mapping[str, str] = field(default_factory=dict)
-    embeddings: Mapping[str, Sequence[float] | npt.NDArray[np.float32]] = field(
-        default_factory=dict
-    )
+    embeddings: Mapping[str, Sequence[float] | npt.NDArray[np.float32]] = field(default_factory=dict)
     text: str | None = None
     input_tokens: int | None = None
     max_output_tokens: int | None = None
@@ -56,10 +54,7 @@ class Encoder:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self._categories = [
-            (c, {value: i for i, value in enumerate(c.values)})
-            for c in schema.categories
-        ]
+        self._categories = [(c, {value: i for i, value in enumerate(c.values)}) for c in schema.categories]
         self._number_names = {n.name for n in schema.numbers}
         self._category_names = {c.name for c in schema.categories}
         self._embedding_names = {e.name for e in schema.embeddings}
@@ -90,9 +85,7 @@ class Encoder:
             value = context.numbers.get(number.name)
             if value is None:
                 if not number.optional:
-                    raise FieldError(
-                        f'numbers["{number.name}"]', "expected a number, got nothing"
-                    )
+                    raise FieldError(f'numbers["{number.name}"]', "expected a number, got nothing")
             elif not math.isfinite(value):
                 raise FieldError(
                     f'numbers["{number.name}"]',
@@ -112,9 +105,7 @@ class Encoder:
             elif label in places:
                 x_d[at + places[label]] = 1.0
             elif not category.open:
-                known = ", ".join(category.values[:8]) + (
-                    ", …" if len(category.values) > 8 else ""
-                )
+                known = ", ".join(category.values[:8]) + (", …" if len(category.values) > 8 else "")
                 raise FieldError(
                     f'categories["{category.name}"]',
                     f"expected one of {known}, got {label[:80]!r}",
@@ -125,9 +116,7 @@ class Encoder:
             name = f'embeddings["{embedding.name}"]'
             if given is None:
                 if not embedding.optional:
-                    raise FieldError(
-                        name, f"expected {embedding.dimension} numbers, got nothing"
-                    )
+                    raise FieldError(name, f"expected {embedding.dimension} numbers, got nothing")
             else:
                 vector = np.asarray(given, dtype=np.float64)
                 if vector.shape != (embedding.dimension,):
@@ -156,19 +145,13 @@ class Encoder:
             at += TEXT_DIM
         if schema.input_tokens is not None:
             if input_tokens >= 0:
-                logarithm = (
-                    math.log(input_tokens + 1.0) - _TOKEN_CENTER
-                ) / _TOKEN_SCALE
+                logarithm = (math.log(input_tokens + 1.0) - _TOKEN_CENTER) / _TOKEN_SCALE
                 x_d[at] = min(CLIP, max(-CLIP, logarithm))
             elif not schema.input_tokens.optional:
-                raise FieldError(
-                    "input_tokens", "expected a number of tokens or a text, got nothing"
-                )
+                raise FieldError("input_tokens", "expected a number of tokens or a text, got nothing")
             at += 1
         x_d[at] = 1.0
-        return Encoded(
-            x_d.astype(np.float32).astype(np.float64), input_tokens, max_output_tokens
-        )
+        return Encoded(x_d.astype(np.float32).astype(np.float64), input_tokens, max_output_tokens)
 
     def _refuse_unknown(self, context: Context) -> None:
         for kind, given, known in (

@@ -24,12 +24,8 @@ class NothingEligibleError(Exception):
 
     def __init__(self, reasons: dict[str, tuple[str, ...]]) -> None:
         self.reasons = reasons
-        listed = "; ".join(
-            f"{model}: {', '.join(why)}" for model, why in reasons.items()
-        )
-        super().__init__(
-            f"no model is eligible: {listed or 'the bucket has no models'}"
-        )
+        listed = "; ".join(f"{model}: {', '.join(why)}" for model, why in reasons.items())
+        super().__init__(f"no model is eligible: {listed or 'the bucket has no models'}")
 
 
 @contextmanager

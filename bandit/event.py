@@ -98,15 +98,7 @@ class OutcomeApplied:
     idempotency_key: str = ""
 
 
-Event = (
-    ModelPut
-    | ModelDeleted
-    | AvailabilitySet
-    | BucketPut
-    | BucketDeleted
-    | DecisionMade
-    | OutcomeApplied
-)
+Event = ModelPut | ModelDeleted | AvailabilitySet | BucketPut | BucketDeleted | DecisionMade | OutcomeApplied
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,13 +96,7 @@ def merge(
         old = merged.get(signal)
         count, total = (1, value) if old is None else (old.count + 1, old.sum + value)
         rule = _rule(signal, rules)
-        now = (
-            value
-            if rule is Aggregation.LAST
-            else total
-            if rule is Aggregation.SUM
-            else total / count
-        )
+        now = value if rule is Aggregation.LAST else total if rule is Aggregation.SUM else total / count
         if not math.isfinite(now):
             raise FieldError(FIELDS[signal], "the sum of the reports is too large")
         merged[signal] = Tally(count, total, value, now)

@@ -11,7 +11,6 @@ probability ε (the exploration floor) is mixed in, and the propensity is that o
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -48,10 +47,6 @@ from bandit.propensity import (
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-MIN_COST = 1e-9
-"""Costs are learned as logarithms; nothing, and anything below a nano-dollar, counts as a nano-dollar."""
-MIN_LATENCY = 1e-4
-"""Latencies are learned as logarithms; anything below a tenth of a millisecond counts as that."""
 _MAX_LOG = 40.0  # keeps exp() finite whatever was reported
 _Z95 = float(ndtri(0.95))
 
@@ -106,13 +101,9 @@ class Limits:
         for name, models in (("allow_models", self.allow), ("deny_models", self.deny)):
             for model in sorted(models):
                 if model not in known:
-                    raise FieldError(
-                        name, f"models/{model} is not a model of this bucket"
-                    )
+                    raise FieldError(name, f"models/{model} is not a model of this bucket")
         if self.min_quality is not None:
-            check_number(
-                self.min_quality, "min_quality", low=quality.min, high=quality.max
-            )
+            check_number(self.min_quality, "min_quality", low=quality.min, high=quality.max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +146,13 @@ def predictions_batch(posteriors: Posteriors, x_bd: Array) -> list[Predictions]:
     """``predictions`` for b contexts, computed as one."""
     mean_brk, variance_brk = predict_batch(posteriors, x_bd)
     noise_rk = noise(posteriors)
-    return [
-        _predictions(m, v, noise_rk)
-        for m, v in zip(mean_brk, variance_brk, strict=True)
-    ]
+    return [_predictions(m, v, noise_rk) for m, v in zip(mean_brk, variance_brk, strict=True)]
 
 
 def _predictions(mean_rk: Array, variance_rk: Array, noise_rk: Array) -> Predictions:
     # E[exp(N(m, σ²))] = exp(m + σ²/2). Only the spread of responses enters, not that of θ: a model of which little is
     # known should look as its prior says, not dearer for being unknown.
-    center_rk = np.minimum(mean_rk[1:] + 0.5 * noise_rk[1:], _MAX_LOG)
+    center_rk = np.minimum(mean_rk[COST : LATENCY + 1] + 0.5 * noise_rk[COST : LATENCY + 1], _MAX_LOG)
     spread_k = np.sqrt(noise_rk[LATENCY] + variance_rk[LATENCY])
     return Predictions(
         quality_k=mean_rk[QUALITY],
@@ -173,16 +161,6 @@ def _predictions(mean_rk: Array, variance_rk: Array, noise_rk: Array) -> Predict
         latency_k=np.exp(center_rk[LATENCY - 1]),
         latency_p95_k=np.exp(np.minimum(mean_rk[LATENCY] + _Z95 * spread_k, _MAX_LOG)),
     )
-
-
-def log_cost(dollars: float) -> float:
-    """The response that a cost is learned as."""
-    return math.log(max(dollars, MIN_COST))
-
-
-def log_latency(seconds: float) -> float:
-    """The response that a latency is learned as."""
-    return math.log(max(seconds, MIN_LATENCY))
 
 
 def static_exclusions(candidates: Candidates, limits: Limits) -> list[int]:
@@ -220,9 +198,7 @@ def exclusions(
     if limits.max_cost is not None:
         bits_k[predicted.cost_k > limits.max_cost] |= Exclusion.COST.bit
     if limits.max_latency is not None:
-        latency_k = (
-            predicted.latency_p95_k if limits.latency_p95 else predicted.latency_k
-        )
+        latency_k = predicted.latency_p95_k if limits.latency_p95 else predicted.latency_k
         bits_k[latency_k > limits.max_latency] |= Exclusion.LATENCY.bit
     if limits.min_quality is not None:
         lowest = (limits.min_quality - quality.min) / quality.width
@@ -239,14 +215,10 @@ def describe_exclusions(
     predicted: Predictions,
 ) -> list[tuple[Exclusion, str]]:
     """Each exclusion in ``bits`` of model number ``index`` with a sentence that names the limit and the model's value."""
-    latency = (predicted.latency_p95_k if limits.latency_p95 else predicted.latency_k)[
-        index
-    ]
+    latency = (predicted.latency_p95_k if limits.latency_p95 else predicted.latency_k)[index]
     missing = sorted(limits.capabilities.difference(model.capabilities))
     tags = {k: v for k, v in limits.tags.items() if model.tags.get(k) != v}
-    statistic = (
-        "95th percentile of latency" if limits.latency_p95 else "expected latency"
-    )
+    statistic = "95th percentile of latency" if limits.latency_p95 else "expected latency"
     expected = quality.min + quality.width * float(predicted.quality_k[index])
     sentences = {
         Exclusion.UNAVAILABLE: "switched off by an operator",
@@ -254,8 +226,7 @@ def describe_exclusions(
         Exclusion.DENIED: "in limits.deny_models",
         Exclusion.CONTEXT_WINDOW: f"context window of {model.context_window} tokens is too small",
         Exclusion.CAPABILITY: f"lacks {', '.join(missing)}",
-        Exclusion.TAG: "lacks "
-        + ", ".join(f"{k}={v}" for k, v in sorted(tags.items())),
+        Exclusion.TAG: "lacks " + ", ".join(f"{k}={v}" for k, v in sorted(tags.items())),
         Exclusion.COST: f"expected cost ${predicted.cost_k[index]:.3g} is over limits.max_cost_usd {limits.max_cost}",
         Exclusion.LATENCY: f"{statistic} {latency:.3g} s is over limits.max_latency_seconds {limits.max_latency}",
         Exclusion.QUALITY: f"expected quality {expected:.3g} is under limits.min_quality {limits.min_quality}",
@@ -287,11 +258,7 @@ def race(
     """What the eligible arms race for under a resolved ``objective``."""
     mean_e, sd_e = predicted.quality_k[eligible_e], predicted.quality_sd_k[eligible_e]
     if objective.mode in FLOOR_MODES:
-        by_k = (
-            predicted.cost_k
-            if objective.mode is Mode.COST_FIRST
-            else predicted.latency_k
-        )
+        by_k = predicted.cost_k if objective.mode is Mode.COST_FIRST else predicted.latency_k
         rank_e = np.empty(len(eligible_e), dtype=np.int64)
         rank_e[np.argsort(by_k[eligible_e], kind="stable")] = np.arange(len(eligible_e))
         if objective.min_quality is not None:
@@ -308,14 +275,8 @@ def race(
             loss=(objective.max_quality_loss or 0.0) / quality.width,
         )
     if objective.cost_weight or objective.latency_weight:
-        mean_e = (
-            mean_e
-            - ((objective.cost_weight or 0.0) / quality.width)
-            * predicted.cost_k[eligible_e]
-        )
-        mean_e -= (
-            (objective.latency_weight or 0.0) / quality.width
-        ) * predicted.latency_k[eligible_e]
+        mean_e = mean_e - ((objective.cost_weight or 0.0) / quality.width) * predicted.cost_k[eligible_e]
+        mean_e -= ((objective.latency_weight or 0.0) / quality.width) * predicted.latency_k[eligible_e]
     return Race(mean_e, sd_e)
 
 
@@ -323,27 +284,21 @@ def win_probabilities(race_: Race) -> Array:
     """Exact probability, for each eligible arm, of winning the race; sums to 1."""
     if race_.rank_e is None:
         return argmax_propensities(race_.mean_e, race_.sd_e)
-    return floor_propensities(
-        race_.mean_e, race_.sd_e, race_.rank_e, floor=race_.floor, loss=race_.loss
-    )
+    return floor_propensities(race_.mean_e, race_.sd_e, race_.rank_e, floor=race_.floor, loss=race_.loss)
 
 
 def win_probability(race_: Race, arm: int) -> float:
     """``win_probabilities`` of one arm only, which costs less."""
     if race_.rank_e is None:
         return argmax_propensity(race_.mean_e, race_.sd_e, arm)
-    return floor_propensity(
-        race_.mean_e, race_.sd_e, race_.rank_e, arm, floor=race_.floor, loss=race_.loss
-    )
+    return floor_propensity(race_.mean_e, race_.sd_e, race_.rank_e, arm, floor=race_.floor, loss=race_.loss)
 
 
 def finish(race_: Race, draw_e: Array) -> Ints:
     """Order of arrival, winner first, when the arms' draws are ``draw_e``."""
     if race_.rank_e is None:
         return np.argsort(-draw_e, kind="stable")
-    floor = (
-        race_.floor if race_.floor is not None else draw_e.max() - (race_.loss or 0.0)
-    )
+    floor = race_.floor if race_.floor is not None else draw_e.max() - (race_.loss or 0.0)
     cleared_e = draw_e >= floor
     # those that clear the floor by rank, then the others by quality
     return np.lexsort((np.where(cleared_e, race_.rank_e, -draw_e), ~cleared_e))
@@ -400,15 +355,11 @@ def propensities(
     eligible_e = np.flatnonzero(exclusions_k == 0)
     if eligible_e.size:
         won_e = win_probabilities(race(objective, quality, predicted, eligible_e))
-        pi_k[eligible_e] = (
-            1.0 - exploration_floor
-        ) * won_e + exploration_floor / eligible_e.size
+        pi_k[eligible_e] = (1.0 - exploration_floor) * won_e + exploration_floor / eligible_e.size
     return pi_k
 
 
-def utilities(
-    objective: Objective, quality: QualityRange, predicted: Predictions
-) -> Array:
+def utilities(objective: Objective, quality: QualityRange, predicted: Predictions) -> Array:
     """quality - λ·cost - μ·latency of every model (k), in the bucket's units."""
     weighted_k = (objective.cost_weight or 0.0) * predicted.cost_k
     weighted_k = weighted_k + (objective.latency_weight or 0.0) * predicted.latency_k
@@ -439,9 +390,7 @@ def _least_violating(
     if limits.max_cost is not None:
         excess_k += np.maximum(predicted.cost_k / limits.max_cost - 1.0, 0.0)
     if limits.max_latency is not None:
-        latency_k = (
-            predicted.latency_p95_k if limits.latency_p95 else predicted.latency_k
-        )
+        latency_k = predicted.latency_p95_k if limits.latency_p95 else predicted.latency_k
         excess_k += np.maximum(latency_k / limits.max_latency - 1.0, 0.0)
     if limits.min_quality is not None:
         lowest = (limits.min_quality - quality.min) / quality.width

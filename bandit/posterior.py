@@ -1,22 +1,27 @@
-"""Normal-inverse-gamma linear regressions of quality, log cost and log latency, for all models of a bucket at once.
+"""Normal-inverse-gamma linear regressions of quality, log cost, log latency and log output tokens, for all models of a
+bucket at once.
 
 One cell is one (response, model): y = θ·x + noise, noise ~ N(0, σ²), θ | σ² ~ N(m, σ² Σ), σ² ~ InvGamma(a, b).
 With precision Λ = Σ⁻¹ and natural mean η = Λm, an observation (x, y) of weight w adds w·xxᵀ to Λ, w·y·x to η and w/2
 to a (Gelman et al., Bayesian Data Analysis, 14.2; Riquelme et al. 2018, arXiv 1802.09127, eq. 1-2).
 
-What makes it fast and sound:
+What makes it fast, small and sound:
 - Σ is kept beside Λ and follows it by the Sherman-Morrison formula, so that learning and predicting are O(d²) with no
   solve. Every ``REFRESH`` observations of a cell Σ and m are made anew from Λ and η, which are plain sums, by Cholesky:
   rounding cannot build up, and the moment at which it happens is a function of the events alone.
 - Symmetric matrices are kept packed (p = d(d+1)/2 numbers). With z the packed xxᵀ (off-diagonals twice), the quadratic
-  forms xᵀΣx of all cells are one matrix-vector product, and of a batch of contexts one matrix-matrix product.
+  forms xᵀΣx of all models are one matrix-vector product, and of a batch of contexts one matrix-matrix product.
+- Λ and Σ depend on the contexts seen, not on the answers. Responses that have always been reported together share one
+  ``Design``; the first report that has one without the other splits it. All priors have the same Λ for that reason.
 - Only ``y`` enters η and b, so a correction y → y′ needs no downdate: Λ and Σ stay.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +29,15 @@ from scipy.linalg.blas import dspmv, dspr
 from scipy.linalg.lapack import dpotrf, dpotri
 
 Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 
-QUALITY, COST, LATENCY = 0, 1, 2
-"""Indices of the responses: quality scaled to [0, 1], natural logarithms of dollars and of seconds."""
-RESPONSES = 3
+QUALITY, COST, LATENCY, TOKENS = 0, 1, 2, 3
+"""Indices of the responses: quality scaled to [0, 1], natural logarithms of dollars, of seconds, of output tokens."""
+RESPONSES = 4
+INTERCEPT_PRECISION = 0.1
+"""Prior precision of the intercept, in units of the noise's: it gives way to the first few observations."""
+PRECISION = 1.0
+"""Prior precision of every other coefficient, in units of the noise's."""
 REFRESH = 256
 """Observations of a cell between two factorisations: O(d³) every 256 costs less than one O(d²) step on average."""
 BATCH = 256
@@ -36,32 +46,38 @@ BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """Where a cell starts: the intercept ~ N(``intercept``, σ²/``intercept_precision``), every other coefficient
-    ~ N(0, σ²/``precision``), σ² ~ InvGamma(``a``, ``b``) with a > 1.
+    """Where a cell starts: its intercept expects ``intercept``, all other coefficients 0; σ² ~ InvGamma(``a``, ``b``), a > 1.
+
+    The precision is ``PRECISION`` on the diagonal and ``INTERCEPT_PRECISION`` at its end.
     """
 
     intercept: float
-    intercept_precision: float
-    precision: float
     a: float
     b: float
+
+
+@dataclass(slots=True)
+class Design:
+    """Λ and Σ (packed) of k models for the responses that share it, and how many observations each model has had."""
+
+    cov_kp: Array
+    precision_kp: Array
+    seen_k: npt.NDArray[np.int64]
 
 
 @dataclass(slots=True)
 class Posteriors:
     """The cells of one bucket: r responses, k models, d features. Changed in place by ``observe`` and ``correct``.
 
-    ``mean_rkd`` m; ``cov_rkp`` Σ and ``precision_rkp`` Λ packed; ``eta_rkd`` η; ``a_rk``, ``b_rk``; ``seen_rk`` how many
-    observations each cell has had.
+    ``mean_rkd`` m; ``eta_rkd`` η; ``a_rk``, ``b_rk``; ``design_r`` says which of ``designs`` a response uses.
     """
 
     mean_rkd: Array
     eta_rkd: Array
-    cov_rkp: Array
-    precision_rkp: Array
     a_rk: Array
     b_rk: Array
-    seen_rk: npt.NDArray[np.int64]
+    design_r: npt.NDArray[np.int64]
+    designs: list[Design]
 
     @property
     def models(self) -> int:
@@ -75,7 +91,7 @@ class Posteriors:
 
 
 @lru_cache(maxsize=64)
-def packed_indices(dim: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def packed_indices(dim: int) -> tuple[Indices, Indices]:
     """Row and column of each packed number: column by column of the upper triangle, as BLAS packs it."""
     column, row = np.tril_indices(dim)
     return row, column
@@ -83,7 +99,7 @@ def packed_indices(dim: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]
 
 @lru_cache(maxsize=64)
 def _doubled(dim: int) -> Array:
-    """1 on the diagonal and 2 off it, packed: what a symmetric quadratic form counts each product."""
+    """1 on the diagonal and 2 off it, packed: how often a symmetric quadratic form counts each product."""
     row, column = packed_indices(dim)
     return np.where(row == column, 1.0, 2.0)
 
@@ -102,84 +118,98 @@ def unpack(packed_p: Array, dim: int) -> Array:
     return matrix_dd
 
 
+@lru_cache(maxsize=64)
+def prior_precision(dim: int) -> Array:
+    """The diagonal (d) of every prior's Λ."""
+    diagonal_d = np.full(dim, PRECISION)
+    diagonal_d[-1] = INTERCEPT_PRECISION
+    return diagonal_d
+
+
 def empty(dim: int) -> Posteriors:
     """Posteriors over ``dim`` features with no models yet."""
     p = dim * (dim + 1) // 2
     return Posteriors(
         mean_rkd=np.empty((RESPONSES, 0, dim)),
         eta_rkd=np.empty((RESPONSES, 0, dim)),
-        cov_rkp=np.empty((RESPONSES, 0, p)),
-        precision_rkp=np.empty((RESPONSES, 0, p)),
         a_rk=np.empty((RESPONSES, 0)),
         b_rk=np.empty((RESPONSES, 0)),
-        seen_rk=np.empty((RESPONSES, 0), dtype=np.int64),
+        design_r=np.zeros(RESPONSES, dtype=np.int64),
+        designs=[Design(np.empty((0, p)), np.empty((0, p)), np.empty(0, dtype=np.int64))],
     )
 
 
-def add_model(posteriors: Posteriors, priors: tuple[Prior, Prior, Prior]) -> Posteriors:
-    """The same cells and, last, those of one more model at ``priors`` (quality, log cost, log latency)."""
+def add_model(posteriors: Posteriors, priors: Sequence[Prior]) -> Posteriors:
+    """The same cells and, last, those of one more model at ``priors``, one for each response."""
+    precision_d = prior_precision(posteriors.dim)
     mean_rd = np.zeros((RESPONSES, posteriors.dim))
-    precision_rd = np.empty((RESPONSES, posteriors.dim))
-    for r, prior in enumerate(priors):
-        mean_rd[r, -1] = prior.intercept
-        precision_rd[r, :-1] = prior.precision
-        precision_rd[r, -1] = prior.intercept_precision
+    mean_rd[:, -1] = [prior.intercept for prior in priors]
 
     def grow(old: Array, new: npt.ArrayLike) -> Array:
         return np.concatenate([old, np.asarray(new)[:, None]], axis=1)
 
     return Posteriors(
         mean_rkd=grow(posteriors.mean_rkd, mean_rd),
-        eta_rkd=grow(posteriors.eta_rkd, mean_rd * precision_rd),
-        cov_rkp=grow(
-            posteriors.cov_rkp,
-            [pack(np.diag(1.0 / precision_d)) for precision_d in precision_rd],
-        ),
-        precision_rkp=grow(
-            posteriors.precision_rkp,
-            [pack(np.diag(precision_d)) for precision_d in precision_rd],
-        ),
+        eta_rkd=grow(posteriors.eta_rkd, mean_rd * precision_d),
         a_rk=grow(posteriors.a_rk, [prior.a for prior in priors]),
         b_rk=grow(posteriors.b_rk, [prior.b for prior in priors]),
-        seen_rk=np.pad(posteriors.seen_rk, ((0, 0), (0, 1))),
+        design_r=posteriors.design_r,
+        designs=[
+            Design(
+                np.vstack([design.cov_kp, pack(np.diag(1.0 / precision_d))]),
+                np.vstack([design.precision_kp, pack(np.diag(precision_d))]),
+                np.append(design.seen_k, 0),
+            )
+            for design in posteriors.designs
+        ],
     )
 
 
 def without_model(posteriors: Posteriors, model: int) -> Posteriors:
     """The cells of all models but number ``model``."""
     return Posteriors(
-        *(
-            np.delete(getattr(posteriors, name), model, axis=1)
-            for name in Posteriors.__slots__
-        )
+        mean_rkd=np.delete(posteriors.mean_rkd, model, axis=1),
+        eta_rkd=np.delete(posteriors.eta_rkd, model, axis=1),
+        a_rk=np.delete(posteriors.a_rk, model, axis=1),
+        b_rk=np.delete(posteriors.b_rk, model, axis=1),
+        design_r=posteriors.design_r,
+        designs=[
+            Design(*(np.delete(getattr(design, f.name), model, axis=0) for f in fields(design)))
+            for design in posteriors.designs
+        ],
     )
 
 
 def observe(
-    posteriors: Posteriors,
-    response: int,
-    model: int,
-    x_d: Array,
-    y: float,
-    weight: float = 1.0,
+    posteriors: Posteriors, response: int, model: int, x_d: Array, y: float, weight: float = 1.0
 ) -> None:
     """Learn in place that ``model`` answered ``y`` at ``x_d``, as ``weight`` > 0 observations. O(d²)."""
-    cell = (response, model)
-    mean_d, cov_p = posteriors.mean_rkd[cell], posteriors.cov_rkp[cell]
-    v_d = dspmv(x_d.size, 1.0, cov_p, x_d)
-    spread = float(x_d @ v_d)
-    residual = y - float(mean_d @ x_d)
-    gain = weight / (1.0 + weight * spread)
-    mean_d += (gain * residual) * v_d
-    posteriors.eta_rkd[cell] += (weight * y) * x_d
-    cov_p[:] = dspr(x_d.size, -gain, v_d, cov_p, overwrite_ap=1)
-    precision_p = posteriors.precision_rkp[cell]
-    precision_p[:] = dspr(x_d.size, weight, x_d, precision_p, overwrite_ap=1)
-    posteriors.a_rk[cell] += 0.5 * weight
-    posteriors.b_rk[cell] += 0.5 * gain * residual * residual
-    posteriors.seen_rk[cell] += 1
-    if posteriors.seen_rk[cell] % REFRESH == 0:
-        refresh(posteriors, response, model)
+    observe_all(posteriors, model, x_d, ((response, y),), weight)
+
+
+def observe_all(
+    posteriors: Posteriors, model: int, x_d: Array, answers: Sequence[tuple[int, float]], weight: float = 1.0
+) -> None:
+    """Learn in place the ``answers``, (response, y) pairs, that ``model`` gave at ``x_d`` at the same time. O(d²)."""
+    dim = x_d.size
+    for number, together in _by_design(posteriors, answers):
+        design = posteriors.designs[number]
+        cov_p, precision_p = design.cov_kp[model], design.precision_kp[model]
+        v_d = dspmv(dim, 1.0, cov_p, x_d)
+        gain = weight / (1.0 + weight * float(x_d.dot(v_d)))
+        for response, y in together:
+            cell = (response, model)
+            mean_d = posteriors.mean_rkd[cell]
+            residual = y - float(mean_d.dot(x_d))
+            mean_d += (gain * residual) * v_d
+            posteriors.eta_rkd[cell] += (weight * y) * x_d
+            posteriors.a_rk[cell] += 0.5 * weight
+            posteriors.b_rk[cell] += 0.5 * gain * residual * residual
+        dspr(dim, -gain, v_d, cov_p, overwrite_ap=1)  # in place: rows are contiguous doubles
+        dspr(dim, weight, x_d, precision_p, overwrite_ap=1)
+        design.seen_k[model] += 1
+        if design.seen_k[model] % REFRESH == 0:
+            refresh(posteriors, number, model)
 
 
 def correct(
@@ -197,32 +227,27 @@ def correct(
     """
     cell = (response, model)
     mean_d = posteriors.mean_rkd[cell]
-    v_d = dspmv(x_d.size, 1.0, posteriors.cov_rkp[cell], x_d)
+    cov_p = posteriors.designs[posteriors.design_r[response]].cov_kp[model]
+    v_d = dspmv(x_d.size, 1.0, cov_p, x_d)
     shift = weight * (after - before)
-    posteriors.b_rk[cell] += (
-        0.5
-        * shift
-        * (before + after - 2.0 * float(mean_d @ x_d) - shift * float(x_d @ v_d))
-    )
+    middle = before + after - 2.0 * float(mean_d.dot(x_d)) - shift * float(x_d.dot(v_d))
+    posteriors.b_rk[cell] += 0.5 * shift * middle
     mean_d += shift * v_d
     posteriors.eta_rkd[cell] += shift * x_d
 
 
-def refresh(posteriors: Posteriors, response: int, model: int) -> None:
-    """Make Σ and m of one cell anew, in place, from Λ and η. O(d³)."""
-    cell = (response, model)
-    factor_dd, failed = dpotrf(unpack(posteriors.precision_rkp[cell], posteriors.dim))
+def refresh(posteriors: Posteriors, design: int, model: int) -> None:
+    """Make Σ of one model in one design, and m of the responses that share it, anew, in place, from Λ and η. O(d³)."""
+    dim, held = posteriors.dim, posteriors.designs[design]
+    factor_dd, failed = dpotrf(unpack(held.precision_kp[model], dim))
     if failed:  # Λ is a sum of a positive diagonal and squares: only a broken file can make it otherwise
-        raise ArithmeticError(
-            f"precision of response {response}, model {model} is not positive definite"
-        )
+        raise ArithmeticError(f"the precision of model {model} in design {design} is not positive definite")
     inverse_dd, _ = dpotri(factor_dd)
-    posteriors.cov_rkp[cell] = pack(
-        inverse_dd
-    )  # dpotri fills the upper triangle, which is what pack takes
-    posteriors.mean_rkd[cell] = dspmv(
-        posteriors.dim, 1.0, posteriors.cov_rkp[cell], posteriors.eta_rkd[cell]
-    )
+    held.cov_kp[model] = pack(inverse_dd)  # dpotri fills the upper triangle, which is what pack takes
+    for response in np.flatnonzero(posteriors.design_r == design):
+        posteriors.mean_rkd[response, model] = dspmv(
+            dim, 1.0, held.cov_kp[model], posteriors.eta_rkd[response, model]
+        )
 
 
 def predict(posteriors: Posteriors, x_d: Array) -> tuple[Array, Array]:
@@ -231,35 +256,82 @@ def predict(posteriors: Posteriors, x_d: Array) -> tuple[Array, Array]:
     Given the data θ·x is Student-t with 2a degrees of freedom; the variance is that of this law, b/(a-1)·xᵀΣx.
     """
     row, column = packed_indices(x_d.size)
-    z_p = x_d[row] * x_d[column]
+    z_p = x_d.take(row)
+    z_p *= x_d.take(column)
     z_p *= _doubled(x_d.size)
-    quadratic_rk = np.maximum(posteriors.cov_rkp @ z_p, 0.0)
-    return posteriors.mean_rkd @ x_d, noise(posteriors) * quadratic_rk
+    quadratic_gk = np.array([design.cov_kp.dot(z_p) for design in posteriors.designs])
+    variance_rk = quadratic_gk[posteriors.design_r]
+    np.maximum(variance_rk, 0.0, out=variance_rk)
+    variance_rk *= noise(posteriors)
+    return posteriors.mean_rkd.dot(x_d), variance_rk
 
 
 def predict_batch(posteriors: Posteriors, x_bd: Array) -> tuple[Array, Array]:
     """``predict`` for b contexts at once, each (b, r, k)."""
     b, dim = x_bd.shape
     r, k = posteriors.a_rk.shape
-    cov_cp = posteriors.cov_rkp.reshape(r * k, -1)
-    quadratic_bc = np.empty((b, r * k))
-    z_bp = np.empty((min(b, BATCH), cov_cp.shape[1]))
+    doubled_p = _doubled(dim)
+    quadratic_bgk = np.empty((b, len(posteriors.designs), k))
+    z_bp = np.empty((min(b, BATCH), doubled_p.size))
     for start in range(0, b, BATCH):
         chunk_bd = x_bd[start : start + BATCH]
         z = z_bp[: len(chunk_bd)]
         at = 0
         for j in range(dim):  # column j of the upper triangle: rows 0..j
-            np.multiply(
-                chunk_bd[:, : j + 1], chunk_bd[:, j : j + 1], out=z[:, at : at + j + 1]
-            )
+            np.multiply(chunk_bd[:, : j + 1], chunk_bd[:, j : j + 1], out=z[:, at : at + j + 1])
             at += j + 1
-        z *= _doubled(dim)
-        quadratic_bc[start : start + BATCH] = z @ cov_cp.T
+        z *= doubled_p
+        for g, design in enumerate(posteriors.designs):
+            quadratic_bgk[start : start + BATCH, g] = z @ design.cov_kp.T
     mean_bc = x_bd @ posteriors.mean_rkd.reshape(r * k, dim).T
-    variance_brk = np.maximum(quadratic_bc, 0.0).reshape(b, r, k) * noise(posteriors)
+    variance_brk = np.maximum(quadratic_bgk, 0.0)[:, posteriors.design_r] * noise(posteriors)
     return mean_bc.reshape(b, r, k), variance_brk
 
 
 def noise(posteriors: Posteriors) -> Array:
     """Expected noise variance E[σ²] = b/(a-1) of all cells, (r, k)."""
     return posteriors.b_rk / (posteriors.a_rk - 1.0)
+
+
+def to_arrays(posteriors: Posteriors) -> dict[str, npt.NDArray[np.generic]]:
+    """All the arrays of ``posteriors`` by name, in a fixed order."""
+    named: dict[str, npt.NDArray[np.generic]] = {}
+    for name in ("mean_rkd", "eta_rkd", "a_rk", "b_rk", "design_r"):
+        named[name] = getattr(posteriors, name)
+    for g, design in enumerate(posteriors.designs):
+        for f in fields(design):
+            named[f"{f.name}/{g}"] = getattr(design, f.name)
+    return named
+
+
+def from_arrays(named: Mapping[str, npt.NDArray[Any]]) -> Posteriors:
+    """The posteriors of ``to_arrays``. Raises ``KeyError`` if one is missing."""
+    count = sum(name.startswith("cov_kp/") for name in named)
+    return Posteriors(
+        mean_rkd=named["mean_rkd"],
+        eta_rkd=named["eta_rkd"],
+        a_rk=named["a_rk"],
+        b_rk=named["b_rk"],
+        design_r=named["design_r"],
+        designs=[Design(*(named[f"{f.name}/{g}"] for f in fields(Design))) for g in range(count)],
+    )
+
+
+def _by_design(
+    posteriors: Posteriors, answers: Sequence[tuple[int, float]]
+) -> list[tuple[int, list[tuple[int, float]]]]:
+    """The answers grouped by design. A design of which only some responses are answered is split first, in place."""
+    groups: dict[int, list[tuple[int, float]]] = {}
+    for answer in answers:
+        groups.setdefault(int(posteriors.design_r[answer[0]]), []).append(answer)
+    found = []
+    for number, together in groups.items():
+        if len(together) < np.count_nonzero(posteriors.design_r == number):
+            held = posteriors.designs[number]
+            posteriors.designs.append(
+                Design(held.cov_kp.copy(), held.precision_kp.copy(), held.seen_k.copy())
+            )
+            number = len(posteriors.designs) - 1
+            posteriors.design_r[[response for response, _ in together]] = number
+        found.append((number, together))
+    return found

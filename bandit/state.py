@@ -7,8 +7,10 @@ same state, bit for bit; everything derived (candidates, encoders) is made from 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,21 +28,36 @@ from bandit.event import (
     Record,
 )
 from bandit.outcome import Change, Signal
-from bandit.policy import Candidates, log_cost, log_latency
+from bandit.policy import Candidates
 from bandit.posterior import (
     COST,
     LATENCY,
     QUALITY,
+    TOKENS,
     Posteriors,
     Prior,
     add_model,
     correct,
     empty,
-    observe,
+    from_arrays,
+    observe_all,
+    to_arrays,
     without_model,
 )
 
 SIGNALS = max(Signal) + 1
+COUNTERS = ("born_k", "decisions_k", "count_sk", "sum_sk")
+RESPONSE_OF = {
+    Signal.QUALITY: QUALITY,
+    Signal.COST: COST,
+    Signal.LATENCY: LATENCY,
+    Signal.OUTPUT_TOKENS: TOKENS,
+}
+"""Which regression learns from a signal."""
+SMALLEST = {COST: 1e-9, LATENCY: 1e-4, TOKENS: 1.0}
+"""Responses learned as logarithms: nothing, and anything smaller, counts as this (dollars, seconds, tokens)."""
+EXPECTED_TOKENS = 256.0
+"""Output tokens expected of an unknown model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +89,7 @@ class BucketState:
     decisions_k: npt.NDArray[np.int64]
     count_sk: npt.NDArray[np.int64]
     sum_sk: npt.NDArray[np.float64]
-    members: npt.NDArray[np.intp] = field(
-        default_factory=lambda: np.empty(0, dtype=np.intp)
-    )
+    members: npt.NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     candidates: Candidates = Candidates((), ())
 
 
@@ -99,9 +114,7 @@ def fold(records: Iterable[Record], state: State | None = None) -> State:
 def apply(state: State, record: Record) -> None:
     """Apply one record in place. Raises ``ValueError`` if it is not the next one."""
     if record.position != state.position + 1:
-        raise ValueError(
-            f"expected the record at position {state.position + 1}, got {record.position}"
-        )
+        raise ValueError(f"expected the record at position {state.position + 1}, got {record.position}")
     event = record.event
     match event:
         case DecisionMade():
@@ -111,9 +124,7 @@ def apply(state: State, record: Record) -> None:
         case ModelPut():
             known = state.models.get(event.model.id)
             available = known.available if known else True
-            state.models[event.model.id] = ModelState(
-                event.model, available, record.position
-            )
+            state.models[event.model.id] = ModelState(event.model, available, record.position)
             _renew_all(state, record.position)
         case ModelDeleted():
             state.models.pop(event.model, None)
@@ -136,35 +147,19 @@ def apply(state: State, record: Record) -> None:
     state.time_ns = record.time_ns
 
 
-def default_priors(bucket: Bucket) -> tuple[Prior, Prior, Prior]:
-    """Where an unknown model of ``bucket`` starts: quality, log cost, log latency.
+def default_priors(bucket: Bucket) -> tuple[Prior, ...]:
+    """Where an unknown model of ``bucket`` starts: quality, log cost, log latency, log output tokens.
 
-    Quality, scaled to [0, 1], starts with an expected noise variance of 0.1 and a coefficient variance of 0.1 for the
-    intercept and for each group of features. The logarithms of cost and latency start with an intercept that gives way
-    to the first observation (variance 20 times the noise), low enough that an unknown model looks worth trying.
+    Quality, scaled to [0, 1], starts with an expected noise variance of 0.1, the logarithms with 0.25; intercepts give
+    way to the first few observations (``INTERCEPT_PRECISION``), the effects of features later.
     """
     scale = bucket.quality_range
-    quality = (
-        0.5
-        if bucket.priors.quality is None
-        else (bucket.priors.quality - scale.min) / scale.width
-    )
+    quality = 0.5 if bucket.priors.quality is None else (bucket.priors.quality - scale.min) / scale.width
     return (
-        Prior(quality, intercept_precision=1.0, precision=1.0, a=3.0, b=0.2),
-        Prior(
-            log_cost(bucket.priors.cost),
-            intercept_precision=0.05,
-            precision=1.0,
-            a=3.0,
-            b=0.5,
-        ),
-        Prior(
-            log_latency(bucket.priors.latency),
-            intercept_precision=0.05,
-            precision=1.0,
-            a=3.0,
-            b=0.5,
-        ),
+        Prior(quality, a=3.0, b=0.2),
+        Prior(math.log(bucket.priors.cost), a=3.0, b=0.5),
+        Prior(math.log(bucket.priors.latency), a=3.0, b=0.5),
+        Prior(math.log(EXPECTED_TOKENS), a=3.0, b=0.5),
     )
 
 
@@ -196,9 +191,7 @@ def renew_candidates(state: State, bucket: BucketState, position: int) -> None:
 def refresh_derived(state: State, bucket: BucketState) -> None:
     """Make ``members`` and ``candidates`` of one bucket anew, in place, from the models that have columns."""
     listed = bucket.config.models or tuple(sorted(state.models))
-    present = [
-        model for model in listed if model in state.models and model in bucket.columns
-    ]
+    present = [model for model in listed if model in state.models and model in bucket.columns]
     place = {model: i for i, model in enumerate(bucket.columns)}
     bucket.members = np.array([place[model] for model in present], dtype=np.intp)
     bucket.candidates = Candidates(
@@ -215,51 +208,39 @@ def learn(
 ) -> None:
     """Learn, in place, changes of what ``model``, which has a column, answered at ``x_d``."""
     k = bucket.columns.index(model)
-    scale = bucket.config.quality_range
+    first: list[tuple[int, float]] = []
     for change in changes:
         signal, before, after = change.signal, change.before, change.after
+        bucket.sum_sk[signal, k] += after - (before or 0.0)
         if before is None:
             bucket.count_sk[signal, k] += 1
-        bucket.sum_sk[signal, k] += after - (before or 0.0)
-        if signal is Signal.QUALITY:
-            old = None if before is None else (before - scale.min) / scale.width
-            _teach(
-                bucket.posteriors,
-                QUALITY,
-                k,
-                x_d,
-                old,
-                (after - scale.min) / scale.width,
-            )
-        elif signal is Signal.COST:
-            _teach(
-                bucket.posteriors,
-                COST,
-                k,
-                x_d,
-                None if before is None else log_cost(before),
-                log_cost(after),
-            )
-        elif signal is Signal.LATENCY:
-            old = None if before is None else log_latency(before)
-            _teach(bucket.posteriors, LATENCY, k, x_d, old, log_latency(after))
+        if signal not in RESPONSE_OF:
+            continue
+        response = RESPONSE_OF[signal]
+        if before is None:
+            first.append((response, response_value(bucket, response, after)))
+        else:
+            old, new = response_value(bucket, response, before), response_value(bucket, response, after)
+            correct(bucket.posteriors, response, k, x_d, old, new)
+    if first:
+        observe_all(bucket.posteriors, k, x_d, first)
+
+
+def response_value(bucket: BucketState, response: int, value: float) -> float:
+    """What the regression of ``response`` learns of a signal's value in the bucket's units, dollars, seconds, tokens."""
+    if response == QUALITY:
+        scale = bucket.config.quality_range
+        return (value - scale.min) / scale.width
+    return math.log(max(value, SMALLEST[response]))
 
 
 def fingerprint(state: State) -> str:
     """SHA-256, in hexadecimal, of all that a state holds: two states are equal bit for bit if these are equal."""
     digest = hashlib.sha256(f"{state.position} {state.time_ns}".encode())
     for name, model in sorted(state.models.items()):
-        digest.update(
-            repr(
-                (name, model.available, model.version, _canonical(model.model))
-            ).encode()
-        )
+        digest.update(repr((name, model.available, model.version, _canonical(model.model))).encode())
     for name, bucket in sorted(state.buckets.items()):
-        digest.update(
-            repr(
-                (name, bucket.version, bucket.generation, bucket.columns, bucket.config)
-            ).encode()
-        )
+        digest.update(repr((name, bucket.version, bucket.generation, bucket.columns, bucket.config)).encode())
         for array in arrays(bucket).values():
             digest.update(repr(array.shape).encode())
             digest.update(np.ascontiguousarray(array).data)
@@ -268,16 +249,15 @@ def fingerprint(state: State) -> str:
 
 def arrays(bucket: BucketState) -> dict[str, npt.NDArray[np.generic]]:
     """The arrays that make a bucket's state, by name, in a fixed order."""
-    named = {
-        f.name: getattr(bucket.posteriors, f.name) for f in fields(bucket.posteriors)
-    }
-    return {
-        **named,
-        "born_k": bucket.born_k,
-        "decisions_k": bucket.decisions_k,
-        "count_sk": bucket.count_sk,
-        "sum_sk": bucket.sum_sk,
-    }
+    counters = {name: getattr(bucket, name) for name in COUNTERS}
+    return {**to_arrays(bucket.posteriors), **counters}
+
+
+def restore_arrays(bucket: BucketState, named: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Put the arrays of ``arrays`` back, in place. Raises ``KeyError`` if one is missing."""
+    bucket.posteriors = from_arrays(named)
+    for name in COUNTERS:
+        setattr(bucket, name, named[name])
 
 
 def _canonical(model: Model) -> Model:
@@ -311,28 +291,10 @@ def _apply_decision(state: State, event: DecisionMade) -> None:
 
 def _apply_outcome(state: State, event: OutcomeApplied) -> None:
     bucket = state.buckets.get(event.bucket)
-    if (
-        bucket is None
-        or bucket.generation != event.generation
-        or event.model not in bucket.columns
-    ):
+    if bucket is None or bucket.generation != event.generation or event.model not in bucket.columns:
         return
     if event.state_position >= bucket.born_k[bucket.columns.index(event.model)]:
         learn(bucket, event.model, event.x_d, event.changes)
-
-
-def _teach(
-    posteriors: Posteriors,
-    response: int,
-    model: int,
-    x_d: npt.NDArray[np.float64],
-    before: float | None,
-    after: float,
-) -> None:
-    if before is None:
-        observe(posteriors, response, model, x_d, after)
-    else:
-        correct(posteriors, response, model, x_d, before, after)
 
 
 def _add_column(bucket: BucketState, model: str, position: int) -> None:

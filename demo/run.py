@@ -23,7 +23,14 @@ from pathlib import Path
 import grpc
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from pointsman.v1 import (
@@ -96,9 +103,13 @@ async def service(data: Path, seed: int) -> AsyncIterator[str]:
         await process.communicate()
 
 
-async def drive(address: str, warm: OutcomeTable, table: OutcomeTable, seed: int, console: Console) -> list[Run]:
+async def drive(
+    address: str, warm: OutcomeTable, table: OutcomeTable, seed: int, console: Console
+) -> list[Run]:
     """Set the catalogue up, warm every bucket up, and route the main prompts through each."""
-    buckets = {mode: (mode, True) for mode in MODES} | {f"{mode}, no context": (mode, False) for mode in MODES}
+    buckets = {mode: (mode, True) for mode in MODES} | {
+        f"{mode}, no context": (mode, False) for mode in MODES
+    }
     columns = (
         TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TimeRemainingColumn(),
@@ -107,14 +118,18 @@ async def drive(address: str, warm: OutcomeTable, table: OutcomeTable, seed: int
         await set_up(catalog_service_pb2_grpc.CatalogServiceStub(channel), table.models, buckets)
         router = router_service_pb2_grpc.RouterServiceStub(channel)
         with Progress(*columns, console=console) as progress:
-            warming = progress.add_task("warm-up", total=len(buckets) * len(warm.models) * len(warm.prompt_ids))
+            warming = progress.add_task(
+                "warm-up", total=len(buckets) * len(warm.models) * len(warm.prompt_ids)
+            )
             for i, (_, context) in enumerate(buckets.values()):
                 await warm_up(router, bucket_id(i), warm, context, lambda n: progress.advance(warming, n))
             runs = []
             for i, (name, (_, context)) in enumerate(buckets.items()):
                 task = progress.add_task(name, total=len(table.prompt_ids))
                 tick: Callable[[], None] = lambda task=task: progress.advance(task)  # type: ignore[misc]  # noqa: E731
-                chosen_n = await route(router, bucket_id(i), table, context, np.random.default_rng(seed), tick)
+                chosen_n = await route(
+                    router, bucket_id(i), table, context, np.random.default_rng(seed), tick
+                )
                 runs.append(Run(name, chosen_n))
     return runs
 
@@ -125,7 +140,9 @@ def bucket_id(i: int) -> str:
 
 
 async def set_up(
-    catalog: catalog_service_pb2_grpc.CatalogServiceStub, models: Sequence[str], buckets: dict[str, tuple[str, bool]]
+    catalog: catalog_service_pb2_grpc.CatalogServiceStub,
+    models: Sequence[str],
+    buckets: dict[str, tuple[str, bool]],
 ) -> None:
     """Three models, and a bucket for each mode with the prompt's text as context and one without."""
     for model in models:
@@ -171,10 +188,14 @@ async def warm_up(
             request = router_service_pb2.BatchDecideRequest(bucket=bucket, contexts=contexts, limits=only)
             decided = await router.BatchDecide(request)
             reports = [
-                router_service_pb2.ReportOutcomeRequest(decision=decision.name, outcome=outcome_of(table, row, k))
+                router_service_pb2.ReportOutcomeRequest(
+                    decision=decision.name, outcome=outcome_of(table, row, k)
+                )
                 for decision, row in zip(decided.decisions, rows, strict=True)
             ]
-            answer = await router.BatchReportOutcomes(router_service_pb2.BatchReportOutcomesRequest(requests=reports))
+            answer = await router.BatchReportOutcomes(
+                router_service_pb2.BatchReportOutcomesRequest(requests=reports)
+            )
             refused = [result.error.message for result in answer.results if result.HasField("error")]
             if refused:
                 raise SystemExit(f"{len(refused)} outcomes were refused: {refused[0]}")
@@ -206,7 +227,9 @@ async def route(
             decision = (await router.Decide(request)).decision
             chosen_n[row] = place[decision.model]
             report = router_service_pb2.ReportOutcomeRequest(
-                decision=decision.name, outcome=outcome_of(table, row, chosen_n[row]), idempotency_key="outcome"
+                decision=decision.name,
+                outcome=outcome_of(table, row, chosen_n[row]),
+                idempotency_key="outcome",
             )
             if late_n[row]:
                 held.append(report)
@@ -248,7 +271,9 @@ def report(console: Console, table: OutcomeTable, runs: Sequence[Run], seed: int
             f"{quality / quality_k[dearest]:.1%}", mixes, style=style,
         )  # fmt: skip
 
-    sheet = Table(title=f"{len(rows)} prompts of {MAIN}, judged quality and real cost of {len(cost_k)} models")
+    sheet = Table(
+        title=f"{len(rows)} prompts of {MAIN}, judged quality and real cost of {len(cost_k)} models"
+    )
     sheet.add_column("policy")
     for title in ("mean quality", "$ per 1,000", "saved", "of its quality", "against the best mix"):
         sheet.add_column(title, justify="right")
@@ -291,7 +316,9 @@ def report(console: Console, table: OutcomeTable, runs: Sequence[Run], seed: int
 
 def where_next(console: Console, keep: Path | None) -> None:
     """What to look at after the demo."""
-    console.print("\nNext: README.md, ten lines to adopt it; docs/operations.md to run it; docs/mathematics.md for the why.")
+    console.print(
+        "\nNext: README.md, ten lines to adopt it; docs/operations.md to run it; docs/mathematics.md for the why."
+    )
     if keep:
         console.print(f"The journal is in {keep}:  pointsman export --data {keep} --to decisions.csv")
     else:

@@ -35,9 +35,7 @@ class Decision:
 class Client:
     """A connection to a Pointsman server; also a context manager. Methods raise ``grpc.RpcError``."""
 
-    def __init__(
-        self, address: str = "127.0.0.1:7420", *, timeout: float = 5.0
-    ) -> None:
+    def __init__(self, address: str = "127.0.0.1:7420", *, timeout: float = 5.0) -> None:
         self._timeout = timeout
         self._channel = grpc.insecure_channel(address)
         self._router = router_service_pb2_grpc.RouterServiceStub(self._channel)
@@ -59,10 +57,7 @@ class Client:
         context = context_pb2.Context(
             numbers=numbers,
             categories=categories,
-            embeddings={
-                k: context_pb2.Embedding(values=v)
-                for k, v in (embeddings or {}).items()
-            },
+            embeddings={k: context_pb2.Embedding(values=v) for k, v in (embeddings or {}).items()},
             text=text,
             input_tokens=input_tokens,
             max_output_tokens=max_output_tokens,
@@ -74,9 +69,7 @@ class Client:
             request_id=request_id,
         )
         made = self._router.Decide(request, timeout=self._timeout).decision
-        return Decision(
-            made.name, made.model, made.upstream, tuple(made.fallbacks), made.propensity
-        )
+        return Decision(made.name, made.model, made.upstream, tuple(made.fallbacks), made.propensity)
 
     def report(
         self,

@@ -34,64 +34,42 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
         self._replica = replica
 
     @unary
-    async def CreateModel(
-        self, request: rpc.CreateModelRequest, context: Call
-    ) -> rpc.CreateModelResponse:
+    async def CreateModel(self, request: rpc.CreateModelRequest, context: Call) -> rpc.CreateModelResponse:
         """Add a model."""
         with within("model"):
             model = read_model(request.model)
-        return rpc.CreateModelResponse(
-            model=_model(await self._replica.put_model(model, seen=0))
-        )
+        return rpc.CreateModelResponse(model=_model(await self._replica.put_model(model, seen=0)))
 
     @unary
-    async def GetModel(
-        self, request: rpc.GetModelRequest, context: Call
-    ) -> rpc.GetModelResponse:
+    async def GetModel(self, request: rpc.GetModelRequest, context: Call) -> rpc.GetModelResponse:
         """One model."""
-        return rpc.GetModelResponse(
-            model=_model(self._replica.model(parse(request.name, "models", "name")))
-        )
+        return rpc.GetModelResponse(model=_model(self._replica.model(parse(request.name, "models", "name"))))
 
     @unary
-    async def ListModels(
-        self, request: rpc.ListModelsRequest, context: Call
-    ) -> rpc.ListModelsResponse:
+    async def ListModels(self, request: rpc.ListModelsRequest, context: Call) -> rpc.ListModelsResponse:
         """Models by name."""
         models = self._replica.state.models
         ids, token = _page(sorted(models), request.page_size, request.page_token)
-        return rpc.ListModelsResponse(
-            models=[_model(models[id_]) for id_ in ids], next_page_token=token
-        )
+        return rpc.ListModelsResponse(models=[_model(models[id_]) for id_ in ids], next_page_token=token)
 
     @unary
-    async def UpdateModel(
-        self, request: rpc.UpdateModelRequest, context: Call
-    ) -> rpc.UpdateModelResponse:
+    async def UpdateModel(self, request: rpc.UpdateModelRequest, context: Call) -> rpc.UpdateModelResponse:
         """Change a model, or the fields of it that the mask names."""
         with within("model"):
             id_ = parse(request.model.name, "models", "name")
         known = self._replica.state.models.get(id_)
         if known is None and not request.allow_missing:
             self._replica.model(id_, "model.name")
-        merged = _masked(
-            _model(known) if known else None, request.model, request.update_mask
-        )
+        merged = _masked(_model(known) if known else None, request.model, request.update_mask)
         with within("model"):
             model = read_model(merged)
         seen = _seen(request.model.etag, "model.etag")
-        return rpc.UpdateModelResponse(
-            model=_model(await self._replica.put_model(model, seen))
-        )
+        return rpc.UpdateModelResponse(model=_model(await self._replica.put_model(model, seen)))
 
     @unary
-    async def DeleteModel(
-        self, request: rpc.DeleteModelRequest, context: Call
-    ) -> rpc.DeleteModelResponse:
+    async def DeleteModel(self, request: rpc.DeleteModelRequest, context: Call) -> rpc.DeleteModelResponse:
         """Remove a model and what was learned of it."""
-        await self._replica.delete_model(
-            parse(request.name, "models", "name"), _seen(request.etag, "etag")
-        )
+        await self._replica.delete_model(parse(request.name, "models", "name"), _seen(request.etag, "etag"))
         return rpc.DeleteModelResponse()
 
     @unary
@@ -118,63 +96,43 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
         return rpc.SetModelAvailabilityResponse(model=_model(model))
 
     @unary
-    async def CreateBucket(
-        self, request: rpc.CreateBucketRequest, context: Call
-    ) -> rpc.CreateBucketResponse:
+    async def CreateBucket(self, request: rpc.CreateBucketRequest, context: Call) -> rpc.CreateBucketResponse:
         """Add a bucket."""
         with within("bucket"):
             bucket = read_bucket(request.bucket)
-        return rpc.CreateBucketResponse(
-            bucket=_bucket(await self._replica.put_bucket(bucket, seen=0))
-        )
+        return rpc.CreateBucketResponse(bucket=_bucket(await self._replica.put_bucket(bucket, seen=0)))
 
     @unary
-    async def GetBucket(
-        self, request: rpc.GetBucketRequest, context: Call
-    ) -> rpc.GetBucketResponse:
+    async def GetBucket(self, request: rpc.GetBucketRequest, context: Call) -> rpc.GetBucketResponse:
         """One bucket."""
         id_ = parse(request.name, "buckets", "name")
         return rpc.GetBucketResponse(bucket=_bucket(self._replica.bucket(id_, "name")))
 
     @unary
-    async def ListBuckets(
-        self, request: rpc.ListBucketsRequest, context: Call
-    ) -> rpc.ListBucketsResponse:
+    async def ListBuckets(self, request: rpc.ListBucketsRequest, context: Call) -> rpc.ListBucketsResponse:
         """Buckets by name."""
         buckets = self._replica.state.buckets
         ids, token = _page(sorted(buckets), request.page_size, request.page_token)
-        return rpc.ListBucketsResponse(
-            buckets=[_bucket(buckets[id_]) for id_ in ids], next_page_token=token
-        )
+        return rpc.ListBucketsResponse(buckets=[_bucket(buckets[id_]) for id_ in ids], next_page_token=token)
 
     @unary
-    async def UpdateBucket(
-        self, request: rpc.UpdateBucketRequest, context: Call
-    ) -> rpc.UpdateBucketResponse:
+    async def UpdateBucket(self, request: rpc.UpdateBucketRequest, context: Call) -> rpc.UpdateBucketResponse:
         """Change a bucket, or the fields of it that the mask names."""
         with within("bucket"):
             id_ = parse(request.bucket.name, "buckets", "name")
         known = self._replica.state.buckets.get(id_)
         if known is None and not request.allow_missing:
             self._replica.bucket(id_, "bucket.name")
-        merged = _masked(
-            _bucket(known) if known else None, request.bucket, request.update_mask
-        )
+        merged = _masked(_bucket(known) if known else None, request.bucket, request.update_mask)
         with within("bucket"):
             bucket = read_bucket(merged)
         seen = _seen(request.bucket.etag, "bucket.etag")
-        return rpc.UpdateBucketResponse(
-            bucket=_bucket(await self._replica.put_bucket(bucket, seen))
-        )
+        return rpc.UpdateBucketResponse(bucket=_bucket(await self._replica.put_bucket(bucket, seen)))
 
     @unary
-    async def DeleteBucket(
-        self, request: rpc.DeleteBucketRequest, context: Call
-    ) -> rpc.DeleteBucketResponse:
+    async def DeleteBucket(self, request: rpc.DeleteBucketRequest, context: Call) -> rpc.DeleteBucketResponse:
         """Remove a bucket and its posteriors."""
-        await self._replica.delete_bucket(
-            parse(request.name, "buckets", "name"), _seen(request.etag, "etag")
-        )
+        await self._replica.delete_bucket(parse(request.name, "buckets", "name"), _seen(request.etag, "etag"))
         return rpc.DeleteBucketResponse()
 
 
@@ -190,9 +148,7 @@ def _seen(etag: str, field: str) -> int | None:
     if not etag:
         return None
     if not (etag.isascii() and etag.isdigit() and len(etag) < 19 and int(etag)):
-        raise FieldError(
-            field, f"expected an etag that this service gave, got {etag[:40]!r}"
-        )
+        raise FieldError(field, f"expected an etag that this service gave, got {etag[:40]!r}")
     return int(etag)
 
 

@@ -67,9 +67,7 @@ def write_model(model: c.Model, available: bool = True, etag: str = "") -> pb.Mo
         max_output_tokens=model.max_output_tokens,
         capabilities=model.capabilities,
         tags=model.tags,
-        availability=pb.MODEL_AVAILABILITY_ENABLED
-        if available
-        else pb.MODEL_AVAILABILITY_DISABLED,
+        availability=pb.MODEL_AVAILABILITY_ENABLED if available else pb.MODEL_AVAILABILITY_DISABLED,
         etag=etag,
     )
 
@@ -85,9 +83,7 @@ def read_bucket(message: pb.Bucket) -> c.Bucket:
     with within("quality_range"):
         quality = default.quality_range
         if message.HasField("quality_range"):
-            quality = c.QualityRange(
-                message.quality_range.min, message.quality_range.max
-            )
+            quality = c.QualityRange(message.quality_range.min, message.quality_range.max)
     window_ns = default.window_ns
     if message.HasField("attribution_window"):
         window = message.attribution_window
@@ -111,23 +107,14 @@ def read_bucket(message: pb.Bucket) -> c.Bucket:
         priors = c.Priors(
             quality=p.quality if p.HasField("quality") else None,
             cost=p.cost_usd if p.HasField("cost_usd") else default.priors.cost,
-            latency=p.latency_seconds
-            if p.HasField("latency_seconds")
-            else default.priors.latency,
+            latency=p.latency_seconds if p.HasField("latency_seconds") else default.priors.latency,
         )
-    floor = (
-        message.exploration_floor
-        if message.HasField("exploration_floor")
-        else default.exploration_floor
-    )
+    floor = message.exploration_floor if message.HasField("exploration_floor") else default.exploration_floor
     return c.Bucket(
         id=parse(message.name, "buckets", "name"),
         display_name=message.display_name,
         schema=schema,
-        models=tuple(
-            parse(name, "models", f"models[{i}]")
-            for i, name in enumerate(message.models)
-        ),
+        models=tuple(parse(name, "models", f"models[{i}]") for i, name in enumerate(message.models)),
         objective=objective,
         exploration_floor=floor,
         quality_range=quality,
@@ -146,9 +133,7 @@ def write_bucket(bucket: c.Bucket, etag: str = "") -> pb.Bucket:
         models=[model_name(model) for model in bucket.models],
         objective=write_objective(bucket.objective),
         exploration_floor=bucket.exploration_floor,
-        quality_range=pb.QualityRange(
-            min=bucket.quality_range.min, max=bucket.quality_range.max
-        ),
+        quality_range=pb.QualityRange(min=bucket.quality_range.min, max=bucket.quality_range.max),
         outcome_rules=pb.OutcomeRules(
             quality=_write_aggregation(bucket.rules.quality),
             cost=_write_aggregation(bucket.rules.cost),
@@ -170,9 +155,7 @@ def _read_schema(message: pb.ContextSchema) -> c.Schema:
     for i, number in enumerate(message.numbers):
         with within(f"numbers[{i}]"):
             scale = number.scale if number.HasField("scale") else 1.0
-            numbers.append(
-                c.NumberFeature(number.name, number.center, scale, number.optional)
-            )
+            numbers.append(c.NumberFeature(number.name, number.center, scale, number.optional))
     categories = []
     for i, category in enumerate(message.categories):
         with within(f"categories[{i}]"):
@@ -189,9 +172,7 @@ def _read_schema(message: pb.ContextSchema) -> c.Schema:
         with within(f"embeddings[{i}]"):
             scale = embedding.scale if embedding.HasField("scale") else 1.0
             embeddings.append(
-                c.EmbeddingFeature(
-                    embedding.name, embedding.dimension, scale, embedding.optional
-                )
+                c.EmbeddingFeature(embedding.name, embedding.dimension, scale, embedding.optional)
             )
     return c.Schema(
         numbers=tuple(numbers),
@@ -199,9 +180,7 @@ def _read_schema(message: pb.ContextSchema) -> c.Schema:
         embeddings=tuple(embeddings),
         text=c.TextFeature(message.text.optional) if message.HasField("text") else None,
         input_tokens=(
-            c.TokenCountFeature(message.input_tokens.optional)
-            if message.HasField("input_tokens")
-            else None
+            c.TokenCountFeature(message.input_tokens.optional) if message.HasField("input_tokens") else None
         ),
     )
 
@@ -209,26 +188,18 @@ def _read_schema(message: pb.ContextSchema) -> c.Schema:
 def _write_schema(schema: c.Schema) -> pb.ContextSchema:
     return pb.ContextSchema(
         numbers=[
-            pb.NumberFeature(
-                name=n.name, center=n.center, scale=n.scale, optional=n.optional
-            )
+            pb.NumberFeature(name=n.name, center=n.center, scale=n.scale, optional=n.optional)
             for n in schema.numbers
         ],
         categories=[
-            pb.CategoryFeature(
-                name=f.name, values=f.values, optional=f.optional, open=f.open
-            )
+            pb.CategoryFeature(name=f.name, values=f.values, optional=f.optional, open=f.open)
             for f in schema.categories
         ],
         embeddings=[
-            pb.EmbeddingFeature(
-                name=f.name, dimension=f.dimension, scale=f.scale, optional=f.optional
-            )
+            pb.EmbeddingFeature(name=f.name, dimension=f.dimension, scale=f.scale, optional=f.optional)
             for f in schema.embeddings
         ],
-        text=None
-        if schema.text is None
-        else pb.TextFeature(optional=schema.text.optional),
+        text=None if schema.text is None else pb.TextFeature(optional=schema.text.optional),
         input_tokens=(
             None
             if schema.input_tokens is None
@@ -254,9 +225,7 @@ _AGGREGATION_NUMBERS = {
 
 def _read_aggregation(value: pb.Aggregation, field: str) -> c.Aggregation:
     if value not in _AGGREGATIONS:
-        raise FieldError(
-            field, f"expected an Aggregation, got the unknown number {value}"
-        )
+        raise FieldError(field, f"expected an Aggregation, got the unknown number {value}")
     return _AGGREGATIONS[value]
 
 
@@ -266,9 +235,7 @@ def _write_aggregation(value: c.Aggregation) -> pb.Aggregation:
 
 # --- objectives, limits, contexts -----------------------------------------------------------------------------------
 
-_MODES = {
-    pb.ObjectiveMode.Value(f"OBJECTIVE_MODE_{mode.value}"): mode for mode in c.Mode
-}
+_MODES = {pb.ObjectiveMode.Value(f"OBJECTIVE_MODE_{mode.value}"): mode for mode in c.Mode}
 _MODE_NUMBERS: dict[c.Mode, pb.ObjectiveMode] = {mode: number for number, mode in _MODES.items()}
 
 
@@ -277,20 +244,14 @@ def read_objective(message: pb.Objective) -> c.Objective | None:
     if message == pb.Objective():
         return None
     if message.mode not in _MODES and message.mode != pb.OBJECTIVE_MODE_UNSPECIFIED:
-        raise FieldError(
-            "mode", f"expected an ObjectiveMode, got the unknown number {message.mode}"
-        )
+        raise FieldError("mode", f"expected an ObjectiveMode, got the unknown number {message.mode}")
     floor = message.WhichOneof("quality_floor")
     return c.Objective(
         mode=_MODES.get(message.mode, c.Mode.BALANCED),
         cost_weight=message.cost_weight if message.HasField("cost_weight") else None,
-        latency_weight=message.latency_weight
-        if message.HasField("latency_weight")
-        else None,
+        latency_weight=message.latency_weight if message.HasField("latency_weight") else None,
         min_quality=message.min_quality if floor == "min_quality" else None,
-        max_quality_loss=message.max_quality_loss
-        if floor == "max_quality_loss"
-        else None,
+        max_quality_loss=message.max_quality_loss if floor == "max_quality_loss" else None,
     )
 
 
@@ -308,14 +269,10 @@ def write_objective(objective: c.Objective) -> pb.Objective:
 def read_limits(message: decision_pb2.Limits) -> Limits:
     """What a request demands of its candidates."""
     if message.latency_statistic not in decision_pb2.LatencyStatistic.values():
-        raise FieldError(
-            "latency_statistic", f"got the unknown number {message.latency_statistic}"
-        )
+        raise FieldError("latency_statistic", f"got the unknown number {message.latency_statistic}")
     return Limits(
         max_cost=message.max_cost_usd if message.HasField("max_cost_usd") else None,
-        max_latency=message.max_latency_seconds
-        if message.HasField("max_latency_seconds")
-        else None,
+        max_latency=message.max_latency_seconds if message.HasField("max_latency_seconds") else None,
         latency_p95=message.latency_statistic == decision_pb2.LATENCY_STATISTIC_P95,
         min_quality=message.min_quality if message.HasField("min_quality") else None,
         allow=_read_models(message.allow_models, "allow_models"),
@@ -329,9 +286,7 @@ def read_limits(message: decision_pb2.Limits) -> Limits:
 def write_limits(limits: Limits) -> decision_pb2.Limits:
     """The message of limits."""
     statistic = (
-        decision_pb2.LATENCY_STATISTIC_P95
-        if limits.latency_p95
-        else decision_pb2.LATENCY_STATISTIC_MEAN
+        decision_pb2.LATENCY_STATISTIC_P95 if limits.latency_p95 else decision_pb2.LATENCY_STATISTIC_MEAN
     )
     return decision_pb2.Limits(
         max_cost_usd=limits.max_cost,
@@ -347,9 +302,7 @@ def write_limits(limits: Limits) -> decision_pb2.Limits:
 
 
 def _read_models(names: Iterable[str], field: str) -> frozenset[str]:
-    return frozenset(
-        parse(name, "models", f"{field}[{i}]") for i, name in enumerate(names)
-    )
+    return frozenset(parse(name, "models", f"{field}[{i}]") for i, name in enumerate(names))
 
 
 def read_context(message: context_pb2.Context) -> Context:
@@ -360,9 +313,7 @@ def read_context(message: context_pb2.Context) -> Context:
         embeddings={name: vector.values for name, vector in message.embeddings.items()},
         text=message.text if message.HasField("text") else None,
         input_tokens=message.input_tokens if message.HasField("input_tokens") else None,
-        max_output_tokens=message.max_output_tokens
-        if message.HasField("max_output_tokens")
-        else None,
+        max_output_tokens=message.max_output_tokens if message.HasField("max_output_tokens") else None,
     )
 
 
@@ -422,22 +373,14 @@ def write_event(event: e.Event) -> journal_pb2.JournalEvent:
         case e.DecisionMade():
             return journal_pb2.JournalEvent(decision_made=_write_decision(event))
         case e.OutcomeApplied():
-            return journal_pb2.JournalEvent(
-                outcome_applied=_write_outcome_applied(event)
-            )
+            return journal_pb2.JournalEvent(outcome_applied=_write_outcome_applied(event))
         case e.ModelPut():
-            return journal_pb2.JournalEvent(
-                model_put=journal_pb2.ModelPut(model=write_model(event.model))
-            )
+            return journal_pb2.JournalEvent(model_put=journal_pb2.ModelPut(model=write_model(event.model)))
         case e.ModelDeleted():
-            return journal_pb2.JournalEvent(
-                model_deleted=journal_pb2.ModelDeleted(model=event.model)
-            )
+            return journal_pb2.JournalEvent(model_deleted=journal_pb2.ModelDeleted(model=event.model))
         case e.AvailabilitySet():
             availability = (
-                pb.MODEL_AVAILABILITY_ENABLED
-                if event.available
-                else pb.MODEL_AVAILABILITY_DISABLED
+                pb.MODEL_AVAILABILITY_ENABLED if event.available else pb.MODEL_AVAILABILITY_DISABLED
             )
             return journal_pb2.JournalEvent(
                 model_availability_set=journal_pb2.ModelAvailabilitySet(
@@ -449,9 +392,7 @@ def write_event(event: e.Event) -> journal_pb2.JournalEvent:
                 bucket_put=journal_pb2.BucketPut(bucket=write_bucket(event.bucket))
             )
         case e.BucketDeleted():
-            return journal_pb2.JournalEvent(
-                bucket_deleted=journal_pb2.BucketDeleted(bucket=event.bucket)
-            )
+            return journal_pb2.JournalEvent(bucket_deleted=journal_pb2.BucketDeleted(bucket=event.bucket))
 
 
 def read_event(message: journal_pb2.JournalEvent) -> e.Event:
@@ -477,9 +418,7 @@ def read_event(message: journal_pb2.JournalEvent) -> e.Event:
         case "bucket_deleted":
             return e.BucketDeleted(message.bucket_deleted.bucket)
         case _:
-            raise ValueError(
-                "a journal event is of a kind that this version of Pointsman does not know"
-            )
+            raise ValueError("a journal event is of a kind that this version of Pointsman does not know")
 
 
 def _write_decision(event: e.DecisionMade) -> journal_pb2.DecisionMade:
@@ -558,9 +497,7 @@ def _write_outcome_applied(event: e.OutcomeApplied) -> journal_pb2.OutcomeApplie
             for change in event.changes
         ],
         idempotency_key=event.idempotency_key,
-        ledgers=[
-            _write_ledger(model, ledger) for model, ledger in event.ledgers.items()
-        ],
+        ledgers=[_write_ledger(model, ledger) for model, ledger in event.ledgers.items()],
     )
 
 
@@ -602,10 +539,7 @@ def read_ledgers(m: journal_pb2.OutcomeApplied) -> Mapping[str, Ledger]:
     """What is known of a decision after an outcome event, by model."""
     return {
         ledger.model: Ledger(
-            {
-                Signal(t.signal): Tally(t.count, t.sum, t.last, t.value)
-                for t in ledger.tallies
-            },
+            {Signal(t.signal): Tally(t.count, t.sum, t.last, t.value) for t in ledger.tallies},
             ledger.reports,
         )
         for ledger in m.ledgers

@@ -47,9 +47,7 @@ _DATA = click.option(
     metavar="HOST:PORT",
     help="gRPC address; port 0 takes a free one. Default 127.0.0.1:7420",
 )
-@click.option(
-    "--seed", type=int, help="Seed of the policy's draws, for repeatable runs."
-)
+@click.option("--seed", type=int, help="Seed of the policy's draws, for repeatable runs.")
 @click.option(
     "--drain-seconds",
     type=float,
@@ -98,9 +96,7 @@ def serve(config: Path | None, **flags: object) -> None:
 def export(data: Path, path: Path, what: str | None, as_json: bool) -> None:
     """Write the journal to a file; the server may be running."""
     if path.suffix not in (".jsonl", ".parquet", ".csv"):
-        raise click.UsageError(
-            f"--to: expected a file that ends in .jsonl, .parquet or .csv, got {path}"
-        )
+        raise click.UsageError(f"--to: expected a file that ends in .jsonl, .parquet or .csv, got {path}")
     what = what or ("journal" if path.suffix == ".jsonl" else "decisions")
     if what == "journal" and path.suffix != ".jsonl":
         raise click.UsageError("--what journal: expected --to FILE.jsonl")
@@ -112,9 +108,7 @@ def export(data: Path, path: Path, what: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"what": what, "file": str(path), "rows": count}))
     else:
-        click.echo(
-            f"wrote {count} {'records' if what == 'journal' else 'decisions'} to {path}"
-        )
+        click.echo(f"wrote {count} {'records' if what == 'journal' else 'decisions'} to {path}")
 
 
 @click.command()

@@ -86,23 +86,19 @@ class GroupCommit:
             if not writes:
                 return
             try:
-                results = self._journal.append(
-                    [write.group for write in writes], self._clock_ns()
-                )
+                results = self._journal.append([write.group for write in writes], self._clock_ns())
             except JournalError as error:
                 self._loop.call_soon_threadsafe(self._fail, writes, str(error))
             else:
-                self._loop.call_soon_threadsafe(
-                    self._finish, list(zip(writes, results, strict=True))
-                )
+                self._loop.call_soon_threadsafe(self._finish, list(zip(writes, results, strict=True)))
 
     def _finish(self, results: Sequence[tuple[Write, Result]]) -> None:
         try:
             self._deliver(results)
-        except Exception as error:  # the fold failed: these are durable but must not be acknowledged as learned
-            self._fail(
-                [write for write, _ in results], f"cannot fold the journal: {error!r}"
-            )
+        except (
+            Exception
+        ) as error:  # the fold failed: these are durable but must not be acknowledged as learned
+            self._fail([write for write, _ in results], f"cannot fold the journal: {error!r}")
             raise
         for write, result in results:
             if not write.done.done():

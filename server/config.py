@@ -14,9 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PREFIX = "POINTSMAN_"
-_Address = Annotated[
-    str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):[0-9]{1,5}$")
-]
+_Address = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):[0-9]{1,5}$")]
 
 
 class ConfigError(Exception):
@@ -28,12 +26,8 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: Path = Field(
-        Path("pointsman-data"), description="directory of the journal and its snapshots"
-    )
-    listen: _Address = Field(
-        "127.0.0.1:7420", description="HOST:PORT for gRPC; port 0 takes a free one"
-    )
+    data: Path = Field(Path("pointsman-data"), description="directory of the journal and its snapshots")
+    listen: _Address = Field("127.0.0.1:7420", description="HOST:PORT for gRPC; port 0 takes a free one")
     seed: int | None = Field(
         None,
         ge=0,
@@ -44,9 +38,7 @@ class Config(BaseModel):
     )
 
 
-def load(
-    file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]
-) -> Config:
+def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
     """The configuration from all its sources. Raises ``ConfigError``."""
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
@@ -67,9 +59,7 @@ def load(
         problems = []
         for item in error.errors():
             name = str(item["loc"][0])
-            problems.append(
-                f"{origin.get(name, name)}: {item['msg']}, got {item['input']!r}"
-            )
+            problems.append(f"{origin.get(name, name)}: {item['msg']}, got {item['input']!r}")
         raise ConfigError("; ".join(problems)) from None
 
 
@@ -88,6 +78,4 @@ def _read(file: Path) -> dict[str, tuple[Any, int]]:
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{file}, line 1: expected settings as `name: value`")
     lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
-    return {
-        str(name): (value, lines.get(str(name), 1)) for name, value in values.items()
-    }
+    return {str(name): (value, lines.get(str(name), 1)) for name, value in values.items()}

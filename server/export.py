@@ -23,9 +23,7 @@ def write_journal(rows: Iterable[Row], path: Path) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            message = json_format.MessageToDict(
-                record(row), preserving_proto_field_name=True
-            )
+            message = json_format.MessageToDict(record(row), preserving_proto_field_name=True)
             file.write(json.dumps(message, separators=(",", ":")) + "\n")
             count += 1
     return count
@@ -48,9 +46,7 @@ def write_decisions(rows: Iterable[Row], path: Path) -> int:
         case ".jsonl":
             table.to_json(path, orient="records", lines=True)
         case other:
-            raise ValueError(
-                f"expected a file that ends in .csv, .parquet or .jsonl, got {other!r}"
-            )
+            raise ValueError(f"expected a file that ends in .csv, .parquet or .jsonl, got {other!r}")
     return len(table)
 
 
@@ -61,19 +57,11 @@ def decision_rows(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
         item = decode(row)
         if isinstance(item.event, e.DecisionMade):
             decisions[item.event.id] = _decision_row(item.event, item.time_ns)
-        elif (
-            isinstance(item.event, e.OutcomeApplied)
-            and item.event.decision_id in decisions
-        ):
+        elif isinstance(item.event, e.OutcomeApplied) and item.event.decision_id in decisions:
             known = decisions[item.event.decision_id]
             ledger = item.event.ledgers.get(known["model"].removeprefix("models/"))
             if ledger is not None:
-                known.update(
-                    {
-                        FIELDS[signal]: tally.value
-                        for signal, tally in ledger.tallies.items()
-                    }
-                )
+                known.update({FIELDS[signal]: tally.value for signal, tally in ledger.tallies.items()})
     yield from decisions.values()
 
 

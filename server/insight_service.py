@@ -56,13 +56,9 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
         bucket = parse(request.bucket, "buckets", "bucket") if request.bucket else ""
         if bucket:
             self._replica.bucket(bucket)
-        await context.send_initial_metadata(
-            ()
-        )  # tells the caller that it misses nothing from here on
+        await context.send_initial_metadata(())  # tells the caller that it misses nothing from here on
         async for known in self._replica.watch(bucket):
-            yield rpc.WatchDecisionsResponse(
-                decision=write_decision(self._replica, known, explain=False)
-            )
+            yield rpc.WatchDecisionsResponse(decision=write_decision(self._replica, known, explain=False))
 
     @streaming
     async def ExportJournal(
@@ -70,12 +66,8 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
     ) -> AsyncIterator[rpc.ExportJournalResponse]:
         """Journal records from a position up to the end at the time of the call."""
         if request.from_position < 0:
-            raise FieldError(
-                "from_position", f"expected 0 or more, got {request.from_position}"
-            )
-        rows = self._replica.export(
-            max(1, request.from_position), self._replica.state.position
-        )
+            raise FieldError("from_position", f"expected 0 or more, got {request.from_position}")
+        rows = self._replica.export(max(1, request.from_position), self._replica.state.position)
         loop = asyncio.get_running_loop()
         while chunk := await loop.run_in_executor(None, _take, rows, ROWS_PER_MESSAGE):
             yield rpc.ExportJournalResponse(records=[record(row) for row in chunk])
@@ -105,9 +97,7 @@ def _insights(bucket: BucketState) -> list[rpc.ModelInsight]:
     for k in sorted(range(len(bucket.columns)), key=lambda k: bucket.columns[k]):
         count, sums = bucket.count_sk[:, k], bucket.sum_sk[:, k]
 
-        def average(
-            signal: Signal, count: Any = count, sums: Any = sums
-        ) -> float | None:
+        def average(signal: Signal, count: Any = count, sums: Any = sums) -> float | None:
             return float(sums[signal] / count[signal]) if count[signal] else None
 
         insights.append(
@@ -122,10 +112,8 @@ def _insights(bucket: BucketState) -> list[rpc.ModelInsight]:
                 mean_cost_usd=average(Signal.COST),
                 mean_latency_seconds=average(Signal.LATENCY),
                 spend_usd=float(sums[Signal.COST]),
-                quality_posterior_mean=scale.min
-                + scale.width * float(mean_rk[QUALITY, k]),
-                quality_posterior_sd=scale.width
-                * float(np.sqrt(variance_rk[QUALITY, k])),
+                quality_posterior_mean=scale.min + scale.width * float(mean_rk[QUALITY, k]),
+                quality_posterior_sd=scale.width * float(np.sqrt(variance_rk[QUALITY, k])),
                 quality_noise_sd=scale.width * float(np.sqrt(noise_rk[QUALITY, k])),
                 successes=round(sums[Signal.SUCCESS]),
                 failures=int(count[Signal.SUCCESS]) - round(sums[Signal.SUCCESS]),

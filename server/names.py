@@ -42,20 +42,14 @@ def parse_decision(name: str, field: str) -> bytes:
     """The 16 bytes of the ULID in `decisions/{ulid}`; raises ``FieldError(field, …)``."""
     text = name.removeprefix("decisions/").upper()
     number = 0
-    valid = (
-        name.startswith("decisions/")
-        and len(text) == _ULID_LETTERS
-        and text[0] in "01234567"
-    )
+    valid = name.startswith("decisions/") and len(text) == _ULID_LETTERS and text[0] in "01234567"
     for letter in text if valid else "":
         if letter not in _VALUES:
             valid = False
             break
         number = number << 5 | _VALUES[letter]
     if not valid:
-        raise FieldError(
-            field, f"expected decisions/ and 26 letters of a ULID, got {name[:80]!r}"
-        )
+        raise FieldError(field, f"expected decisions/ and 26 letters of a ULID, got {name[:80]!r}")
     return number.to_bytes(ULID_BYTES, "big")
 
 

@@ -147,9 +147,7 @@ class Replica:
             request_id=request_id,
         )
         once = f"d:{bucket_id}\n{request_id}".encode() if request_id else b""
-        entries = tuple(
-            Entry(_encode(event), key=event.id, expect=0) for event in events
-        )
+        entries = tuple(Entry(_encode(event), key=event.id, expect=0) for event in events)
         result = await self._commit.write(Group(entries, once), events)
         match result:
             case Appended():
@@ -161,9 +159,7 @@ class Replica:
                 rows = await self._rows(result.first, result.first + result.count - 1)
                 return [self._known(row) for row in rows]
             case Conflict():
-                raise UnavailableError(
-                    "two decisions were given the same id; nothing was written, retry"
-                )
+                raise UnavailableError("two decisions were given the same id; nothing was written, retry")
 
     async def report(self, report: Report) -> Reported:
         """Join a report with its decision and journal it; when this returns it is durable and learned, exactly once.
@@ -172,9 +168,7 @@ class Replica:
         """
         if not report.signals:
             raise FieldError("outcome", "expected at least one signal, got none")
-        once = (
-            b"o:" + report.decision + b"\n" + report.key.encode() if report.key else b""
-        )
+        once = b"o:" + report.decision + b"\n" + report.key.encode() if report.key else b""
         for _ in range(ATTEMPTS):
             known = await self.decision(report.decision, "decision")
             event = self._join(known, report)
@@ -185,9 +179,7 @@ class Replica:
                     return Reported(event.ledgers[event.model], False, result.first)
                 case Duplicate():
                     known = await self.decision(report.decision, "decision")
-                    return Reported(
-                        known.ledgers.get(event.model, Ledger()), True, result.first
-                    )
+                    return Reported(known.ledgers.get(event.model, Ledger()), True, result.first)
                 case Conflict():  # another report came first: join again with what is known after it
                     self._recent.pop(report.decision, None)
         raise UnavailableError(
@@ -218,9 +210,7 @@ class Replica:
             )
         model = report.model or decision.models[decision.chosen]
         if model not in decision.models:
-            raise FieldError(
-                "model", f"{model_name(model)} was not a candidate of this decision"
-            )
+            raise FieldError("model", f"{model_name(model)} was not a candidate of this decision")
         bucket = self.state.buckets.get(decision.bucket)
         if bucket is None:
             raise NotFoundError(
@@ -229,9 +219,7 @@ class Replica:
             )
         with within("outcome"):
             check_report(report.signals, bucket.config.quality_range)
-            ledger, changes = merge(
-                known.ledgers.get(model, Ledger()), report.signals, bucket.config.rules
-            )
+            ledger, changes = merge(known.ledgers.get(model, Ledger()), report.signals, bucket.config.rules)
         return e.OutcomeApplied(
             decision_id=decision.id,
             bucket=decision.bucket,
@@ -280,24 +268,16 @@ class Replica:
             await self._change(f"models/{model.id}", e.ModelPut(model), seen)
         return self.model(model.id)
 
-    async def set_availability(
-        self, id_: str, available: bool, reason: str
-    ) -> ModelState:
+    async def set_availability(self, id_: str, available: bool, reason: str) -> ModelState:
         """Switch a model on or off."""
         if self.model(id_).available != available:
-            await self._change(
-                f"models/{id_}", e.AvailabilitySet(id_, available, reason), None
-            )
+            await self._change(f"models/{id_}", e.AvailabilitySet(id_, available, reason), None)
         return self.model(id_)
 
     async def delete_model(self, id_: str, seen: int | None) -> None:
         """Delete a model. Raises ``InUseError`` while buckets list it."""
         _check_seen(model_name(id_), self.model(id_), seen)
-        users = [
-            bucket_name(b)
-            for b, bucket in self.state.buckets.items()
-            if id_ in bucket.config.models
-        ]
+        users = [bucket_name(b) for b, bucket in self.state.buckets.items() if id_ in bucket.config.models]
         if users:
             shown = ", ".join(sorted(users)[:10]) + (
                 f" and {len(users) - 10} more" if len(users) > 10 else ""
@@ -334,13 +314,9 @@ class Replica:
                 else self.state.buckets.get(key[8:])
             )
             expect = known.version if known else (span.last if span else 0)
-        result = await self._commit.write(
-            Group((Entry(_encode(event), key.encode(), expect),)), (event,)
-        )
+        result = await self._commit.write(Group((Entry(_encode(event), key.encode(), expect),)), (event,))
         if not isinstance(result, Appended):
-            raise StaleError(
-                "etag", f"{key} was changed at the same time; read it again"
-            )
+            raise StaleError("etag", f"{key} was changed at the same time; read it again")
 
     # --- the journal ------------------------------------------------------------------------------------------------
 
@@ -354,10 +330,7 @@ class Replica:
         await asyncio.sleep(0)  # let the last results be delivered
         if self._snapshot_task is not None:
             await self._snapshot_task
-        if (
-            self._snapshots is not None
-            and self.state.position > self._snapshot_position
-        ):
+        if self._snapshots is not None and self.state.position > self._snapshot_position:
             await self._take_snapshot(self._snapshots)
         self._journal.close()
 
@@ -365,23 +338,14 @@ class Replica:
         for write, result in results:
             if not isinstance(result, Appended):
                 continue
-            if (
-                result.first > self.state.position + 1
-            ):  # another writer's events come first
-                for row in self._journal.read(
-                    self.state.position + 1, result.first - 1
-                ):
+            if result.first > self.state.position + 1:  # another writer's events come first
+                for row in self._journal.read(self.state.position + 1, result.first - 1):
                     self._apply(decode(row))
             for position, event in zip(positions(result), write.events, strict=True):
                 self._apply(e.Record(position, result.time_ns, event))
-        if (
-            self._snapshots is not None
-            and self.state.position >= self._snapshot_position + SNAPSHOT_EVERY
-        ):
+        if self._snapshots is not None and self.state.position >= self._snapshot_position + SNAPSHOT_EVERY:
             if self._snapshot_task is None or self._snapshot_task.done():
-                self._snapshot_task = self._loop.create_task(
-                    self._take_snapshot(self._snapshots)
-                )
+                self._snapshot_task = self._loop.create_task(self._take_snapshot(self._snapshots))
 
     def _apply(self, record: e.Record) -> None:
         apply(self.state, record)
@@ -395,21 +359,15 @@ class Replica:
         elif isinstance(event, e.OutcomeApplied):
             known = self._recent.get(event.decision_id)
             if known is not None:
-                self._remember(
-                    replace(known, last=record.position, ledgers=event.ledgers)
-                )
+                self._remember(replace(known, last=record.position, ledgers=event.ledgers))
 
     async def _take_snapshot(self, directory: Path) -> None:
         position = self.state.position
         data = snapshot.dump(self.state)
         try:
-            await self._loop.run_in_executor(
-                None, snapshot.save, directory, data, position
-            )
+            await self._loop.run_in_executor(None, snapshot.save, directory, data, position)
         except OSError as error:
-            log.warning(
-                "cannot write a snapshot (restarts will take longer): %s", error
-            )
+            log.warning("cannot write a snapshot (restarts will take longer): %s", error)
             return
         self._snapshot_position = position
 
@@ -428,29 +386,21 @@ class Replica:
             return known
         outcome = decode(next(self._journal.read(span.last, span.last))).event
         if not isinstance(outcome, e.OutcomeApplied):
-            raise ValueError(
-                f"the journal's position {span.last} should hold an outcome"
-            )
+            raise ValueError(f"the journal's position {span.last} should hold an outcome")
         return replace(known, last=span.last, ledgers=outcome.ledgers)
 
     @staticmethod
     def _known(row: Row) -> Known:
         decision = decode(row).event
         if not isinstance(decision, e.DecisionMade):
-            raise ValueError(
-                f"the journal's position {row.position} should hold a decision"
-            )
+            raise ValueError(f"the journal's position {row.position} should hold a decision")
         return Known(decision, row.time_ns, row.position, {})
 
     async def _rows(self, first: int, last: int) -> list[Row]:
-        return await self._loop.run_in_executor(
-            None, lambda: list(self._journal.read(first, last))
-        )
+        return await self._loop.run_in_executor(None, lambda: list(self._journal.read(first, last)))
 
 
-def _check_seen(
-    name: str, known: ModelState | BucketState | None, seen: int | None
-) -> None:
+def _check_seen(name: str, known: ModelState | BucketState | None, seen: int | None) -> None:
     if seen and (known is None or known.version != seen):
         raise StaleError("etag", f"{name} has changed since that etag; read it again")
 

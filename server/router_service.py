@@ -44,9 +44,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
     ) -> router_service_pb2.DecideResponse:
         """Choose a model for one request."""
         known = await self._decide(request, [read_context(request.context)], "context")
-        return router_service_pb2.DecideResponse(
-            decision=self.write(known[0], request.explain)
-        )
+        return router_service_pb2.DecideResponse(decision=self.write(known[0], request.explain))
 
     @unary
     async def BatchDecide(
@@ -54,16 +52,13 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
     ) -> router_service_pb2.BatchDecideResponse:
         """Choose models for many requests of one bucket."""
         _check_batch(len(request.contexts), "contexts")
-        known = await self._decide(
-            request, [read_context(c) for c in request.contexts], "contexts"
-        )
+        known = await self._decide(request, [read_context(c) for c in request.contexts], "contexts")
         decisions = [self.write(one, request.explain) for one in known]
         return router_service_pb2.BatchDecideResponse(decisions=decisions)
 
     async def _decide(
         self,
-        request: router_service_pb2.DecideRequest
-        | router_service_pb2.BatchDecideRequest,
+        request: router_service_pb2.DecideRequest | router_service_pb2.BatchDecideRequest,
         contexts: list[Context],
         field: str,
     ) -> list[Known]:
@@ -73,9 +68,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
             objective = read_objective(request.objective)
         with within("limits"):
             limits = read_limits(request.limits) if request.HasField("limits") else None
-        return await self._replica.decide(
-            bucket, contexts, objective, limits, request.request_id, field
-        )
+        return await self._replica.decide(bucket, contexts, objective, limits, request.request_id, field)
 
     @unary
     async def ReportOutcome(
@@ -93,16 +86,12 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         by_decision: dict[str, list[int]] = defaultdict(list)
         for i, one in enumerate(request.requests):
             by_decision[one.decision].append(i)
-        results = [
-            router_service_pb2.BatchReportOutcomesResult() for _ in request.requests
-        ]
+        results = [router_service_pb2.BatchReportOutcomesResult() for _ in request.requests]
 
         async def in_order(indices: list[int]) -> None:
             for i in indices:
                 try:
-                    reported = await self._replica.report(
-                        _read_report(request.requests[i])
-                    )
+                    reported = await self._replica.report(_read_report(request.requests[i]))
                 except KNOWN_ERRORS as error:
                     code, status = status_of(error)
                     field = getattr(error, "field", "")
@@ -120,9 +109,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         self, request: router_service_pb2.GetDecisionRequest, context: Call
     ) -> router_service_pb2.GetDecisionResponse:
         """A decision with its explanation and the outcomes known so far."""
-        known = await self._replica.decision(
-            parse_decision(request.name, "name"), "name"
-        )
+        known = await self._replica.decision(parse_decision(request.name, "name"), "name")
         outcomes = [
             router_service_pb2.ModelOutcome(
                 model=model_name(model),
@@ -140,9 +127,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         return write_decision(self._replica, known, explain)
 
 
-def write_decision(
-    replica: Replica, known: Known, explain: bool
-) -> decision_pb2.Decision:
+def write_decision(replica: Replica, known: Known, explain: bool) -> decision_pb2.Decision:
     """The message of a decision; with ``explain`` every candidate and the numbers the decision was made with."""
     event = known.decision
     chosen = event.models[event.chosen]
@@ -172,9 +157,7 @@ def _write_candidates(replica: Replica, known: Known) -> list[decision_pb2.Candi
     if bucket is None:
         return []
     scale = bucket.config.quality_range
-    pi_k = propensities(
-        event.objective, scale, event.exploration_floor, predicted, event.exclusions_k
-    )
+    pi_k = propensities(event.objective, scale, event.exploration_floor, predicted, event.exclusions_k)
     if event.limits_violated:
         pi_k[event.chosen] = 1.0
     utility_k = utilities(event.objective, scale, predicted)
@@ -186,9 +169,7 @@ def _write_candidates(replica: Replica, known: Known) -> list[decision_pb2.Candi
             model = replica.state.models[id_].model
             reasons = [
                 decision_pb2.Exclusion(reason=reason, detail=detail)  # type: ignore[arg-type]
-                for reason, detail in describe_exclusions(
-                    bits, k, model, event.limits, scale, predicted
-                )
+                for reason, detail in describe_exclusions(bits, k, model, event.limits, scale, predicted)
             ]
         candidates.append(
             decision_pb2.Candidate(
@@ -232,6 +213,4 @@ def _check_batch(size: int, field: str) -> None:
 
 def _check_key(key: str, field: str) -> None:
     if len(key) > MAX_KEY:
-        raise FieldError(
-            field, f"expected at most {MAX_KEY} characters, got {len(key)}"
-        )
+        raise FieldError(field, f"expected at most {MAX_KEY} characters, got {len(key)}")

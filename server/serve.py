@@ -57,9 +57,7 @@ async def serve(config: Config, ready: Callable[[str], None]) -> None:
     journal = SqliteJournal(config.data)
     try:
         rng = np.random.default_rng(config.seed)
-        replica = open_replica(
-            journal, rng, steady_clock_ns(), config.data / "snapshots"
-        )
+        replica = open_replica(journal, rng, steady_clock_ns(), config.data / "snapshots")
     except BaseException:
         journal.close()
         raise
@@ -93,18 +91,10 @@ def make_server(replica: Replica) -> tuple[grpc.aio.Server, health.aio.HealthSer
             ("grpc.max_send_message_length", MAX_MESSAGE),
         )
     )
-    router_service_pb2_grpc.add_RouterServiceServicer_to_server(
-        RouterService(replica), server
-    )
-    catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
-        CatalogService(replica), server
-    )
-    insight_service_pb2_grpc.add_InsightServiceServicer_to_server(
-        InsightService(replica), server
-    )
+    router_service_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(replica), server)
+    catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(replica), server)
+    insight_service_pb2_grpc.add_InsightServiceServicer_to_server(InsightService(replica), server)
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    reflection.enable_server_reflection(
-        (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-    )
+    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return server, healthy

@@ -15,15 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bandit.posterior import Posteriors
-from bandit.state import (
-    BucketState,
-    ModelState,
-    State,
-    arrays,
-    new_bucket,
-    refresh_derived,
-)
+from bandit.state import BucketState, ModelState, State, arrays, new_bucket, refresh_derived, restore_arrays
 from pointsman.v1 import catalog_pb2
 from server.codec import read_bucket, read_model, write_bucket, write_model
 
@@ -48,10 +40,7 @@ def dump(state: State) -> bytes:
                 "version": bucket.version,
                 "generation": bucket.generation,
                 "columns": bucket.columns,
-                "arrays": {
-                    name: [array.dtype.str, array.shape]
-                    for name, array in named.items()
-                },
+                "arrays": {name: [array.dtype.str, array.shape] for name, array in named.items()},
             }
         )
     header = json.dumps(
@@ -85,9 +74,7 @@ def load(data: bytes) -> State:
     header = json.loads(bytes(body[8 : 8 + length]))
     state = State(position=header["position"], time_ns=header["time_ns"])
     for entry in header["models"]:
-        model = read_model(
-            catalog_pb2.Model.FromString(base64.b64decode(entry["config"]))
-        )
+        model = read_model(catalog_pb2.Model.FromString(base64.b64decode(entry["config"])))
         state.models[model.id] = ModelState(model, entry["available"], entry["version"])
     at = 8 + length
     for entry in header["buckets"]:
@@ -97,28 +84,16 @@ def load(data: bytes) -> State:
     return state
 
 
-def _load_bucket(
-    entry: dict[str, Any], body: memoryview, at: int
-) -> tuple[BucketState, int]:
-    config = read_bucket(
-        catalog_pb2.Bucket.FromString(base64.b64decode(entry["config"]))
-    )
+def _load_bucket(entry: dict[str, Any], body: memoryview, at: int) -> tuple[BucketState, int]:
+    config = read_bucket(catalog_pb2.Bucket.FromString(base64.b64decode(entry["config"])))
     bucket = new_bucket(config, entry["version"], entry["generation"])
     bucket.columns = tuple(entry["columns"])
     loaded = {}
     for name, (dtype, shape) in entry["arrays"].items():
         count = int(np.prod(shape))
-        loaded[name] = (
-            np.frombuffer(body, dtype=dtype, count=count, offset=at)
-            .reshape(shape)
-            .copy()
-        )
+        loaded[name] = np.frombuffer(body, dtype=dtype, count=count, offset=at).reshape(shape).copy()
         at += loaded[name].nbytes
-    bucket.posteriors = Posteriors(
-        **{name: loaded.pop(name) for name in Posteriors.__slots__}
-    )
-    for name, array in loaded.items():
-        setattr(bucket, name, array)
+    restore_arrays(bucket, loaded)
     if not all(np.isfinite(array).all() for array in arrays(bucket).values()):
         raise SnapshotError(f"buckets/{config.id} holds numbers that are not finite")
     return bucket, at

@@ -99,9 +99,7 @@ class SqliteJournal:
         """See ``Journal.span``."""
         with self._read_lock:
             try:
-                found = self._reader.execute(
-                    "SELECT first, last FROM keys WHERE key = ?", (key,)
-                ).fetchone()
+                found = self._reader.execute("SELECT first, last FROM keys WHERE key = ?", (key,)).fetchone()
             except sqlite3.Error as error:
                 raise JournalError(f"cannot read {self._path}: {error}") from error
         return Span(*found) if found else None
@@ -122,20 +120,14 @@ class SqliteJournal:
             self._writer.execute("ROLLBACK")
 
     @staticmethod
-    def _append_group(
-        cursor: sqlite3.Cursor, group: Group, first: int, time_ns: int
-    ) -> Result:
+    def _append_group(cursor: sqlite3.Cursor, group: Group, first: int, time_ns: int) -> Result:
         if group.once:
-            found = cursor.execute(
-                "SELECT first, count FROM once WHERE once = ?", (group.once,)
-            ).fetchone()
+            found = cursor.execute("SELECT first, count FROM once WHERE once = ?", (group.once,)).fetchone()
             if found:
                 return Duplicate(*found)
         for entry in group.entries:
             if entry.expect is not None:
-                found = cursor.execute(
-                    "SELECT last FROM keys WHERE key = ?", (entry.key,)
-                ).fetchone()
+                found = cursor.execute("SELECT last FROM keys WHERE key = ?", (entry.key,)).fetchone()
                 last = found[0] if found else 0
                 if last != entry.expect:
                     return Conflict(entry.key, last)
@@ -146,16 +138,10 @@ class SqliteJournal:
         )
         cursor.executemany(
             "INSERT INTO keys VALUES (?1, ?2, ?2) ON CONFLICT (key) DO UPDATE SET last = ?2",
-            [
-                (entry.key, first + i)
-                for i, entry in enumerate(group.entries)
-                if entry.key
-            ],
+            [(entry.key, first + i) for i, entry in enumerate(group.entries) if entry.key],
         )
         if group.once:
-            cursor.execute(
-                "INSERT INTO once VALUES (?, ?, ?)", (group.once, first, count)
-            )
+            cursor.execute("INSERT INTO once VALUES (?, ?, ?)", (group.once, first, count))
         return Appended(first, count, time_ns)
 
 
@@ -165,9 +151,7 @@ def read_rows(directory: Path) -> Iterator[Row]:
     if not path.is_file():
         raise JournalError(f"there is no journal in {directory}")
     try:
-        connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None
-        )
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
         with closing(connection):
             _check_format(connection, path)
             yield from _read(connection, threading.Lock(), path, 1, _end(connection)[0])
@@ -179,13 +163,9 @@ def _lock(directory: Path) -> int:
     """Make ``directory`` if need be and take its lock; returns the descriptor that holds it."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(
-            directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
-        )
+        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise JournalError(
-            f"cannot use the data directory {directory}: {error}"
-        ) from error
+        raise JournalError(f"cannot use the data directory {directory}: {error}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -206,18 +186,14 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-        connection.executescript(
-            f"BEGIN; {_TABLES} PRAGMA user_version = {FORMAT}; COMMIT;"
-        )
+        connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {FORMAT}; COMMIT;")
     _check_format(connection, path)
 
 
 def _check_format(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version != FORMAT:
-        raise JournalFormatError(
-            f"{path} has format {version}; this version reads format {FORMAT}"
-        )
+        raise JournalFormatError(f"{path} has format {version}; this version reads format {FORMAT}")
 
 
 def _end(connection: sqlite3.Connection) -> tuple[int, int]:

@@ -85,11 +85,7 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
                 "UNAVAILABLE",
                 str(error),
             )
-            details.append(
-                error_details_pb2.RetryInfo(
-                    retry_delay=duration_pb2.Duration(seconds=1)
-                )
-            )
+            details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=1)))
     details.append(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
     packed = []
     for detail in details:
@@ -100,41 +96,29 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
 
 
 def _bad_request(field: str, description: str) -> error_details_pb2.BadRequest:
-    violation = error_details_pb2.BadRequest.FieldViolation(
-        field=field, description=description
-    )
+    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
     return error_details_pb2.BadRequest(field_violations=[violation])
 
 
-async def abort(
-    context: grpc.aio.ServicerContext[Any, Any], error: Exception
-) -> NoReturn:
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> NoReturn:
     """End the call with the status of ``error``; an unknown error is logged and becomes INTERNAL without details."""
     if not isinstance(error, KNOWN_ERRORS):
         log.exception("internal error", exc_info=error)
-        await context.abort(
-            grpc.StatusCode.INTERNAL, "internal error; see the server's log"
-        )
+        await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the server's log")
     code, status = status_of(error)
     metadata = (("grpc-status-details-bin", status.SerializeToString()),)
     await context.abort(code, status.message, trailing_metadata=metadata)
 
 
-Unary = Callable[
-    [Any, Request, grpc.aio.ServicerContext[Any, Any]], Awaitable[Response]
-]
-Streaming = Callable[
-    [Any, Request, grpc.aio.ServicerContext[Any, Any]], AsyncIterator[Response]
-]
+Unary = Callable[[Any, Request, grpc.aio.ServicerContext[Any, Any]], Awaitable[Response]]
+Streaming = Callable[[Any, Request, grpc.aio.ServicerContext[Any, Any]], AsyncIterator[Response]]
 
 
 def unary(method: Unary[Request, Response]) -> Unary[Request, Response]:
     """Let ``method``, a unary handler, raise errors: they become statuses."""
 
     @functools.wraps(method)
-    async def handler(
-        self: Any, request: Request, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> Response:
+    async def handler(self: Any, request: Request, context: grpc.aio.ServicerContext[Any, Any]) -> Response:
         try:
             return await method(self, request, context)
         except grpc.aio.AbortError:
