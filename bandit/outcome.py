@@ -85,9 +85,7 @@ def check_report(report: Mapping[Signal, float], quality: QualityRange) -> None:
             check_number(value, name, low=0.0, high=2.0**53)
 
 
-def merge(
-    ledger: Ledger, report: Mapping[Signal, float], rules: OutcomeRules
-) -> tuple[Ledger, tuple[Change, ...]]:
+def merge(ledger: Ledger, report: Mapping[Signal, float], rules: OutcomeRules) -> tuple[Ledger, tuple[Change, ...]]:
     """The ledger after ``report``, and what changed. Signals whose value stays the same are not among the changes."""
     merged = dict(ledger.tallies)
     changes = []

@@ -379,9 +379,7 @@ def _least_violating(
             {
                 model.id: tuple(
                     sentence
-                    for _, sentence in describe_exclusions(
-                        int(exclusions_k[i]), i, model, limits, quality, predicted
-                    )
+                    for _, sentence in describe_exclusions(int(exclusions_k[i]), i, model, limits, quality, predicted)
                 )
                 for i, model in enumerate(candidates.models)
             }

@@ -180,9 +180,7 @@ def without_model(posteriors: Posteriors, model: int) -> Posteriors:
     )
 
 
-def observe(
-    posteriors: Posteriors, response: int, model: int, x_d: Array, y: float, weight: float = 1.0
-) -> None:
+def observe(posteriors: Posteriors, response: int, model: int, x_d: Array, y: float, weight: float = 1.0) -> None:
     """Learn in place that ``model`` answered ``y`` at ``x_d``, as ``weight`` > 0 observations. O(d²)."""
     observe_all(posteriors, model, x_d, ((response, y),), weight)
 
@@ -245,9 +243,7 @@ def refresh(posteriors: Posteriors, design: int, model: int) -> None:
     inverse_dd, _ = dpotri(factor_dd)
     held.cov_kp[model] = pack(inverse_dd)  # dpotri fills the upper triangle, which is what pack takes
     for response in np.flatnonzero(posteriors.design_r == design):
-        posteriors.mean_rkd[response, model] = dspmv(
-            dim, 1.0, held.cov_kp[model], posteriors.eta_rkd[response, model]
-        )
+        posteriors.mean_rkd[response, model] = dspmv(dim, 1.0, held.cov_kp[model], posteriors.eta_rkd[response, model])
 
 
 def predict(posteriors: Posteriors, x_d: Array) -> tuple[Array, Array]:
@@ -328,9 +324,7 @@ def _by_design(
     for number, together in groups.items():
         if len(together) < np.count_nonzero(posteriors.design_r == number):
             held = posteriors.designs[number]
-            posteriors.designs.append(
-                Design(held.cov_kp.copy(), held.precision_kp.copy(), held.seen_k.copy())
-            )
+            posteriors.designs.append(Design(held.cov_kp.copy(), held.precision_kp.copy(), held.seen_k.copy()))
             number = len(posteriors.designs) - 1
             posteriors.design_r[[response for response, _ in together]] = number
         found.append((number, together))

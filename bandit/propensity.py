@@ -276,9 +276,7 @@ def argmax_propensity(mean_k: FloatArray, sd_k: FloatArray, arm: int) -> float:
     return _mass(mean_k, sd_k, arm, arm + 1)
 
 
-def _in_order(
-    mean_k: FloatArray, sd_k: FloatArray, rank_k: IntArray
-) -> tuple[FloatArray, FloatArray, IntArray]:
+def _in_order(mean_k: FloatArray, sd_k: FloatArray, rank_k: IntArray) -> tuple[FloatArray, FloatArray, IntArray]:
     """The arms from most to least preferred (so that a tie goes to the lowest index), and who they are."""
     order_k = np.empty(len(rank_k), np.intp)
     order_k[rank_k] = np.arange(len(rank_k))
@@ -392,9 +390,7 @@ class _BatchMesh(NamedTuple):
     order_g: IntArray
 
 
-def _batch_mesh(
-    lower_b: FloatArray, upper_b: FloatArray, high_bk: FloatArray, sd_bk: FloatArray
-) -> _BatchMesh:
+def _batch_mesh(lower_b: FloatArray, upper_b: FloatArray, high_bk: FloatArray, sd_bk: FloatArray) -> _BatchMesh:
     """`_mesh` for many rows at once; arms out of the race have high = -inf."""
     sorted_bk = np.argsort(np.where(high_bk > lower_b[:, None], sd_bk, math.inf), axis=1, kind="stable")
     high_sorted_bk = np.minimum(np.take_along_axis(high_bk, sorted_bk, 1), upper_b[:, None])

@@ -90,7 +90,7 @@ class BucketState:
     count_sk: npt.NDArray[np.int64]
     sum_sk: npt.NDArray[np.float64]
     members: npt.NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
-    candidates: Candidates = Candidates((), ())
+    candidates: Candidates = field(default_factory=lambda: Candidates((), ()))
 
 
 @dataclass(slots=True)

@@ -32,6 +32,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from simulator.table import OutcomeTable, load_table
 
 from pointsman.v1 import (
     catalog_pb2,
@@ -43,7 +44,6 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
-from simulator.table import OutcomeTable, load_table
 
 WARM_UP, MAIN = "paretobandit:val", "paretobandit:test_holdout"
 CALLERS = 32
@@ -103,13 +103,9 @@ async def service(data: Path, seed: int) -> AsyncIterator[str]:
         await process.communicate()
 
 
-async def drive(
-    address: str, warm: OutcomeTable, table: OutcomeTable, seed: int, console: Console
-) -> list[Run]:
+async def drive(address: str, warm: OutcomeTable, table: OutcomeTable, seed: int, console: Console) -> list[Run]:
     """Set the catalogue up, warm every bucket up, and route the main prompts through each."""
-    buckets = {mode: (mode, True) for mode in MODES} | {
-        f"{mode}, no context": (mode, False) for mode in MODES
-    }
+    buckets = {mode: (mode, True) for mode in MODES} | {f"{mode}, no context": (mode, False) for mode in MODES}
     columns = (
         TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TimeRemainingColumn(),
@@ -118,18 +114,14 @@ async def drive(
         await set_up(catalog_service_pb2_grpc.CatalogServiceStub(channel), table.models, buckets)
         router = router_service_pb2_grpc.RouterServiceStub(channel)
         with Progress(*columns, console=console) as progress:
-            warming = progress.add_task(
-                "warm-up", total=len(buckets) * len(warm.models) * len(warm.prompt_ids)
-            )
+            warming = progress.add_task("warm-up", total=len(buckets) * len(warm.models) * len(warm.prompt_ids))
             for i, (_, context) in enumerate(buckets.values()):
                 await warm_up(router, bucket_id(i), warm, context, lambda n: progress.advance(warming, n))
             runs = []
             for i, (name, (_, context)) in enumerate(buckets.items()):
                 task = progress.add_task(name, total=len(table.prompt_ids))
                 tick: Callable[[], None] = lambda task=task: progress.advance(task)  # type: ignore[misc]  # noqa: E731
-                chosen_n = await route(
-                    router, bucket_id(i), table, context, np.random.default_rng(seed), tick
-                )
+                chosen_n = await route(router, bucket_id(i), table, context, np.random.default_rng(seed), tick)
                 runs.append(Run(name, chosen_n))
     return runs
 
@@ -155,9 +147,7 @@ async def set_up(
         if context:
             schema.text.SetInParent()
             schema.input_tokens.SetInParent()
-        bucket = catalog_pb2.Bucket(
-            name=bucket_id(i), display_name=title, context_schema=schema, objective=MODES[mode]
-        )
+        bucket = catalog_pb2.Bucket(name=bucket_id(i), display_name=title, context_schema=schema, objective=MODES[mode])
         await catalog.UpdateBucket(catalog_service_pb2.UpdateBucketRequest(bucket=bucket, allow_missing=True))
 
 
@@ -188,14 +178,10 @@ async def warm_up(
             request = router_service_pb2.BatchDecideRequest(bucket=bucket, contexts=contexts, limits=only)
             decided = await router.BatchDecide(request)
             reports = [
-                router_service_pb2.ReportOutcomeRequest(
-                    decision=decision.name, outcome=outcome_of(table, row, k)
-                )
+                router_service_pb2.ReportOutcomeRequest(decision=decision.name, outcome=outcome_of(table, row, k))
                 for decision, row in zip(decided.decisions, rows, strict=True)
             ]
-            answer = await router.BatchReportOutcomes(
-                router_service_pb2.BatchReportOutcomesRequest(requests=reports)
-            )
+            answer = await router.BatchReportOutcomes(router_service_pb2.BatchReportOutcomesRequest(requests=reports))
             refused = [result.error.message for result in answer.results if result.HasField("error")]
             if refused:
                 raise SystemExit(f"{len(refused)} outcomes were refused: {refused[0]}")
@@ -271,9 +257,7 @@ def report(console: Console, table: OutcomeTable, runs: Sequence[Run], seed: int
             f"{quality / quality_k[dearest]:.1%}", mixes, style=style,
         )  # fmt: skip
 
-    sheet = Table(
-        title=f"{len(rows)} prompts of {MAIN}, judged quality and real cost of {len(cost_k)} models"
-    )
+    sheet = Table(title=f"{len(rows)} prompts of {MAIN}, judged quality and real cost of {len(cost_k)} models")
     sheet.add_column("policy")
     for title in ("mean quality", "$ per 1,000", "saved", "of its quality", "against the best mix"):
         sheet.add_column(title, justify="right")

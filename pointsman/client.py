@@ -89,10 +89,11 @@ class Client:
             quality=quality,
             cost_usd=cost_usd,
             latency_seconds=latency_seconds,
-            success=success,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
         )
+        if success is not None:
+            outcome.success = success
         request = router_service_pb2.ReportOutcomeRequest(
             decision=decision if isinstance(decision, str) else decision.name,
             outcome=outcome,

@@ -171,25 +171,20 @@ def _read_schema(message: pb.ContextSchema) -> c.Schema:
     for i, embedding in enumerate(message.embeddings):
         with within(f"embeddings[{i}]"):
             scale = embedding.scale if embedding.HasField("scale") else 1.0
-            embeddings.append(
-                c.EmbeddingFeature(embedding.name, embedding.dimension, scale, embedding.optional)
-            )
+            embeddings.append(c.EmbeddingFeature(embedding.name, embedding.dimension, scale, embedding.optional))
     return c.Schema(
         numbers=tuple(numbers),
         categories=tuple(categories),
         embeddings=tuple(embeddings),
         text=c.TextFeature(message.text.optional) if message.HasField("text") else None,
-        input_tokens=(
-            c.TokenCountFeature(message.input_tokens.optional) if message.HasField("input_tokens") else None
-        ),
+        input_tokens=(c.TokenCountFeature(message.input_tokens.optional) if message.HasField("input_tokens") else None),
     )
 
 
 def _write_schema(schema: c.Schema) -> pb.ContextSchema:
     return pb.ContextSchema(
         numbers=[
-            pb.NumberFeature(name=n.name, center=n.center, scale=n.scale, optional=n.optional)
-            for n in schema.numbers
+            pb.NumberFeature(name=n.name, center=n.center, scale=n.scale, optional=n.optional) for n in schema.numbers
         ],
         categories=[
             pb.CategoryFeature(name=f.name, values=f.values, optional=f.optional, open=f.open)
@@ -201,9 +196,7 @@ def _write_schema(schema: c.Schema) -> pb.ContextSchema:
         ],
         text=None if schema.text is None else pb.TextFeature(optional=schema.text.optional),
         input_tokens=(
-            None
-            if schema.input_tokens is None
-            else pb.TokenCountFeature(optional=schema.input_tokens.optional)
+            None if schema.input_tokens is None else pb.TokenCountFeature(optional=schema.input_tokens.optional)
         ),
     )
 
@@ -235,8 +228,14 @@ def _write_aggregation(value: c.Aggregation) -> pb.Aggregation:
 
 # --- objectives, limits, contexts -----------------------------------------------------------------------------------
 
-_MODES = {pb.ObjectiveMode.Value(f"OBJECTIVE_MODE_{mode.value}"): mode for mode in c.Mode}
-_MODE_NUMBERS: dict[c.Mode, pb.ObjectiveMode] = {mode: number for number, mode in _MODES.items()}
+_MODE_NUMBERS = {
+    c.Mode.BALANCED: pb.OBJECTIVE_MODE_BALANCED,
+    c.Mode.QUALITY_FIRST: pb.OBJECTIVE_MODE_QUALITY_FIRST,
+    c.Mode.COST_FIRST: pb.OBJECTIVE_MODE_COST_FIRST,
+    c.Mode.LATENCY_FIRST: pb.OBJECTIVE_MODE_LATENCY_FIRST,
+    c.Mode.WEIGHTED: pb.OBJECTIVE_MODE_WEIGHTED,
+}
+_MODES = {int(number): mode for mode, number in _MODE_NUMBERS.items()}
 
 
 def read_objective(message: pb.Objective) -> c.Objective | None:
@@ -285,9 +284,7 @@ def read_limits(message: decision_pb2.Limits) -> Limits:
 
 def write_limits(limits: Limits) -> decision_pb2.Limits:
     """The message of limits."""
-    statistic = (
-        decision_pb2.LATENCY_STATISTIC_P95 if limits.latency_p95 else decision_pb2.LATENCY_STATISTIC_MEAN
-    )
+    statistic = decision_pb2.LATENCY_STATISTIC_P95 if limits.latency_p95 else decision_pb2.LATENCY_STATISTIC_MEAN
     return decision_pb2.Limits(
         max_cost_usd=limits.max_cost,
         max_latency_seconds=limits.max_latency,
@@ -379,18 +376,14 @@ def write_event(event: e.Event) -> journal_pb2.JournalEvent:
         case e.ModelDeleted():
             return journal_pb2.JournalEvent(model_deleted=journal_pb2.ModelDeleted(model=event.model))
         case e.AvailabilitySet():
-            availability = (
-                pb.MODEL_AVAILABILITY_ENABLED if event.available else pb.MODEL_AVAILABILITY_DISABLED
-            )
+            availability = pb.MODEL_AVAILABILITY_ENABLED if event.available else pb.MODEL_AVAILABILITY_DISABLED
             return journal_pb2.JournalEvent(
                 model_availability_set=journal_pb2.ModelAvailabilitySet(
                     model=event.model, availability=availability, reason=event.reason
                 )
             )
         case e.BucketPut():
-            return journal_pb2.JournalEvent(
-                bucket_put=journal_pb2.BucketPut(bucket=write_bucket(event.bucket))
-            )
+            return journal_pb2.JournalEvent(bucket_put=journal_pb2.BucketPut(bucket=write_bucket(event.bucket)))
         case e.BucketDeleted():
             return journal_pb2.JournalEvent(bucket_deleted=journal_pb2.BucketDeleted(bucket=event.bucket))
 
@@ -491,9 +484,7 @@ def _write_outcome_applied(event: e.OutcomeApplied) -> journal_pb2.OutcomeApplie
         features=event.x_d.tolist(),
         state_position=event.state_position,
         changes=[
-            journal_pb2.SignalChange(
-                signal=_SIGNAL_NUMBERS[change.signal], before=change.before, after=change.after
-            )
+            journal_pb2.SignalChange(signal=_SIGNAL_NUMBERS[change.signal], before=change.before, after=change.after)
             for change in event.changes
         ],
         idempotency_key=event.idempotency_key,

@@ -142,8 +142,6 @@ def verify(data: Path, as_json: bool) -> None:
             )
         )
     else:
-        click.echo(
-            f"{'equal' if equal else 'DIFFERENT'} at position {refolded.position}: {fingerprint(refolded)}"
-        )
+        click.echo(f"{'equal' if equal else 'DIFFERENT'} at position {refolded.position}: {fingerprint(refolded)}")
     if not equal:
         sys.exit(1)

@@ -95,9 +95,7 @@ class GroupCommit:
     def _finish(self, results: Sequence[tuple[Write, Result]]) -> None:
         try:
             self._deliver(results)
-        except (
-            Exception
-        ) as error:  # the fold failed: these are durable but must not be acknowledged as learned
+        except Exception as error:  # the fold failed: these are durable but must not be acknowledged as learned
             self._fail([write for write, _ in results], f"cannot fold the journal: {error!r}")
             raise
         for write, result in results:

@@ -33,9 +33,7 @@ class Config(BaseModel):
         ge=0,
         description="seed of the policy's draws; from the system if not given",
     )
-    drain_seconds: float = Field(
-        10.0, ge=0, le=3600, description="how long a stopping server lets calls finish"
-    )
+    drain_seconds: float = Field(10.0, ge=0, le=3600, description="how long a stopping server lets calls finish")
 
 
 def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Config:

@@ -76,7 +76,7 @@ def _decision_row(event: e.DecisionMade, time_ns: int) -> dict[str, Any]:
         "limits_violated": event.limits_violated,
         "eligible": int((event.exclusions_k == 0).sum()),
     }
-    row.update({field: None for field in FIELDS.values()})
+    row.update(dict.fromkeys(FIELDS.values()))
     row.update({f"x/{i}": float(value) for i, value in enumerate(event.x_d)})
     for k, model in enumerate(event.models):
         row[f"quality_mean/{model}"] = float(event.predicted.quality_k[k])

@@ -86,9 +86,7 @@ def _take(rows: Iterator[Row], count: int) -> list[Row]:
 
 def _insights(bucket: BucketState) -> list[rpc.ModelInsight]:
     scale = bucket.config.quality_range
-    average_d = np.zeros(
-        bucket.posteriors.dim
-    )  # every feature is centred, so that an average context is the intercept
+    average_d = np.zeros(bucket.posteriors.dim)  # every feature is centred, so that an average context is the intercept
     average_d[-1] = 1.0
     mean_rk, variance_rk = predict(bucket.posteriors, average_d)
     noise_rk = noise(bucket.posteriors)

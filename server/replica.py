@@ -182,9 +182,7 @@ class Replica:
                     return Reported(known.ledgers.get(event.model, Ledger()), True, result.first)
                 case Conflict():  # another report came first: join again with what is known after it
                     self._recent.pop(report.decision, None)
-        raise UnavailableError(
-            "too many reports on this decision at the same time; nothing was written, retry"
-        )
+        raise UnavailableError("too many reports on this decision at the same time; nothing was written, retry")
 
     async def decision(self, id_: bytes, field: str) -> Known:
         """A decision and what is known of its outcome. Raises ``NotFoundError``."""
@@ -279,9 +277,7 @@ class Replica:
         _check_seen(model_name(id_), self.model(id_), seen)
         users = [bucket_name(b) for b, bucket in self.state.buckets.items() if id_ in bucket.config.models]
         if users:
-            shown = ", ".join(sorted(users)[:10]) + (
-                f" and {len(users) - 10} more" if len(users) > 10 else ""
-            )
+            shown = ", ".join(sorted(users)[:10]) + (f" and {len(users) - 10} more" if len(users) > 10 else "")
             raise InUseError("name", f"{model_name(id_)} is listed by {shown}")
         await self._change(f"models/{id_}", e.ModelDeleted(id_), seen)
 
@@ -304,15 +300,9 @@ class Replica:
 
     async def _change(self, key: str, event: e.Event, seen: int | None) -> None:
         expect = None
-        if (
-            seen is not None
-        ):  # the journal may hold a change that another writer made and we have not folded yet
+        if seen is not None:  # the journal may hold a change that another writer made and we have not folded yet
             span = self._journal.span(key.encode())
-            known = (
-                self.state.models.get(key[7:])
-                if key.startswith("models/")
-                else self.state.buckets.get(key[8:])
-            )
+            known = self.state.models.get(key[7:]) if key.startswith("models/") else self.state.buckets.get(key[8:])
             expect = known.version if known else (span.last if span else 0)
         result = await self._commit.write(Group((Entry(_encode(event), key.encode(), expect),)), (event,))
         if not isinstance(result, Appended):
@@ -343,9 +333,9 @@ class Replica:
                     self._apply(decode(row))
             for position, event in zip(positions(result), write.events, strict=True):
                 self._apply(e.Record(position, result.time_ns, event))
-        if self._snapshots is not None and self.state.position >= self._snapshot_position + SNAPSHOT_EVERY:
-            if self._snapshot_task is None or self._snapshot_task.done():
-                self._snapshot_task = self._loop.create_task(self._take_snapshot(self._snapshots))
+        idle = self._snapshot_task is None or self._snapshot_task.done()
+        if self._snapshots is not None and idle and self.state.position >= self._snapshot_position + SNAPSHOT_EVERY:
+            self._snapshot_task = self._loop.create_task(self._take_snapshot(self._snapshots))
 
     def _apply(self, record: e.Record) -> None:
         apply(self.state, record)

@@ -118,9 +118,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
             )
             for model, ledger in known.ledgers.items()
         ]
-        return router_service_pb2.GetDecisionResponse(
-            decision=self.write(known, explain=True), outcomes=outcomes
-        )
+        return router_service_pb2.GetDecisionResponse(decision=self.write(known, explain=True), outcomes=outcomes)
 
     def write(self, known: Known, explain: bool) -> decision_pb2.Decision:
         """The message of a decision."""

@@ -170,9 +170,7 @@ def _lock(directory: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise JournalLockedError(
-            f"another process serves {directory}; stop it or choose another directory"
-        ) from error
+        raise JournalLockedError(f"another process serves {directory}; stop it or choose another directory") from error
     return descriptor
 
 
@@ -198,9 +196,7 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
 
 def _end(connection: sqlite3.Connection) -> tuple[int, int]:
     """Position and time of the last row."""
-    row = connection.execute(
-        "SELECT position, time_ns FROM journal ORDER BY position DESC LIMIT 1"
-    ).fetchone()
+    row = connection.execute("SELECT position, time_ns FROM journal ORDER BY position DESC LIMIT 1").fetchone()
     return (row[0], row[1]) if row else (0, 0)
 
 

@@ -136,7 +136,7 @@ class NumberFeature(_message.Message):
     center: float
     scale: float
     optional: bool
-    def __init__(self, name: _Optional[str] = ..., center: _Optional[float] = ..., scale: _Optional[float] = ..., optional: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., center: _Optional[float] = ..., scale: _Optional[float] = ..., optional: bool = ...) -> None: ...
 
 class CategoryFeature(_message.Message):
     __slots__ = ("name", "values", "optional", "open")
@@ -148,7 +148,7 @@ class CategoryFeature(_message.Message):
     values: _containers.RepeatedScalarFieldContainer[str]
     optional: bool
     open: bool
-    def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ..., optional: _Optional[bool] = ..., open: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ..., optional: bool = ..., open: bool = ...) -> None: ...
 
 class EmbeddingFeature(_message.Message):
     __slots__ = ("name", "dimension", "scale", "optional")
@@ -160,19 +160,19 @@ class EmbeddingFeature(_message.Message):
     dimension: int
     scale: float
     optional: bool
-    def __init__(self, name: _Optional[str] = ..., dimension: _Optional[int] = ..., scale: _Optional[float] = ..., optional: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., dimension: _Optional[int] = ..., scale: _Optional[float] = ..., optional: bool = ...) -> None: ...
 
 class TextFeature(_message.Message):
     __slots__ = ("optional",)
     OPTIONAL_FIELD_NUMBER: _ClassVar[int]
     optional: bool
-    def __init__(self, optional: _Optional[bool] = ...) -> None: ...
+    def __init__(self, optional: bool = ...) -> None: ...
 
 class TokenCountFeature(_message.Message):
     __slots__ = ("optional",)
     OPTIONAL_FIELD_NUMBER: _ClassVar[int]
     optional: bool
-    def __init__(self, optional: _Optional[bool] = ...) -> None: ...
+    def __init__(self, optional: bool = ...) -> None: ...
 
 class QualityRange(_message.Message):
     __slots__ = ("min", "max")

@@ -56,7 +56,7 @@ class UpdateModelRequest(_message.Message):
     model: _catalog_pb2.Model
     update_mask: _field_mask_pb2.FieldMask
     allow_missing: bool
-    def __init__(self, model: _Optional[_Union[_catalog_pb2.Model, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., allow_missing: _Optional[bool] = ...) -> None: ...
+    def __init__(self, model: _Optional[_Union[_catalog_pb2.Model, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., allow_missing: bool = ...) -> None: ...
 
 class UpdateModelResponse(_message.Message):
     __slots__ = ("model",)
@@ -140,7 +140,7 @@ class UpdateBucketRequest(_message.Message):
     bucket: _catalog_pb2.Bucket
     update_mask: _field_mask_pb2.FieldMask
     allow_missing: bool
-    def __init__(self, bucket: _Optional[_Union[_catalog_pb2.Bucket, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., allow_missing: _Optional[bool] = ...) -> None: ...
+    def __init__(self, bucket: _Optional[_Union[_catalog_pb2.Bucket, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., allow_missing: bool = ...) -> None: ...
 
 class UpdateBucketResponse(_message.Message):
     __slots__ = ("bucket",)

@@ -5,7 +5,7 @@ import warnings
 
 from pointsman.v1 import catalog_service_pb2 as pointsman_dot_v1_dot_catalog__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class CatalogServiceStub:
+class CatalogServiceStub(object):
     """Standard methods on models and buckets. Every change is a journal event.
     """
 
@@ -92,7 +92,7 @@ class CatalogServiceStub:
                 _registered_method=True)
 
 
-class CatalogServiceServicer:
+class CatalogServiceServicer(object):
     """Standard methods on models and buckets. Every change is a journal event.
     """
 
@@ -229,7 +229,7 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class CatalogService:
+class CatalogService(object):
     """Standard methods on models and buckets. Every change is a journal event.
     """
 

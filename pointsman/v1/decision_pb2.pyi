@@ -70,7 +70,7 @@ class Limits(_message.Message):
     required_capabilities: _containers.RepeatedScalarFieldContainer[str]
     required_tags: _containers.ScalarMap[str, str]
     allow_least_violating: bool
-    def __init__(self, max_cost_usd: _Optional[float] = ..., max_latency_seconds: _Optional[float] = ..., latency_statistic: _Optional[_Union[LatencyStatistic, str]] = ..., min_quality: _Optional[float] = ..., allow_models: _Optional[_Iterable[str]] = ..., deny_models: _Optional[_Iterable[str]] = ..., required_capabilities: _Optional[_Iterable[str]] = ..., required_tags: _Optional[_Mapping[str, str]] = ..., allow_least_violating: _Optional[bool] = ...) -> None: ...
+    def __init__(self, max_cost_usd: _Optional[float] = ..., max_latency_seconds: _Optional[float] = ..., latency_statistic: _Optional[_Union[LatencyStatistic, str]] = ..., min_quality: _Optional[float] = ..., allow_models: _Optional[_Iterable[str]] = ..., deny_models: _Optional[_Iterable[str]] = ..., required_capabilities: _Optional[_Iterable[str]] = ..., required_tags: _Optional[_Mapping[str, str]] = ..., allow_least_violating: bool = ...) -> None: ...
 
 class Decision(_message.Message):
     __slots__ = ("name", "bucket", "model", "upstream", "fallbacks", "propensity", "explored", "limits_violated", "create_time", "expire_time", "objective", "candidates", "state_position")
@@ -100,7 +100,7 @@ class Decision(_message.Message):
     objective: _catalog_pb2.Objective
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
     state_position: int
-    def __init__(self, name: _Optional[str] = ..., bucket: _Optional[str] = ..., model: _Optional[str] = ..., upstream: _Optional[str] = ..., fallbacks: _Optional[_Iterable[str]] = ..., propensity: _Optional[float] = ..., explored: _Optional[bool] = ..., limits_violated: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., state_position: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., bucket: _Optional[str] = ..., model: _Optional[str] = ..., upstream: _Optional[str] = ..., fallbacks: _Optional[_Iterable[str]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., state_position: _Optional[int] = ...) -> None: ...
 
 class Candidate(_message.Message):
     __slots__ = ("model", "eligible", "exclusions", "quality_mean", "quality_sd", "cost_usd", "latency_seconds", "latency_p95_seconds", "propensity", "utility")
@@ -124,7 +124,7 @@ class Candidate(_message.Message):
     latency_p95_seconds: float
     propensity: float
     utility: float
-    def __init__(self, model: _Optional[str] = ..., eligible: _Optional[bool] = ..., exclusions: _Optional[_Iterable[_Union[Exclusion, _Mapping]]] = ..., quality_mean: _Optional[float] = ..., quality_sd: _Optional[float] = ..., cost_usd: _Optional[float] = ..., latency_seconds: _Optional[float] = ..., latency_p95_seconds: _Optional[float] = ..., propensity: _Optional[float] = ..., utility: _Optional[float] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., eligible: bool = ..., exclusions: _Optional[_Iterable[_Union[Exclusion, _Mapping]]] = ..., quality_mean: _Optional[float] = ..., quality_sd: _Optional[float] = ..., cost_usd: _Optional[float] = ..., latency_seconds: _Optional[float] = ..., latency_p95_seconds: _Optional[float] = ..., propensity: _Optional[float] = ..., utility: _Optional[float] = ...) -> None: ...
 
 class Exclusion(_message.Message):
     __slots__ = ("reason", "detail")

@@ -5,7 +5,7 @@ import warnings
 
 from pointsman.v1 import insight_service_pb2 as pointsman_dot_v1_dot_insight__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class InsightServiceStub:
+class InsightServiceStub(object):
     """Reading, for people and for off-policy evaluation.
     """
 
@@ -52,7 +52,7 @@ class InsightServiceStub:
                 _registered_method=True)
 
 
-class InsightServiceServicer:
+class InsightServiceServicer(object):
     """Reading, for people and for off-policy evaluation.
     """
 
@@ -103,7 +103,7 @@ def add_InsightServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class InsightService:
+class InsightService(object):
     """Reading, for people and for off-policy evaluation.
     """
 

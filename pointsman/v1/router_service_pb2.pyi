@@ -24,7 +24,7 @@ class DecideRequest(_message.Message):
     limits: _decision_pb2.Limits
     request_id: str
     explain: bool
-    def __init__(self, bucket: _Optional[str] = ..., context: _Optional[_Union[_context_pb2.Context, _Mapping]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., request_id: _Optional[str] = ..., explain: _Optional[bool] = ...) -> None: ...
+    def __init__(self, bucket: _Optional[str] = ..., context: _Optional[_Union[_context_pb2.Context, _Mapping]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., request_id: _Optional[str] = ..., explain: bool = ...) -> None: ...
 
 class DecideResponse(_message.Message):
     __slots__ = ("decision",)
@@ -46,7 +46,7 @@ class BatchDecideRequest(_message.Message):
     limits: _decision_pb2.Limits
     explain: bool
     request_id: str
-    def __init__(self, bucket: _Optional[str] = ..., contexts: _Optional[_Iterable[_Union[_context_pb2.Context, _Mapping]]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., explain: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, bucket: _Optional[str] = ..., contexts: _Optional[_Iterable[_Union[_context_pb2.Context, _Mapping]]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., explain: bool = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class BatchDecideResponse(_message.Message):
     __slots__ = ("decisions",)
@@ -74,7 +74,7 @@ class ReportOutcomeResponse(_message.Message):
     outcome: _outcome_pb2.Outcome
     duplicate: bool
     position: int
-    def __init__(self, outcome: _Optional[_Union[_outcome_pb2.Outcome, _Mapping]] = ..., duplicate: _Optional[bool] = ..., position: _Optional[int] = ...) -> None: ...
+    def __init__(self, outcome: _Optional[_Union[_outcome_pb2.Outcome, _Mapping]] = ..., duplicate: bool = ..., position: _Optional[int] = ...) -> None: ...
 
 class BatchReportOutcomesRequest(_message.Message):
     __slots__ = ("requests",)

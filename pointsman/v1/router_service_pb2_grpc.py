@@ -5,7 +5,7 @@ import warnings
 
 from pointsman.v1 import router_service_pb2 as pointsman_dot_v1_dot_router__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class RouterServiceStub:
+class RouterServiceStub(object):
     """Decisions and their outcomes.
     """
 
@@ -62,7 +62,7 @@ class RouterServiceStub:
                 _registered_method=True)
 
 
-class RouterServiceServicer:
+class RouterServiceServicer(object):
     """Decisions and their outcomes.
     """
 
@@ -137,7 +137,7 @@ def add_RouterServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class RouterService:
+class RouterService(object):
     """Decisions and their outcomes.
     """
 

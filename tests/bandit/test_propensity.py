@@ -201,9 +201,7 @@ def test_argmax_is_permutation_equivariant(race: tuple[FloatArray, FloatArray], 
 
 @settings(max_examples=100, deadline=None)
 @given(races(decades=3), st.floats(-100, 100), st.integers(-20, 20))
-def test_argmax_is_shift_and_scale_invariant(
-    race: tuple[FloatArray, FloatArray], shift: float, exponent: int
-) -> None:
+def test_argmax_is_shift_and_scale_invariant(race: tuple[FloatArray, FloatArray], shift: float, exponent: int) -> None:
     mean_k, sd_k = race
     shifted = argmax_propensities((mean_k + shift) - shift, sd_k)  # as the rounded means would have it
     np.testing.assert_allclose(argmax_propensities(mean_k + shift, sd_k), shifted, rtol=0, atol=TOLERANCE)
@@ -220,9 +218,7 @@ def test_argmax_is_shift_and_scale_invariant(
 def test_two_arms_have_a_closed_form(m0: float, m1: float, s0: float, s1: float) -> None:
     expected = float(ndtr((m0 - m1) / math.hypot(s0, s1)))
     mean_k, sd_k = np.array([m0, m1]), np.array([s0, s1])
-    np.testing.assert_allclose(
-        argmax_propensities(mean_k, sd_k), [expected, 1 - expected], rtol=0, atol=TOLERANCE
-    )
+    np.testing.assert_allclose(argmax_propensities(mean_k, sd_k), [expected, 1 - expected], rtol=0, atol=TOLERANCE)
     assert argmax_propensity(mean_k, sd_k, 0) == pytest.approx(expected, abs=TOLERANCE)
     # Two more arms that cannot win leave the quadrature nothing to change.
     far = m0 - 100 * (s0 + s1) - 20
@@ -340,9 +336,7 @@ def test_relative_floor_matches_reference(
 
 @settings(max_examples=150, deadline=None)
 @given(races(), st.floats(-6, 6), st.floats(0, 6), st.data())
-def test_floor_rule_laws(
-    race: tuple[FloatArray, FloatArray], floor: float, loss: float, data: st.DataObject
-) -> None:
+def test_floor_rule_laws(race: tuple[FloatArray, FloatArray], floor: float, loss: float, data: st.DataObject) -> None:
     """With point masses too: sums, single against all, relabelling, and the limits that are other rules."""
     mean_k, sd_k = race
     k = len(mean_k)

@@ -1,0 +1,76 @@
+# Everything a developer runs. Only python3 (3.11+), pip, make and git are presumed.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+PACKAGES := bandit server simulator pointsman
+PROTOS := $(wildcard protos/pointsman/v1/*.proto)
+PROTOC = $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTOS)
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: demo
+demo: $(VENV)/.demo ## Install, start the service, route real prompts through it, show the result
+	@$(BIN)/python demo/run.py $(if $(KEEP),--keep $(KEEP))
+
+.PHONY: test
+test: lint types imports buf-lint buf-breaking protos-check unit ## Everything CI checks: style, types, import arrows, contract, tests
+
+.PHONY: unit
+unit: $(VENV)/.dev ## The tests alone
+	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.dev ## Style
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
+
+.PHONY: format
+format: $(VENV)/.dev ## Put the style right
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+.PHONY: types
+types: $(VENV)/.dev ## mypy --strict
+	@$(BIN)/mypy
+
+.PHONY: imports
+imports: $(VENV)/.dev ## Who may import whom
+	@$(BIN)/lint-imports --no-cache | grep -E 'Contracts|BROKEN|KEPT|->' && $(BIN)/lint-imports --no-cache >/dev/null
+
+.PHONY: buf-lint
+buf-lint: $(VENV)/.dev ## The contract's style (buf STANDARD)
+	@$(BIN)/buf lint && $(BIN)/buf format --diff --exit-code
+
+.PHONY: buf-breaking
+buf-breaking: $(VENV)/.dev ## The contract against the last release
+	@tag=$$(git tag --list 'v*' --sort=-v:refname | head -1); \
+	if [ -n "$$tag" ]; then $(BIN)/buf breaking --against ".git#tag=$$tag"; \
+	else echo "buf breaking: no release yet to compare with"; fi
+
+.PHONY: protos
+protos: $(VENV)/.dev ## Generate the stubs of the contract anew
+	@$(call PROTOC,.)
+
+.PHONY: protos-check
+protos-check: $(VENV)/.dev ## Whether the committed stubs are those of the contract
+	@new=$$(mktemp -d) && $(call PROTOC,$$new) && \
+	for file in $$(cd $$new && find pointsman -type f); do \
+	  cmp -s $$new/$$file $$file || { echo "$$file is not what the contract gives: run make protos"; rm -r $$new; exit 1; }; \
+	done; rm -r $$new
+
+.PHONY: clean
+clean: ## Remove the virtual environment and caches
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml
+	@echo "installing into $(VENV) …" && $(PIP) install --editable '.[demo]' && touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml
+	@echo "installing into $(VENV) …" && $(PIP) install --editable '.[demo,dev]' && touch $@ $(VENV)/.demo
