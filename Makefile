@@ -52,14 +52,13 @@ buf-breaking: $(VENV)/.dev ## The contract against the last release
 
 .PHONY: protos
 protos: $(VENV)/.dev ## Generate the stubs of the contract anew
-	@$(call PROTOC,.)
+	@rm -f pointsman/v1/*_pb2*.py* && $(call PROTOC,.)
 
 .PHONY: protos-check
 protos-check: $(VENV)/.dev ## Whether the committed stubs are those of the contract
-	@new=$$(mktemp -d) && $(call PROTOC,$$new) && \
-	for file in $$(cd $$new && find pointsman -type f); do \
-	  cmp -s $$new/$$file $$file || { echo "$$file is not what the contract gives: run make protos"; rm -r $$new; exit 1; }; \
-	done; rm -r $$new
+	@new=$$(mktemp -d) && trap 'rm -r "$$new"' EXIT && $(call PROTOC,$$new) || exit 1; \
+	diff -rq -x __init__.py -x __pycache__ "$$new/pointsman/v1" pointsman/v1 || \
+	{ echo "pointsman/v1 is not what the contract gives: run make protos"; exit 1; }
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches
