@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from bandit.catalog import Schema
 from bandit.errors import FieldError
-from bandit.text import TEXT_DIM, estimate_tokens, text_features
+from bandit.text import TEXT_DIM, estimate_tokens, text_feature_names, text_features
 
 CLIP = 5.0
 """Encoded numbers are clipped to [-5, 5]: one wild value must not outweigh hundreds of ordinary ones."""
@@ -58,7 +58,6 @@ class Encoder:
         self._number_names = {n.name for n in schema.numbers}
         self._category_names = {c.name for c in schema.categories}
         self._embedding_names = {e.name for e in schema.embeddings}
-        self._text_scale = 1.0 / math.sqrt(TEXT_DIM)
         self.dim = len(feature_names(schema))
 
     def encode(self, context: Context) -> Encoded:
@@ -135,11 +134,7 @@ class Encoder:
             at += embedding.dimension
         if schema.text is not None:
             if context.text is not None:
-                np.multiply(
-                    text_features(context.text),
-                    self._text_scale,
-                    out=x_d[at : at + TEXT_DIM],
-                )
+                x_d[at : at + TEXT_DIM] = text_features(context.text)
             elif not schema.text.optional:
                 raise FieldError("text", "expected the prompt's text, got nothing")
             at += TEXT_DIM
@@ -174,7 +169,7 @@ def feature_names(schema: Schema) -> list[str]:
     names += [f"{c.name}={value}" for c in schema.categories for value in c.values]
     names += [f"{e.name}/{i}" for e in schema.embeddings for i in range(e.dimension)]
     if schema.text is not None:
-        names += [f"text/{i}" for i in range(TEXT_DIM)]
+        names += text_feature_names()
     if schema.input_tokens is not None:
         names.append("log_input_tokens")
     return [*names, "intercept"]

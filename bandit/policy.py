@@ -238,42 +238,31 @@ def describe_exclusions(
 class Race:
     """What the eligible arms race for, in columns over the eligible ones (e).
 
-    With neither ``floor`` nor ``loss`` the largest draw of N(mean, sd²) wins. Otherwise the draws are of quality, and
-    the arm of lowest rank wins among those that reach the floor: ``floor``, or the largest draw less ``loss``.
+    Without a ``floor`` the largest draw of N(mean, sd²) wins. With one the draws are of quality, and the arm of lowest rank
+    wins among those that reach the floor; if none does, the largest draw.
     """
 
     mean_e: Array
     sd_e: Array
     rank_e: Ints | None = None
-    floor: float | None = None
-    loss: float | None = None
+    floor: float = 0.0
 
 
-def race(
-    objective: Objective,
-    quality: QualityRange,
-    predicted: Predictions,
-    eligible_e: Ints,
-) -> Race:
-    """What the eligible arms race for under a resolved ``objective``."""
+def race(objective: Objective, quality: QualityRange, predicted: Predictions, eligible_e: Ints) -> Race:
+    """What the eligible arms race for under a resolved ``objective``.
+
+    A floor relative to the best is relative to the largest *expected* quality. The largest draw would be the other choice,
+    but it is the maximum of all arms' uncertainties: the dear arms would be bought for noise
+    (`docs/decisions/floor-from-means.md`).
+    """
     mean_e, sd_e = predicted.quality_k[eligible_e], predicted.quality_sd_k[eligible_e]
     if objective.mode in FLOOR_MODES:
         by_k = predicted.cost_k if objective.mode is Mode.COST_FIRST else predicted.latency_k
         rank_e = np.empty(len(eligible_e), dtype=np.int64)
         rank_e[np.argsort(by_k[eligible_e], kind="stable")] = np.arange(len(eligible_e))
         if objective.min_quality is not None:
-            return Race(
-                mean_e,
-                sd_e,
-                rank_e,
-                floor=(objective.min_quality - quality.min) / quality.width,
-            )
-        return Race(
-            mean_e,
-            sd_e,
-            rank_e,
-            loss=(objective.max_quality_loss or 0.0) / quality.width,
-        )
+            return Race(mean_e, sd_e, rank_e, (objective.min_quality - quality.min) / quality.width)
+        return Race(mean_e, sd_e, rank_e, float(mean_e.max()) - (objective.max_quality_loss or 0.0) / quality.width)
     if objective.cost_weight or objective.latency_weight:
         mean_e = mean_e - ((objective.cost_weight or 0.0) / quality.width) * predicted.cost_k[eligible_e]
         mean_e -= ((objective.latency_weight or 0.0) / quality.width) * predicted.latency_k[eligible_e]
@@ -284,22 +273,21 @@ def win_probabilities(race_: Race) -> Array:
     """Exact probability, for each eligible arm, of winning the race; sums to 1."""
     if race_.rank_e is None:
         return argmax_propensities(race_.mean_e, race_.sd_e)
-    return floor_propensities(race_.mean_e, race_.sd_e, race_.rank_e, floor=race_.floor, loss=race_.loss)
+    return floor_propensities(race_.mean_e, race_.sd_e, race_.rank_e, floor=race_.floor)
 
 
 def win_probability(race_: Race, arm: int) -> float:
     """``win_probabilities`` of one arm only, which costs less."""
     if race_.rank_e is None:
         return argmax_propensity(race_.mean_e, race_.sd_e, arm)
-    return floor_propensity(race_.mean_e, race_.sd_e, race_.rank_e, arm, floor=race_.floor, loss=race_.loss)
+    return floor_propensity(race_.mean_e, race_.sd_e, race_.rank_e, arm, floor=race_.floor)
 
 
 def finish(race_: Race, draw_e: Array) -> Ints:
     """Order of arrival, winner first, when the arms' draws are ``draw_e``."""
     if race_.rank_e is None:
         return np.argsort(-draw_e, kind="stable")
-    floor = race_.floor if race_.floor is not None else draw_e.max() - (race_.loss or 0.0)
-    cleared_e = draw_e >= floor
+    cleared_e = draw_e >= race_.floor
     # those that clear the floor by rank, then the others by quality
     return np.lexsort((np.where(cleared_e, race_.rank_e, -draw_e), ~cleared_e))
 
