@@ -60,6 +60,15 @@ protos-check: $(VENV)/.dev ## Whether the committed stubs are those of the contr
 	diff -rq -x __init__.py -x __pycache__ "$$new/pointsman/v1" pointsman/v1 || \
 	{ echo "pointsman/v1 is not what the contract gives: run make protos"; exit 1; }
 
+.PHONY: bench-core
+bench-core: $(VENV)/.dev ## Time of a decision and of a fold, error of the propensities, against peers
+	@$(PIP) install vowpalwabbit==9.11.9 mabwiser==2.7.4 || echo "peers are not to be had here: measuring without them"
+	@$(BIN)/python benchmarks/core/decide.py
+
+.PHONY: bench-service
+bench-service: $(VENV)/.dev ## Throughput and latency over gRPC against an empty echo
+	@$(BIN)/python benchmarks/service/throughput.py
+
 .PHONY: clean
 clean: ## Remove the virtual environment and caches
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
