@@ -1,4 +1,4 @@
-"""From a bucket's state and a request to a decision: what the server and the simulator both call."""
+"""From a bucket's state and requests to decisions: what the server and the simulator both call."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from bandit.encoder import Encoded
 from bandit.errors import FieldError
 from bandit.event import DecisionMade
 from bandit.policy import (
+    Choices,
+    Ints,
     Limits,
-    Predictions,
     choose,
     exclusions,
-    predictions,
+    least_violating,
     predictions_batch,
-    static_exclusions,
+    race,
 )
 from bandit.state import BucketState
 
@@ -47,65 +48,52 @@ def decide(
     candidates = bucket.candidates
     if not candidates.models:
         raise FieldError("bucket", f"buckets/{config.id} has no models")
-    names = tuple(model.id for model in candidates.models)
     if limits is not NO_LIMITS:
-        limits.check(dict.fromkeys(names), quality)
-    static_k = static_exclusions(candidates, limits)
-    everyone = np.array_equal(bucket.members, np.arange(len(bucket.columns)))
-    decisions = []
-    for one, id_, predicted in zip(encoded, ids, _predict(bucket, encoded), strict=True):
-        if not everyone:
-            predicted = _take(predicted, bucket)
-        exclusions_k = exclusions(candidates, static_k, limits, quality, predicted, one)
-        choice = choose(
-            resolved,
-            quality,
-            config.exploration_floor,
-            limits,
-            predicted,
-            exclusions_k,
-            candidates,
-            rng,
+        limits.check(candidates.names, quality)
+    predicted = predictions_batch(bucket.posteriors, np.array([one.x_d for one in encoded]))
+    if bucket.members is not None:
+        predicted = predicted.take(bucket.members)
+    needed_b = np.array([max(one.input_tokens, 0) + max(one.max_output_tokens, 0) for one in encoded])
+    exclusions_bk = exclusions(candidates, limits, quality, predicted, needed_b)
+    choices = choose(race(resolved, quality, predicted, exclusions_bk), config.exploration_floor, rng)
+    for i in np.flatnonzero(choices.eligible_b == 0):
+        _least_violating(
+            choices, int(i), least_violating(quality, limits, predicted.at(i), exclusions_bk[i], candidates)
         )
-        decisions.append(
-            DecisionMade(
-                id=id_,
-                bucket=config.id,
-                generation=bucket.generation,
-                x_d=one.x_d,
-                models=names,
-                chosen=choice.chosen,
-                fallbacks=choice.fallbacks,
-                propensity=choice.propensity,
-                explored=choice.explored,
-                limits_violated=choice.limits_violated,
-                predicted=predicted,
-                exclusions_k=exclusions_k,
-                objective=resolved,
-                exploration_floor=config.exploration_floor,
-                limits=limits,
-                state_position=state_position,
-                expire_ns=now_ns + config.window_ns,
-                request_id=request_id,
-                input_tokens=one.input_tokens,
-                max_output_tokens=one.max_output_tokens,
-            )
+    expire_ns = now_ns + config.window_ns
+    return [
+        DecisionMade(
+            id=ids[i],
+            bucket=config.id,
+            generation=bucket.generation,
+            x_d=one.x_d,
+            models=candidates.names,
+            chosen=int(choices.chosen_b[i]),
+            fallbacks=tuple(choices.order_bk[i, 1 : choices.eligible_b[i]].tolist()),
+            propensity=float(choices.propensity_b[i]),
+            explored=bool(choices.explored_b[i]),
+            limits_violated=bool(choices.limits_violated_b[i]),
+            predicted=predicted.at(i),
+            draw_k=choices.draw_bk[i],
+            exclusions_k=exclusions_bk[i],
+            objective=resolved,
+            exploration_floor=config.exploration_floor,
+            limits=limits,
+            state_position=state_position,
+            expire_ns=expire_ns,
+            request_id=request_id,
+            input_tokens=one.input_tokens,
+            max_output_tokens=one.max_output_tokens,
         )
-    return decisions
+        for i, one in enumerate(encoded)
+    ]
 
 
-def _predict(bucket: BucketState, encoded: Sequence[Encoded]) -> list[Predictions]:
-    if len(encoded) == 1:
-        return [predictions(bucket.posteriors, encoded[0].x_d)]
-    return predictions_batch(bucket.posteriors, np.stack([one.x_d for one in encoded]))
-
-
-def _take(predicted: Predictions, bucket: BucketState) -> Predictions:
-    columns = bucket.members
-    return Predictions(
-        predicted.quality_k[columns],
-        predicted.quality_sd_k[columns],
-        predicted.cost_k[columns],
-        predicted.latency_k[columns],
-        predicted.latency_p95_k[columns],
-    )
+def _least_violating(choices: Choices, row: int, order_e: Ints) -> None:
+    """Make the choice of a request without an eligible model, in place: the first of ``order_e``, for certain."""
+    choices.chosen_b[row] = order_e[0]
+    choices.order_bk[row, : len(order_e)] = order_e
+    choices.eligible_b[row] = len(order_e)
+    choices.propensity_b[row] = 1.0
+    choices.explored_b[row] = False
+    choices.limits_violated_b[row] = True

@@ -55,7 +55,8 @@ class DecisionMade:
     """A decision with the numbers it was made with; columns run over ``models`` (k).
 
     ``id`` is the 16 bytes of a ULID, ``x_d`` the features, ``expire_ns`` the end of the attribution window,
-    ``state_position`` the position of the state the draw was made on; token counts are -1 when unknown.
+    ``state_position`` the position of the state the draw was made on; token counts are -1 when unknown. ``draw_k`` are the
+    draws of quality that decided (``bandit.policy.OUT`` for models that were not eligible).
     """
 
     id: bytes
@@ -69,6 +70,7 @@ class DecisionMade:
     explored: bool
     limits_violated: bool
     predicted: Predictions
+    draw_k: npt.NDArray[np.float64]
     exclusions_k: npt.NDArray[np.int64]
     objective: Objective
     exploration_floor: float

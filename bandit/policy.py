@@ -11,12 +11,12 @@ probability ε (the exploration floor) is mixed in, and the propensity is that o
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from bandit.catalog import (
     FLOOR_MODES,
@@ -26,7 +26,6 @@ from bandit.catalog import (
     QualityRange,
     check_number,
 )
-from bandit.encoder import Encoded
 from bandit.errors import FieldError, NothingEligibleError
 from bandit.posterior import (
     COST,
@@ -40,6 +39,7 @@ from bandit.posterior import (
 from bandit.propensity import (
     argmax_propensities,
     argmax_propensity,
+    argmax_propensity_batch,
     floor_propensities,
     floor_propensity,
 )
@@ -96,7 +96,7 @@ class Limits:
         if self.min_quality is not None:
             check_number(self.min_quality, "min_quality")
 
-    def check(self, known: Mapping[str, object], quality: QualityRange) -> None:
+    def check(self, known: Collection[str], quality: QualityRange) -> None:
         """Raise ``FieldError`` for models that are not in the bucket and a quality outside its range."""
         for name, models in (("allow_models", self.allow), ("deny_models", self.deny)):
             for model in sorted(models):
@@ -108,15 +108,26 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What a bucket can choose from: its models in the order of its posteriors' columns, and which are switched on."""
+    """What a bucket can choose from: its models in the order of its posteriors' columns, which of them are switched on, and,
+    derived, the exclusions that hold for every request and the context windows (0: unlimited).
+    """
 
     models: tuple[Model, ...]
     available: tuple[bool, ...]
+    names: tuple[str, ...] = field(init=False)
+    always_k: Ints = field(init=False)
+    window_k: Ints = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(model.id for model in self.models))
+        off = [0 if available else Exclusion.UNAVAILABLE.bit for available in self.available]
+        object.__setattr__(self, "always_k", np.array(off, dtype=np.int64))
+        object.__setattr__(self, "window_k", np.array([m.context_window for m in self.models], dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What the posteriors say of each of k models at one context. Quality is scaled to [0, 1]."""
+    """What the posteriors say of each of k models, (k) at one context or (b, k) at b. Quality is scaled to [0, 1]."""
 
     quality_k: Array
     quality_sd_k: Array
@@ -124,16 +135,40 @@ class Predictions:
     latency_k: Array
     latency_p95_k: Array
 
+    def take(self, models: npt.NDArray[np.intp]) -> Predictions:
+        """Those of some of the models, of a batch."""
+        return Predictions(
+            self.quality_k[:, models],
+            self.quality_sd_k[:, models],
+            self.cost_k[:, models],
+            self.latency_k[:, models],
+            self.latency_p95_k[:, models],
+        )
+
+    def at(self, row: int) -> Predictions:
+        """Those of one context of a batch."""
+        return Predictions(
+            self.quality_k[row],
+            self.quality_sd_k[row],
+            self.cost_k[row],
+            self.latency_k[row],
+            self.latency_p95_k[row],
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """One draw: indices of the chosen model and of the fallbacks (best first), and how probable the choice was."""
+class Choices:
+    """b draws: the chosen models, all models in the order in which to try them (the chosen one first; (b, k), of which the
+    first ``eligible_b`` count), how probable the choices were, whether the even draw made them, and the draws of quality.
+    """
 
-    chosen: int
-    fallbacks: tuple[int, ...]
-    propensity: float
-    explored: bool
-    limits_violated: bool
+    chosen_b: Ints
+    order_bk: Ints
+    eligible_b: Ints
+    propensity_b: Array
+    explored_b: npt.NDArray[np.bool_]
+    limits_violated_b: npt.NDArray[np.bool_]
+    draw_bk: Array
 
 
 def predictions(posteriors: Posteriors, x_d: Array) -> Predictions:
@@ -142,68 +177,61 @@ def predictions(posteriors: Posteriors, x_d: Array) -> Predictions:
     return _predictions(mean_rk, variance_rk, noise(posteriors))
 
 
-def predictions_batch(posteriors: Posteriors, x_bd: Array) -> list[Predictions]:
-    """``predictions`` for b contexts, computed as one."""
+def predictions_batch(posteriors: Posteriors, x_bd: Array) -> Predictions:
+    """``predictions`` for b contexts, computed as one, each (b, k)."""
     mean_brk, variance_brk = predict_batch(posteriors, x_bd)
-    noise_rk = noise(posteriors)
-    return [_predictions(m, v, noise_rk) for m, v in zip(mean_brk, variance_brk, strict=True)]
+    return _predictions(mean_brk.transpose(1, 0, 2), variance_brk.transpose(1, 0, 2), noise(posteriors))
 
 
-def _predictions(mean_rk: Array, variance_rk: Array, noise_rk: Array) -> Predictions:
+def _predictions(mean: Array, variance: Array, noise_rk: Array) -> Predictions:
     # E[exp(N(m, σ²))] = exp(m + σ²/2). Only the spread of responses enters, not that of θ: a model of which little is
     # known should look as its prior says, not dearer for being unknown.
-    center_rk = np.minimum(mean_rk[COST : LATENCY + 1] + 0.5 * noise_rk[COST : LATENCY + 1], _MAX_LOG)
-    spread_k = np.sqrt(noise_rk[LATENCY] + variance_rk[LATENCY])
+    spread = np.sqrt(noise_rk[LATENCY] + variance[LATENCY])
     return Predictions(
-        quality_k=mean_rk[QUALITY],
-        quality_sd_k=np.sqrt(variance_rk[QUALITY]),
-        cost_k=np.exp(center_rk[COST - 1]),
-        latency_k=np.exp(center_rk[LATENCY - 1]),
-        latency_p95_k=np.exp(np.minimum(mean_rk[LATENCY] + _Z95 * spread_k, _MAX_LOG)),
+        quality_k=mean[QUALITY],
+        quality_sd_k=np.sqrt(variance[QUALITY]),
+        cost_k=np.exp(np.minimum(mean[COST] + 0.5 * noise_rk[COST], _MAX_LOG)),
+        latency_k=np.exp(np.minimum(mean[LATENCY] + 0.5 * noise_rk[LATENCY], _MAX_LOG)),
+        latency_p95_k=np.exp(np.minimum(mean[LATENCY] + _Z95 * spread, _MAX_LOG)),
     )
 
 
-def static_exclusions(candidates: Candidates, limits: Limits) -> list[int]:
-    """For each model the set (as bits) of exclusions that do not depend on the context."""
-    sets = []
-    for model, available in zip(candidates.models, candidates.available, strict=True):
-        bits = 0 if available else Exclusion.UNAVAILABLE.bit
+def static_exclusions(candidates: Candidates, limits: Limits) -> Ints:
+    """For each model the set (as bits, k) of exclusions that do not depend on the context."""
+    static_k = candidates.always_k.copy()
+    if not (limits.allow or limits.deny or limits.capabilities or limits.tags):
+        return static_k
+    for k, model in enumerate(candidates.models):
         if limits.allow and model.id not in limits.allow:
-            bits |= Exclusion.NOT_ALLOWED.bit
+            static_k[k] |= Exclusion.NOT_ALLOWED.bit
         if model.id in limits.deny:
-            bits |= Exclusion.DENIED.bit
+            static_k[k] |= Exclusion.DENIED.bit
         if not limits.capabilities.issubset(model.capabilities):
-            bits |= Exclusion.CAPABILITY.bit
+            static_k[k] |= Exclusion.CAPABILITY.bit
         if any(model.tags.get(key) != value for key, value in limits.tags.items()):
-            bits |= Exclusion.TAG.bit
-        sets.append(bits)
-    return sets
+            static_k[k] |= Exclusion.TAG.bit
+    return static_k
 
 
 def exclusions(
-    candidates: Candidates,
-    static_k: Sequence[int],
-    limits: Limits,
-    quality: QualityRange,
-    predicted: Predictions,
-    encoded: Encoded,
+    candidates: Candidates, limits: Limits, quality: QualityRange, predicted: Predictions, needed_b: Ints
 ) -> Ints:
-    """For each model the set (as bits, k) of everything that excludes it for this request."""
-    bits_k = np.array(static_k, dtype=np.int64)
-    if encoded.input_tokens >= 0:
-        needed = encoded.input_tokens + max(encoded.max_output_tokens, 0)
-        for i, model in enumerate(candidates.models):
-            if 0 < model.context_window < needed:
-                bits_k[i] |= Exclusion.CONTEXT_WINDOW.bit
+    """For each of b requests and each model the set (as bits, (b, k)) of everything that excludes it.
+
+    ``predicted`` is (b, k); ``needed_b`` the tokens that a context window must hold, 0 if unknown.
+    """
+    bits_bk = np.repeat(static_exclusions(candidates, limits)[None], len(needed_b), axis=0)
+    if candidates.window_k.any():
+        bits_bk[(needed_b[:, None] > candidates.window_k) & (candidates.window_k > 0)] |= Exclusion.CONTEXT_WINDOW.bit
     if limits.max_cost is not None:
-        bits_k[predicted.cost_k > limits.max_cost] |= Exclusion.COST.bit
+        bits_bk[predicted.cost_k > limits.max_cost] |= Exclusion.COST.bit
     if limits.max_latency is not None:
-        latency_k = predicted.latency_p95_k if limits.latency_p95 else predicted.latency_k
-        bits_k[latency_k > limits.max_latency] |= Exclusion.LATENCY.bit
+        latency = predicted.latency_p95_k if limits.latency_p95 else predicted.latency_k
+        bits_bk[latency > limits.max_latency] |= Exclusion.LATENCY.bit
     if limits.min_quality is not None:
         lowest = (limits.min_quality - quality.min) / quality.width
-        bits_k[predicted.quality_k < lowest] |= Exclusion.QUALITY.bit
-    return bits_k
+        bits_bk[predicted.quality_k < lowest] |= Exclusion.QUALITY.bit
+    return bits_bk
 
 
 def describe_exclusions(
@@ -236,99 +264,132 @@ def describe_exclusions(
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """What the eligible arms race for, in columns over the eligible ones (e).
+    """What the arms of b requests race for, (b, k).
 
-    Without a ``floor`` the largest draw of N(mean, sd²) wins. With one the draws are of quality, and the arm of lowest rank
-    wins among those that reach the floor; if none does, the largest draw.
+    Without ``rank_bk`` the largest draw of N(mean, sd²) wins. With it the draws are of quality (less what a budget takes
+    off), and the arm of lowest rank wins among those that reach the floor; if none does, the largest draw. ``shift_bk`` is what was
+    taken off the quality's mean. Arms that may not run have a mean of ``OUT`` and no spread.
     """
 
-    mean_e: Array
-    sd_e: Array
-    rank_e: Ints | None = None
-    floor: float = 0.0
+    mean_bk: Array
+    sd_bk: Array
+    shift_bk: Array
+    eligible_bk: npt.NDArray[np.bool_]
+    rank_bk: Ints | None = None
+    floor_b: Array | None = None
 
 
-def race(objective: Objective, quality: QualityRange, predicted: Predictions, eligible_e: Ints) -> Race:
-    """What the eligible arms race for under a resolved ``objective``.
-
-    A floor relative to the best is relative to the largest *expected* quality. The largest draw would be the other choice,
-    but it is the maximum of all arms' uncertainties: the dear arms would be bought for noise
-    (`docs/decisions/floor-from-means.md`).
-    """
-    mean_e, sd_e = predicted.quality_k[eligible_e], predicted.quality_sd_k[eligible_e]
-    if objective.mode in FLOOR_MODES:
-        by_k = predicted.cost_k if objective.mode is Mode.COST_FIRST else predicted.latency_k
-        rank_e = np.empty(len(eligible_e), dtype=np.int64)
-        rank_e[np.argsort(by_k[eligible_e], kind="stable")] = np.arange(len(eligible_e))
-        if objective.min_quality is not None:
-            return Race(mean_e, sd_e, rank_e, (objective.min_quality - quality.min) / quality.width)
-        return Race(mean_e, sd_e, rank_e, float(mean_e.max()) - (objective.max_quality_loss or 0.0) / quality.width)
-    if objective.cost_weight or objective.latency_weight:
-        mean_e = mean_e - ((objective.cost_weight or 0.0) / quality.width) * predicted.cost_k[eligible_e]
-        mean_e -= ((objective.latency_weight or 0.0) / quality.width) * predicted.latency_k[eligible_e]
-    return Race(mean_e, sd_e)
+OUT = -1e9
+"""Mean of an arm that may not run: below anything that may."""
 
 
-def win_probabilities(race_: Race) -> Array:
-    """Exact probability, for each eligible arm, of winning the race; sums to 1."""
-    if race_.rank_e is None:
-        return argmax_propensities(race_.mean_e, race_.sd_e)
-    return floor_propensities(race_.mean_e, race_.sd_e, race_.rank_e, floor=race_.floor)
-
-
-def win_probability(race_: Race, arm: int) -> float:
-    """``win_probabilities`` of one arm only, which costs less."""
-    if race_.rank_e is None:
-        return argmax_propensity(race_.mean_e, race_.sd_e, arm)
-    return floor_propensity(race_.mean_e, race_.sd_e, race_.rank_e, arm, floor=race_.floor)
-
-
-def finish(race_: Race, draw_e: Array) -> Ints:
-    """Order of arrival, winner first, when the arms' draws are ``draw_e``."""
-    if race_.rank_e is None:
-        return np.argsort(-draw_e, kind="stable")
-    cleared_e = draw_e >= race_.floor
-    # those that clear the floor by rank, then the others by quality
-    return np.lexsort((np.where(cleared_e, race_.rank_e, -draw_e), ~cleared_e))
-
-
-def choose(
+def race(
     objective: Objective,
     quality: QualityRange,
-    exploration_floor: float,
-    limits: Limits,
     predicted: Predictions,
-    exclusions_k: Ints,
-    candidates: Candidates,
-    rng: np.random.Generator,
-) -> Choice:
-    """Draw one decision under a resolved ``objective``.
+    exclusions_bk: Ints,
+    multiplier: float = 0.0,
+) -> Race:
+    """What the arms race for under a resolved ``objective``, all (b, k).
 
-    Raises ``NothingEligibleError`` if every model is excluded, unless ``limits.allow_least_violating`` and some model
-    is excluded by limits on predictions only: then the one that breaks them least (relative to the limits, summed) is
-    taken, with propensity 1.
+    ``multiplier`` is what a budget adds to λ, in quality (scaled to [0, 1]) per dollar. A floor relative to the best is
+    relative to the largest *expected* quality. The largest draw would be the other choice, but it is the maximum of all arms'
+    uncertainties: the dear arms would be bought for noise (`docs/decisions/floor-from-means.md`).
     """
-    eligible_e = np.flatnonzero(exclusions_k == 0)
-    if not eligible_e.size:
-        return _least_violating(quality, limits, predicted, exclusions_k, candidates)
-    race_ = race(objective, quality, predicted, eligible_e)
-    draw_e = race_.mean_e + race_.sd_e * rng.standard_normal(eligible_e.size)
-    order = finish(race_, draw_e)
-    explored = bool(rng.random() < exploration_floor)
-    winner = int(rng.integers(eligible_e.size)) if explored else int(order[0])
-    won = win_probability(race_, winner) if exploration_floor < 1.0 else 0.0
-    return Choice(
-        chosen=int(eligible_e[winner]),
-        fallbacks=tuple(int(eligible_e[i]) for i in order if i != winner),
-        propensity=mixed(won, exploration_floor, eligible_e.size),
-        explored=explored,
-        limits_violated=False,
-    )
+    eligible_bk = exclusions_bk == 0
+    cost_weight = (objective.cost_weight or 0.0) / quality.width + multiplier
+    shift_bk = cost_weight * predicted.cost_k
+    if objective.latency_weight:
+        shift_bk += (objective.latency_weight / quality.width) * predicted.latency_k
+    mean_bk = np.where(eligible_bk, predicted.quality_k - shift_bk, OUT)
+    sd_bk = np.where(eligible_bk, predicted.quality_sd_k, 0.0)
+    if objective.mode not in FLOOR_MODES:
+        return Race(mean_bk, sd_bk, shift_bk, eligible_bk)
+    by_bk = predicted.cost_k if objective.mode is Mode.COST_FIRST else predicted.latency_k
+    order_bk = np.argsort(np.where(eligible_bk, by_bk, np.inf), axis=1, kind="stable")
+    rank_bk = np.empty_like(order_bk)
+    np.put_along_axis(rank_bk, order_bk, np.arange(order_bk.shape[1])[None], axis=1)
+    if objective.min_quality is not None:
+        floor_b = np.full(len(mean_bk), (objective.min_quality - quality.min) / quality.width)
+    else:
+        floor_b = mean_bk.max(axis=1) - (objective.max_quality_loss or 0.0) / quality.width
+    return Race(mean_bk, sd_bk, shift_bk, eligible_bk, rank_bk, floor_b)
 
 
-def mixed(won: float, exploration_floor: float, eligible: int) -> float:
-    """The propensity π of an arm that wins the posterior draw with probability ``won``."""
-    return (1.0 - exploration_floor) * won + exploration_floor / eligible
+def win_probabilities(race_: Race, row: int = 0) -> Array:
+    """Exact probability, for each arm (k) of one request, of winning the race; 0 for those that may not run."""
+    mean_k, sd_k = race_.mean_bk[row], race_.sd_bk[row]
+    if race_.rank_bk is None or race_.floor_b is None:
+        return argmax_propensities(mean_k, sd_k)
+    return floor_propensities(mean_k, sd_k, race_.rank_bk[row], floor=float(race_.floor_b[row]))
+
+
+def chosen_probabilities(race_: Race, arm_b: Ints) -> Array:
+    """``win_probabilities`` of one arm of each request only, (b), which costs less."""
+    b = len(arm_b)
+    if race_.rank_bk is not None and race_.floor_b is not None:
+        return _floor_batch(race_, arm_b)
+    if b >= FEW:
+        return argmax_propensity_batch(race_.mean_bk, race_.sd_bk, arm_b)
+    won = [argmax_propensity(race_.mean_bk[i], race_.sd_bk[i], int(arm_b[i])) for i in range(b)]
+    return np.array(won)
+
+
+FEW = 12
+"""Requests below which quadrature one by one beats quadrature of a batch."""
+_NEGLIGIBLE = 1e-10
+
+
+def _floor_batch(race_: Race, arm_b: Ints) -> Array:
+    """The floor rule's closed form for a batch; by quadrature where it is not negligible that no arm reaches the floor."""
+    assert race_.rank_bk is not None
+    assert race_.floor_b is not None
+    rows = np.arange(len(arm_b))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z_bk = (race_.floor_b[:, None] - race_.mean_bk) / race_.sd_bk
+    z_bk[np.isnan(z_bk)] = -np.inf  # no spread, exactly at the floor: it clears
+    short_bk = ndtr(z_bk)
+    before_bk = race_.rank_bk < race_.rank_bk[rows, arm_b][:, None]
+    won_b = (1.0 - short_bk[rows, arm_b]) * np.where(before_bk, short_bk, 1.0).prod(axis=1)
+    for i in np.flatnonzero(short_bk.prod(axis=1) > _NEGLIGIBLE):
+        won_b[i] = floor_propensity(
+            race_.mean_bk[i], race_.sd_bk[i], race_.rank_bk[i], int(arm_b[i]), floor=float(race_.floor_b[i])
+        )
+    return np.asarray(won_b)
+
+
+def finish(race_: Race, draw_bk: Array) -> Ints:
+    """Order of arrival of the arms of each request, (b, k), winner first, when their draws of the race are ``draw_bk``."""
+    if race_.rank_bk is None or race_.floor_b is None:
+        return np.argsort(-draw_bk, axis=1, kind="stable")
+    cleared_bk = draw_bk >= race_.floor_b[:, None]
+    # those that clear the floor by rank, then the others by draw
+    return np.lexsort((np.where(cleared_bk, race_.rank_bk, -draw_bk), ~cleared_bk), axis=1)
+
+
+def choose(race_: Race, exploration_floor: float, rng: np.random.Generator, *, with_propensity: bool = True) -> Choices:
+    """Draw the decisions of b requests. One that has no eligible arm gets a meaningless one, with ``eligible_b`` 0.
+
+    ``with_propensity`` false leaves the propensities at 0, for those who do not log.
+    """
+    b, k = race_.mean_bk.shape
+    noise_bk = race_.sd_bk * rng.standard_normal((b, k))
+    draw_bk = race_.mean_bk + noise_bk
+    order_bk = finish(race_, draw_bk)
+    chosen_b = order_bk[:, 0].copy()
+    eligible_b = race_.eligible_bk.sum(axis=1)
+    explored_b = (rng.random(b) < exploration_floor) & (eligible_b > 0)
+    for i in np.flatnonzero(explored_b):
+        chosen_b[i] = rng.choice(np.flatnonzero(race_.eligible_bk[i]))
+        place = int(np.flatnonzero(order_bk[i] == chosen_b[i])[0])
+        order_bk[i, 1 : place + 1] = order_bk[i, :place].copy()
+        order_bk[i, 0] = chosen_b[i]
+    propensity_b = np.zeros(b)
+    if with_propensity:
+        won_b = chosen_probabilities(race_, chosen_b) if exploration_floor < 1.0 else propensity_b
+        propensity_b = (1.0 - exploration_floor) * won_b + exploration_floor / np.maximum(eligible_b, 1)
+    draw_bk += race_.shift_bk
+    return Choices(chosen_b, order_bk, eligible_b, propensity_b, explored_b, np.zeros(b, dtype=np.bool_), draw_bk)
 
 
 def propensities(
@@ -337,13 +398,15 @@ def propensities(
     exploration_floor: float,
     predicted: Predictions,
     exclusions_k: Ints,
+    multiplier: float = 0.0,
 ) -> Array:
-    """The propensity of every model (k); 0 for those excluded. For explanations and off-policy evaluation."""
-    pi_k = np.zeros(len(exclusions_k))
-    eligible_e = np.flatnonzero(exclusions_k == 0)
-    if eligible_e.size:
-        won_e = win_probabilities(race(objective, quality, predicted, eligible_e))
-        pi_k[eligible_e] = (1.0 - exploration_floor) * won_e + exploration_floor / eligible_e.size
+    """The propensity of every model (k) at one context; 0 for those excluded. For explanations and off-policy evaluation."""
+    if not (exclusions_k == 0).any():
+        return np.zeros(len(exclusions_k))
+    race_ = race(objective, quality, _as_batch(predicted), exclusions_k[None], multiplier)
+    eligible_k = race_.eligible_bk[0]
+    pi_k = (1.0 - exploration_floor) * win_probabilities(race_)
+    pi_k[eligible_k] += exploration_floor / eligible_k.sum()
     return pi_k
 
 
@@ -354,24 +417,21 @@ def utilities(objective: Objective, quality: QualityRange, predicted: Prediction
     return quality.min + quality.width * predicted.quality_k - weighted_k
 
 
-def _least_violating(
-    quality: QualityRange,
-    limits: Limits,
-    predicted: Predictions,
-    exclusions_k: Ints,
-    candidates: Candidates,
-) -> Choice:
+def least_violating(
+    quality: QualityRange, limits: Limits, predicted: Predictions, exclusions_k: Ints, candidates: Candidates
+) -> Ints:
+    """The models that break only limits on predictions, those that break them least (relative to the limits, summed) first.
+
+    For a request without an eligible model, at one context. Raises ``NothingEligibleError`` with the reasons of every model
+    unless ``limits.allow_least_violating`` and there is such a model.
+    """
     soft_e = np.flatnonzero((exclusions_k & ~SOFT) == 0)
     if not (limits.allow_least_violating and soft_e.size):
-        raise NothingEligibleError(
-            {
-                model.id: tuple(
-                    sentence
-                    for _, sentence in describe_exclusions(int(exclusions_k[i]), i, model, limits, quality, predicted)
-                )
-                for i, model in enumerate(candidates.models)
-            }
-        )
+        reasons = {}
+        for k, model in enumerate(candidates.models):
+            found = describe_exclusions(int(exclusions_k[k]), k, model, limits, quality, predicted)
+            reasons[model.id] = tuple(sentence for _, sentence in found)
+        raise NothingEligibleError(reasons)
     excess_k = np.zeros(len(exclusions_k))
     if limits.max_cost is not None:
         excess_k += np.maximum(predicted.cost_k / limits.max_cost - 1.0, 0.0)
@@ -381,11 +441,14 @@ def _least_violating(
     if limits.min_quality is not None:
         lowest = (limits.min_quality - quality.min) / quality.width
         excess_k += np.maximum(lowest - predicted.quality_k, 0.0)
-    order = soft_e[np.argsort(excess_k[soft_e], kind="stable")]
-    return Choice(
-        int(order[0]),
-        tuple(int(i) for i in order[1:]),
-        1.0,
-        explored=False,
-        limits_violated=True,
+    return soft_e[np.argsort(excess_k[soft_e], kind="stable")]
+
+
+def _as_batch(predicted: Predictions) -> Predictions:
+    return Predictions(
+        predicted.quality_k[None],
+        predicted.quality_sd_k[None],
+        predicted.cost_k[None],
+        predicted.latency_k[None],
+        predicted.latency_p95_k[None],
     )

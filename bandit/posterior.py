@@ -266,6 +266,9 @@ def predict_batch(posteriors: Posteriors, x_bd: Array) -> tuple[Array, Array]:
     """``predict`` for b contexts at once, each (b, r, k)."""
     b, dim = x_bd.shape
     r, k = posteriors.a_rk.shape
+    if b == 1:
+        mean_rk, variance_rk = predict(posteriors, x_bd[0])
+        return mean_rk[None], variance_rk[None]
     doubled_p = _doubled(dim)
     quadratic_bgk = np.empty((b, len(posteriors.designs), k))
     z_bp = np.empty((min(b, BATCH), doubled_p.size))

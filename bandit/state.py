@@ -76,7 +76,7 @@ class BucketState:
     ``decisions_k`` counts choices; ``count_sk`` and ``sum_sk`` (rows by ``Signal``) count and add up the values known
     of decisions. ``generation`` is the position at which the posteriors started afresh, ``born_k`` that at which each
     column did: what was decided before that is not learned. ``members`` are the columns of the present
-    candidates, ``candidates`` what the policy needs of them; both are derived.
+    candidates (``None``: all columns in their order), ``candidates`` what the policy needs of them; both are derived.
     """
 
     config: Bucket
@@ -89,7 +89,7 @@ class BucketState:
     decisions_k: npt.NDArray[np.int64]
     count_sk: npt.NDArray[np.int64]
     sum_sk: npt.NDArray[np.float64]
-    members: npt.NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+    members: npt.NDArray[np.intp] | None = None
     candidates: Candidates = field(default_factory=lambda: Candidates((), ()))
 
 
@@ -193,7 +193,8 @@ def refresh_derived(state: State, bucket: BucketState) -> None:
     listed = bucket.config.models or tuple(sorted(state.models))
     present = [model for model in listed if model in state.models and model in bucket.columns]
     place = {model: i for i, model in enumerate(bucket.columns)}
-    bucket.members = np.array([place[model] for model in present], dtype=np.intp)
+    members = [place[model] for model in present]
+    bucket.members = None if members == list(range(len(bucket.columns))) else np.array(members, dtype=np.intp)
     bucket.candidates = Candidates(
         models=tuple(state.models[model].model for model in present),
         available=tuple(state.models[model].available for model in present),
