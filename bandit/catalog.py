@@ -317,6 +317,19 @@ class Priors:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """``amount`` dollars per request on average, or, with a ``period_ns`` > 0, per period of that many nanoseconds."""
+
+    amount: float
+    period_ns: int = 0
+
+    def __post_init__(self) -> None:
+        check_number(self.amount, "usd_per_period" if self.period_ns else "usd_per_request", above=0.0)
+        if self.period_ns and not 1_000_000_000 <= self.period_ns <= MAX_WINDOW_NS:
+            raise FieldError("period", f"expected one second to 90 days, got {self.period_ns} ns")
+
+
+@dataclass(frozen=True, slots=True)
 class Bucket:
     """A task type. ``models`` empty means every model of the catalogue; ``window_ns`` is the attribution window."""
 
@@ -330,6 +343,7 @@ class Bucket:
     window_ns: int = DAY_NS
     rules: OutcomeRules = OutcomeRules()
     priors: Priors = Priors()
+    budget: Budget | None = None
 
     def __post_init__(self) -> None:
         check_id(self.id, "name")

@@ -10,6 +10,7 @@ from bandit.catalog import Objective
 from bandit.encoder import Encoded
 from bandit.errors import FieldError
 from bandit.event import DecisionMade
+from bandit.pacer import affordable_floor, multiplier_for
 from bandit.policy import (
     Choices,
     Ints,
@@ -55,7 +56,11 @@ def decide(
         predicted = predicted.take(bucket.members)
     needed_b = np.array([max(one.input_tokens, 0) + max(one.max_output_tokens, 0) for one in encoded])
     exclusions_bk = exclusions(candidates, limits, quality, predicted, needed_b)
-    choices = choose(race(resolved, quality, predicted, exclusions_bk), config.exploration_floor, rng)
+    multiplier, exploration_floor = 0.0, config.exploration_floor
+    if config.budget is not None and bucket.pacer is not None:
+        multiplier = multiplier_for(bucket.pacer, config.budget, resolved, quality, predicted, exclusions_bk)
+        exploration_floor = affordable_floor(bucket.pacer, config.budget, exploration_floor, predicted.cost_k)
+    choices = choose(race(resolved, quality, predicted, exclusions_bk, multiplier), exploration_floor, rng)
     for i in np.flatnonzero(choices.eligible_b == 0):
         _least_violating(
             choices, int(i), least_violating(quality, limits, predicted.at(i), exclusions_bk[i], candidates)
@@ -77,7 +82,8 @@ def decide(
             draw_k=choices.draw_bk[i],
             exclusions_k=exclusions_bk[i],
             objective=resolved,
-            exploration_floor=config.exploration_floor,
+            multiplier=multiplier,
+            exploration_floor=exploration_floor,
             limits=limits,
             state_position=state_position,
             expire_ns=expire_ns,

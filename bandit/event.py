@@ -56,7 +56,8 @@ class DecisionMade:
 
     ``id`` is the 16 bytes of a ULID, ``x_d`` the features, ``expire_ns`` the end of the attribution window,
     ``state_position`` the position of the state the draw was made on; token counts are -1 when unknown. ``draw_k`` are the
-    draws of quality that decided (``bandit.policy.OUT`` for models that were not eligible).
+    draws of quality that decided (``bandit.policy.OUT`` for models that were not eligible), ``multiplier`` what a budget
+    added to λ (quality scaled to [0, 1], per dollar).
     """
 
     id: bytes
@@ -73,6 +74,7 @@ class DecisionMade:
     draw_k: npt.NDArray[np.float64]
     exclusions_k: npt.NDArray[np.int64]
     objective: Objective
+    multiplier: float
     exploration_floor: float
     limits: Limits
     state_position: int
@@ -86,7 +88,8 @@ class DecisionMade:
 class OutcomeApplied:
     """An outcome joined with its decision, as the change it makes.
 
-    ``x_d`` and ``state_position`` are the decision's; ``ledgers`` is all that is known of it after this event, by model.
+    ``x_d`` and ``state_position`` are the decision's, ``expected_cost`` is what it counted as spent for this model (dollars;
+    0 unless it was the chosen one); ``ledgers`` is all that is known of it after this event, by model.
     """
 
     decision_id: bytes
@@ -95,6 +98,7 @@ class OutcomeApplied:
     model: str
     x_d: npt.NDArray[np.float64]
     state_position: int
+    expected_cost: float
     changes: tuple[Change, ...]
     ledgers: Mapping[str, Ledger]
     idempotency_key: str = ""

@@ -2,7 +2,7 @@
 
 The arms are independent given the posteriors, so instead of drawing coefficient vectors the policy draws, for each
 candidate, the scalar θ·x that its objective needs: the same law of choice at O(d²) per arm. Quality is drawn from the
-Normal with the posterior's mean and variance; cost and latency enter at their expectations. An even draw with
+Normal with the posterior's mean and ``RESHAPE`` times its standard deviation; cost and latency enter at their expectations. An even draw with
 probability ε (the exploration floor) is mixed in, and the propensity is that of the mixture:
 
     π(a) = (1 - ε)·P(a wins the posterior draw) + ε / |eligible|
@@ -267,8 +267,8 @@ class Race:
     """What the arms of b requests race for, (b, k).
 
     Without ``rank_bk`` the largest draw of N(mean, sd²) wins. With it the draws are of quality (less what a budget takes
-    off), and the arm of lowest rank wins among those that reach the floor; if none does, the largest draw. ``shift_bk`` is what was
-    taken off the quality's mean. Arms that may not run have a mean of ``OUT`` and no spread.
+    off), and the arm of lowest rank wins among those that reach the floor; if none does, the largest draw. ``shift_bk`` is
+    what was taken off the quality's mean. Arms that may not run have a mean of ``OUT`` and no spread.
     """
 
     mean_bk: Array
@@ -279,6 +279,9 @@ class Race:
     floor_b: Array | None = None
 
 
+RESHAPE = 0.5
+"""Draws are made with this share of the posterior's standard deviation (Chapelle & Li, NIPS 2011, section 3): with tens of
+features the full spread explores for longer than it pays, warm or cold (`docs/decisions/reshaped-draw.md`)."""
 OUT = -1e9
 """Mean of an arm that may not run: below anything that may."""
 
@@ -302,7 +305,7 @@ def race(
     if objective.latency_weight:
         shift_bk += (objective.latency_weight / quality.width) * predicted.latency_k
     mean_bk = np.where(eligible_bk, predicted.quality_k - shift_bk, OUT)
-    sd_bk = np.where(eligible_bk, predicted.quality_sd_k, 0.0)
+    sd_bk = np.where(eligible_bk, RESHAPE * predicted.quality_sd_k, 0.0)
     if objective.mode not in FLOOR_MODES:
         return Race(mean_bk, sd_bk, shift_bk, eligible_bk)
     by_bk = predicted.cost_k if objective.mode is Mode.COST_FIRST else predicted.latency_k

@@ -36,8 +36,8 @@ QUALITY, COST, LATENCY, TOKENS = 0, 1, 2, 3
 RESPONSES = 4
 INTERCEPT_PRECISION = 0.1
 """Prior precision of the intercept, in units of the noise's: it gives way to the first few observations."""
-PRECISION = 1.0
-"""Prior precision of every other coefficient, in units of the noise's."""
+PRECISION = 8.0
+"""Prior precision of every other coefficient, in units of the noise's: eight responses outweigh it in one direction."""
 REFRESH = 256
 """Observations of a cell between two factorisations: O(d³) every 256 costs less than one O(d²) step on average."""
 BATCH = 256

@@ -28,6 +28,9 @@ from bandit.event import (
     Record,
 )
 from bandit.outcome import Change, Signal
+from bandit.pacer import Pacer, cost_known, decided, new_pacer, with_models
+from bandit.pacer import from_arrays as pacer_from_arrays
+from bandit.pacer import to_arrays as pacer_arrays
 from bandit.policy import Candidates
 from bandit.posterior import (
     COST,
@@ -75,8 +78,9 @@ class BucketState:
 
     ``decisions_k`` counts choices; ``count_sk`` and ``sum_sk`` (rows by ``Signal``) count and add up the values known
     of decisions. ``generation`` is the position at which the posteriors started afresh, ``born_k`` that at which each
-    column did: what was decided before that is not learned. ``members`` are the columns of the present
-    candidates (``None``: all columns in their order), ``candidates`` what the policy needs of them; both are derived.
+    column did: what was decided before that is not learned. ``pacer`` is there if the bucket has a budget. ``members`` are
+    the columns of the present candidates (``None``: all columns in their order), ``candidates`` what the policy needs of
+    them; both are derived.
     """
 
     config: Bucket
@@ -89,6 +93,7 @@ class BucketState:
     decisions_k: npt.NDArray[np.int64]
     count_sk: npt.NDArray[np.int64]
     sum_sk: npt.NDArray[np.float64]
+    pacer: Pacer | None = None
     members: npt.NDArray[np.intp] | None = None
     candidates: Candidates = field(default_factory=lambda: Candidates((), ()))
 
@@ -118,7 +123,7 @@ def apply(state: State, record: Record) -> None:
     event = record.event
     match event:
         case DecisionMade():
-            _apply_decision(state, event)
+            _apply_decision(state, event, record.time_ns)
         case OutcomeApplied():
             _apply_outcome(state, event)
         case ModelPut():
@@ -185,6 +190,8 @@ def renew_candidates(state: State, bucket: BucketState, position: int) -> None:
     for model in bucket.config.models or tuple(sorted(state.models)):
         if model in state.models and model not in bucket.columns:
             _add_column(bucket, model, position)
+    if bucket.config.budget is not None and bucket.pacer is None:
+        bucket.pacer = new_pacer(len(bucket.columns))
     refresh_derived(state, bucket)
 
 
@@ -251,7 +258,12 @@ def fingerprint(state: State) -> str:
 def arrays(bucket: BucketState) -> dict[str, npt.NDArray[np.generic]]:
     """The arrays that make a bucket's state, by name, in a fixed order."""
     counters = {name: getattr(bucket, name) for name in COUNTERS}
-    return {**to_arrays(bucket.posteriors), **counters}
+    pacer = {} if bucket.pacer is None else pacer_arrays(bucket.pacer)
+    return {
+        **to_arrays(bucket.posteriors),
+        **counters,
+        **{f"pacer/{name}": array for name, array in pacer.items()},
+    }
 
 
 def restore_arrays(bucket: BucketState, named: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -259,6 +271,8 @@ def restore_arrays(bucket: BucketState, named: Mapping[str, npt.NDArray[Any]]) -
     bucket.posteriors = from_arrays(named)
     for name in COUNTERS:
         setattr(bucket, name, named[name])
+    pacer = {name.removeprefix("pacer/"): array for name, array in named.items() if name.startswith("pacer/")}
+    bucket.pacer = pacer_from_arrays(pacer) if pacer else None
 
 
 def _canonical(model: Model) -> Model:
@@ -268,6 +282,8 @@ def _canonical(model: Model) -> Model:
 def _put_bucket(state: State, config: Bucket, position: int) -> None:
     known = state.buckets.get(config.id)
     if known is not None and config.same_posteriors(known.config):
+        if config.budget != known.config.budget:
+            known.pacer = None
         known.config, known.version = config, position
         renew_candidates(state, known, position)
         return
@@ -281,13 +297,18 @@ def _renew_all(state: State, position: int) -> None:
         renew_candidates(state, bucket, position)
 
 
-def _apply_decision(state: State, event: DecisionMade) -> None:
+def _apply_decision(state: State, event: DecisionMade, time_ns: int) -> None:
     bucket = state.buckets.get(event.bucket)
     if bucket is None or bucket.generation != event.generation:
         return
-    chosen = event.models[event.chosen]
-    if chosen in bucket.columns:
-        bucket.decisions_k[bucket.columns.index(chosen)] += 1
+    if not all(model in bucket.columns for model in event.models):
+        return
+    columns = np.array([bucket.columns.index(model) for model in event.models], dtype=np.intp)
+    bucket.decisions_k[columns[event.chosen]] += 1
+    config = bucket.config
+    if config.budget is not None and bucket.pacer is not None:
+        objective = config.objective.resolve(config.quality_range)
+        decided(bucket.pacer, config.budget, objective, config.quality_range, event, columns, time_ns)
 
 
 def _apply_outcome(state: State, event: OutcomeApplied) -> None:
@@ -296,11 +317,15 @@ def _apply_outcome(state: State, event: OutcomeApplied) -> None:
         return
     if event.state_position >= bucket.born_k[bucket.columns.index(event.model)]:
         learn(bucket, event.model, event.x_d, event.changes)
+    for change in event.changes:
+        if change.signal is Signal.COST and bucket.pacer is not None:
+            cost_known(bucket.pacer, change.after - (event.expected_cost if change.before is None else change.before))
 
 
 def _add_column(bucket: BucketState, model: str, position: int) -> None:
     bucket.posteriors = add_model(bucket.posteriors, default_priors(bucket.config))
     bucket.columns = (*bucket.columns, model)
+    bucket.pacer = bucket.pacer and with_models(bucket.pacer, len(bucket.columns))
     bucket.born_k = np.append(bucket.born_k, position)
     bucket.decisions_k = np.append(bucket.decisions_k, 0)
     bucket.count_sk = np.pad(bucket.count_sk, ((0, 0), (0, 1)))
@@ -313,6 +338,7 @@ def _drop_column(bucket: BucketState, model: str) -> None:
     k = bucket.columns.index(model)
     bucket.posteriors = without_model(bucket.posteriors, k)
     bucket.columns = bucket.columns[:k] + bucket.columns[k + 1 :]
+    bucket.pacer = bucket.pacer and with_models(bucket.pacer, len(bucket.columns))
     bucket.born_k = np.delete(bucket.born_k, k)
     bucket.decisions_k = np.delete(bucket.decisions_k, k)
     bucket.count_sk = np.delete(bucket.count_sk, k, axis=1)

@@ -109,6 +109,8 @@ def read_bucket(message: pb.Bucket) -> c.Bucket:
             cost=p.cost_usd if p.HasField("cost_usd") else default.priors.cost,
             latency=p.latency_seconds if p.HasField("latency_seconds") else default.priors.latency,
         )
+    with within("budget"):
+        budget = _read_budget(message.budget) if message.HasField("budget") else None
     floor = message.exploration_floor if message.HasField("exploration_floor") else default.exploration_floor
     return c.Bucket(
         id=parse(message.name, "buckets", "name"),
@@ -121,7 +123,32 @@ def read_bucket(message: pb.Bucket) -> c.Bucket:
         window_ns=window_ns,
         rules=outcome_rules,
         priors=priors,
+        budget=budget,
     )
+
+
+def _read_budget(message: pb.Budget) -> c.Budget:
+    match message.WhichOneof("amount"):
+        case "usd_per_request":
+            if message.HasField("period"):
+                raise FieldError("period", "expected nothing with usd_per_request")
+            return c.Budget(message.usd_per_request)
+        case "usd_per_period":
+            period = message.period
+            if not 0 <= period.seconds <= _MAX_WINDOW_SECONDS:
+                raise FieldError("period", f"expected one second to 90 days, got {period.seconds} s")
+            period_ns = period.seconds * NS + period.nanos if message.HasField("period") else c.DAY_NS
+            return c.Budget(message.usd_per_period, period_ns or 1)
+        case _:
+            raise FieldError("amount", "expected usd_per_request or usd_per_period, got neither")
+
+
+def _write_budget(budget: c.Budget) -> pb.Budget:
+    if not budget.period_ns:
+        return pb.Budget(usd_per_request=budget.amount)
+    message = pb.Budget(usd_per_period=budget.amount)
+    message.period.FromNanoseconds(budget.period_ns)
+    return message
 
 
 def write_bucket(bucket: c.Bucket, etag: str = "") -> pb.Bucket:
@@ -144,6 +171,7 @@ def write_bucket(bucket: c.Bucket, etag: str = "") -> pb.Bucket:
             cost_usd=bucket.priors.cost,
             latency_seconds=bucket.priors.latency,
         ),
+        budget=None if bucket.budget is None else _write_budget(bucket.budget),
         etag=etag,
     )
     message.attribution_window.FromNanoseconds(bucket.window_ns)
@@ -435,6 +463,7 @@ def _write_decision(event: e.DecisionMade) -> journal_pb2.DecisionMade:
         quality_draw=event.draw_k.tolist(),
         exclusions=event.exclusions_k.tolist(),
         objective=write_objective(event.objective),
+        multiplier=event.multiplier,
         exploration_floor=event.exploration_floor,
         limits=write_limits(event.limits),
         state_position=event.state_position,
@@ -467,6 +496,7 @@ def _read_decision(m: journal_pb2.DecisionMade) -> e.DecisionMade:
         draw_k=np.array(m.quality_draw),
         exclusions_k=np.array(m.exclusions, dtype=np.int64),
         objective=read_objective(m.objective) or c.Objective(),
+        multiplier=m.multiplier,
         exploration_floor=m.exploration_floor,
         limits=read_limits(m.limits),
         state_position=m.state_position,
@@ -485,6 +515,7 @@ def _write_outcome_applied(event: e.OutcomeApplied) -> journal_pb2.OutcomeApplie
         model=event.model,
         features=event.x_d.tolist(),
         state_position=event.state_position,
+        expected_cost=event.expected_cost,
         changes=[
             journal_pb2.SignalChange(signal=_SIGNAL_NUMBERS[change.signal], before=change.before, after=change.after)
             for change in event.changes
@@ -515,6 +546,7 @@ def _read_outcome_applied(m: journal_pb2.OutcomeApplied) -> e.OutcomeApplied:
         model=m.model,
         x_d=np.array(m.features, dtype=np.float64),
         state_position=m.state_position,
+        expected_cost=m.expected_cost,
         changes=tuple(
             Change(
                 Signal(change.signal),

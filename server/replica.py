@@ -206,7 +206,8 @@ class Replica:
                 "decision",
                 f"the attribution window of {decision_name(decision.id)} has ended",
             )
-        model = report.model or decision.models[decision.chosen]
+        chosen = decision.models[decision.chosen]
+        model = report.model or chosen
         if model not in decision.models:
             raise FieldError("model", f"{model_name(model)} was not a candidate of this decision")
         bucket = self.state.buckets.get(decision.bucket)
@@ -225,6 +226,7 @@ class Replica:
             model=model,
             x_d=decision.x_d,
             state_position=decision.state_position,
+            expected_cost=float(decision.predicted.cost_k[decision.chosen]) if model == chosen else 0.0,
             changes=changes,
             ledgers={**known.ledgers, model: ledger},
             idempotency_key=report.key,

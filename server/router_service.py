@@ -155,7 +155,9 @@ def _write_candidates(replica: Replica, known: Known) -> list[decision_pb2.Candi
     if bucket is None:
         return []
     scale = bucket.config.quality_range
-    pi_k = propensities(event.objective, scale, event.exploration_floor, predicted, event.exclusions_k)
+    pi_k = propensities(
+        event.objective, scale, event.exploration_floor, predicted, event.exclusions_k, event.multiplier
+    )
     if event.limits_violated:
         pi_k[event.chosen] = 1.0
     utility_k = utilities(event.objective, scale, predicted)

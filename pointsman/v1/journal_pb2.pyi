@@ -89,7 +89,7 @@ class ModelAvailabilitySet(_message.Message):
     def __init__(self, model: _Optional[str] = ..., availability: _Optional[_Union[_catalog_pb2.ModelAvailability, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class DecisionMade(_message.Message):
-    __slots__ = ("id", "bucket", "generation", "features", "models", "chosen", "fallbacks", "propensity", "explored", "limits_violated", "quality_mean", "quality_sd", "cost", "latency", "latency_p95", "quality_draw", "exclusions", "objective", "exploration_floor", "limits", "state_position", "expire_time_ns", "request_id", "input_tokens", "max_output_tokens")
+    __slots__ = ("id", "bucket", "generation", "features", "models", "chosen", "fallbacks", "propensity", "explored", "limits_violated", "quality_mean", "quality_sd", "cost", "latency", "latency_p95", "quality_draw", "multiplier", "exclusions", "objective", "exploration_floor", "limits", "state_position", "expire_time_ns", "request_id", "input_tokens", "max_output_tokens")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,7 @@ class DecisionMade(_message.Message):
     LATENCY_FIELD_NUMBER: _ClassVar[int]
     LATENCY_P95_FIELD_NUMBER: _ClassVar[int]
     QUALITY_DRAW_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
     EXCLUSIONS_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     EXPLORATION_FLOOR_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +132,7 @@ class DecisionMade(_message.Message):
     latency: _containers.RepeatedScalarFieldContainer[float]
     latency_p95: _containers.RepeatedScalarFieldContainer[float]
     quality_draw: _containers.RepeatedScalarFieldContainer[float]
+    multiplier: float
     exclusions: _containers.RepeatedScalarFieldContainer[int]
     objective: _catalog_pb2.Objective
     exploration_floor: float
@@ -140,10 +142,10 @@ class DecisionMade(_message.Message):
     request_id: str
     input_tokens: int
     max_output_tokens: int
-    def __init__(self, id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., features: _Optional[_Iterable[float]] = ..., models: _Optional[_Iterable[str]] = ..., chosen: _Optional[int] = ..., fallbacks: _Optional[_Iterable[int]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., quality_mean: _Optional[_Iterable[float]] = ..., quality_sd: _Optional[_Iterable[float]] = ..., cost: _Optional[_Iterable[float]] = ..., latency: _Optional[_Iterable[float]] = ..., latency_p95: _Optional[_Iterable[float]] = ..., quality_draw: _Optional[_Iterable[float]] = ..., exclusions: _Optional[_Iterable[int]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., state_position: _Optional[int] = ..., expire_time_ns: _Optional[int] = ..., request_id: _Optional[str] = ..., input_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ...) -> None: ...
+    def __init__(self, id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., features: _Optional[_Iterable[float]] = ..., models: _Optional[_Iterable[str]] = ..., chosen: _Optional[int] = ..., fallbacks: _Optional[_Iterable[int]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., quality_mean: _Optional[_Iterable[float]] = ..., quality_sd: _Optional[_Iterable[float]] = ..., cost: _Optional[_Iterable[float]] = ..., latency: _Optional[_Iterable[float]] = ..., latency_p95: _Optional[_Iterable[float]] = ..., quality_draw: _Optional[_Iterable[float]] = ..., multiplier: _Optional[float] = ..., exclusions: _Optional[_Iterable[int]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., state_position: _Optional[int] = ..., expire_time_ns: _Optional[int] = ..., request_id: _Optional[str] = ..., input_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ...) -> None: ...
 
 class OutcomeApplied(_message.Message):
-    __slots__ = ("decision_id", "bucket", "generation", "model", "features", "changes", "idempotency_key", "ledgers", "state_position")
+    __slots__ = ("decision_id", "bucket", "generation", "model", "features", "changes", "idempotency_key", "ledgers", "state_position", "expected_cost")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +155,7 @@ class OutcomeApplied(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     LEDGERS_FIELD_NUMBER: _ClassVar[int]
     STATE_POSITION_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_COST_FIELD_NUMBER: _ClassVar[int]
     decision_id: bytes
     bucket: str
     generation: int
@@ -162,7 +165,8 @@ class OutcomeApplied(_message.Message):
     idempotency_key: str
     ledgers: _containers.RepeatedCompositeFieldContainer[SignalLedger]
     state_position: int
-    def __init__(self, decision_id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., features: _Optional[_Iterable[float]] = ..., changes: _Optional[_Iterable[_Union[SignalChange, _Mapping]]] = ..., idempotency_key: _Optional[str] = ..., ledgers: _Optional[_Iterable[_Union[SignalLedger, _Mapping]]] = ..., state_position: _Optional[int] = ...) -> None: ...
+    expected_cost: float
+    def __init__(self, decision_id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., features: _Optional[_Iterable[float]] = ..., changes: _Optional[_Iterable[_Union[SignalChange, _Mapping]]] = ..., idempotency_key: _Optional[str] = ..., ledgers: _Optional[_Iterable[_Union[SignalLedger, _Mapping]]] = ..., state_position: _Optional[int] = ..., expected_cost: _Optional[float] = ...) -> None: ...
 
 class SignalChange(_message.Message):
     __slots__ = ("signal", "before", "after")
