@@ -174,9 +174,6 @@ def _read_csv(name: str, content: bytes) -> Columns:
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise TableError(f"{name}: cannot be read as CSV: {str(error).strip()}") from None
     titles, *rows = frame.to_numpy().tolist()
-    for number, row in enumerate(rows, start=1):
-        if any(not isinstance(cell, str) for cell in row):
-            raise TableError(f"{name}: row {number}: expected {len(titles)} cells, got fewer")
     _check_titles(name, titles)
     return {title: [_from_text(title, row[i]) for row in rows] for i, title in enumerate(titles)}
 
@@ -234,7 +231,7 @@ def _read_paretobandit(name: str, content: bytes) -> Columns:
     return columns
 
 
-def _json_lines(name: str, content: bytes) -> list[dict[str, Any]]
+def _json_lines(name: str, content: bytes) -> list[dict[str, Any]]:
     objects = []
     try:
         lines = content.decode("utf-8-sig").split("\n")  # not splitlines(): prompts hold other separators
@@ -284,7 +281,7 @@ def _table(name: str, sha256: str, columns: Columns) -> OutcomeTable:
     tokens_n = np.full(len(prompt_ids), -1, dtype=np.int64)
     if "input_tokens" in columns:
         cells = _numbers(name, columns, "input_tokens", prompt_ids, 0.0, 2.0**40)
-        for i in np.flatnonzero(~np.isnan(cells)):
+        for i in np.flatnonzero(~np.isnan(cells)).tolist():
             if cells[i] != int(cells[i]):
                 raise TableError(
                     f"{name}: {_row(i, prompt_ids)}, column input_tokens: expected a whole number, got {cells[i]:g}"
