@@ -331,7 +331,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A task type. ``models`` empty means every model of the catalogue; ``window_ns`` is the attribution window."""
+    """A task type. ``models`` empty means every model of the catalogue; ``window_ns`` is the attribution window.
+
+    ``half_life`` is the number of a model's outcomes after which one counts half; 0 means never.
+    """
 
     id: str
     display_name: str = ""
@@ -344,6 +347,7 @@ class Bucket:
     rules: OutcomeRules = OutcomeRules()
     priors: Priors = Priors()
     budget: Budget | None = None
+    half_life: float = 10_000.0
 
     def __post_init__(self) -> None:
         check_id(self.id, "name")
@@ -363,6 +367,8 @@ class Bucket:
                 "attribution_window",
                 f"expected more than 0 and at most 90 days, got {self.window_ns} ns",
             )
+        if self.half_life:
+            check_number(self.half_life, "half_life_outcomes", low=8.0, high=1e12)
         if self.priors.quality is not None:
             with within("priors"):
                 check_number(

@@ -63,7 +63,7 @@ def decide(
     choices = choose(race(resolved, quality, predicted, exclusions_bk, multiplier), exploration_floor, rng)
     for i in np.flatnonzero(choices.eligible_b == 0):
         _least_violating(
-            choices, int(i), least_violating(quality, limits, predicted.at(i), exclusions_bk[i], candidates)
+            choices, int(i), least_violating(quality, limits, predicted.at(int(i)), exclusions_bk[i], candidates)
         )
     expire_ns = now_ns + config.window_ns
     return [

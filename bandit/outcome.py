@@ -44,12 +44,17 @@ MAX_LATENCY = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Everything reported of one signal: how many times, their sum, the last, and the value last learned from."""
+    """Everything reported of one signal: how many times, their sum, the last, and the value last learned from.
+
+    ``faded`` is the posterior's clock of forgetting (``Design.faded_k``) when a value was first learned: with it a correction
+    counts as much as what is left of the value it corrects.
+    """
 
     count: int
     sum: float
     last: float
     value: float
+    faded: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +67,12 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One signal's value before (``None`` if there was none) and after a report."""
+    """One signal's value before (``None`` if there was none) and after a report; ``faded`` as in ``Tally``."""
 
     signal: Signal
     before: float | None
     after: float
+    faded: float = 0.0
 
 
 def check_report(report: Mapping[Signal, float], quality: QualityRange) -> None:
@@ -85,8 +91,16 @@ def check_report(report: Mapping[Signal, float], quality: QualityRange) -> None:
             check_number(value, name, low=0.0, high=2.0**53)
 
 
-def merge(ledger: Ledger, report: Mapping[Signal, float], rules: OutcomeRules) -> tuple[Ledger, tuple[Change, ...]]:
-    """The ledger after ``report``, and what changed. Signals whose value stays the same are not among the changes."""
+def merge(
+    ledger: Ledger,
+    report: Mapping[Signal, float],
+    rules: OutcomeRules,
+    clock: Mapping[Signal, float] | None = None,
+) -> tuple[Ledger, tuple[Change, ...]]:
+    """The ledger after ``report``, and what changed. Signals whose value stays the same are not among the changes.
+
+    ``clock`` gives the posterior's present clock of forgetting for each signal (0 where it says nothing).
+    """
     merged = dict(ledger.tallies)
     changes = []
     for signal in sorted(report):
@@ -97,10 +111,11 @@ def merge(ledger: Ledger, report: Mapping[Signal, float], rules: OutcomeRules) -
         now = value if rule is Aggregation.LAST else total if rule is Aggregation.SUM else total / count
         if not math.isfinite(now):
             raise FieldError(FIELDS[signal], "the sum of the reports is too large")
-        merged[signal] = Tally(count, total, value, now)
+        faded = (clock or {}).get(signal, 0.0) if old is None else old.faded
+        merged[signal] = Tally(count, total, value, now, faded)
         before = None if old is None else old.value
         if before != now:
-            changes.append(Change(signal, before, now))
+            changes.append(Change(signal, before, now, faded))
     return Ledger(merged, ledger.reports + 1), tuple(changes)
 
 

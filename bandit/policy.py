@@ -2,8 +2,8 @@
 
 The arms are independent given the posteriors, so instead of drawing coefficient vectors the policy draws, for each
 candidate, the scalar θ·x that its objective needs: the same law of choice at O(d²) per arm. Quality is drawn from the
-Normal with the posterior's mean and ``RESHAPE`` times its standard deviation; cost and latency enter at their expectations. An even draw with
-probability ε (the exploration floor) is mixed in, and the propensity is that of the mixture:
+Normal with the posterior's mean and ``RESHAPE`` times its standard deviation; cost and latency enter at their
+expectations. An even draw with probability ε (the exploration floor) is mixed in, and the propensity is that of the mixture:
 
     π(a) = (1 - ε)·P(a wins the posterior draw) + ε / |eligible|
 """

@@ -18,6 +18,7 @@ What makes it fast, small and sound:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -38,6 +39,8 @@ INTERCEPT_PRECISION = 0.1
 """Prior precision of the intercept, in units of the noise's: it gives way to the first few observations."""
 PRECISION = 8.0
 """Prior precision of every other coefficient, in units of the noise's: eight responses outweigh it in one direction."""
+PRIOR_A = 3.0
+"""Shape of every prior's σ²: worth six observations."""
 REFRESH = 256
 """Observations of a cell between two factorisations: O(d³) every 256 costs less than one O(d²) step on average."""
 BATCH = 256
@@ -46,36 +49,42 @@ BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """Where a cell starts: its intercept expects ``intercept``, all other coefficients 0; σ² ~ InvGamma(``a``, ``b``), a > 1.
+    """Where a cell starts, and what forgetting leads back to: its intercept expects ``intercept``, all other coefficients 0;
+    σ² ~ InvGamma(``PRIOR_A``, ``b``).
 
     The precision is ``PRECISION`` on the diagonal and ``INTERCEPT_PRECISION`` at its end.
     """
 
     intercept: float
-    a: float
     b: float
 
 
 @dataclass(slots=True)
 class Design:
-    """Λ and Σ (packed) of k models for the responses that share it, and how many observations each model has had."""
+    """Λ and Σ (packed) of k models for the responses that share it, how many observations each model has had, and the natural
+    logarithm of the weight that forgetting has left of an observation made at the start.
+    """
 
     cov_kp: Array
     precision_kp: Array
     seen_k: npt.NDArray[np.int64]
+    faded_k: Array
 
 
 @dataclass(slots=True)
 class Posteriors:
     """The cells of one bucket: r responses, k models, d features. Changed in place by ``observe`` and ``correct``.
 
-    ``mean_rkd`` m; ``eta_rkd`` η; ``a_rk``, ``b_rk``; ``design_r`` says which of ``designs`` a response uses.
+    ``mean_rkd`` m; ``eta_rkd`` η; ``a_rk``, ``b_rk``; ``prior_rk2`` the prior's intercept and b; ``design_r`` says which of
+    ``designs`` a response uses; ``alarm_2k`` the sums of the change detector on quality (see ``_watch``).
     """
 
     mean_rkd: Array
     eta_rkd: Array
     a_rk: Array
     b_rk: Array
+    prior_rk2: Array
+    alarm_2k: Array
     design_r: npt.NDArray[np.int64]
     designs: list[Design]
 
@@ -95,6 +104,12 @@ def packed_indices(dim: int) -> tuple[Indices, Indices]:
     """Row and column of each packed number: column by column of the upper triangle, as BLAS packs it."""
     column, row = np.tril_indices(dim)
     return row, column
+
+
+@lru_cache(maxsize=64)
+def _diagonal(dim: int) -> Indices:
+    """Where the diagonal is, packed."""
+    return np.cumsum(np.arange(1, dim + 1)) - 1
 
 
 @lru_cache(maxsize=64)
@@ -134,8 +149,10 @@ def empty(dim: int) -> Posteriors:
         eta_rkd=np.empty((RESPONSES, 0, dim)),
         a_rk=np.empty((RESPONSES, 0)),
         b_rk=np.empty((RESPONSES, 0)),
+        prior_rk2=np.empty((RESPONSES, 0, 2)),
+        alarm_2k=np.empty((2, 0)),
         design_r=np.zeros(RESPONSES, dtype=np.int64),
-        designs=[Design(np.empty((0, p)), np.empty((0, p)), np.empty(0, dtype=np.int64))],
+        designs=[Design(np.empty((0, p)), np.empty((0, p)), np.empty(0, dtype=np.int64), np.empty(0))],
     )
 
 
@@ -151,14 +168,17 @@ def add_model(posteriors: Posteriors, priors: Sequence[Prior]) -> Posteriors:
     return Posteriors(
         mean_rkd=grow(posteriors.mean_rkd, mean_rd),
         eta_rkd=grow(posteriors.eta_rkd, mean_rd * precision_d),
-        a_rk=grow(posteriors.a_rk, [prior.a for prior in priors]),
+        a_rk=grow(posteriors.a_rk, [PRIOR_A] * RESPONSES),
         b_rk=grow(posteriors.b_rk, [prior.b for prior in priors]),
+        prior_rk2=grow(posteriors.prior_rk2, [(prior.intercept, prior.b) for prior in priors]),
+        alarm_2k=grow(posteriors.alarm_2k, [0.0, 0.0]),
         design_r=posteriors.design_r,
         designs=[
             Design(
                 np.vstack([design.cov_kp, pack(np.diag(1.0 / precision_d))]),
                 np.vstack([design.precision_kp, pack(np.diag(precision_d))]),
                 np.append(design.seen_k, 0),
+                np.append(design.faded_k, 0.0),
             )
             for design in posteriors.designs
         ],
@@ -172,6 +192,8 @@ def without_model(posteriors: Posteriors, model: int) -> Posteriors:
         eta_rkd=np.delete(posteriors.eta_rkd, model, axis=1),
         a_rk=np.delete(posteriors.a_rk, model, axis=1),
         b_rk=np.delete(posteriors.b_rk, model, axis=1),
+        prior_rk2=np.delete(posteriors.prior_rk2, model, axis=1),
+        alarm_2k=np.delete(posteriors.alarm_2k, model, axis=1),
         design_r=posteriors.design_r,
         designs=[
             Design(*(np.delete(getattr(design, f.name), model, axis=0) for f in fields(design)))
@@ -186,10 +208,19 @@ def observe(posteriors: Posteriors, response: int, model: int, x_d: Array, y: fl
 
 
 def observe_all(
-    posteriors: Posteriors, model: int, x_d: Array, answers: Sequence[tuple[int, float]], weight: float = 1.0
+    posteriors: Posteriors,
+    model: int,
+    x_d: Array,
+    answers: Sequence[tuple[int, float]],
+    weight: float = 1.0,
+    half_life: float = 0.0,
 ) -> None:
-    """Learn in place the ``answers``, (response, y) pairs, that ``model`` gave at ``x_d`` at the same time. O(d²)."""
+    """Learn in place the ``answers``, (response, y) pairs, that ``model`` gave at ``x_d`` at the same time. O(d²).
+
+    ``half_life`` is the number of observations after which one counts half; 0 means never.
+    """
     dim = x_d.size
+    changed = False
     for number, together in _by_design(posteriors, answers):
         design = posteriors.designs[number]
         cov_p, precision_p = design.cov_kp[model], design.precision_kp[model]
@@ -199,6 +230,8 @@ def observe_all(
             cell = (response, model)
             mean_d = posteriors.mean_rkd[cell]
             residual = y - float(mean_d.dot(x_d))
+            if response == QUALITY:
+                changed = _watch(posteriors, model, residual, weight / gain)
             mean_d += (gain * residual) * v_d
             posteriors.eta_rkd[cell] += (weight * y) * x_d
             posteriors.a_rk[cell] += 0.5 * weight
@@ -206,8 +239,67 @@ def observe_all(
         dspr(dim, -gain, v_d, cov_p, overwrite_ap=1)  # in place: rows are contiguous doubles
         dspr(dim, weight, x_d, precision_p, overwrite_ap=1)
         design.seen_k[model] += 1
-        if design.seen_k[model] % REFRESH == 0:
+        every = REFRESH if half_life == 0.0 else max(1, min(REFRESH, int(half_life / 8)))
+        if design.seen_k[model] % every == 0:
+            if half_life > 0.0:
+                fade(posteriors, number, model, 2.0 ** (-every / half_life))
             refresh(posteriors, number, model)
+    if changed:
+        _widen(posteriors, model)
+
+
+def fade(posteriors: Posteriors, design: int, model: int, share: float) -> None:
+    """Let the data of one model in one design count ``share`` as much as before, in place; ``refresh`` must follow.
+
+    Stabilised forgetting: Λ, η, a and b move towards the prior, not towards nothing (Kulhavý & Zarrop 1993, "On a general
+    concept of forgetting").
+    """
+    dim, held = posteriors.dim, posteriors.designs[design]
+    diagonal_d = prior_precision(dim)
+    held.precision_kp[model] *= share
+    held.precision_kp[model][_diagonal(dim)] += (1.0 - share) * diagonal_d
+    held.faded_k[model] += math.log(share)
+    for response in np.flatnonzero(posteriors.design_r == design):
+        intercept, b = posteriors.prior_rk2[response, model]
+        posteriors.eta_rkd[response, model] *= share
+        posteriors.eta_rkd[response, model, -1] += (1.0 - share) * diagonal_d[-1] * intercept
+        posteriors.a_rk[response, model] += (1.0 - share) * (PRIOR_A - posteriors.a_rk[response, model])
+        posteriors.b_rk[response, model] += (1.0 - share) * (b - posteriors.b_rk[response, model])
+
+
+DRIFT = 0.25
+"""Half the shift, in standard deviations of one response, that the change detector is tuned to."""
+ALARM = 25.0
+"""Where the change detector's sum raises the alarm: about once in 10⁵ observations that are as predicted."""
+WARM = 30
+"""Observations of a model before the change detector listens."""
+KEPT = 10.0
+"""What a model's data count, in observations, after an alarm."""
+
+
+def _watch(posteriors: Posteriors, model: int, residual: float, widening: float) -> bool:
+    """Whether quality has changed: two one-sided CUSUMs (Page 1954) of the standardised residual, clipped at 3.
+
+    ``widening`` is 1 + xᵀΣx: the predictive variance is that much times the noise's.
+    """
+    sums_2 = posteriors.alarm_2k[:, model]
+    if posteriors.designs[posteriors.design_r[QUALITY]].seen_k[model] < WARM:
+        return False
+    variance = posteriors.b_rk[QUALITY, model] / (posteriors.a_rk[QUALITY, model] - 1.0) * widening
+    z = min(3.0, max(-3.0, residual / math.sqrt(variance)))
+    sums_2[0] = max(0.0, sums_2[0] + z - DRIFT)
+    sums_2[1] = max(0.0, sums_2[1] - z - DRIFT)
+    return bool(max(sums_2) > ALARM)
+
+
+def _widen(posteriors: Posteriors, model: int) -> None:
+    """After an alarm: let what was learned of the model's quality count as ``KEPT`` observations, in place."""
+    (number, _) = _by_design(posteriors, ((QUALITY, 0.0),))[0]  # quality gets a design of its own
+    mass = float(posteriors.designs[number].precision_kp[model, -1]) - INTERCEPT_PRECISION
+    if mass > KEPT:
+        fade(posteriors, number, model, KEPT / mass)
+        refresh(posteriors, number, model)
+    posteriors.alarm_2k[:, model] = 0.0
 
 
 def correct(
@@ -292,10 +384,13 @@ def noise(posteriors: Posteriors) -> Array:
     return posteriors.b_rk / (posteriors.a_rk - 1.0)
 
 
+_PLAIN = ("mean_rkd", "eta_rkd", "a_rk", "b_rk", "prior_rk2", "alarm_2k", "design_r")
+
+
 def to_arrays(posteriors: Posteriors) -> dict[str, npt.NDArray[np.generic]]:
     """All the arrays of ``posteriors`` by name, in a fixed order."""
     named: dict[str, npt.NDArray[np.generic]] = {}
-    for name in ("mean_rkd", "eta_rkd", "a_rk", "b_rk", "design_r"):
+    for name in _PLAIN:
         named[name] = getattr(posteriors, name)
     for g, design in enumerate(posteriors.designs):
         for f in fields(design):
@@ -307,11 +402,7 @@ def from_arrays(named: Mapping[str, npt.NDArray[Any]]) -> Posteriors:
     """The posteriors of ``to_arrays``. Raises ``KeyError`` if one is missing."""
     count = sum(name.startswith("cov_kp/") for name in named)
     return Posteriors(
-        mean_rkd=named["mean_rkd"],
-        eta_rkd=named["eta_rkd"],
-        a_rk=named["a_rk"],
-        b_rk=named["b_rk"],
-        design_r=named["design_r"],
+        **{name: named[name] for name in _PLAIN},
         designs=[Design(*(named[f"{f.name}/{g}"] for f in fields(Design))) for g in range(count)],
     )
 
@@ -327,7 +418,7 @@ def _by_design(
     for number, together in groups.items():
         if len(together) < np.count_nonzero(posteriors.design_r == number):
             held = posteriors.designs[number]
-            posteriors.designs.append(Design(held.cov_kp.copy(), held.precision_kp.copy(), held.seen_k.copy()))
+            posteriors.designs.append(Design(*(getattr(held, f.name).copy() for f in fields(held))))
             number = len(posteriors.designs) - 1
             posteriors.design_r[[response for response, _ in together]] = number
         found.append((number, together))

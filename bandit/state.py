@@ -161,10 +161,10 @@ def default_priors(bucket: Bucket) -> tuple[Prior, ...]:
     scale = bucket.quality_range
     quality = 0.5 if bucket.priors.quality is None else (bucket.priors.quality - scale.min) / scale.width
     return (
-        Prior(quality, a=3.0, b=0.2),
-        Prior(math.log(bucket.priors.cost), a=3.0, b=0.5),
-        Prior(math.log(bucket.priors.latency), a=3.0, b=0.5),
-        Prior(math.log(EXPECTED_TOKENS), a=3.0, b=0.5),
+        Prior(quality, b=0.2),
+        Prior(math.log(bucket.priors.cost), b=0.5),
+        Prior(math.log(bucket.priors.latency), b=0.5),
+        Prior(math.log(EXPECTED_TOKENS), b=0.5),
     )
 
 
@@ -213,8 +213,11 @@ def learn(
     model: str,
     x_d: npt.NDArray[np.float64],
     changes: Iterable[Change],
+    weight: float = 1.0,
 ) -> None:
-    """Learn, in place, changes of what ``model``, which has a column, answered at ``x_d``."""
+    """Learn, in place, changes of what ``model``, which has a column, answered at ``x_d``; what is new as ``weight``
+    observations.
+    """
     k = bucket.columns.index(model)
     first: list[tuple[int, float]] = []
     for change in changes:
@@ -229,9 +232,23 @@ def learn(
             first.append((response, response_value(bucket, response, after)))
         else:
             old, new = response_value(bucket, response, before), response_value(bucket, response, after)
-            correct(bucket.posteriors, response, k, x_d, old, new)
+            left = math.exp(min(0.0, clock(bucket, model, response) - change.faded))
+            correct(bucket.posteriors, response, k, x_d, old, new, left)
     if first:
-        observe_all(bucket.posteriors, k, x_d, first)
+        observe_all(bucket.posteriors, k, x_d, first, weight, bucket.config.half_life)
+
+
+def clock(bucket: BucketState, model: str, response: int) -> float:
+    """How much of an observation made at the start forgetting has left, as a natural logarithm."""
+    design = bucket.posteriors.designs[bucket.posteriors.design_r[response]]
+    return float(design.faded_k[bucket.columns.index(model)])
+
+
+def clocks(bucket: BucketState, model: str) -> dict[Signal, float]:
+    """``clock`` of each signal that is learned; empty if the model has no column."""
+    if model not in bucket.columns:
+        return {}
+    return {signal: clock(bucket, model, response) for signal, response in RESPONSE_OF.items()}
 
 
 def response_value(bucket: BucketState, response: int, value: float) -> float:

@@ -124,6 +124,7 @@ def read_bucket(message: pb.Bucket) -> c.Bucket:
         rules=outcome_rules,
         priors=priors,
         budget=budget,
+        half_life=message.half_life_outcomes if message.HasField("half_life_outcomes") else default.half_life,
     )
 
 
@@ -171,6 +172,7 @@ def write_bucket(bucket: c.Bucket, etag: str = "") -> pb.Bucket:
             cost_usd=bucket.priors.cost,
             latency_seconds=bucket.priors.latency,
         ),
+        half_life_outcomes=bucket.half_life,
         budget=None if bucket.budget is None else _write_budget(bucket.budget),
         etag=etag,
     )
@@ -517,7 +519,9 @@ def _write_outcome_applied(event: e.OutcomeApplied) -> journal_pb2.OutcomeApplie
         state_position=event.state_position,
         expected_cost=event.expected_cost,
         changes=[
-            journal_pb2.SignalChange(signal=_SIGNAL_NUMBERS[change.signal], before=change.before, after=change.after)
+            journal_pb2.SignalChange(
+                signal=_SIGNAL_NUMBERS[change.signal], before=change.before, after=change.after, faded=change.faded
+            )
             for change in event.changes
         ],
         idempotency_key=event.idempotency_key,
@@ -531,7 +535,7 @@ def _write_ledger(model: str, ledger: Ledger) -> journal_pb2.SignalLedger:
         reports=ledger.reports,
         tallies=[
             journal_pb2.SignalTally(
-                signal=_SIGNAL_NUMBERS[signal], count=t.count, sum=t.sum, last=t.last, value=t.value
+                signal=_SIGNAL_NUMBERS[signal], count=t.count, sum=t.sum, last=t.last, value=t.value, faded=t.faded
             )
             for signal, t in ledger.tallies.items()
         ],
@@ -552,6 +556,7 @@ def _read_outcome_applied(m: journal_pb2.OutcomeApplied) -> e.OutcomeApplied:
                 Signal(change.signal),
                 change.before if change.HasField("before") else None,
                 change.after,
+                change.faded,
             )
             for change in m.changes
         ),
@@ -564,7 +569,7 @@ def read_ledgers(m: journal_pb2.OutcomeApplied) -> Mapping[str, Ledger]:
     """What is known of a decision after an outcome event, by model."""
     return {
         ledger.model: Ledger(
-            {Signal(t.signal): Tally(t.count, t.sum, t.last, t.value) for t in ledger.tallies},
+            {Signal(t.signal): Tally(t.count, t.sum, t.last, t.value, t.faded) for t in ledger.tallies},
             ledger.reports,
         )
         for ledger in m.ledgers

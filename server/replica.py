@@ -22,7 +22,7 @@ from bandit.encoder import Context
 from bandit.errors import FieldError, within
 from bandit.outcome import Ledger, Signal, check_report, merge
 from bandit.policy import Limits
-from bandit.state import BucketState, ModelState, State, apply
+from bandit.state import BucketState, ModelState, State, apply, clocks
 from pointsman.v1 import journal_pb2
 from server import snapshot
 from server.codec import read_event, write_event
@@ -218,7 +218,9 @@ class Replica:
             )
         with within("outcome"):
             check_report(report.signals, bucket.config.quality_range)
-            ledger, changes = merge(known.ledgers.get(model, Ledger()), report.signals, bucket.config.rules)
+            ledger, changes = merge(
+                known.ledgers.get(model, Ledger()), report.signals, bucket.config.rules, clocks(bucket, model)
+            )
         return e.OutcomeApplied(
             decision_id=decision.id,
             bucket=decision.bucket,

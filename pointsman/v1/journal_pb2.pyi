@@ -169,14 +169,16 @@ class OutcomeApplied(_message.Message):
     def __init__(self, decision_id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., features: _Optional[_Iterable[float]] = ..., changes: _Optional[_Iterable[_Union[SignalChange, _Mapping]]] = ..., idempotency_key: _Optional[str] = ..., ledgers: _Optional[_Iterable[_Union[SignalLedger, _Mapping]]] = ..., state_position: _Optional[int] = ..., expected_cost: _Optional[float] = ...) -> None: ...
 
 class SignalChange(_message.Message):
-    __slots__ = ("signal", "before", "after")
+    __slots__ = ("signal", "before", "after", "faded")
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     BEFORE_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
+    FADED_FIELD_NUMBER: _ClassVar[int]
     signal: Signal
     before: float
     after: float
-    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., before: _Optional[float] = ..., after: _Optional[float] = ...) -> None: ...
+    faded: float
+    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., before: _Optional[float] = ..., after: _Optional[float] = ..., faded: _Optional[float] = ...) -> None: ...
 
 class SignalLedger(_message.Message):
     __slots__ = ("model", "tallies", "reports")
@@ -189,15 +191,17 @@ class SignalLedger(_message.Message):
     def __init__(self, model: _Optional[str] = ..., tallies: _Optional[_Iterable[_Union[SignalTally, _Mapping]]] = ..., reports: _Optional[int] = ...) -> None: ...
 
 class SignalTally(_message.Message):
-    __slots__ = ("signal", "count", "sum", "last", "value")
+    __slots__ = ("signal", "count", "sum", "last", "value", "faded")
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SUM_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    FADED_FIELD_NUMBER: _ClassVar[int]
     signal: Signal
     count: int
     sum: float
     last: float
     value: float
-    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., count: _Optional[int] = ..., sum: _Optional[float] = ..., last: _Optional[float] = ..., value: _Optional[float] = ...) -> None: ...
+    faded: float
+    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., count: _Optional[int] = ..., sum: _Optional[float] = ..., last: _Optional[float] = ..., value: _Optional[float] = ..., faded: _Optional[float] = ...) -> None: ...
