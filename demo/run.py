@@ -50,7 +50,7 @@ CALLERS = 32
 LATE = 0.3
 BATCH = 1024
 COST_WEIGHT = 200.0  # quality per dollar: a tenth of a cent is worth 0.2 on the scale from 0 to 1
-QUALITY_LOSS = 0.05
+QUALITY_LOSS = 0.1
 MODES = {
     "COST_FIRST": catalog_pb2.Objective(mode=catalog_pb2.OBJECTIVE_MODE_COST_FIRST, max_quality_loss=QUALITY_LOSS),
     "BALANCED": catalog_pb2.Objective(mode=catalog_pb2.OBJECTIVE_MODE_BALANCED, cost_weight=COST_WEIGHT),
