@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,15 +11,20 @@ from bandit.catalog import Objective
 from bandit.encoder import Encoded
 from bandit.errors import FieldError
 from bandit.event import DecisionMade
+from bandit.health import Health
 from bandit.pacer import affordable_floor, multiplier_for
 from bandit.policy import (
+    Candidates,
     Choices,
+    Exclusion,
     Ints,
     Limits,
+    Predictions,
     choose,
     exclusions,
     least_violating,
     predictions_batch,
+    priced,
     race,
 )
 from bandit.state import BucketState
@@ -32,6 +38,7 @@ def decide(
     ids: Sequence[bytes],
     rng: np.random.Generator,
     *,
+    health: Mapping[str, Health],
     now_ns: int,
     state_position: int,
     objective: Objective | None = None,
@@ -40,8 +47,8 @@ def decide(
 ) -> list[DecisionMade]:
     """Decide for each of ``encoded`` on the same state, as the events to be journalled; the state does not change.
 
-    ``objective`` replaces the bucket's own. Raises ``FieldError`` for an objective or limits that do not fit the bucket
-    and ``NothingEligibleError`` if some request has no eligible model.
+    ``health`` is the state's; ``objective`` replaces the bucket's own. Raises ``FieldError`` for an objective or limits that
+    do not fit the bucket and ``NothingEligibleError`` if some request has no eligible model.
     """
     config = bucket.config
     quality = config.quality_range
@@ -54,8 +61,14 @@ def decide(
     predicted = predictions_batch(bucket.posteriors, np.array([one.x_d for one in encoded]))
     if bucket.members is not None:
         predicted = predicted.take(bucket.members)
-    needed_b = np.array([max(one.input_tokens, 0) + max(one.max_output_tokens, 0) for one in encoded])
+    input_b = np.array([one.input_tokens for one in encoded])
+    most_b = np.array([one.max_output_tokens for one in encoded])
+    if candidates.prices_3k is not None:
+        predicted = priced(predicted, candidates, _seen(bucket), input_b, most_b)
+    needed_b = np.maximum(input_b, 0) + np.maximum(most_b, 0)
     exclusions_bk = exclusions(candidates, limits, quality, predicted, needed_b)
+    if health:
+        predicted = _heed(health, candidates, predicted, exclusions_bk)
     multiplier, exploration_floor = 0.0, config.exploration_floor
     if config.budget is not None and bucket.pacer is not None:
         multiplier = multiplier_for(bucket.pacer, config.budget, resolved, quality, predicted, exclusions_bk)
@@ -93,6 +106,29 @@ def decide(
         )
         for i, one in enumerate(encoded)
     ]
+
+
+def _heed(
+    health: Mapping[str, Health], candidates: Candidates, predicted: Predictions, exclusions_bk: Ints
+) -> Predictions:
+    """Exclude, in place, models whose breaker is open, and discount quality by the chance that a call succeeds.
+
+    Of a batch at most one request may be a probe.
+    """
+    rate_k = np.ones(len(candidates.names))
+    for k, name in enumerate(candidates.names):
+        known = health.get(name)
+        if known is not None:
+            rate_k[k] = known.discount
+            if known.open:
+                exclusions_bk[int(known.may_run) :, k] |= Exclusion.CIRCUIT_OPEN.bit
+    return replace(predicted, quality_k=predicted.quality_k * rate_k, quality_sd_k=predicted.quality_sd_k * rate_k)
+
+
+def _seen(bucket: BucketState) -> Ints:
+    """How often each response (r) of each candidate (k) was observed."""
+    seen_rk = np.array([bucket.posteriors.designs[g].seen_k for g in bucket.posteriors.design_r])
+    return seen_rk if bucket.members is None else seen_rk[:, bucket.members]
 
 
 def _least_violating(choices: Choices, row: int, order_e: Ints) -> None:

@@ -184,6 +184,7 @@ def decided(
             pacer.cost_nk[:held],
             pacer.latency_nk[:held],
             pacer.latency_nk[:held],
+            pacer.cost_nk[:held],
         )
         pacer.sums[1] = solve(
             objective,

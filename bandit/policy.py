@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from bandit.posterior import (
     COST,
     LATENCY,
     QUALITY,
+    TOKENS,
     Posteriors,
     noise,
     predict,
@@ -63,6 +64,7 @@ class Exclusion(enum.IntEnum):
     COST = 7
     LATENCY = 8
     QUALITY = 9
+    CIRCUIT_OPEN = 10
 
     @property
     def bit(self) -> int:
@@ -109,7 +111,8 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """What a bucket can choose from: its models in the order of its posteriors' columns, which of them are switched on, and,
-    derived, the exclusions that hold for every request and the context windows (0: unlimited).
+    derived, the exclusions that hold for every request, the context windows (0: unlimited), and, unless no model has prices,
+    the dollars per input token, per output token and per request (NaN for a model without prices).
     """
 
     models: tuple[Model, ...]
@@ -117,11 +120,17 @@ class Candidates:
     names: tuple[str, ...] = field(init=False)
     always_k: Ints = field(init=False)
     window_k: Ints = field(init=False)
+    prices_3k: Array | None = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(model.id for model in self.models))
         off = [0 if available else Exclusion.UNAVAILABLE.bit for available in self.available]
         object.__setattr__(self, "always_k", np.array(off, dtype=np.int64))
+        prices = [
+            (p.input_per_million, p.output_per_million, p.per_request) if (p := m.prices) else None for m in self.models
+        ]
+        table = np.array([one or (np.nan, np.nan, np.nan) for one in prices]).T.reshape(3, -1) / [[1e6], [1e6], [1.0]]
+        object.__setattr__(self, "prices_3k", table if any(prices) else None)
         object.__setattr__(self, "window_k", np.array([m.context_window for m in self.models], dtype=np.int64))
 
 
@@ -134,6 +143,7 @@ class Predictions:
     cost_k: Array
     latency_k: Array
     latency_p95_k: Array
+    tokens_k: Array
 
     def take(self, models: npt.NDArray[np.intp]) -> Predictions:
         """Those of some of the models, of a batch."""
@@ -143,6 +153,7 @@ class Predictions:
             self.cost_k[:, models],
             self.latency_k[:, models],
             self.latency_p95_k[:, models],
+            self.tokens_k[:, models],
         )
 
     def at(self, row: int) -> Predictions:
@@ -153,6 +164,7 @@ class Predictions:
             self.cost_k[row],
             self.latency_k[row],
             self.latency_p95_k[row],
+            self.tokens_k[row],
         )
 
 
@@ -193,7 +205,26 @@ def _predictions(mean: Array, variance: Array, noise_rk: Array) -> Predictions:
         cost_k=np.exp(np.minimum(mean[COST] + 0.5 * noise_rk[COST], _MAX_LOG)),
         latency_k=np.exp(np.minimum(mean[LATENCY] + 0.5 * noise_rk[LATENCY], _MAX_LOG)),
         latency_p95_k=np.exp(np.minimum(mean[LATENCY] + _Z95 * spread, _MAX_LOG)),
+        tokens_k=np.exp(np.minimum(mean[TOKENS] + 0.5 * noise_rk[TOKENS], _MAX_LOG)),
     )
+
+
+def priced(predicted: Predictions, candidates: Candidates, seen_rk: Ints, input_b: Array, most_b: Array) -> Predictions:
+    """``predicted`` (b, k) with the cost of models that have prices made from them.
+
+    That is price_in·input tokens + price_out·E[output tokens] + price of the request: a price change acts at once, with
+    nothing to relearn. ``seen_rk`` counts what was observed of each response (rows as in ``bandit.posterior``), ``input_b``
+    the input tokens and ``most_b`` the most output tokens allowed (-1 when unknown). Where input tokens matter and are
+    unknown, or only dollars were ever reported, the cost stays that of the regression.
+    """
+    if candidates.prices_3k is None:
+        return predicted
+    in_k, out_k, request_k = candidates.prices_3k
+    told_k = (seen_rk[TOKENS] > 0) | (seen_rk[COST] == 0) | (out_k == 0.0)
+    known_bk = np.isfinite(in_k) & told_k & ((input_b[:, None] >= 0) | (in_k == 0.0))
+    tokens_bk = np.where(most_b[:, None] >= 0, np.minimum(predicted.tokens_k, most_b[:, None]), predicted.tokens_k)
+    cost_bk = in_k * np.maximum(input_b, 0)[:, None] + out_k * tokens_bk + request_k
+    return replace(predicted, cost_k=np.where(known_bk, cost_bk, predicted.cost_k))
 
 
 def static_exclusions(candidates: Candidates, limits: Limits) -> Ints:
@@ -257,6 +288,7 @@ def describe_exclusions(
         Exclusion.TAG: "lacks " + ", ".join(f"{k}={v}" for k, v in sorted(tags.items())),
         Exclusion.COST: f"expected cost ${predicted.cost_k[index]:.3g} is over limits.max_cost_usd {limits.max_cost}",
         Exclusion.LATENCY: f"{statistic} {latency:.3g} s is over limits.max_latency_seconds {limits.max_latency}",
+        Exclusion.CIRCUIT_OPEN: "its calls have been failing (circuit breaker open)",
         Exclusion.QUALITY: f"expected quality {expected:.3g} is under limits.min_quality {limits.min_quality}",
     }
     return [(reason, sentences[reason]) for reason in Exclusion if bits & reason.bit]
@@ -454,4 +486,5 @@ def _as_batch(predicted: Predictions) -> Predictions:
         predicted.cost_k[None],
         predicted.latency_k[None],
         predicted.latency_p95_k[None],
+        predicted.tokens_k[None],
     )

@@ -27,6 +27,7 @@ from bandit.event import (
     OutcomeApplied,
     Record,
 )
+from bandit.health import Health, called, passed
 from bandit.outcome import Change, Signal
 from bandit.pacer import Pacer, cost_known, decided, new_pacer, with_models
 from bandit.pacer import from_arrays as pacer_from_arrays
@@ -100,12 +101,16 @@ class BucketState:
 
 @dataclass(slots=True)
 class State:
-    """The fold of a journal up to ``position``, whose last event happened at ``time_ns``."""
+    """The fold of a journal up to ``position``, whose last event happened at ``time_ns``.
+
+    ``health`` has the models of which a success or failure was ever reported.
+    """
 
     position: int = 0
     time_ns: int = 0
     models: dict[str, ModelState] = field(default_factory=dict)
     buckets: dict[str, BucketState] = field(default_factory=dict)
+    health: dict[str, Health] = field(default_factory=dict)
 
 
 def fold(records: Iterable[Record], state: State | None = None) -> State:
@@ -125,7 +130,7 @@ def apply(state: State, record: Record) -> None:
         case DecisionMade():
             _apply_decision(state, event, record.time_ns)
         case OutcomeApplied():
-            _apply_outcome(state, event)
+            _apply_outcome(state, event, record.time_ns)
         case ModelPut():
             known = state.models.get(event.model.id)
             available = known.available if known else True
@@ -133,6 +138,7 @@ def apply(state: State, record: Record) -> None:
             _renew_all(state, record.position)
         case ModelDeleted():
             state.models.pop(event.model, None)
+            state.health.pop(event.model, None)
             for bucket in state.buckets.values():
                 _drop_column(bucket, event.model)
             _renew_all(state, record.position)
@@ -264,6 +270,8 @@ def fingerprint(state: State) -> str:
     digest = hashlib.sha256(f"{state.position} {state.time_ns}".encode())
     for name, model in sorted(state.models.items()):
         digest.update(repr((name, model.available, model.version, _canonical(model.model))).encode())
+    for name, health in sorted(state.health.items()):
+        digest.update(repr((name, health)).encode())
     for name, bucket in sorted(state.buckets.items()):
         digest.update(repr((name, bucket.version, bucket.generation, bucket.columns, bucket.config)).encode())
         for array in arrays(bucket).values():
@@ -315,6 +323,10 @@ def _renew_all(state: State, position: int) -> None:
 
 
 def _apply_decision(state: State, event: DecisionMade, time_ns: int) -> None:
+    if state.health:
+        for i, model in enumerate(event.models):
+            if model in state.health:
+                passed(state.health[model], chosen=i == event.chosen)
     bucket = state.buckets.get(event.bucket)
     if bucket is None or bucket.generation != event.generation:
         return
@@ -328,7 +340,10 @@ def _apply_decision(state: State, event: DecisionMade, time_ns: int) -> None:
         decided(bucket.pacer, config.budget, objective, config.quality_range, event, columns, time_ns)
 
 
-def _apply_outcome(state: State, event: OutcomeApplied) -> None:
+def _apply_outcome(state: State, event: OutcomeApplied, time_ns: int) -> None:
+    for change in event.changes:
+        if change.signal is Signal.SUCCESS and change.before is None and event.model in state.models:
+            called(state.health.setdefault(event.model, Health()), change.after != 0.0, time_ns)
     bucket = state.buckets.get(event.bucket)
     if bucket is None or bucket.generation != event.generation or event.model not in bucket.columns:
         return

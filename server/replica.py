@@ -140,6 +140,7 @@ class Replica:
             encoded,
             [new_decision_id(now_ns) for _ in encoded],
             self._rng,
+            health=self.state.health,
             now_ns=now_ns,
             state_position=self.state.position,
             objective=objective,

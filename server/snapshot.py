@@ -10,11 +10,13 @@ import base64
 import hashlib
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bandit.health import Health
 from bandit.state import BucketState, ModelState, State, arrays, new_bucket, refresh_derived, restore_arrays
 from pointsman.v1 import catalog_pb2
 from server.codec import read_bucket, read_model, write_bucket, write_model
@@ -55,6 +57,7 @@ def dump(state: State) -> bytes:
                 }
                 for m in state.models.values()
             ],
+            "health": {name: asdict(health) for name, health in state.health.items()},
             "buckets": buckets,
         }
     ).encode()
@@ -76,6 +79,8 @@ def load(data: bytes) -> State:
     for entry in header["models"]:
         model = read_model(catalog_pb2.Model.FromString(base64.b64decode(entry["config"])))
         state.models[model.id] = ModelState(model, entry["available"], entry["version"])
+    for name, entry in header["health"].items():
+        state.health[name] = Health(**entry)
     at = 8 + length
     for entry in header["buckets"]:
         bucket, at = _load_bucket(entry, body, at)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from bandit.catalog import (
     MAX_CATEGORY_VALUES,
     Bucket,
+    Budget,
     CategoryFeature,
     EmbeddingFeature,
     Model,
@@ -154,8 +155,8 @@ def check_run(world: World, run: Run) -> None:
     utilities(world.table, run.objective)
     if run.budget is not None:
         known(world.table, "cost", "a budget")
-        if run.policy == THOMPSON:
-            raise SettingError("policy thompson cannot pace a budget yet: leave --budget out, or thompson")
+        if run.policy == THOMPSON and world.features.bucket != "one":
+            raise SettingError("policy thompson paces a budget for each bucket: use --bucket one with --budget")
 
 
 def order_of(world: World, seed: int) -> list[int]:
@@ -196,6 +197,10 @@ def play(world: World, run: Run) -> Array:
 def _thompson(world: World, run: Run, order: list[int], rng: np.random.Generator) -> Indices:
     """The model chosen for each row by the policy that serves."""
     table, state = world.table, copy.deepcopy(world.start)
+    for bucket in list(state.buckets.values()):
+        budget = None if run.budget is None else Budget(run.budget)
+        config = replace(bucket.config, objective=run.objective, budget=budget)
+        apply(state, Record(state.position + 1, 0, BucketPut(config)))
     place = {model: i for i, model in enumerate(table.models)}
     chosen_n = np.zeros(len(table), dtype=np.intp)
     waiting: deque[Event] = deque()
@@ -207,9 +212,9 @@ def _thompson(world: World, run: Run, order: list[int], rng: np.random.Generator
             [Encoded(world.x_nd[row], int(world.tokens_n[row]), -1)],
             [t.to_bytes(16, "big")],
             rng,
+            health=state.health,
             now_ns=now_ns,
             state_position=state.position,
-            objective=run.objective,
         )[0]
         apply(state, Record(state.position + 1, now_ns, decision))
         model = decision.models[decision.chosen]

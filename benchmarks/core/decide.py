@@ -113,10 +113,10 @@ def ours() -> dict[str, float]:
     return {
         "decision without propensity, µs": microseconds(draw_only, 2000),
         "decision with propensity, as an event, µs": microseconds(
-            lambda: decide(held, [next(turns)], ids, rng, now_ns=0, state_position=0), 2000
+            lambda: decide(held, [next(turns)], ids, rng, health={}, now_ns=0, state_position=0), 2000
         ),
         f"batch of {BATCH} with propensities, µs each": microseconds(
-            lambda: decide(held, encoded, everything, rng, now_ns=0, state_position=0), 1
+            lambda: decide(held, encoded, everything, rng, health={}, now_ns=0, state_position=0), 1
         )
         / BATCH,
         "fold of one outcome (quality, cost, latency), µs": microseconds(

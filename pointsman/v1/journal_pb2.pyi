@@ -89,7 +89,7 @@ class ModelAvailabilitySet(_message.Message):
     def __init__(self, model: _Optional[str] = ..., availability: _Optional[_Union[_catalog_pb2.ModelAvailability, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class DecisionMade(_message.Message):
-    __slots__ = ("id", "bucket", "generation", "features", "models", "chosen", "fallbacks", "propensity", "explored", "limits_violated", "quality_mean", "quality_sd", "cost", "latency", "latency_p95", "quality_draw", "multiplier", "exclusions", "objective", "exploration_floor", "limits", "state_position", "expire_time_ns", "request_id", "input_tokens", "max_output_tokens")
+    __slots__ = ("id", "bucket", "generation", "features", "models", "chosen", "fallbacks", "propensity", "explored", "limits_violated", "quality_mean", "quality_sd", "cost", "latency", "latency_p95", "quality_draw", "output_tokens", "multiplier", "exclusions", "objective", "exploration_floor", "limits", "state_position", "expire_time_ns", "request_id", "input_tokens", "max_output_tokens")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,7 @@ class DecisionMade(_message.Message):
     LATENCY_FIELD_NUMBER: _ClassVar[int]
     LATENCY_P95_FIELD_NUMBER: _ClassVar[int]
     QUALITY_DRAW_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
     EXCLUSIONS_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +133,7 @@ class DecisionMade(_message.Message):
     latency: _containers.RepeatedScalarFieldContainer[float]
     latency_p95: _containers.RepeatedScalarFieldContainer[float]
     quality_draw: _containers.RepeatedScalarFieldContainer[float]
+    output_tokens: _containers.RepeatedScalarFieldContainer[float]
     multiplier: float
     exclusions: _containers.RepeatedScalarFieldContainer[int]
     objective: _catalog_pb2.Objective
@@ -142,7 +144,7 @@ class DecisionMade(_message.Message):
     request_id: str
     input_tokens: int
     max_output_tokens: int
-    def __init__(self, id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., features: _Optional[_Iterable[float]] = ..., models: _Optional[_Iterable[str]] = ..., chosen: _Optional[int] = ..., fallbacks: _Optional[_Iterable[int]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., quality_mean: _Optional[_Iterable[float]] = ..., quality_sd: _Optional[_Iterable[float]] = ..., cost: _Optional[_Iterable[float]] = ..., latency: _Optional[_Iterable[float]] = ..., latency_p95: _Optional[_Iterable[float]] = ..., quality_draw: _Optional[_Iterable[float]] = ..., multiplier: _Optional[float] = ..., exclusions: _Optional[_Iterable[int]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., state_position: _Optional[int] = ..., expire_time_ns: _Optional[int] = ..., request_id: _Optional[str] = ..., input_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ...) -> None: ...
+    def __init__(self, id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., features: _Optional[_Iterable[float]] = ..., models: _Optional[_Iterable[str]] = ..., chosen: _Optional[int] = ..., fallbacks: _Optional[_Iterable[int]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., quality_mean: _Optional[_Iterable[float]] = ..., quality_sd: _Optional[_Iterable[float]] = ..., cost: _Optional[_Iterable[float]] = ..., latency: _Optional[_Iterable[float]] = ..., latency_p95: _Optional[_Iterable[float]] = ..., quality_draw: _Optional[_Iterable[float]] = ..., output_tokens: _Optional[_Iterable[float]] = ..., multiplier: _Optional[float] = ..., exclusions: _Optional[_Iterable[int]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., state_position: _Optional[int] = ..., expire_time_ns: _Optional[int] = ..., request_id: _Optional[str] = ..., input_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ...) -> None: ...
 
 class OutcomeApplied(_message.Message):
     __slots__ = ("decision_id", "bucket", "generation", "model", "features", "changes", "idempotency_key", "ledgers", "state_position", "expected_cost")

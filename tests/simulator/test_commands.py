@@ -142,7 +142,7 @@ def test_the_report_says_when_routing_was_not_worth_it(
         (["--table", "FILE", "--objective", "CHEAP"], "COST_FIRST"),
         (["--table", "FILE", "--policy", "uniform", "--budget", "0"], "--budget"),
         (["--table", "FILE", "--policy", "uniform", "--budget", "ten"], "'ten'"),
-        (["--table", "FILE", "--budget", "0.01"], "thompson"),
+        (["--table", "FILE", "--bucket", "task", "--budget", "0.01"], "--bucket one"),
         (["--table", "FILE", "--features", "y"], "--features"),
         (["--table", "FILE", "--seeds", "0"], "--seeds"),
         (["--table", "FILE", "--quality-range", "1"], "LOW,HIGH"),
