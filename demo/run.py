@@ -32,7 +32,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
-from simulator.table import OutcomeTable, load_table
 
 from pointsman.v1 import (
     catalog_pb2,
@@ -44,6 +43,7 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
+from simulator.table import OutcomeTable, load_table
 
 WARM_UP, MAIN = "paretobandit:val", "paretobandit:test_holdout"
 CALLERS = 32
