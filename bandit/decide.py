@@ -52,7 +52,7 @@ def decide(
     """
     config = bucket.config
     quality = config.quality_range
-    resolved = (objective or config.objective).resolve(quality)
+    resolved = bucket.objective if objective is None else objective.resolve(quality)
     candidates = bucket.candidates
     if not candidates.models:
         raise FieldError("bucket", f"buckets/{config.id} has no models")
@@ -74,7 +74,7 @@ def decide(
         multiplier = multiplier_for(bucket.pacer, config.budget, resolved, quality, predicted, exclusions_bk)
         exploration_floor = affordable_floor(bucket.pacer, config.budget, exploration_floor, predicted.cost_k)
     choices = choose(race(resolved, quality, predicted, exclusions_bk, multiplier), exploration_floor, rng)
-    for i in np.flatnonzero(choices.eligible_b == 0):
+    for i in () if choices.eligible_b.all() else np.flatnonzero(choices.eligible_b == 0):
         _least_violating(
             choices, int(i), least_violating(quality, limits, predicted.at(int(i)), exclusions_bk[i], candidates)
         )

@@ -414,7 +414,7 @@ def choose(race_: Race, exploration_floor: float, rng: np.random.Generator, *, w
     chosen_b = order_bk[:, 0].copy()
     eligible_b = race_.eligible_bk.sum(axis=1)
     explored_b = (rng.random(b) < exploration_floor) & (eligible_b > 0)
-    for i in np.flatnonzero(explored_b):
+    for i in np.flatnonzero(explored_b) if explored_b.any() else ():
         chosen_b[i] = rng.choice(np.flatnonzero(race_.eligible_bk[i]))
         place = int(np.flatnonzero(order_bk[i] == chosen_b[i])[0])
         order_bk[i, 1 : place + 1] = order_bk[i, :place].copy()

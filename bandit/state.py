@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import Bucket, Model
+from bandit.catalog import Bucket, Model, Objective
 from bandit.encoder import Encoder
 from bandit.event import (
     AvailabilitySet,
@@ -81,7 +81,7 @@ class BucketState:
     of decisions. ``generation`` is the position at which the posteriors started afresh, ``born_k`` that at which each
     column did: what was decided before that is not learned. ``pacer`` is there if the bucket has a budget. ``members`` are
     the columns of the present candidates (``None``: all columns in their order), ``candidates`` what the policy needs of
-    them; both are derived.
+    them, ``objective`` the bucket's with its defaults filled in; all three are derived.
     """
 
     config: Bucket
@@ -97,6 +97,7 @@ class BucketState:
     pacer: Pacer | None = None
     members: npt.NDArray[np.intp] | None = None
     candidates: Candidates = field(default_factory=lambda: Candidates((), ()))
+    objective: Objective = field(default_factory=Objective)
 
 
 @dataclass(slots=True)
@@ -206,6 +207,7 @@ def refresh_derived(state: State, bucket: BucketState) -> None:
     listed = bucket.config.models or tuple(sorted(state.models))
     present = [model for model in listed if model in state.models and model in bucket.columns]
     place = {model: i for i, model in enumerate(bucket.columns)}
+    bucket.objective = bucket.config.objective.resolve(bucket.config.quality_range)
     members = [place[model] for model in present]
     bucket.members = None if members == list(range(len(bucket.columns))) else np.array(members, dtype=np.intp)
     bucket.candidates = Candidates(
@@ -336,8 +338,7 @@ def _apply_decision(state: State, event: DecisionMade, time_ns: int) -> None:
     bucket.decisions_k[columns[event.chosen]] += 1
     config = bucket.config
     if config.budget is not None and bucket.pacer is not None:
-        objective = config.objective.resolve(config.quality_range)
-        decided(bucket.pacer, config.budget, objective, config.quality_range, event, columns, time_ns)
+        decided(bucket.pacer, config.budget, bucket.objective, config.quality_range, event, columns, time_ns)
 
 
 def _apply_outcome(state: State, event: OutcomeApplied, time_ns: int) -> None:

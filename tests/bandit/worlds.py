@@ -1,0 +1,78 @@
+"""A small world to drive the core through: a catalogue, one bucket, and models that answer as told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from bandit.catalog import Bucket, Model
+from bandit.decide import NO_LIMITS, decide
+from bandit.encoder import Context
+from bandit.event import BucketPut, DecisionMade, Event, ModelPut, OutcomeApplied, Record
+from bandit.outcome import Change, Ledger, Signal, merge
+from bandit.policy import Limits
+from bandit.state import BucketState, State, apply, clocks
+
+SECOND = 10**9
+Answer = Callable[[int, str], dict[Signal, float]]
+
+
+class World:
+    """A state, its clock and its draws. ``answer(round, model)`` says what a model's call comes to."""
+
+    def __init__(self, bucket: Bucket, models: list[Model], seed: int = 0) -> None:
+        self.state, self.rng, self.now_ns = State(), np.random.default_rng(seed), 0
+        self.bucket_id = bucket.id
+        for model in models:
+            self.put(ModelPut(model))
+        self.put(BucketPut(bucket))
+
+    @property
+    def bucket(self) -> BucketState:
+        return self.state.buckets[self.bucket_id]
+
+    def put(self, event: Event) -> None:
+        self.now_ns += SECOND
+        apply(self.state, Record(self.state.position + 1, self.now_ns, event))
+
+    def decide(self, context: Context | None = None, limits: Limits = NO_LIMITS) -> DecisionMade:
+        encoded = self.bucket.encoder.encode(context or Context())
+        made = decide(
+            self.bucket,
+            [encoded],
+            [self.state.position.to_bytes(16, "big")],
+            self.rng,
+            health=self.state.health,
+            now_ns=self.now_ns,
+            state_position=self.state.position,
+            limits=limits,
+        )[0]
+        self.put(made)
+        return made
+
+    def report(self, made: DecisionMade, signals: dict[Signal, float], ledger: Ledger | None = None) -> Ledger:
+        """Report on the chosen model; gives the ledger to hand in with the next report on the same decision."""
+        model = made.models[made.chosen]
+        merged, changes = merge(ledger or Ledger(), signals, self.bucket.config.rules, clocks(self.bucket, model))
+        expected = float(made.predicted.cost_k[made.chosen])
+        self.put(
+            OutcomeApplied(
+                made.id, made.bucket, made.generation, model, made.x_d, made.state_position, expected, changes, {}
+            )
+        )
+        return merged
+
+    def play(self, rounds: int, answer: Answer, context: Callable[[int], Context] | None = None) -> list[str]:
+        """Decide and report ``rounds`` times; gives the chosen models."""
+        chosen = []
+        for t in range(rounds):
+            made = self.decide(context(t) if context else None)
+            chosen.append(made.models[made.chosen])
+            self.report(made, answer(t, chosen[-1]))
+        return chosen
+
+
+def one_change(signal: Signal, value: float) -> tuple[Change, ...]:
+    """The change of a first report."""
+    return (Change(signal, None, value),)
