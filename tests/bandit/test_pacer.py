@@ -104,6 +104,7 @@ def test_propensities_are_those_of_the_paced_policy() -> None:
     many = decide(
         state,
         [state.encoder.encode(Context())] * 20_000,
+        [b""] * 20_000,
         made.rng,
         health={},
         now_ns=0,
