@@ -30,7 +30,7 @@ EVERY = 16
 """Decisions between two searches; the first ``EVERY`` decisions each search."""
 HORIZON = 64
 """Requests over which a surplus is spent or a deficit is saved."""
-EXPLORE_SHARE = 0.02
+EXPLORE_SHARE = 0.003
 """Largest share of the target that the exploration floor may cost."""
 _STEPS = 14
 _UNREACHABLE = 1e15

@@ -46,7 +46,9 @@ _POLICIES = ", ".join((*ONLINE, f"{FIXED}MODEL", *HINDSIGHT))
     show_default=True,
     help="MODE[:parameter=value…], such as COST_FIRST:max_quality_loss=0.05 or WEIGHTED:cost_weight=20:latency_weight=0.1.",
 )
-@click.option("--budget", metavar="B[,B…]", help="Dollars a request, on average.")
+@click.option(
+    "--budget", metavar="B[,B…]", help="Dollars a request, on average. Policies that cannot pace spend as they will."
+)
 @click.option(
     "--features",
     type=click.Choice(FEATURES),

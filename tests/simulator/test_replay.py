@@ -112,6 +112,16 @@ def test_late_outcomes_are_learned_late(make_table: Make) -> None:
     assert prompt < late < never
 
 
+def test_thompson_paces_a_budget(make_table: Make) -> None:
+    """Spend follows the budget, and a larger one buys more quality; too large a one changes nothing."""
+    world = make_world(make_table(1500), Features("none", "one"))
+    rows = [result(world, "thompson", objective="QUALITY_FIRST", budget=budget).row for budget in (2e-4, 5e-4, 1.0)]
+    assert [row["spend_ratio"] for row in rows[:2]] == pytest.approx([1.0, 1.0], abs=0.05)
+    assert rows[0]["mean_quality"] < rows[1]["mean_quality"] < rows[2]["mean_quality"]
+    free = result(world, "thompson", objective="QUALITY_FIRST").row
+    assert rows[2]["mean_quality"] == free["mean_quality"]
+
+
 def test_controls_are_ordered_within_every_budget(make_table: Make) -> None:
     table = make_table(150)
     world = make_world(table, TASK)
