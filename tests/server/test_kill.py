@@ -1,0 +1,200 @@
+"""A server that is killed at any moment loses nothing that it acknowledged and applies nothing twice.
+
+Real processes, SIGKILL at seeded random moments under load, and a client that keeps its own ledger. Six kills by
+default; set POINTSMAN_KILLS for more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+
+from bandit.state import State, apply, fingerprint
+from pointsman.v1 import (
+    catalog_pb2,
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+    context_pb2,
+    insight_service_pb2,
+    insight_service_pb2_grpc,
+    outcome_pb2,
+    router_service_pb2,
+    router_service_pb2_grpc,
+)
+from server.replica import decode, recover
+from server.sqlite_journal import SqliteJournal
+
+KILLS = int(os.environ.get("POINTSMAN_KILLS", "6"))
+CALLERS = 12
+MODELS = ("models/a", "models/b", "models/c")
+
+
+class Ledger:
+    """What the client knows: decisions that were acknowledged, and reports by key, acknowledged or not."""
+
+    def __init__(self) -> None:
+        self.decisions: dict[str, str] = {}
+        self.sent: dict[tuple[str, str], float] = {}
+        self.acknowledged: set[tuple[str, str]] = set()
+
+
+def start(data: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
+    """A server process on ``data`` and its address."""
+    command = [sys.executable, "-m", "pointsman.cli", "serve", "--data", str(data), "--listen", "127.0.0.1:0", *more]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    found = re.search(r"serving on (\S+)", process.stdout.readline())
+    assert found, process.stderr.read()
+    return process, found[1]
+
+
+async def set_up(address: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
+        for name in MODELS:
+            model = catalog_pb2.Model(name=name)
+            await catalog.UpdateModel(catalog_service_pb2.UpdateModelRequest(model=model, allow_missing=True))
+        bucket = catalog_pb2.Bucket(
+            name="buckets/b",
+            context_schema=catalog_pb2.ContextSchema(numbers=[catalog_pb2.NumberFeature(name="n")]),
+            outcome_rules=catalog_pb2.OutcomeRules(quality=catalog_pb2.AGGREGATION_LAST),
+        )
+        await catalog.UpdateBucket(catalog_service_pb2.UpdateBucketRequest(bucket=bucket, allow_missing=True))
+
+
+async def load(address: str, ledger: Ledger, rng: random.Random, process: subprocess.Popen[str], after: float) -> None:
+    """Decide and report from many callers until the server is killed ``after`` seconds from now."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        router = router_service_pb2_grpc.RouterServiceStub(channel)
+
+        async def report(name: str, key: str, quality: float) -> None:
+            ledger.sent[name, key] = quality
+            request = router_service_pb2.ReportOutcomeRequest(
+                decision=name, idempotency_key=key, outcome=outcome_pb2.Outcome(quality=quality, cost_usd=0.5)
+            )
+            await router.ReportOutcome(request)
+            ledger.acknowledged.add((name, key))
+
+        async def caller() -> None:
+            while True:
+                context = context_pb2.Context(numbers={"n": rng.random()})
+                decided = await router.Decide(router_service_pb2.DecideRequest(bucket="buckets/b", context=context))
+                name = decided.decision.name
+                ledger.decisions[name] = decided.decision.model
+                if rng.random() < 0.8:
+                    await report(name, "first", rng.random())
+                if rng.random() < 0.2:
+                    late = rng.choice(list(ledger.decisions))
+                    if (late, "late") not in ledger.sent:
+                        await report(late, "late", rng.random())
+
+        async def kill() -> None:
+            await asyncio.sleep(after)
+            process.send_signal(signal.SIGKILL)
+
+        done = await asyncio.gather(kill(), *(caller() for _ in range(CALLERS)), return_exceptions=True)
+        unexpected = [e for e in done[1:] if not isinstance(e, grpc.aio.AioRpcError)]
+        assert not unexpected, unexpected
+        assert {e.code() for e in done[1:] if isinstance(e, grpc.aio.AioRpcError)} <= {grpc.StatusCode.UNAVAILABLE}
+
+
+async def settle(address: str, ledger: Ledger) -> insight_service_pb2.GetBucketInsightResponse:
+    """Send again what was not acknowledged, report on every decision, and ask what the server knows."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        router = router_service_pb2_grpc.RouterServiceStub(channel)
+        again = [pair for pair in ledger.sent if pair not in ledger.acknowledged]
+        repeated = random.Random(1).sample(sorted(ledger.acknowledged), min(50, len(ledger.acknowledged)))
+        for name, key in again + repeated:
+            request = router_service_pb2.ReportOutcomeRequest(
+                decision=name,
+                idempotency_key=key,
+                outcome=outcome_pb2.Outcome(quality=ledger.sent[name, key], cost_usd=0.5),
+            )
+            answer = await router.ReportOutcome(request)
+            assert answer.duplicate or (name, key) in again, "an acknowledged outcome was lost"
+        requests = [
+            router_service_pb2.ReportOutcomeRequest(decision=name, outcome=outcome_pb2.Outcome(latency_seconds=1.0))
+            for name in ledger.decisions
+        ]
+        for i in range(0, len(requests), 1000):
+            batch = router_service_pb2.BatchReportOutcomesRequest(requests=requests[i : i + 1000])
+            for result in (await router.BatchReportOutcomes(batch)).results:
+                assert result.HasField("response"), result.error.message
+        insight = insight_service_pb2_grpc.InsightServiceStub(channel)
+        return await insight.GetBucketInsight(insight_service_pb2.GetBucketInsightRequest(name="buckets/b"))
+
+
+def test_nothing_acknowledged_is_lost_and_nothing_is_applied_twice(tmp_path: Path) -> None:
+    ledger, rng = Ledger(), random.Random(0)
+    process, address = start(tmp_path)
+    asyncio.run(set_up(address))
+    for _ in range(KILLS):
+        asyncio.run(load(address, ledger, rng, process, after=rng.uniform(0.3, 1.2)))
+        process.wait()
+        assert process.returncode == -signal.SIGKILL
+        process, address = start(tmp_path)
+    insight = asyncio.run(settle(address, ledger))
+    reported = {name for name, _ in ledger.sent}
+    assert len(ledger.decisions) > 20 * KILLS
+    for model in insight.models:
+        mine = [name for name in ledger.decisions if ledger.decisions[name] == model.model]
+        with_quality = [name for name in mine if name in reported]
+        assert model.latency_observations == len(mine), "a decision was lost or counted twice"
+        assert model.quality_observations == len(with_quality), "an outcome was lost or counted twice"
+        assert model.spend_usd == pytest.approx(0.5 * len(with_quality))
+        assert model.decisions >= len(mine)  # decisions that were made but not acknowledged count too
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    journal = SqliteJournal(tmp_path)
+    try:
+        recovered = recover(journal, tmp_path / "snapshots")
+        refolded = State()
+        for row in journal.read(1):
+            apply(refolded, decode(row))
+    finally:
+        journal.close()
+    assert fingerprint(recovered) == fingerprint(refolded)
+    bucket = refolded.buckets["b"]
+    for model in insight.models:
+        k = bucket.columns.index(model.model.removeprefix("models/"))
+        design = bucket.posteriors.designs[bucket.posteriors.design_r[0]]
+        assert design.seen_k[k] == model.quality_observations
+
+
+def test_a_second_server_on_the_same_directory_is_refused(tmp_path: Path) -> None:
+    process, _ = start(tmp_path)
+    try:
+        command = [sys.executable, "-m", "pointsman.cli", "serve", "--data", str(tmp_path), "--listen", "127.0.0.1:0"]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert second.returncode == 1
+        assert "another process" in second.stderr
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+
+def test_a_damaged_snapshot_is_skipped(tmp_path: Path) -> None:
+    process, address = start(tmp_path)
+    asyncio.run(set_up(address))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    (snapshot,) = (tmp_path / "snapshots").glob("*.snapshot")
+    damaged = bytearray(snapshot.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    snapshot.write_bytes(bytes(damaged))
+    process, address = start(tmp_path)
+    asyncio.run(set_up(address))  # idempotent: finds everything as it was
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    assert process.stderr is not None
+    assert "checksum" in process.stderr.read()
