@@ -333,7 +333,9 @@ class Budget:
 class Bucket:
     """A task type. ``models`` empty means every model of the catalogue; ``window_ns`` is the attribution window.
 
-    ``half_life`` is the number of a model's outcomes after which one counts half; 0 means never.
+    ``exploration_floor`` is the share of requests that an even draw decides; ``None`` lets the policy lower it where the even
+    draw would be dear (``bandit.policy.explored_share``). ``half_life`` is the number of a model's outcomes after which one
+    counts half; 0 means never.
     """
 
     id: str
@@ -341,7 +343,7 @@ class Bucket:
     schema: Schema = Schema()
     models: tuple[str, ...] = ()
     objective: Objective = Objective()
-    exploration_floor: float = 0.01
+    exploration_floor: float | None = None
     quality_range: QualityRange = QualityRange()
     window_ns: int = DAY_NS
     rules: OutcomeRules = OutcomeRules()
@@ -361,7 +363,8 @@ class Bucket:
             raise FieldError("models", "expected different models, got one twice")
         for i, model in enumerate(self.models):
             check_id(model, f"models[{i}]")
-        check_number(self.exploration_floor, "exploration_floor", low=0.0, high=1.0)
+        if self.exploration_floor is not None:
+            check_number(self.exploration_floor, "exploration_floor", low=0.0, high=1.0)
         if not 0 < self.window_ns <= MAX_WINDOW_NS:
             raise FieldError(
                 "attribution_window",

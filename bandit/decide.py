@@ -12,7 +12,7 @@ from bandit.encoder import Encoded
 from bandit.errors import FieldError
 from bandit.event import DecisionMade
 from bandit.health import Health
-from bandit.pacer import affordable_floor, multiplier_for
+from bandit.pacer import affordable, multiplier_for
 from bandit.policy import (
     Candidates,
     Choices,
@@ -22,6 +22,7 @@ from bandit.policy import (
     Predictions,
     choose,
     exclusions,
+    explored_share,
     least_violating,
     predictions_batch,
     priced,
@@ -69,11 +70,13 @@ def decide(
     exclusions_bk = exclusions(candidates, limits, quality, predicted, needed_b)
     if health:
         predicted = _heed(health, candidates, predicted, exclusions_bk)
-    multiplier, exploration_floor = 0.0, config.exploration_floor
+    multiplier, affordable_floor = 0.0, 1.0
     if config.budget is not None and bucket.pacer is not None:
         multiplier = multiplier_for(bucket.pacer, config.budget, resolved, quality, predicted, exclusions_bk)
-        exploration_floor = affordable_floor(bucket.pacer, config.budget, exploration_floor, predicted.cost_k)
-    choices = choose(race(resolved, quality, predicted, exclusions_bk, multiplier), exploration_floor, rng)
+        affordable_floor = affordable(bucket.pacer, config.budget, predicted.cost_k)
+    race_ = race(resolved, quality, predicted, exclusions_bk, multiplier)
+    exploration_b = np.minimum(explored_share(race_, predicted, config.exploration_floor), affordable_floor)
+    choices = choose(race_, exploration_b, rng)
     for i in () if choices.eligible_b.all() else np.flatnonzero(choices.eligible_b == 0):
         _least_violating(
             choices, int(i), least_violating(quality, limits, predicted.at(int(i)), exclusions_bk[i], candidates)
@@ -96,7 +99,7 @@ def decide(
             exclusions_k=exclusions_bk[i],
             objective=resolved,
             multiplier=multiplier,
-            exploration_floor=exploration_floor,
+            exploration_floor=float(exploration_b[i]),
             limits=limits,
             state_position=state_position,
             expire_ns=expire_ns,

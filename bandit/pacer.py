@@ -140,10 +140,10 @@ def multiplier_for(
     return solve(objective, quality, predicted, predicted.quality_k, exclusions_bk, _start_target(budget), 0.0)
 
 
-def affordable_floor(pacer: Pacer, budget: Budget, exploration_floor: float, cost_bk: Array) -> float:
-    """The exploration floor, lowered so that the even draw costs at most ``EXPLORE_SHARE`` of the target."""
+def affordable(pacer: Pacer, budget: Budget, cost_bk: Array) -> float:
+    """The largest exploration floor at which the even draw costs at most ``EXPLORE_SHARE`` of the target."""
     target = pacer.target if pacer.total else _start_target(budget)
-    return min(exploration_floor, EXPLORE_SHARE * max(target, 0.0) / max(float(cost_bk.mean()), 1e-300))
+    return EXPLORE_SHARE * max(target, 0.0) / max(float(cost_bk.mean()), 1e-300)
 
 
 def decided(

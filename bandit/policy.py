@@ -402,10 +402,44 @@ def finish(race_: Race, draw_bk: Array) -> Ints:
     return np.lexsort((np.where(cleared_bk, race_.rank_bk, -draw_bk), ~cleared_bk), axis=1)
 
 
-def choose(race_: Race, exploration_floor: float, rng: np.random.Generator, *, with_propensity: bool = True) -> Choices:
-    """Draw the decisions of b requests. One that has no eligible arm gets a meaningless one, with ``eligible_b`` 0.
+EXPLORE = 0.01
+"""Share of requests that the even draw decides, unless a bucket says otherwise."""
+EXPLORE_LOSS = 0.0005
+"""What the even draw may cost a request on average, in utility on the scale of quality from 0 to 1."""
+EXPLORE_DOLLARS = 0.02
+"""What it may cost on average under a floor rule, as a share of the cost of the model that the rule expects to choose."""
 
-    ``with_propensity`` false leaves the propensities at 0, for those who do not log.
+
+def explored_share(race_: Race, predicted: Predictions, floor: float | None) -> Array:
+    """The exploration floor ε of each request, (b): ``floor`` if it is given, else ``EXPLORE`` or less.
+
+    Where models differ a hundredfold in cost, a fixed share of even draws can cost more than all that routing saves; the floor
+    gives way before that, and the propensities that are logged say by how much.
+    """
+    b = len(race_.mean_bk)
+    if floor is not None:
+        return np.full(b, floor)
+    eligible_bk, rows = race_.eligible_bk, np.arange(b)
+    count_b = np.maximum(eligible_bk.sum(axis=1), 1)
+    best_b = race_.mean_bk.argmax(axis=1)
+    if race_.rank_bk is None or race_.floor_b is None:
+        gap_bk = np.where(eligible_bk, race_.mean_bk[rows, best_b][:, None] - race_.mean_bk, 0.0)
+        most_b = np.full(b, EXPLORE_LOSS)
+    else:
+        clears_bk = eligible_bk & (race_.mean_bk >= race_.floor_b[:, None])
+        expected_b = np.where(clears_bk, race_.rank_bk, race_.mean_bk.shape[1]).argmin(axis=1)
+        cost_b = predicted.cost_k[rows, np.where(clears_bk.any(axis=1), expected_b, best_b)]
+        gap_bk = np.where(eligible_bk, predicted.cost_k - cost_b[:, None], 0.0)
+        most_b = EXPLORE_DOLLARS * cost_b
+    loss_b = np.maximum(gap_bk.sum(axis=1) / count_b, 1e-300)
+    return np.asarray(np.minimum(EXPLORE, most_b / loss_b))
+
+
+def choose(race_: Race, exploration_b: Array, rng: np.random.Generator, *, with_propensity: bool = True) -> Choices:
+    """Draw the decisions of b requests, a share ``exploration_b`` of each by the even draw.
+
+    A request that has no eligible arm gets a meaningless decision, with ``eligible_b`` 0. ``with_propensity`` false leaves the
+    propensities at 0, for those who do not log.
     """
     b, k = race_.mean_bk.shape
     noise_bk = race_.sd_bk * rng.standard_normal((b, k))
@@ -413,7 +447,7 @@ def choose(race_: Race, exploration_floor: float, rng: np.random.Generator, *, w
     order_bk = finish(race_, draw_bk)
     chosen_b = order_bk[:, 0].copy()
     eligible_b = race_.eligible_bk.sum(axis=1)
-    explored_b = (rng.random(b) < exploration_floor) & (eligible_b > 0)
+    explored_b = (rng.random(b) < exploration_b) & (eligible_b > 0)
     for i in np.flatnonzero(explored_b) if explored_b.any() else ():
         chosen_b[i] = rng.choice(np.flatnonzero(race_.eligible_bk[i]))
         place = int(np.flatnonzero(order_bk[i] == chosen_b[i])[0])
@@ -421,8 +455,8 @@ def choose(race_: Race, exploration_floor: float, rng: np.random.Generator, *, w
         order_bk[i, 0] = chosen_b[i]
     propensity_b = np.zeros(b)
     if with_propensity:
-        won_b = chosen_probabilities(race_, chosen_b) if exploration_floor < 1.0 else propensity_b
-        propensity_b = (1.0 - exploration_floor) * won_b + exploration_floor / np.maximum(eligible_b, 1)
+        won_b = chosen_probabilities(race_, chosen_b)
+        propensity_b = (1.0 - exploration_b) * won_b + exploration_b / np.maximum(eligible_b, 1)
     draw_bk += race_.shift_bk
     return Choices(chosen_b, order_bk, eligible_b, propensity_b, explored_b, np.zeros(b, dtype=np.bool_), draw_bk)
 

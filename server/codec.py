@@ -111,7 +111,7 @@ def read_bucket(message: pb.Bucket) -> c.Bucket:
         )
     with within("budget"):
         budget = _read_budget(message.budget) if message.HasField("budget") else None
-    floor = message.exploration_floor if message.HasField("exploration_floor") else default.exploration_floor
+    floor = message.exploration_floor if message.HasField("exploration_floor") else None
     return c.Bucket(
         id=parse(message.name, "buckets", "name"),
         display_name=message.display_name,
