@@ -9,7 +9,7 @@ import numpy as np
 
 from bandit.catalog import Objective
 from bandit.encoder import Encoded
-from bandit.errors import FieldError
+from bandit.errors import FieldError, within
 from bandit.event import DecisionMade
 from bandit.health import Health
 from bandit.pacer import affordable, multiplier_for
@@ -53,12 +53,16 @@ def decide(
     """
     config = bucket.config
     quality = config.quality_range
-    resolved = bucket.objective if objective is None else objective.resolve(quality)
+    resolved = bucket.objective
+    if objective is not None:
+        with within("objective"):
+            resolved = objective.resolve(quality)
     candidates = bucket.candidates
     if not candidates.models:
         raise FieldError("bucket", f"buckets/{config.id} has no models")
     if limits is not NO_LIMITS:
-        limits.check(candidates.names, quality)
+        with within("limits"):
+            limits.check(candidates.names, quality)
     predicted = predictions_batch(bucket.posteriors, np.array([one.x_d for one in encoded]))
     if bucket.members is not None:
         predicted = predicted.take(bucket.members)

@@ -1,0 +1,90 @@
+"""A service in this process, on a real channel, with a clock that tests can set."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from pointsman.v1 import (
+    catalog_pb2,
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+    context_pb2,
+    insight_service_pb2_grpc,
+    router_service_pb2,
+    router_service_pb2_grpc,
+)
+from server.replica import Replica, open_replica
+from server.serve import make_server
+from server.sqlite_journal import SqliteJournal
+
+MODELS = ("a", "b", "c/d")
+
+
+class Service:
+    """Stubs of a running service, its replica, and its clock."""
+
+    def __init__(self, replica: Replica, channel: grpc.aio.Channel, clock: list[int]) -> None:
+        self.replica, self.channel, self.clock = replica, channel, clock
+        self.router: Any = router_service_pb2_grpc.RouterServiceStub(channel)
+        self.catalog: Any = catalog_service_pb2_grpc.CatalogServiceStub(channel)
+        self.insight: Any = insight_service_pb2_grpc.InsightServiceStub(channel)
+
+    async def decide(self, bucket: str = "buckets/b", **fields: Any) -> Any:
+        fields.setdefault("context", context_pb2.Context(numbers={"n": 0.5}))
+        request = router_service_pb2.DecideRequest(bucket=bucket, **fields)
+        return (await self.router.Decide(request)).decision
+
+    async def report(self, decision: str, **fields: Any) -> Any:
+        key, model = fields.pop("idempotency_key", ""), fields.pop("model", "")
+        request = router_service_pb2.ReportOutcomeRequest(
+            decision=decision, outcome=fields, idempotency_key=key, model=model
+        )
+        return await self.router.ReportOutcome(request)
+
+
+Scenario = Callable[[Service], Awaitable[None]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[[Scenario], None]:
+    """Run a scenario against a service with three models and the bucket `b` (number `n`, optional category and vector)."""
+
+    async def go(scenario: Scenario) -> None:
+        clock = [10**18]
+        replica = open_replica(
+            SqliteJournal(tmp_path), np.random.default_rng(0), lambda: clock[0], tmp_path / "snapshots"
+        )
+        server, _ = make_server(replica)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            service = Service(replica, channel, clock)
+            for name in MODELS:
+                model = catalog_pb2.Model(name=f"models/{name}")
+                await service.catalog.UpdateModel(
+                    catalog_service_pb2.UpdateModelRequest(model=model, allow_missing=True)
+                )
+            schema = catalog_pb2.ContextSchema(
+                numbers=[catalog_pb2.NumberFeature(name="n")],
+                categories=[catalog_pb2.CategoryFeature(name="c", values=["x", "y"], optional=True)],
+                embeddings=[catalog_pb2.EmbeddingFeature(name="e", dimension=3, optional=True)],
+            )
+            bucket = catalog_pb2.Bucket(name="buckets/b", context_schema=schema)
+            bucket.attribution_window.seconds = 100
+            await service.catalog.UpdateBucket(
+                catalog_service_pb2.UpdateBucketRequest(bucket=bucket, allow_missing=True)
+            )
+            try:
+                await scenario(service)
+            finally:
+                await server.stop(1)
+                await replica.close()
+
+    return lambda scenario: asyncio.run(go(scenario))

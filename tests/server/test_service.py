@@ -1,0 +1,246 @@
+"""End to end through a real channel: decide, report in every way, explain, and the catalogue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+import pytest
+from google.protobuf import field_mask_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from bandit.event import Record
+from bandit.state import State as FoldedState
+from bandit.state import apply, fingerprint
+from pointsman.v1 import (
+    catalog_pb2,
+    catalog_service_pb2,
+    context_pb2,
+    decision_pb2,
+    insight_service_pb2,
+    router_service_pb2,
+)
+from server.codec import read_event
+from tests.server.conftest import MODELS, Scenario, Service
+
+Run = Callable[[Scenario], None]
+
+
+async def insight(service: Service) -> insight_service_pb2.GetBucketInsightResponse:
+    return await service.insight.GetBucketInsight(insight_service_pb2.GetBucketInsightRequest(name="buckets/b"))
+
+
+async def of_model(service: Service, model: str) -> insight_service_pb2.ModelInsight:
+    return next(one for one in (await insight(service)).models if one.model == model)
+
+
+async def get(service: Service, name: str) -> router_service_pb2.GetDecisionResponse:
+    return await service.router.GetDecision(router_service_pb2.GetDecisionRequest(name=name))
+
+
+def test_a_decision_says_everything(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        decision = await service.decide(explain=True)
+        assert decision.name.startswith("decisions/")
+        assert {decision.model, *decision.fallbacks} == {f"models/{m}" for m in MODELS}
+        assert decision.upstream == decision.model.removeprefix("models/")
+        assert sum(c.propensity for c in decision.candidates) == pytest.approx(1, abs=1e-9)
+        chosen = next(c for c in decision.candidates if c.model == decision.model)
+        assert chosen.propensity == pytest.approx(decision.propensity, abs=1e-9)
+        assert decision.expire_time.seconds - decision.create_time.seconds == 100
+        for _ in range(5):  # learning does not change what was decided
+            await service.report((await service.decide()).name, quality=1.0)
+        explained = (await get(service, decision.name)).decision
+        assert explained == decision
+
+    run(scenario)
+
+
+def test_outcomes_in_parts_late_repeated_corrected(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        decision = await service.decide()
+        await service.report(decision.name, cost_usd=0.25, latency_seconds=2.0)
+        for _ in range(3):
+            answer = await service.report(decision.name, quality=0.25, idempotency_key="judge")
+        assert answer.duplicate
+        answer = await service.report(decision.name, quality=0.75, idempotency_key="second look", success=True)
+        assert not answer.duplicate
+        assert answer.outcome.quality == 0.75
+        assert answer.outcome.cost_usd == 0.25
+        assert answer.outcome.success
+        known = await of_model(service, decision.model)
+        assert known.quality_observations == known.cost_observations == known.latency_observations == 1
+        assert known.mean_quality == 0.75
+        assert known.spend_usd == 0.25
+        (outcome,) = (await get(service, decision.name)).outcomes
+        assert outcome.reports == 3
+
+    run(scenario)
+
+
+def test_votes_and_parts(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        rules = catalog_pb2.OutcomeRules(quality=catalog_pb2.AGGREGATION_MEAN, cost=catalog_pb2.AGGREGATION_SUM)
+        request = catalog_service_pb2.UpdateBucketRequest(
+            bucket=catalog_pb2.Bucket(name="buckets/b", outcome_rules=rules),
+            update_mask=field_mask_pb2.FieldMask(paths=["outcome_rules"]),
+        )
+        await service.catalog.UpdateBucket(request)
+        decision = await service.decide()
+        await asyncio.gather(*(service.report(decision.name, quality=q, cost_usd=0.5) for q in (0, 0.5, 1, 0.5)))
+        known = await of_model(service, decision.model)
+        assert known.mean_quality == pytest.approx(0.5)
+        assert known.spend_usd == pytest.approx(2.0)
+        assert known.quality_observations == 1
+
+    run(scenario)
+
+
+def test_a_fallback_that_answered_is_learned_for_itself(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        decision = await service.decide()
+        await service.report(decision.name, success=False)
+        await service.report(decision.name, model=decision.fallbacks[0], quality=1.0, success=True)
+        assert (await of_model(service, decision.model)).failures == 1
+        fallback = await of_model(service, decision.fallbacks[0])
+        assert fallback.quality_observations == fallback.successes == 1
+        assert len((await get(service, decision.name)).outcomes) == 2
+
+    run(scenario)
+
+
+def test_repeating_a_request_answers_the_first_decision(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        decisions = await asyncio.gather(*(service.decide(request_id="r") for _ in range(20)))
+        assert len({d.name for d in decisions}) == 1
+        assert (await service.decide(request_id="other")).name != decisions[0].name
+        contexts = [context_pb2.Context(numbers={"n": i / 10}) for i in range(7)]
+        batch = router_service_pb2.BatchDecideRequest(bucket="buckets/b", contexts=contexts, request_id="batch")
+        first, second = (await service.router.BatchDecide(batch)), (await service.router.BatchDecide(batch))
+        assert [d.name for d in first.decisions] == [d.name for d in second.decisions]
+        assert (await insight(service)).decisions == 9
+
+    run(scenario)
+
+
+def test_batches(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        contexts = [context_pb2.Context(numbers={"n": i / 100}) for i in range(100)]
+        batch = router_service_pb2.BatchDecideRequest(bucket="buckets/b", contexts=contexts, explain=True)
+        decisions = (await service.router.BatchDecide(batch)).decisions
+        assert all(sum(c.propensity for c in d.candidates) == pytest.approx(1, abs=1e-9) for d in decisions)
+        requests = [
+            router_service_pb2.ReportOutcomeRequest(decision=d.name, outcome={"quality": 0.5}, idempotency_key="k")
+            for d in [*decisions, *decisions]
+        ]
+        requests.append(router_service_pb2.ReportOutcomeRequest(decision=decisions[0].name, outcome={"quality": 7}))
+        answer = await service.router.BatchReportOutcomes(
+            router_service_pb2.BatchReportOutcomesRequest(requests=requests)
+        )
+        assert [r.response.duplicate for r in answer.results[:-1]] == [False] * 100 + [True] * 100
+        error = answer.results[-1].error
+        assert error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        assert error.field == "requests[200].outcome.quality"
+        assert sum(m.quality_observations for m in (await insight(service)).models) == 100
+
+    run(scenario)
+
+
+def test_the_catalogue(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        rpc = catalog_service_pb2
+        made = await service.catalog.CreateModel(
+            rpc.CreateModelRequest(model=catalog_pb2.Model(name="models/new", tags={"region": "eu"}))
+        )
+        etag = made.model.etag
+        masked = rpc.UpdateModelRequest(
+            model=catalog_pb2.Model(name="models/new", display_name="New", etag=etag),
+            update_mask=field_mask_pb2.FieldMask(paths=["display_name"]),
+        )
+        changed = (await service.catalog.UpdateModel(masked)).model
+        assert changed.tags == {"region": "eu"}
+        assert changed.etag != etag
+        with pytest.raises(grpc.aio.AioRpcError) as stale:
+            await service.catalog.UpdateModel(masked)
+        assert stale.value.code() == grpc.StatusCode.ABORTED
+        same = rpc.UpdateModelRequest(model=changed)
+        assert (await service.catalog.UpdateModel(same)).model.etag == changed.etag
+        names, token = [], ""
+        while True:
+            page = await service.catalog.ListModels(rpc.ListModelsRequest(page_size=2, page_token=token))
+            names += [m.name for m in page.models]
+            token = page.next_page_token
+            if not token:
+                break
+        assert names == sorted(f"models/{m}" for m in (*MODELS, "new"))
+        pinned = catalog_pb2.Bucket(name="buckets/pinned", models=["models/new"])
+        await service.catalog.CreateBucket(rpc.CreateBucketRequest(bucket=pinned))
+        with pytest.raises(grpc.aio.AioRpcError, match="buckets/pinned") as used:
+            await service.catalog.DeleteModel(rpc.DeleteModelRequest(name="models/new"))
+        assert used.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        await service.catalog.DeleteBucket(rpc.DeleteBucketRequest(name="buckets/pinned"))
+        await service.catalog.DeleteModel(rpc.DeleteModelRequest(name="models/new"))
+        with pytest.raises(grpc.aio.AioRpcError) as gone:
+            await service.catalog.GetModel(rpc.GetModelRequest(name="models/new"))
+        assert gone.value.code() == grpc.StatusCode.NOT_FOUND
+
+    run(scenario)
+
+
+def test_switching_a_model_off_acts_on_the_next_decision(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        for name in MODELS[:2]:
+            request = catalog_service_pb2.SetModelAvailabilityRequest(
+                name=f"models/{name}", availability=catalog_pb2.MODEL_AVAILABILITY_DISABLED, reason="outage"
+            )
+            await service.catalog.SetModelAvailability(request)
+        decision = await service.decide(explain=True)
+        assert decision.model == f"models/{MODELS[2]}"
+        assert decision.propensity == 1.0
+        off = next(c for c in decision.candidates if c.model == "models/a")
+        assert [e.reason for e in off.exclusions] == [decision_pb2.EXCLUSION_REASON_UNAVAILABLE]
+
+    run(scenario)
+
+
+def test_the_exported_journal_folds_to_the_same_state(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        for i in range(30):
+            decision = await service.decide()
+            await service.report(decision.name, quality=i / 30, cost_usd=0.001 * i)
+        state = FoldedState()
+        async for part in service.insight.ExportJournal(insight_service_pb2.ExportJournalRequest()):
+            for record in part.records:
+                apply(state, Record(record.position, record.event.time_ns, read_event(record.event)))
+        assert fingerprint(state) == fingerprint(service.replica.state)
+
+    run(scenario)
+
+
+def test_watching(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        call = service.insight.WatchDecisions(insight_service_pb2.WatchDecisionsRequest(bucket="buckets/b"))
+        await call.initial_metadata()
+        made = [(await service.decide()).name for _ in range(5)]
+        assert [(await call.read()).decision.name for _ in range(5)] == made
+        call.cancel()
+
+    run(scenario)
+
+
+def test_health_and_reflection(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        health = health_pb2_grpc.HealthStub(service.channel)
+        await health.Check(health_pb2.HealthCheckRequest())
+        reflection = reflection_pb2_grpc.ServerReflectionStub(service.channel)
+
+        async def asked() -> object:
+            yield reflection_pb2.ServerReflectionRequest(list_services="")
+
+        async for answer in reflection.ServerReflectionInfo(asked()):
+            names = {s.name for s in answer.list_services_response.service}
+            assert {"pointsman.v1.RouterService", "pointsman.v1.CatalogService", "grpc.health.v1.Health"} <= names
+
+    run(scenario)
