@@ -314,6 +314,8 @@ class Race:
 RESHAPE = 0.5
 """Draws are made with this share of the posterior's standard deviation (Chapelle & Li, NIPS 2011, section 3): with tens of
 features the full spread explores for longer than it pays, warm or cold (`docs/decisions/reshaped-draw.md`)."""
+NO_SPREAD = 1e-12
+"""A standard deviation of quality, scaled to [0, 1], that counts as none: quadrature need not resolve it."""
 OUT = -1e9
 """Mean of an arm that may not run: below anything that may."""
 
@@ -337,7 +339,8 @@ def race(
     if objective.latency_weight:
         shift_bk += (objective.latency_weight / quality.width) * predicted.latency_k
     mean_bk = np.where(eligible_bk, predicted.quality_k - shift_bk, OUT)
-    sd_bk = np.where(eligible_bk, RESHAPE * predicted.quality_sd_k, 0.0)
+    sd_bk = RESHAPE * predicted.quality_sd_k
+    sd_bk = np.where(eligible_bk & (sd_bk > NO_SPREAD), sd_bk, 0.0)
     if objective.mode not in FLOOR_MODES:
         return Race(mean_bk, sd_bk, shift_bk, eligible_bk)
     by_bk = predicted.cost_k if objective.mode is Mode.COST_FIRST else predicted.latency_k

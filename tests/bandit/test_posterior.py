@@ -1,0 +1,213 @@
+"""Posteriors against closed forms: a batch solve, the order of observations, corrections, batches of contexts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from bandit.posterior import (
+    COST,
+    LATENCY,
+    PRIOR_A,
+    QUALITY,
+    REFRESH,
+    Posteriors,
+    Prior,
+    add_model,
+    correct,
+    empty,
+    from_arrays,
+    noise,
+    observe,
+    observe_all,
+    pack,
+    packed_indices,
+    predict,
+    predict_batch,
+    prior_precision,
+    to_arrays,
+    unpack,
+    without_model,
+)
+
+PRIORS = (Prior(0.5, 0.2), Prior(-9.0, 0.5), Prior(-0.7, 0.5), Prior(5.5, 0.5))
+
+
+def fresh(dim: int, models: int = 2) -> Posteriors:
+    made = empty(dim)
+    for _ in range(models):
+        made = add_model(made, PRIORS)
+    return made
+
+
+def data(n: int, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x_nd = rng.normal(size=(n, dim)) / math.sqrt(dim)
+    x_nd[:, -1] = 1.0
+    return x_nd, rng.random(n), rng.uniform(0.1, 3.0, n)
+
+
+def batch(x_nd: np.ndarray, y_n: np.ndarray, w_n: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Mean, covariance, a and b of quality by the textbook's formulas."""
+    dim = x_nd.shape[1]
+    prior_d, mean0_d = prior_precision(dim), np.zeros(dim)
+    mean0_d[-1] = 0.5
+    precision_dd = np.diag(prior_d) + (x_nd * w_n[:, None]).T @ x_nd
+    mean_d = np.linalg.solve(precision_dd, prior_d * mean0_d + x_nd.T @ (w_n * y_n))
+    squares = mean0_d @ (prior_d * mean0_d) + (w_n * y_n) @ y_n - mean_d @ precision_dd @ mean_d
+    return mean_d, np.linalg.inv(precision_dd), PRIOR_A + w_n.sum() / 2, 0.2 + squares / 2
+
+
+@given(st.integers(1, 12), st.integers(0, 60), st.integers(0, 10**6))
+def test_observing_is_a_batch_solve(dim: int, n: int, seed: int) -> None:
+    made = fresh(dim)
+    x_nd, y_n, w_n = data(n, dim, seed)
+    for x_d, y, w in zip(x_nd, y_n, w_n, strict=True):
+        observe(made, QUALITY, 1, x_d, float(y), float(w))
+    mean_d, cov_dd, a, b = batch(x_nd, y_n, w_n)
+    design = made.designs[made.design_r[QUALITY]]
+    np.testing.assert_allclose(made.mean_rkd[QUALITY, 1], mean_d, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(unpack(design.cov_kp[1], dim), cov_dd, rtol=1e-9, atol=1e-11)
+    assert made.a_rk[QUALITY, 1] == pytest.approx(a)
+    assert made.b_rk[QUALITY, 1] == pytest.approx(b, rel=1e-9)
+    np.testing.assert_array_equal(made.mean_rkd[:, 0], fresh(dim).mean_rkd[:, 0])  # the other model is as it was
+
+
+def test_the_predicted_variance_is_that_of_the_student_t() -> None:
+    made = fresh(4)
+    x_nd, y_n, _ = data(30, 4, 1)
+    for x_d, y in zip(x_nd, y_n, strict=True):
+        observe(made, QUALITY, 0, x_d, float(y))
+    x_d = x_nd[3]
+    a, b = made.a_rk[QUALITY, 0], made.b_rk[QUALITY, 0]
+    scale = math.sqrt(b / a * (x_d @ unpack(made.designs[made.design_r[QUALITY]].cov_kp[0], 4) @ x_d))
+    law = stats.t(df=2 * a, loc=made.mean_rkd[QUALITY, 0] @ x_d, scale=scale)
+    mean_rk, variance_rk = predict(made, x_d)
+    assert mean_rk[QUALITY, 0] == pytest.approx(law.mean())
+    assert variance_rk[QUALITY, 0] == pytest.approx(law.var())
+    assert noise(made)[QUALITY, 0] == pytest.approx(stats.invgamma(a, scale=b).mean())
+
+
+@given(st.integers(0, 10**6), st.permutations(range(20)))
+def test_order_does_not_matter(seed: int, order: list[int]) -> None:
+    x_nd, y_n, w_n = data(20, 5, seed)
+    one, other = fresh(5), fresh(5)
+    for i in range(20):
+        observe(one, COST, 0, x_nd[i], float(y_n[i]), float(w_n[i]))
+    for i in order:
+        observe(other, COST, 0, x_nd[i], float(y_n[i]), float(w_n[i]))
+    np.testing.assert_allclose(one.mean_rkd, other.mean_rkd, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(one.b_rk, other.b_rk, rtol=1e-9)
+
+
+@given(st.integers(0, 10**6), st.floats(-3, 3), st.floats(0.1, 4))
+def test_a_correction_is_having_been_told_right_at_first(seed: int, wrong: float, weight: float) -> None:
+    x_nd, y_n, _ = data(15, 4, seed)
+    told, corrected = fresh(4), fresh(4)
+    for i in range(15):
+        observe(told, LATENCY, 0, x_nd[i], float(y_n[i]), weight)
+        observe(corrected, LATENCY, 0, x_nd[i], wrong if i == 4 else float(y_n[i]), weight)
+    correct(corrected, LATENCY, 0, x_nd[4], wrong, float(y_n[4]), weight)
+    np.testing.assert_allclose(told.mean_rkd, corrected.mean_rkd, rtol=1e-8, atol=1e-11)
+    np.testing.assert_allclose(told.eta_rkd, corrected.eta_rkd, rtol=1e-8, atol=1e-11)
+    np.testing.assert_allclose(told.b_rk, corrected.b_rk, rtol=1e-8)
+
+
+def test_responses_reported_together_share_a_design_until_one_comes_alone() -> None:
+    x_nd, y_n, _ = data(12, 3, 2)
+    apart, together = fresh(3), fresh(3)
+    everything = [(r, 0.3 * r) for r in range(4)]
+    for x_d in x_nd[:6]:
+        observe_all(together, 1, x_d, everything)
+        for response, y in everything:
+            observe(apart, response, 1, x_d, y)
+    assert len(together.designs) == 1
+    for x_d, y in zip(x_nd[6:], y_n[6:], strict=True):
+        observe(together, QUALITY, 1, x_d, float(y))
+        observe(apart, QUALITY, 1, x_d, float(y))
+    assert len(together.designs) == 2
+    for mine, other in zip(predict(together, x_nd[0]), predict(apart, x_nd[0]), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-12)
+
+
+@pytest.mark.parametrize("b", [1, 2, 7, 300, 700])
+def test_a_batch_predicts_what_each_does(b: int) -> None:
+    made = fresh(6, 5)
+    x_nd, y_n, _ = data(40, 6, 3)
+    for i, x_d in enumerate(x_nd):
+        observe(made, i % 3, i % 5, x_d, float(y_n[i]))
+    x_bd, _, _ = data(b, 6, 4)
+    mean_brk, variance_brk = predict_batch(made, x_bd)
+    for i in range(0, b, 13):
+        mean_rk, variance_rk = predict(made, x_bd[i])
+        np.testing.assert_allclose(mean_brk[i], mean_rk, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(variance_brk[i], variance_rk, rtol=1e-12)
+
+
+def test_refreshing_changes_nothing_beyond_rounding() -> None:
+    made = fresh(5, 1)
+    x_nd, y_n, w_n = data(REFRESH + 1, 5, 5)
+    for i in range(REFRESH - 1):
+        observe(made, QUALITY, 0, x_nd[i], float(y_n[i]))
+    observe(made, QUALITY, 0, x_nd[REFRESH - 1], float(y_n[REFRESH - 1]))  # this one refreshes
+    mean_d, cov_dd, _, _ = batch(x_nd[:REFRESH], y_n[:REFRESH], np.ones_like(w_n[:REFRESH]))
+    design = made.designs[made.design_r[QUALITY]]
+    np.testing.assert_allclose(made.mean_rkd[QUALITY, 0], mean_d, rtol=1e-11)
+    np.testing.assert_allclose(unpack(design.cov_kp[0], 5), cov_dd, rtol=1e-11)
+
+
+def test_badly_scaled_features_stay_sound() -> None:
+    rng = np.random.default_rng(6)
+    made = fresh(4, 1)
+    x_nd = rng.normal(size=(20_000, 4)) * [1e-4, 5.0, 5.0, 1.0]
+    x_nd[:, 2] = x_nd[:, 1] * (1 + 1e-7)
+    x_nd[:, 3] = 1.0
+    y_n = x_nd @ [10.0, 0.1, -0.1, 0.5] + 0.1 * rng.normal(size=20_000)
+    for x_d, y in zip(x_nd, y_n, strict=True):
+        observe(made, QUALITY, 0, x_d, float(y))
+    mean_d, _, _, b = batch(x_nd, y_n, np.ones(20_000))
+    cov_dd = unpack(made.designs[made.design_r[QUALITY]].cov_kp[0], 4)
+    assert np.linalg.eigvalsh(cov_dd).min() > 0
+    np.testing.assert_allclose(x_nd[:50] @ made.mean_rkd[QUALITY, 0], x_nd[:50] @ mean_d, rtol=1e-8)
+    assert made.b_rk[QUALITY, 0] == pytest.approx(b, rel=1e-6)
+
+
+def test_packing() -> None:
+    rng = np.random.default_rng(7)
+    for dim in (1, 2, 5, 33):
+        matrix_dd = rng.normal(size=(dim, dim))
+        matrix_dd += matrix_dd.T
+        np.testing.assert_array_equal(unpack(pack(matrix_dd), dim), matrix_dd)
+        assert len(packed_indices(dim)[0]) == dim * (dim + 1) // 2
+
+
+def test_adding_and_removing_a_model_leaves_the_others_alone() -> None:
+    made = fresh(3, 3)
+    x_nd, y_n, _ = data(30, 3, 8)
+    for i, x_d in enumerate(x_nd):
+        observe(made, i % 4, i % 3, x_d, float(y_n[i]))
+    before = predict(made, x_nd[0])
+    grown = add_model(made, PRIORS)
+    for old, new in zip(before, predict(grown, x_nd[0]), strict=True):
+        np.testing.assert_array_equal(old, new[:, :3])
+    left = without_model(grown, 1)
+    for old, new in zip(before, predict(left, x_nd[0]), strict=True):
+        np.testing.assert_array_equal(old[:, [0, 2]], new[:, :2])
+
+
+def test_arrays_come_back_as_they_were() -> None:
+    made = fresh(3, 2)
+    x_nd, y_n, _ = data(9, 3, 9)
+    for i, x_d in enumerate(x_nd):
+        observe(made, i % 4, i % 2, x_d, float(y_n[i]))
+    back = from_arrays({name: array.copy() for name, array in to_arrays(made).items()})
+    for name, array in to_arrays(made).items():
+        np.testing.assert_array_equal(to_arrays(back)[name], array)
+    observe(made, QUALITY, 0, x_nd[0], 0.1)
+    observe(back, QUALITY, 0, x_nd[0], 0.1)
+    np.testing.assert_array_equal(made.mean_rkd, back.mean_rkd)

@@ -1,0 +1,187 @@
+"""State is a deterministic fold; outcomes and catalogue edits change it as they say."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bandit.catalog import Aggregation, Bucket, Model, NumberFeature, OutcomeRules, Schema
+from bandit.encoder import Context
+from bandit.event import AvailabilitySet, BucketDeleted, BucketPut, ModelDeleted, ModelPut, OutcomeApplied, Record
+from bandit.outcome import Ledger, Signal, merge
+from bandit.posterior import QUALITY, to_arrays
+from bandit.state import State, apply, arrays, fingerprint, fold, restore_arrays
+from tests.bandit.worlds import World
+
+SCHEMA = Schema(numbers=(NumberFeature("n"),))
+
+
+def recorded(seed: int = 0) -> list[Record]:
+    """The journal of a world in which everything happens."""
+    records: list[Record] = []
+
+    class Recording(World):
+        def put(self, event: object) -> None:
+            super().put(event)  # type: ignore[arg-type]
+            records.append(Record(self.state.position, self.now_ns, event))  # type: ignore[arg-type]
+
+    made = Recording(Bucket("b", schema=SCHEMA), [Model("a"), Model("c")], seed)
+    for t in range(40):
+        decision = made.decide(Context({"n": float(made.rng.normal())}))
+        ledger = made.report(decision, {Signal.QUALITY: float(made.rng.random()), Signal.SUCCESS: float(t % 7 > 0)})
+        if t % 3 == 0:
+            made.report(decision, {Signal.QUALITY: 0.5, Signal.COST: 0.01, Signal.LATENCY: 2.0}, ledger)
+        if t == 20:
+            made.put(ModelPut(Model("new")))
+            made.put(AvailabilitySet("a", False, "tired"))
+    return records
+
+
+def test_the_same_journal_gives_the_same_state_bit_for_bit() -> None:
+    records = recorded()
+    whole = fold(records)
+    assert fingerprint(whole) == fingerprint(fold(records))
+    for cut in (1, 17, len(records) - 1):
+        assert fingerprint(fold(records[cut:], fold(records[:cut]))) == fingerprint(whole)
+    assert fingerprint(fold(records[:-1])) != fingerprint(whole)
+    assert fingerprint(fold(recorded(seed=1))) != fingerprint(whole)
+
+
+def test_a_gap_is_refused() -> None:
+    records = recorded()
+    with pytest.raises(ValueError, match="position 2"):
+        fold([records[0], records[2]])
+
+
+def test_arrays_restore_a_bucket() -> None:
+    bucket = fold(recorded()).buckets["b"]
+    named = {name: array.copy() for name, array in arrays(bucket).items()}
+    restore_arrays(bucket, named)
+    assert {name: array.tobytes() for name, array in arrays(bucket).items()} == {
+        name: array.tobytes() for name, array in named.items()
+    }
+
+
+def one_decision_each(order: list[int], reports: list[list[dict[Signal, float]]], rules: OutcomeRules) -> State:
+    """Decide once for each list of reports, then report them in the order of decisions that ``order`` gives."""
+    made = World(Bucket("b", schema=SCHEMA, rules=rules), [Model("a")])
+    decisions = [made.decide(Context({"n": i / 3})) for i in range(len(reports))]
+    ledgers = [Ledger() for _ in reports]
+    left = [list(r) for r in reports]
+    for i in order:
+        ledgers[i] = made.report(decisions[i], left[i].pop(0), ledgers[i])
+    return made.state
+
+
+@given(st.permutations([0, 0, 1, 1, 2, 2, 3]))
+def test_the_order_of_independent_outcomes_does_not_matter(order: list[int]) -> None:
+    reports = [
+        [{Signal.QUALITY: 0.2, Signal.COST: 0.1}, {Signal.QUALITY: 0.9}],
+        [{Signal.COST: 0.5}, {Signal.COST: 0.25, Signal.LATENCY: 3.0}],
+        [{Signal.QUALITY: 1.0}, {Signal.QUALITY: 0.0, Signal.OUTPUT_TOKENS: 50.0}],
+        [{Signal.QUALITY: 0.4, Signal.COST: 0.2}],
+    ]
+    state = one_decision_each(order, reports, OutcomeRules())
+    expected = one_decision_each([0, 0, 1, 1, 2, 2, 3], reports, OutcomeRules())
+    for mine, other in ((state, expected),):
+        a, b = mine.buckets["b"].posteriors, other.buckets["b"].posteriors
+        for name in ("mean_rkd", "eta_rkd", "a_rk", "b_rk"):
+            np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(mine.buckets["b"].sum_sk, other.buckets["b"].sum_sk, rtol=1e-12)
+        np.testing.assert_array_equal(mine.buckets["b"].count_sk, other.buckets["b"].count_sk)
+
+
+def test_a_correction_is_having_been_told_right_at_first() -> None:
+    wrong = one_decision_each(
+        [0, 1, 0], [[{Signal.QUALITY: 0.1}, {Signal.QUALITY: 0.8}], [{Signal.QUALITY: 0.5}]], OutcomeRules()
+    )
+    right = one_decision_each([0, 1], [[{Signal.QUALITY: 0.8}], [{Signal.QUALITY: 0.5}]], OutcomeRules())
+    a, b = wrong.buckets["b"].posteriors, right.buckets["b"].posteriors
+    for name in ("mean_rkd", "b_rk"):
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-10)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.sampled_from(list(Aggregation)))
+def test_reports_merge_by_the_rule(values: list[float], rule: Aggregation) -> None:
+    expected = {
+        Aggregation.LAST: lambda v: v[-1],
+        Aggregation.MEAN: lambda v: sum(v) / len(v),
+        Aggregation.SUM: sum,
+    }[rule]
+    ledger, seen, before = Ledger(), [], None
+    for value in values:
+        ledger, changes = merge(ledger, {Signal.QUALITY: value}, OutcomeRules(quality=rule))
+        seen.append(value)
+        assert ledger.tallies[Signal.QUALITY].value == pytest.approx(expected(seen))
+        for change in changes:
+            assert change.before == before
+            before = change.after
+    assert ledger.reports == len(values)
+    if rule is not Aggregation.LAST:
+        for order in itertools.islice(itertools.permutations(values), 24):
+            other = Ledger()
+            for value in order:
+                other, _ = merge(other, {Signal.QUALITY: value}, OutcomeRules(quality=rule))
+            assert other.tallies[Signal.QUALITY].value == pytest.approx(ledger.tallies[Signal.QUALITY].value)
+
+
+def test_a_changed_schema_starts_afresh_and_old_decisions_teach_nothing() -> None:
+    made = World(Bucket("b", schema=SCHEMA), [Model("a")])
+    for _ in range(5):
+        made.report(made.decide(Context({"n": 0})), {Signal.QUALITY: 1.0})
+    old = made.decide(Context({"n": 0}))
+    made.put(BucketPut(replace(made.bucket.config, display_name="renamed")))
+    assert made.bucket.count_sk[Signal.QUALITY, 0] == 5
+    made.put(BucketPut(replace(made.bucket.config, schema=Schema())))
+    assert made.bucket.count_sk[Signal.QUALITY, 0] == 0
+    before = {name: a.tobytes() for name, a in to_arrays(made.bucket.posteriors).items()}
+    made.report(old, {Signal.QUALITY: 0.0})
+    assert {name: a.tobytes() for name, a in to_arrays(made.bucket.posteriors).items()} == before
+
+
+def test_a_model_that_is_deleted_and_made_again_starts_afresh() -> None:
+    made = World(Bucket("b"), [Model("a"), Model("c")])
+    old = next(d for d in (made.decide() for _ in range(50)) if d.models[d.chosen] == "a")
+    ledger = made.report(old, {Signal.QUALITY: 1.0})
+    made.put(ModelDeleted("a"))
+    assert made.bucket.candidates.names == ("c",)
+    assert made.decide().models == ("c",)
+    made.put(ModelPut(Model("a")))
+    k = made.bucket.columns.index("a")
+    fresh = made.bucket.posteriors.mean_rkd[QUALITY, k].copy()
+    made.report(old, {Signal.QUALITY: 0.0}, ledger)  # a correction of what is no longer there
+    np.testing.assert_array_equal(made.bucket.posteriors.mean_rkd[QUALITY, k], fresh)
+
+
+def test_candidates_follow_the_catalogue() -> None:
+    made = World(Bucket("b"), [Model("a")])
+    made.put(BucketPut(Bucket("pinned", models=("a",))))
+    made.put(ModelPut(Model("later")))
+    assert made.bucket.candidates.names == ("a", "later")
+    assert made.state.buckets["pinned"].candidates.names == ("a",)
+    made.put(AvailabilitySet("a", False))
+    assert made.bucket.candidates.available == (False, True)
+    assert {made.decide().models[made.decide().chosen] for _ in range(20)} == {"later"}
+    made.put(ModelPut(Model("a", display_name="changed")))
+    assert made.bucket.candidates.available == (False, True)  # replacing a model does not switch it on
+    made.put(BucketPut(replace(made.bucket.config, models=("later",))))
+    assert made.bucket.candidates.names == ("later",)
+    assert made.bucket.columns == ("a", "later")  # what was learned is kept
+    made.put(BucketDeleted("b"))
+    assert "b" not in made.state.buckets
+
+
+def test_events_of_what_is_gone_change_nothing_but_the_position() -> None:
+    made = World(Bucket("b"), [Model("a")])
+    decision = made.decide()
+    made.put(BucketDeleted("b"))
+    event = OutcomeApplied(b"", "b", decision.generation, "a", decision.x_d, 0, 0.0, (), {})
+    apply(made.state, Record(made.state.position + 1, made.now_ns, event))
+    apply(made.state, Record(made.state.position + 1, made.now_ns, decision))
+    apply(made.state, Record(made.state.position + 1, made.now_ns, AvailabilitySet("none", True)))
+    assert made.state.buckets == {}
