@@ -1,0 +1,203 @@
+"""Messages and values are the same thing twice: what is written is read back exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bandit import catalog as c
+from bandit import event as e
+from bandit.outcome import Change, Ledger, Signal, Tally
+from bandit.policy import Limits, Predictions
+from pointsman.v1 import catalog_pb2, journal_pb2
+from server.codec import (
+    read_bucket,
+    read_event,
+    read_limits,
+    read_model,
+    read_objective,
+    write_bucket,
+    write_event,
+    write_limits,
+    write_model,
+    write_objective,
+)
+from server.names import decision_name, new_decision_id, parse_decision
+
+ids = st.from_regex(r"[A-Za-z0-9._:@/-]{1,20}", fullmatch=True)
+names = st.from_regex(r"[a-z_]{1,10}", fullmatch=True)
+positive = st.floats(1e-9, 1e9)
+amount = st.floats(0, 1e6)
+words = st.text(st.characters(codec="utf-8"), max_size=20)
+prices = st.builds(c.Prices, amount, amount, amount)
+models = st.builds(
+    c.Model,
+    ids,
+    words,
+    words,
+    st.none() | prices,
+    st.integers(0, 2**40),
+    st.integers(0, 2**40),
+    st.lists(words, max_size=3).map(tuple),
+    st.dictionaries(words, words, max_size=3).map(lambda d: dict(sorted(d.items()))),
+)
+schemas = st.builds(
+    c.Schema,
+    st.lists(
+        st.builds(c.NumberFeature, names, amount, positive, st.booleans()), max_size=3, unique_by=lambda f: f.name
+    ).map(tuple),
+    st.lists(
+        st.builds(
+            c.CategoryFeature, names, st.sets(words, min_size=1, max_size=3).map(tuple), st.booleans(), st.booleans()
+        ),
+        max_size=2,
+        unique_by=lambda f: f.name,
+    ).map(tuple),
+    st.lists(
+        st.builds(c.EmbeddingFeature, names, st.integers(1, 512), positive, st.booleans()),
+        max_size=1,
+    ).map(tuple),
+    st.none() | st.builds(c.TextFeature, st.booleans()),
+    st.none() | st.builds(c.TokenCountFeature, st.booleans()),
+)
+objectives = st.one_of(
+    st.builds(c.Objective, st.just(c.Mode.BALANCED), st.none() | amount, st.none() | amount),
+    st.builds(c.Objective, st.just(c.Mode.WEIGHTED), amount, st.none() | amount),
+    st.just(c.Objective(c.Mode.QUALITY_FIRST)),
+    st.builds(
+        lambda mode, loss: c.Objective(mode, max_quality_loss=loss),
+        st.sampled_from([c.Mode.COST_FIRST, c.Mode.LATENCY_FIRST]),
+        st.none() | amount,
+    ),
+)
+rules = st.builds(c.OutcomeRules, *[st.sampled_from(list(c.Aggregation))] * 3)
+budgets = st.builds(c.Budget, positive, st.sampled_from([0, 10**9, 86_400 * 10**9 + 7]))
+buckets = st.builds(
+    c.Bucket,
+    id=ids,
+    display_name=words,
+    schema=schemas,
+    models=st.lists(ids, max_size=3, unique=True).map(tuple),
+    objective=objectives,
+    exploration_floor=st.none() | st.floats(0, 1),
+    quality_range=st.builds(c.QualityRange, st.floats(-10, 0), st.floats(0.1, 10)),
+    window_ns=st.integers(1, c.MAX_WINDOW_NS),
+    rules=rules,
+    priors=st.builds(c.Priors, st.none() | st.floats(0, 0.1), positive, positive),
+    budget=st.none() | budgets,
+    half_life=st.just(0.0) | st.floats(8, 1e9),
+)
+limits = st.builds(
+    Limits,
+    st.none() | positive,
+    st.none() | positive,
+    st.just(False),
+    st.none() | st.floats(-5, 5),
+    st.frozensets(ids, max_size=2),
+    st.frozensets(ids, max_size=2),
+    st.frozensets(words, max_size=2),
+    st.dictionaries(words, words, max_size=2),
+    st.booleans(),
+)
+anything = st.floats(allow_nan=False)
+signals = st.sampled_from(list(Signal))
+ledgers = st.builds(
+    Ledger,
+    st.dictionaries(signals, st.builds(Tally, st.integers(1, 99), anything, anything, anything, anything), max_size=4),
+    st.integers(0, 99),
+)
+
+
+@given(models, st.booleans())
+def test_models(model: c.Model, available: bool) -> None:
+    message = catalog_pb2.Model.FromString(write_model(model, available, "7").SerializeToString())
+    assert read_model(message) == model
+
+
+@given(buckets)
+def test_buckets(bucket: c.Bucket) -> None:
+    assert read_bucket(catalog_pb2.Bucket.FromString(write_bucket(bucket).SerializeToString())) == bucket
+
+
+@given(objectives)
+def test_objectives(objective: c.Objective) -> None:
+    assert read_objective(write_objective(objective)) == objective
+
+
+@given(limits)
+def test_limits(limit: Limits) -> None:
+    assert read_limits(write_limits(limit)) == limit
+
+
+@given(st.integers(1, 5), st.data())
+def test_decisions(k: int, data: st.DataObject) -> None:
+    def numbers() -> np.ndarray:
+        return np.array(data.draw(st.lists(anything, min_size=k, max_size=k)))
+
+    x_d = np.array(data.draw(st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=6)), dtype=np.float64)
+    event = e.DecisionMade(
+        id=data.draw(st.binary(min_size=16, max_size=16)),
+        bucket="b",
+        generation=data.draw(st.integers(0, 2**50)),
+        x_d=x_d,
+        models=tuple(f"m{i}" for i in range(k)),
+        chosen=data.draw(st.integers(0, k - 1)),
+        fallbacks=tuple(data.draw(st.permutations(range(k)))),
+        propensity=data.draw(st.floats(0, 1)),
+        explored=data.draw(st.booleans()),
+        limits_violated=data.draw(st.booleans()),
+        predicted=Predictions(*(numbers() for _ in Predictions.__slots__)),
+        draw_k=numbers(),
+        exclusions_k=np.array(data.draw(st.lists(st.integers(0, 2**11), min_size=k, max_size=k))),
+        objective=data.draw(objectives).resolve(c.QualityRange()),
+        multiplier=data.draw(amount),
+        exploration_floor=data.draw(st.floats(0, 1)),
+        limits=data.draw(limits),
+        state_position=data.draw(st.integers(0, 2**50)),
+        expire_ns=data.draw(st.integers(0, 2**62)),
+        request_id=data.draw(words),
+        input_tokens=data.draw(st.integers(-1, 2**40)),
+        max_output_tokens=data.draw(st.integers(-1, 2**40)),
+    )
+    same(event, read_event(journal_pb2.JournalEvent.FromString(write_event(event).SerializeToString())))
+
+
+@given(st.lists(st.builds(Change, signals, st.none() | anything, anything, anything), max_size=4), ledgers)
+def test_outcomes(changes: list[Change], ledger: Ledger) -> None:
+    x_d = np.array([0.5, 1.0])
+    event = e.OutcomeApplied(b"1" * 16, "b", 3, "m", x_d, 9, 0.25, tuple(changes), {"m": ledger}, "key")
+    same(event, read_event(journal_pb2.JournalEvent.FromString(write_event(event).SerializeToString())))
+
+
+def test_catalogue_events() -> None:
+    for event in (
+        e.ModelPut(c.Model("m")),
+        e.ModelDeleted("m"),
+        e.AvailabilitySet("m", False, "why"),
+        e.BucketPut(c.Bucket("b")),
+        e.BucketDeleted("b"),
+    ):
+        assert read_event(write_event(event)) == event
+
+
+def same(one: object, other: object) -> None:
+    """Equal, field by field, arrays bit by bit."""
+    assert type(one) is type(other)
+    for name in type(one).__slots__:  # type: ignore[attr-defined]
+        mine, theirs = getattr(one, name), getattr(other, name)
+        if isinstance(mine, np.ndarray):
+            np.testing.assert_array_equal(mine, theirs)
+        elif isinstance(mine, Predictions):
+            same(mine, theirs)
+        else:
+            assert mine == theirs, name
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1))
+def test_decision_names_sort_by_time(one: int, other: int) -> None:
+    first, second = new_decision_id(one), new_decision_id(other)
+    assert parse_decision(decision_name(first), "name") == first
+    assert parse_decision(decision_name(first).replace("decisions/", "decisions/").lower(), "name") == first
+    if one // 10**6 < other // 10**6 < 2**48:
+        assert decision_name(first) < decision_name(second)

@@ -1,0 +1,118 @@
+"""Commands and their configuration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from pointsman.cli import main
+from server.config import Config, ConfigError, load
+from tests.server.conftest import Service
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+@pytest.fixture
+def data(run: object, tmp_path: Path) -> Path:
+    """A data directory with ten decisions, nine of which have an outcome."""
+
+    async def scenario(service: Service) -> None:
+        for i in range(10):
+            decision = await service.decide()
+            if i:
+                await service.report(decision.name, quality=i / 10, cost_usd=0.001)
+
+    run(scenario)  # type: ignore[operator]
+    return tmp_path
+
+
+def test_help_lists_the_commands() -> None:
+    for name in ("serve", "simulate", "export", "verify"):
+        assert name in call("--help").output
+        assert call(name, "--help").exit_code == 0
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_exporting_decisions(data: Path, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    done = call("export", "--data", str(data), "--to", str(path), "--what", "decisions", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["rows"] == 10
+    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True)}[suffix]
+    table = read(path)
+    assert table["quality"].notna().sum() == 9
+    assert table["quality"].sum() == pytest.approx(4.5)
+    assert ((table["propensity"] > 0) & (table["propensity"] <= 1)).all()
+    assert {"decision", "bucket", "model", "x/0", "x/1", "quality_mean/a", "cost/c/d"} <= set(table.columns)
+
+
+def test_exporting_the_journal(data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    assert call("export", "--data", str(data), "--to", str(path)).exit_code == 0
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [int(line["position"]) for line in lines] == list(range(1, 4 + 1 + 19))
+    kinds = {next(k for k in line["event"] if k != "time_ns") for line in lines}
+    assert kinds == {"model_put", "bucket_put", "decision_made", "outcome_applied"}
+
+
+def test_export_usage_errors(tmp_path: Path) -> None:
+    assert call("export", "--data", str(tmp_path), "--to", "x.xls").exit_code == 2
+    assert call("export", "--data", str(tmp_path), "--to", "x.csv", "--what", "journal").exit_code == 2
+    assert call("export", "--data", str(tmp_path)).exit_code == 2
+    missing = call("export", "--data", str(tmp_path / "none"), "--to", str(tmp_path / "x.csv"))
+    assert missing.exit_code == 1
+    assert "no journal" in missing.output
+
+
+def test_verify(data: Path) -> None:
+    done = call("verify", "--data", str(data), "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["equal"]
+
+
+def test_where_settings_come_from(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("# settings\ndata: here\nlisten: 127.0.0.1:1\nseed: 5\n")
+    environment = {"POINTSMAN_LISTEN": "127.0.0.1:2", "POINTSMAN_SEED": "6", "POINTSMAN_UNRELATED": "x"}
+    config = load(file, environment, {"seed": 7, "data": None})
+    assert config == Config(data=Path("here"), listen="127.0.0.1:2", seed=7)
+    assert load(None, {}, {}) == Config()
+    (tmp_path / "empty.yaml").write_text("")
+    assert load(tmp_path / "empty.yaml", {}, {}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "flags", "said"),
+    [
+        ("data: x\nlissen: y\n", {}, {}, "line 2: lissen"),
+        ("listen: nowhere\n", {}, {}, "line 1: listen"),
+        ("[1]\n", {}, {}, "line 1"),
+        ("a: [\n", {}, {}, "not YAML"),
+        ("", {"POINTSMAN_SEED": "many"}, {}, "POINTSMAN_SEED"),
+        ("", {}, {"drain_seconds": -1.0}, "--drain-seconds"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    tmp_path: Path, text: str, environment: dict[str, str], flags: dict[str, object], said: str
+) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load(file, environment, flags)
+    with pytest.raises(ConfigError, match="cannot read"):
+        load(tmp_path / "none.yaml", {}, {})
+
+
+def test_serve_usage_errors(tmp_path: Path) -> None:
+    assert call("serve", "--listen", "nowhere").exit_code == 2
+    assert call("serve", "--config", str(tmp_path / "none.yaml")).exit_code == 2
+    (tmp_path / "file").write_text("x")
+    refused = call("serve", "--data", str(tmp_path / "file"), "--listen", "127.0.0.1:0")
+    assert refused.exit_code == 1
+    assert "cannot use the data directory" in refused.output
