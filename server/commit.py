@@ -7,6 +7,7 @@ shared by all who wait for it. Results come back to the event loop in journal or
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from bandit.event import Event
 from server.errors import UnavailableError
 from server.journal import Appended, Group, Journal, JournalError, Result
+
+log = logging.getLogger("pointsman.commit")
 
 MAX_GROUPS = 4096
 """Most groups in one append: bounds how long one caller waits for the others."""
@@ -87,10 +90,17 @@ class GroupCommit:
                 return
             try:
                 results = self._journal.append([write.group for write in writes], self._clock_ns())
-            except JournalError as error:
-                self._loop.call_soon_threadsafe(self._fail, writes, str(error))
+            except Exception as error:
+                # Whatever went wrong, nothing of it was written and the next append may go well: this thread must live.
+                if not isinstance(error, JournalError):
+                    log.exception("the journal failed in an unforeseen way")
+                self._call(self._fail, writes, str(error) or repr(error))
             else:
-                self._loop.call_soon_threadsafe(self._finish, list(zip(writes, results, strict=True)))
+                self._call(self._finish, list(zip(writes, results, strict=True)))
+
+    def _call(self, deliver: Callable[..., None], *arguments: object) -> None:
+        if not self._loop.is_closed():  # else nobody waits for the answer any more; what is durable stays so
+            self._loop.call_soon_threadsafe(deliver, *arguments)
 
     def _finish(self, results: Sequence[tuple[Write, Result]]) -> None:
         try:

@@ -22,11 +22,12 @@ from server.errors import (
     StaleError,
     UnavailableError,
 )
+from server.journal import JournalError
 
 log = logging.getLogger("pointsman.rpc")
 
 DOMAIN = "pointsman.v1"
-KNOWN_ERRORS = (FieldError, NothingEligibleError, RequestError, UnavailableError)
+KNOWN_ERRORS = (FieldError, NothingEligibleError, RequestError, UnavailableError, JournalError)
 _REQUEST_ERRORS = {
     NotFoundError: (grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
     AlreadyExistsError: (grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS"),

@@ -230,6 +230,61 @@ def test_watching(run: Run) -> None:
     run(scenario)
 
 
+def test_a_full_disk_refuses_and_recovers(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        decision = await service.decide()
+        writer = service.replica._journal._writer  # type: ignore[attr-defined]
+        pages = writer.execute("PRAGMA page_count").fetchone()[0]
+        writer.execute(f"PRAGMA max_page_count = {pages}")
+        before = fingerprint(service.replica.state)
+        contexts = [context_pb2.Context(numbers={"n": 0})] * 2000
+        big = router_service_pb2.BatchDecideRequest(bucket="buckets/b", contexts=contexts)
+        with pytest.raises(grpc.aio.AioRpcError, match="full") as refused:
+            await service.router.BatchDecide(big)
+        assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert fingerprint(service.replica.state) == before
+        assert (await get(service, decision.name)).decision.name == decision.name
+        writer.execute("PRAGMA max_page_count = 1000000")
+        assert len((await service.router.BatchDecide(big)).decisions) == 2000
+        await service.report(decision.name, quality=1.0)
+
+    run(scenario)
+
+
+def test_an_unforeseen_fault_of_the_journal_fails_the_call_and_not_the_server(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        journal = service.replica._journal
+        append = journal.append
+
+        def broken(*_: object) -> None:
+            raise OverflowError("no such luck")
+
+        journal.append = broken  # type: ignore[method-assign, assignment]
+        with pytest.raises(grpc.aio.AioRpcError, match="no such luck") as refused:
+            await service.decide()
+        assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        journal.append = append  # type: ignore[method-assign]
+        await service.decide()
+
+    run(scenario)
+
+
+def test_the_clock_may_jump(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        first = await service.decide()
+        service.clock[0] -= 3600 * 10**9
+        second = await service.decide()
+        await service.report(first.name, quality=1.0)
+        await service.report(second.name, quality=1.0)
+        assert second.create_time.ToNanoseconds() >= first.create_time.ToNanoseconds()
+        service.clock[0] += 3600 * 10**9
+        third = await service.decide()
+        await service.report(third.name, quality=1.0)
+        assert sum(m.quality_observations for m in (await insight(service)).models) == 3
+
+    run(scenario)
+
+
 def test_health_and_reflection(run: Run) -> None:
     async def scenario(service: Service) -> None:
         health = health_pb2_grpc.HealthStub(service.channel)
