@@ -12,7 +12,8 @@ from bandit.errors import FieldError, within
 
 _ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}\Z")
 _FEATURE_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,64}\Z")
-MAX_FEATURES = 1024
+MAX_FEATURES = 512
+"""Most declared features of a bucket: a model costs d² numbers of memory and as many products per decision."""
 MAX_EMBEDDING = 512
 MAX_CATEGORY_VALUES = 256
 MAX_MODELS_PER_BUCKET = 256

@@ -185,27 +185,30 @@ class Choices:
 
 def predictions(posteriors: Posteriors, x_d: Array) -> Predictions:
     """What the posteriors say at ``x_d``. O(k·d²)."""
-    mean_rk, variance_rk = predict(posteriors, x_d)
-    return _predictions(mean_rk, variance_rk, noise(posteriors))
+    noise_rk = noise(posteriors)
+    return _predictions(*predict(posteriors, x_d, noise_rk), noise_rk)
 
 
 def predictions_batch(posteriors: Posteriors, x_bd: Array) -> Predictions:
     """``predictions`` for b contexts, computed as one, each (b, k)."""
-    mean_brk, variance_brk = predict_batch(posteriors, x_bd)
-    return _predictions(mean_brk.transpose(1, 0, 2), variance_brk.transpose(1, 0, 2), noise(posteriors))
+    noise_rk = noise(posteriors)
+    mean_brk, variance_brk = predict_batch(posteriors, x_bd, noise_rk)
+    return _predictions(mean_brk.transpose(1, 0, 2), variance_brk.transpose(1, 0, 2), noise_rk[:, None])
 
 
-def _predictions(mean: Array, variance: Array, noise_rk: Array) -> Predictions:
+def _predictions(mean: Array, variance: Array, noise_: Array) -> Predictions:
     # E[exp(N(m, σ²))] = exp(m + σ²/2). Only the spread of responses enters, not that of θ: a model of which little is
     # known should look as its prior says, not dearer for being unknown.
-    spread = np.sqrt(noise_rk[LATENCY] + variance[LATENCY])
+    expected = mean[COST:] + 0.5 * noise_[COST:]
+    np.exp(np.minimum(expected, _MAX_LOG, out=expected), out=expected)
+    spread = np.sqrt(noise_[LATENCY] + variance[LATENCY])
     return Predictions(
         quality_k=mean[QUALITY],
         quality_sd_k=np.sqrt(variance[QUALITY]),
-        cost_k=np.exp(np.minimum(mean[COST] + 0.5 * noise_rk[COST], _MAX_LOG)),
-        latency_k=np.exp(np.minimum(mean[LATENCY] + 0.5 * noise_rk[LATENCY], _MAX_LOG)),
+        cost_k=expected[COST - 1],
+        latency_k=expected[LATENCY - 1],
         latency_p95_k=np.exp(np.minimum(mean[LATENCY] + _Z95 * spread, _MAX_LOG)),
-        tokens_k=np.exp(np.minimum(mean[TOKENS] + 0.5 * noise_rk[TOKENS], _MAX_LOG)),
+        tokens_k=expected[TOKENS - 1],
     )
 
 
@@ -422,15 +425,15 @@ def explored_share(race_: Race, predicted: Predictions, floor: float | None) -> 
     b = len(race_.mean_bk)
     if floor is not None:
         return np.full(b, floor)
-    eligible_bk, rows = race_.eligible_bk, np.arange(b)
+    eligible_bk, mean_bk = race_.eligible_bk, race_.mean_bk
     count_b = np.maximum(eligible_bk.sum(axis=1), 1)
-    best_b = race_.mean_bk.argmax(axis=1)
     if race_.rank_bk is None or race_.floor_b is None:
-        gap_bk = np.where(eligible_bk, race_.mean_bk[rows, best_b][:, None] - race_.mean_bk, 0.0)
-        most_b = np.full(b, EXPLORE_LOSS)
+        gap_bk = (mean_bk.max(axis=1, keepdims=True) - mean_bk) * eligible_bk
+        most_b: Array | float = EXPLORE_LOSS
     else:
-        clears_bk = eligible_bk & (race_.mean_bk >= race_.floor_b[:, None])
-        expected_b = np.where(clears_bk, race_.rank_bk, race_.mean_bk.shape[1]).argmin(axis=1)
+        rows, best_b = np.arange(b), mean_bk.argmax(axis=1)
+        clears_bk = eligible_bk & (mean_bk >= race_.floor_b[:, None])
+        expected_b = np.where(clears_bk, race_.rank_bk, mean_bk.shape[1]).argmin(axis=1)
         cost_b = predicted.cost_k[rows, np.where(clears_bk.any(axis=1), expected_b, best_b)]
         gap_bk = np.where(eligible_bk, predicted.cost_k - cost_b[:, None], 0.0)
         most_b = EXPLORE_DOLLARS * cost_b

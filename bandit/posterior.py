@@ -338,8 +338,8 @@ def refresh(posteriors: Posteriors, design: int, model: int) -> None:
         posteriors.mean_rkd[response, model] = dspmv(dim, 1.0, held.cov_kp[model], posteriors.eta_rkd[response, model])
 
 
-def predict(posteriors: Posteriors, x_d: Array) -> tuple[Array, Array]:
-    """Mean and variance of θ·x for all cells, each (r, k).
+def predict(posteriors: Posteriors, x_d: Array, noise_rk: Array | None = None) -> tuple[Array, Array]:
+    """Mean and variance of θ·x for all cells, each (r, k). ``noise_rk`` is ``noise(posteriors)``, for callers who have it.
 
     Given the data θ·x is Student-t with 2a degrees of freedom; the variance is that of this law, b/(a-1)·xᵀΣx.
     """
@@ -350,16 +350,16 @@ def predict(posteriors: Posteriors, x_d: Array) -> tuple[Array, Array]:
     quadratic_gk = np.array([design.cov_kp.dot(z_p) for design in posteriors.designs])
     variance_rk = quadratic_gk[posteriors.design_r]
     np.maximum(variance_rk, 0.0, out=variance_rk)
-    variance_rk *= noise(posteriors)
+    variance_rk *= noise(posteriors) if noise_rk is None else noise_rk
     return posteriors.mean_rkd.dot(x_d), variance_rk
 
 
-def predict_batch(posteriors: Posteriors, x_bd: Array) -> tuple[Array, Array]:
+def predict_batch(posteriors: Posteriors, x_bd: Array, noise_rk: Array | None = None) -> tuple[Array, Array]:
     """``predict`` for b contexts at once, each (b, r, k)."""
     b, dim = x_bd.shape
     r, k = posteriors.a_rk.shape
     if b == 1:
-        mean_rk, variance_rk = predict(posteriors, x_bd[0])
+        mean_rk, variance_rk = predict(posteriors, x_bd[0], noise_rk)
         return mean_rk[None], variance_rk[None]
     doubled_p = _doubled(dim)
     quadratic_bgk = np.empty((b, len(posteriors.designs), k))
@@ -375,7 +375,8 @@ def predict_batch(posteriors: Posteriors, x_bd: Array) -> tuple[Array, Array]:
         for g, design in enumerate(posteriors.designs):
             quadratic_bgk[start : start + BATCH, g] = z @ design.cov_kp.T
     mean_bc = x_bd @ posteriors.mean_rkd.reshape(r * k, dim).T
-    variance_brk = np.maximum(quadratic_bgk, 0.0)[:, posteriors.design_r] * noise(posteriors)
+    variance_brk = np.maximum(quadratic_bgk, 0.0)[:, posteriors.design_r]
+    variance_brk *= noise(posteriors) if noise_rk is None else noise_rk
     return mean_bc.reshape(b, r, k), variance_brk
 
 

@@ -358,13 +358,12 @@ class Replica:
 
     async def _take_snapshot(self, directory: Path) -> None:
         position = self.state.position
+        self._snapshot_position = position  # also when it fails: the next try is due as many events later
         data = snapshot.dump(self.state)
         try:
             await self._loop.run_in_executor(None, snapshot.save, directory, data, position)
         except OSError as error:
-            log.warning("cannot write a snapshot (restarts will take longer): %s", error)
-            return
-        self._snapshot_position = position
+            log.warning("cannot write a snapshot (a restart will take longer): %s", error)
 
     def _remember(self, known: Known) -> None:
         self._recent[known.decision.id] = known
