@@ -69,6 +69,10 @@ bench-core: $(VENV)/.dev ## Time of a decision and of a fold, error of the prope
 bench-service: $(VENV)/.dev ## Throughput and latency over gRPC against an empty echo
 	@$(BIN)/python benchmarks/service/throughput.py
 
+.PHONY: bench-routing
+bench-routing: $(VENV)/.dev ## Quality at seven budgets on real prompts against published figures and hindsight
+	@$(BIN)/python benchmarks/routing/budgets.py $(ARGS)
+
 .PHONY: clean
 clean: ## Remove the virtual environment and caches
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,13 +1,15 @@
 """The built-in featuriser: a prompt's text to a short vector, without a model, a vocabulary or anything fitted.
 
 Two groups of features. *Marks* are eighteen plain counts that tell kinds of task apart (how long, how much code, mathematics,
-list, question …), each centred and scaled for ordinary prompts and clipped. *Words* are counts of word unigrams, bigrams and
-openings (the first words of a prompt often are its instruction), dampened by a square root and projected by signed hashing
-(Weinberger et al. 2009, arXiv:0902.2206): each n-gram adds ±1 at a few of the 16 places that its hash names, so inner
-products are kept in expectation. Few dimensions, because a posterior over d features needs a multiple of d outcomes per model
-before it beats ignoring the text.
+list, question …), each centred and scaled for ordinary prompts and clipped. *Words* are three bags: the words of the whole
+text, its opening (first words, alone, as pair and as triple) and its ending (last words), because instructions stand at either
+end. Each bag is dampened by a square root, brought to length 1, so that a long body does not drown the instruction, and
+projected by signed hashing (Weinberger et al. 2009, arXiv:0902.2206): each word adds ±1 at a few of the 16 places that its hash
+names, so inner products are kept in expectation. Few dimensions, because a posterior over d features needs a multiple of d
+outcomes per model before it beats ignoring the text.
 
-Hashes are CRC-32 of UTF-8, the same on every machine. Only the first ``READ`` characters are read, besides the length.
+Hashes are CRC-32 of UTF-8, the same on every machine. Of a text longer than ``READ`` characters only the beginning and the
+end are read, besides its length.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import math
 import re
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -23,32 +26,46 @@ import numpy.typing as npt
 
 READ = 6000
 """Characters of a text that are looked at (its length counts in full): bounds the time a huge prompt takes."""
+READ_END = 2000
+"""How many of them come from the end of a text that is longer."""
 WORDS = 16
-"""Dimensions of the projected n-grams."""
+"""Dimensions of the projected words."""
 PLACES = 4
-"""Places of the projection that one n-gram touches."""
+"""Places of the projection that one word touches."""
+LONGEST = 24
+"""Characters of a word that are hashed: bounds what the cache of hashes can hold."""
+ENDS = 4
+"""Words that make the opening, and the ending."""
 CLIP = 3.0
 MARKS_LENGTH = 2.4
 """Root mean square length of the clipped marks on ordinary prompts."""
 
-_TOKEN = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
-_SPACE = re.compile(r"\S+")
-_CODE = re.compile(r"[{}();=<>\[\]_`#]")
+# A run of letters or of digits; a Chinese or Japanese character is a word of its own, as there are no spaces between words.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\d_\u3040-\u30ff\u3400-\u9fff]+|\d+")
 _CODE_WORD = re.compile(
     r"\b(?:def|class|function|return|import|python|javascript|java|sql|code|program|array|string|list|regex|json)\b"
 )
-_MATHS = re.compile(r"[+*/=^%$\\]")
-_OPTION = re.compile(r"(?m)^\s*[(\[]?[A-Ja-j0-9][).:]\s")
+_OPTION = re.compile(r"(?m)^[ \t]*[(\[]?[A-Ja-j0-9][).:]\s")
 _ASKING = re.compile(r"(?i)\b(?:who|what|which|why|when|where|how)\b")
 _ORDER = re.compile(
     r"(?i)\b(?:write|create|list|find|give|explain|describe|complete|sort|calculate|compute|solve|summari[sz]e|translate)\b"
 )
-_QUOTE = re.compile(r"[\"'\u201c\u201d]")
 _SENTENCE = re.compile(r"[.!?](?:\s|$)")
 _GAP = re.compile(r"_{2,}|\bblank\b")
 _QUANTITY = re.compile(r"\$|\b(?:each|per|total|many|much)\b")
 _STOP = frozenset("the a an of to and in is it that for on as with was at by be this or are from".split())  # noqa: SIM905
 
+# Characters that the marks count: digits, code, mathematics, lines, questions, quotes, capitals, all of ASCII.
+_CHARACTERS = (
+    "0123456789",
+    "{}();=<>[]_`#",
+    "+*/=^%$\\",
+    "\n",
+    "?",
+    "\"'",
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+    "".join(map(chr, range(128))),
+)
 # Name, and the (center, scale) that make an ordinary prompt come out near 0 with a spread near 1/2.
 _MARKS: tuple[tuple[str, float, float], ...] = (
     ("log_length", 6.0, 2.0),
@@ -73,6 +90,7 @@ _MARKS: tuple[tuple[str, float, float], ...] = (
 TEXT_DIM = len(_MARKS) + WORDS
 """Length of ``text_features``."""
 MARKS = len(_MARKS)
+_KINDS = np.array([[c in kind for kind in _CHARACTERS] for c in map(chr, range(128))], dtype=np.int64)
 _CENTER = np.array([center for _, center, _ in _MARKS])
 _SCALE = np.array([scale for _, _, scale in _MARKS])
 
@@ -83,14 +101,17 @@ def text_feature_names() -> list[str]:
 
 
 def estimate_tokens(text: str) -> int:
-    """About how many tokens a model's tokeniser makes of ``text``.
+    """About how many tokens a model's tokeniser makes of ``text``; 0 for no text.
 
-    A rule of thumb: four ASCII characters a token, one of anything else (CJK, emoji); by the first ``READ`` characters.
+    A rule of thumb: a token is four ASCII characters (English, code), or three bytes of UTF-8 of anything else: one Chinese
+    character, one and a half Cyrillic or accented letters. Of a long text, the average over what is read of it.
     """
-    head = text[:READ]
-    plain = sum(map(str.isascii, head)) if not head.isascii() else len(head)
-    per_character = (plain / 4 + (len(head) - plain)) / max(len(head), 1)
-    return math.ceil(len(text) * per_character)
+    read = _read(text)
+    if read.isascii():
+        return math.ceil(len(text) / 4)
+    plain = len(read.encode("ascii", "ignore"))
+    beyond = len(read.encode("utf-8", "surrogatepass")) - plain
+    return math.ceil(len(text) * (plain / 4 + beyond / 3) / len(read))
 
 
 def text_features(text: str) -> npt.NDArray[np.float64]:
@@ -98,75 +119,87 @@ def text_features(text: str) -> npt.NDArray[np.float64]:
 
     Any string will do, lone surrogates included; the numbers are finite and within [-1.25, 1.25].
     """
-    head = text[:READ]
+    read = _read(text)
     features = np.empty(TEXT_DIM)
     marks = features[:MARKS]
-    np.subtract(_marks(text, head), _CENTER, out=marks)
+    np.subtract(_marks(text, read), _CENTER, out=marks)
     marks /= _SCALE
     np.clip(marks, -CLIP, CLIP, out=marks)
     marks /= MARKS_LENGTH
-    features[MARKS:] = _words(head)
+    features[MARKS:] = _words(read)
     return features
 
 
-def _marks(text: str, head: str) -> list[float]:
-    length = max(len(head), 1)
-    words = _SPACE.findall(head)
+def _read(text: str) -> str:
+    """What is looked at of a text: all of it, or its beginning and its end on a line of its own."""
+    return text if len(text) <= READ else f"{text[: READ - READ_END - 1]}\n{text[-READ_END:]}"
 
-    def share(pattern: re.Pattern[str]) -> float:
-        return len(pattern.findall(head)) / length
+
+def _marks(text: str, read: str) -> list[float]:
+    length = max(len(read), 1)
+    bytes_n = np.frombuffer(read.encode("ascii", "ignore"), dtype=np.uint8)
+    digits, code, maths, lines, asking, quotes, capitals, plain = (
+        np.bincount(bytes_n, minlength=128) @ _KINDS
+    ).tolist()
+    beyond = len(read) - plain
+    if beyond:
+        others = [character for character in read if not character.isascii()]
+        digits += sum(map(str.isdigit, others))
+        capitals += sum(map(str.isupper, others))
+        quotes += others.count("\u201c") + others.count("\u201d")
+    pieces = read.split()
 
     def count(pattern: re.Pattern[str], most: int) -> int:
-        return min(len(pattern.findall(head)), most)
+        return min(len(pattern.findall(read)), most)
 
     return [
         math.log1p(len(text)),
-        sum(map(len, words)) / max(len(words), 1),
-        sum(map(str.isdigit, head)) / length,
-        share(_CODE),
-        float(_CODE_WORD.search(head) is not None),
-        share(_MATHS),
-        head.count("\n") / length,
+        sum(map(len, pieces)) / max(len(pieces), 1),
+        digits / length,
+        code / length,
+        float(_CODE_WORD.search(read) is not None),
+        maths / length,
+        lines / length,
         count(_OPTION, 8),
-        min(head.count("?"), 4),
-        float(head.rstrip().endswith("?")),
+        min(asking, 4),
+        float(read.rstrip().endswith("?")),
         count(_ASKING, 4),
-        share(_QUOTE),
-        sum(map(str.isupper, head)) / length,
-        float(_ORDER.search(head) is not None),
+        quotes / length,
+        capitals / length,
+        float(_ORDER.search(read) is not None),
         count(_SENTENCE, 20),
         count(_GAP, 4),
         count(_QUANTITY, 6),
-        0.0 if head.isascii() else 1.0 - sum(map(str.isascii, head)) / length,
+        beyond / length,
     ]
 
 
-def _words(head: str) -> npt.NDArray[np.float64]:
-    tokens = ["0" if token.isdigit() else token for token in _TOKEN.findall(head.lower())]
-    words = [token for token in tokens if token.isalnum()]
-    grams = Counter("u" + word for word in words if word not in _STOP)
-    grams.update(map(_bigram, tokens, tokens[1:]))
-    for opening in (*words[:4], " ".join(words[:2]), " ".join(words[:3])):
-        grams["p" + opening] += 3
-    grams.update({"e" + word: 3 for word in words[-4:]})
+def _words(read: str) -> npt.NDArray[np.float64]:
+    words = ["0" if word.isdigit() else word[:LONGEST] for word in _WORD.findall(read.lower())]
     if not words:
         return np.zeros(WORDS)
-    places = np.array([_places(gram) for gram in grams])
-    weights = np.sqrt(np.fromiter(grams.values(), dtype=np.float64, count=len(grams)))
-    signs = np.where(places >= WORDS, 1.0, -1.0)
-    projected = np.zeros(WORDS)
-    np.add.at(projected, places % WORDS, signs * weights[:, None])
-    norm = float(np.sqrt(projected @ projected))
+    opening = words[:ENDS]
+    projected = _bag("u", [word for word in words if word not in _STOP])
+    projected += _bag("p", [*opening, " ".join(opening[:2]), " ".join(opening[:3])])
+    projected += _bag("e", words[-ENDS:])
+    norm = math.sqrt(math.fsum((projected * projected).tolist()))
     return projected / norm if norm > 0.0 else projected
 
 
-def _bigram(first: str, second: str) -> str:
-    return f"b{first} {second}"
+def _bag(kind: str, words: Iterable[str]) -> npt.NDArray[np.float64]:
+    """The projection of a bag of words, (WORDS,): each word's count under a square root, all of length 1 together."""
+    counts = Counter(words)
+    if not counts:
+        return np.zeros(WORDS)
+    weights = np.sqrt(np.fromiter(counts.values(), dtype=np.float64, count=len(counts)) / counts.total())
+    places = np.array([_places(kind, word) for word in counts])
+    sums = np.bincount(places.ravel(), np.repeat(weights, PLACES), minlength=2 * WORDS).astype(np.float64)
+    return sums[WORDS:] - sums[:WORDS]
 
 
-@lru_cache(maxsize=1 << 16)
-def _places(gram: str) -> tuple[int, ...]:
-    """Where an n-gram falls: numbers below 2·WORDS, the place modulo WORDS, with sign + from WORDS on."""
-    code = zlib.crc32(gram.encode("utf-8", "surrogatepass"))
+@lru_cache(maxsize=1 << 14)
+def _places(kind: str, word: str) -> tuple[int, ...]:
+    """Where a word falls: numbers below 2·WORDS, the place modulo WORDS, with sign + from WORDS on."""
+    code = zlib.crc32((kind + word).encode("utf-8", "surrogatepass"))
     mixed = (code * 0x9E3779B97F4A7C15) & (2**64 - 1)  # CRC's low bits alone are too regular
     return tuple((mixed >> (20 + 8 * i)) % (2 * WORDS) for i in range(PLACES))
