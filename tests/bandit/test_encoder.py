@@ -19,7 +19,7 @@ from bandit.catalog import (
 )
 from bandit.encoder import CLIP, CONTENT, MAX_TEXT, Context, Encoder, feature_names
 from bandit.errors import FieldError
-from bandit.text import TEXT_DIM, estimate_tokens, text_feature_names, text_features
+from bandit.text import estimate_tokens, text_feature_names
 
 SCHEMA = Schema(
     numbers=(NumberFeature("size", center=10, scale=5), NumberFeature("age", optional=True)),
@@ -120,45 +120,3 @@ def test_vectors_are_finite_bounded_and_survive_single_precision(
     assert np.abs(x_d).max() <= CLIP
     np.testing.assert_array_equal(x_d, x_d.astype(np.float32).astype(np.float64))
     np.testing.assert_array_equal(x_d, ENCODER.encode(context).x_d)
-
-
-# --- text --------------------------------------------------------------------------------------------------------------
-
-
-@given(st.one_of(st.text(max_size=300), st.text(alphabet="\ud800\udfff\x00 a1\n", max_size=50)))
-def test_any_text_has_finite_bounded_features(text: str) -> None:
-    features = text_features(text)
-    assert features.shape == (TEXT_DIM,)
-    assert np.isfinite(features).all()
-    assert np.abs(features).max() <= 1.25 + 1e-9
-    assert estimate_tokens(text) >= 0
-
-
-def test_features_are_the_same_everywhere_and_always() -> None:
-    features = text_features("Write a python function to copy a list from a singleton tuple.")
-    named = dict(zip(text_feature_names(), features, strict=True))
-    assert named["text/log_length"] == pytest.approx((math.log1p(62) - 6.0) / 2.0 / 2.4)
-    assert named["text/code_words"] > 0 > text_features("Tell me of the sea.")[4]
-    words = features[-16:]
-    assert words @ words == pytest.approx(1.0)
-    stored = [-0.1711, -0.1879, -0.0291, 0.0626]
-    np.testing.assert_allclose(words[:4], stored, atol=1e-4)
-
-
-def test_huge_and_empty_texts() -> None:
-    assert np.isfinite(text_features("")).all()
-    assert not text_features("  \n ")[-16:].any()
-    huge = text_features("word and number 12, " * 500_000)
-    np.testing.assert_array_equal(huge[1:], text_features("word and number 12, " * 1000)[1:])
-
-
-def test_like_prompts_are_nearer_than_unlike_ones() -> None:
-    maths = [text_features(f"Tom has {n} apples and gives 2 to Ann. How many apples are left?") for n in (3, 8)]
-    code = text_features("def f(x):\n    return [i for i in x if i > 0]\n# explain this python function")
-    assert np.linalg.norm(maths[0] - maths[1]) < 0.5 * np.linalg.norm(maths[0] - code)
-
-
-def test_tokens_are_about_right() -> None:
-    assert 8 <= estimate_tokens("The quick brown fox jumps over the lazy dog.") <= 14
-    assert estimate_tokens("东京是日本的首都") == 8
-    assert estimate_tokens("a" * 4_000_000) == 1_000_000
