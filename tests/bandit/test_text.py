@@ -238,6 +238,11 @@ def test_prompts_of_one_template_are_closer_than_others() -> None:
     assert np.max(within) < np.median(between)
 
 
+def test_prompts_that_differ_in_a_number_are_near() -> None:
+    one, other = (text_features(f"Tom has {n} apples and gives 2 to Ann. How many apples are left?") for n in (3, 81))
+    assert np.linalg.norm(one - other) < 0.1 * min(np.linalg.norm(one - text_features(prompt)) for prompt in CODE)
+
+
 def test_a_long_body_does_not_drown_the_instruction() -> None:
     def body(start: int) -> str:
         return " ".join(f"topic{chr(97 + i % 26)}{chr(97 + i // 26 % 26)}" for i in range(start, start + 200))
@@ -335,6 +340,7 @@ def test_projection_keeps_inner_products_in_expectation() -> None:
         ("The quick brown fox jumps over the lazy dog.", 8, 13),
         ("def add(a, b):\n    return a + b\n", 7, 16),
         ("请解释一下量子力学的基本原理。", 10, 20),
+        ("东京是日本的首都", 8, 8),
         ("Напиши короткое письмо моему начальнику.", 10, 30),
         ("\U0001f600\U0001f680", 2, 6),
     ],
