@@ -53,15 +53,23 @@ class GroupCommit:
         self._pending: list[Write] = []
         self._wake = threading.Condition()
         self._closing = False
+        self._broken = ""
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
+
+    @property
+    def broken(self) -> str:
+        """Why nothing can be written any more; empty while all is well."""
+        return self._broken
 
     async def write(self, group: Group, events: Sequence[Event]) -> Result:
         """Append ``group``; when this returns ``Appended`` the events are durable and folded.
 
-        Raises ``UnavailableError`` if they could not be appended. A caller that is cancelled may find its group appended
-        all the same.
+        Raises ``UnavailableError`` if they could not be appended, or not folded: after a fold that failed nothing more is
+        appended. A caller that is cancelled may find its group appended all the same.
         """
+        if self._broken:
+            raise UnavailableError(self._broken)
         done: asyncio.Future[Result] = self._loop.create_future()
         with self._wake:
             if self._closing:
@@ -103,10 +111,19 @@ class GroupCommit:
             self._loop.call_soon_threadsafe(deliver, *arguments)
 
     def _finish(self, results: Sequence[tuple[Write, Result]]) -> None:
+        writes = [write for write, _ in results]
+        if self._broken:
+            self._fail(writes, self._broken)
+            return
         try:
             self._deliver(results)
-        except Exception as error:  # the fold failed: these are durable but must not be acknowledged as learned
-            self._fail([write for write, _ in results], f"cannot fold the journal: {error!r}")
+        except Exception as error:
+            # These are durable but must not be acknowledged as learned. An event may be half applied: going on would
+            # serve a state that is not the fold of the journal, and append to it what was decided on that state.
+            self._broken = (
+                f"the journal cannot be folded any further ({error!r}); nothing is taken until that is mended"
+            )
+            self._fail(writes, self._broken)
             raise
         for write, result in results:
             if not write.done.done():

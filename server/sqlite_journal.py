@@ -78,7 +78,7 @@ class SqliteJournal:
                         last += result.count
                     results.append(result)
                 cursor.execute("COMMIT")
-            except sqlite3.Error as error:
+            except Exception as error:  # an open transaction would refuse every later append, whatever the fault was
                 self._roll_back()
                 raise JournalError(f"cannot append to {self._path}: {error}") from error
             if last > self._last:

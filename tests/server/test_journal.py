@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +17,9 @@ from server.journal import (
     Group,
     Journal,
     JournalError,
-    JournalFormatError,
-    JournalLockedError,
     Span,
 )
-from server.sqlite_journal import FILE, SqliteJournal, read_rows
+from server.sqlite_journal import SqliteJournal
 
 Open = Callable[[], Journal]
 
@@ -138,57 +135,136 @@ def test_many_threads_append_and_read(engine: Open) -> None:
     assert sorted(seen) == list(range(1, 241))
 
 
-# --- SQLite's own ---------------------------------------------------------------------------------------------------
+def test_reading_while_writing_sees_whole_groups_in_order(engine: Open) -> None:
+    journal = engine()
+    stop = threading.Event()
+    faults: list[str] = []
+
+    def reader() -> None:
+        while not stop.is_set():
+            end = journal.last_position()
+            rows = list(journal.read(1))
+            if [row.position for row in rows] != list(range(1, len(rows) + 1)):
+                faults.append("a gap")
+            if len(rows) < end or len(rows) % 3:
+                faults.append(f"{len(rows)} rows when {end} were durable")
+
+    threads = [threading.Thread(target=reader) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for i in range(200):
+        journal.append([Group(tuple(Entry(f"{i}.{j}".encode()) for j in range(3)))], i)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    assert [row.data for row in journal.read(1)] == [f"{i}.{j}".encode() for i in range(200) for j in range(3)]
 
 
-def test_sqlite_a_second_process_is_locked_out(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path)
-    code = f"from pathlib import Path; from server.sqlite_journal import SqliteJournal; SqliteJournal(Path({str(tmp_path)!r}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "JournalLockedError" in done.stderr
-    with pytest.raises(JournalLockedError, match="another process"):
-        SqliteJournal(tmp_path)
-    journal.close()
-    SqliteJournal(tmp_path).close()
+def test_of_many_threads_with_the_same_expectation_one_wins(engine: Open) -> None:
+    journal = engine()
+    results: list[Appended | Conflict | Duplicate] = []
+
+    def writer(number: int) -> None:
+        for i in range(20):
+            results.extend(journal.append([one(f"{number}".encode(), f"k{i}".encode(), 0)], 1))
+
+    threads = [threading.Thread(target=writer, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(isinstance(result, Appended) for result in results) == 20
+    assert sum(isinstance(result, Conflict) for result in results) == 60
+    assert journal.last_position() == 20
 
 
-def test_sqlite_what_is_not_a_journal_is_refused(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_bytes(b"this is not a database" * 1000)
-    with pytest.raises(JournalFormatError, match=FILE):
-        SqliteJournal(tmp_path)
-    with pytest.raises(JournalFormatError):
-        list(read_rows(tmp_path))
-    with pytest.raises(JournalError, match="no journal"):
-        list(read_rows(tmp_path / "nowhere"))
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(JournalError, match="cannot use"):
-        SqliteJournal(tmp_path / "file")
+def test_of_many_threads_with_the_same_once_one_writes(engine: Open) -> None:
+    journal = engine()
+    results: list[Appended | Conflict | Duplicate] = []
+
+    def writer() -> None:
+        for i in range(20):
+            results.extend(journal.append([Group((Entry(b"a"), Entry(b"b")), once=f"o{i}".encode())], 1))
+
+    threads = [threading.Thread(target=writer) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    written = {result.first for result in results if isinstance(result, Appended)}
+    assert len(written) == 20
+    assert {result.first for result in results if isinstance(result, Duplicate)} == written
+    assert all(result.count == 2 for result in results if isinstance(result, Duplicate))
 
 
-def test_sqlite_another_format_is_refused(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path)
-    journal._writer.execute("PRAGMA user_version = 99")
-    journal.close()
-    with pytest.raises(JournalFormatError, match="format 99"):
-        SqliteJournal(tmp_path)
+def test_it_behaves_as_a_list_would(engine: Open) -> None:
+    """Random groups against a model of the journal that is a list and two dictionaries, reopened now and then."""
+    rng = random.Random(0)
+    journal = engine()
+    rows: list[tuple[int, bytes]] = []
+    lasts: dict[bytes, list[int]] = {}
+    onces: dict[bytes, tuple[int, int]] = {}
+    time_ns = 0
+    for step in range(300):
+        groups = []
+        for _ in range(rng.randint(0, 4)):
+            entries = tuple(
+                Entry(
+                    rng.randbytes(rng.randint(0, 30)),
+                    rng.choice([b"", b"p", b"q", b"\x00", b"\xff" * 40]),
+                )
+                for _ in range(rng.randint(1, 3))
+            )
+            last = lasts.get(entries[0].key, [0])[-1]
+            if entries[0].key and rng.random() < 0.5:
+                expect = rng.choice([last, 0, 1])
+                entries = (Entry(entries[0].data, entries[0].key, expect), *entries[1:])
+            groups.append(Group(entries, rng.choice([b"", b"", b"o%d" % rng.randint(0, 200)])))
+        now_ns = rng.randint(0, 10 * step + 1)
+        expected: list[Appended | Conflict | Duplicate] = []
+        stamp = max(now_ns, time_ns)
+        for group in groups:
+            first_entry = group.entries[0]
+            last = lasts.get(first_entry.key, [0])[-1]
+            if group.once in onces:
+                expected.append(Duplicate(*onces[group.once]))
+            elif first_entry.expect is not None and first_entry.expect != last:
+                expected.append(Conflict(first_entry.key, last))
+            else:
+                first = len(rows) + 1
+                expected.append(Appended(first, len(group.entries), stamp))
+                for entry in group.entries:
+                    rows.append((stamp, entry.data))
+                    if entry.key:
+                        lasts.setdefault(entry.key, []).append(len(rows))
+                if group.once:
+                    onces[group.once] = (first, len(group.entries))
+                time_ns = stamp
+        assert journal.append(groups, now_ns) == expected
+        assert journal.last_position() == len(rows)
+        if rng.random() < 0.05:
+            journal = engine()
+    assert len(rows) > 300
+    assert [(row.time_ns, row.data) for row in journal.read(1)] == rows
+    for key, found in lasts.items():
+        assert journal.span(key) == Span(found[0], found[-1])
 
 
-def test_sqlite_a_full_disk_fails_the_append_and_nothing_else(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path)
-    journal.append([one(b"before", b"k")], 1)
-    pages = journal._writer.execute("PRAGMA page_count").fetchone()[0]
-    journal._writer.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(JournalError, match="full"):
-        journal.append([one(b"x" * 100_000), one(b"y", b"k")], 2)
+def test_many_keys(engine: Open) -> None:
+    journal = engine()
+    for start in range(0, 20_000, 5000):
+        journal.append([one(b"", b"key %d" % i, 0) for i in range(start, start + 5000)], 1)
+    assert journal.span(b"key 0") == Span(1, 1)
+    assert journal.span(b"key 19999") == Span(20_000, 20_000)
+    assert journal.span(b"key 20000") is None
+
+
+def test_a_fault_leaves_nothing_half_written_and_the_journal_usable(engine: Open) -> None:
+    journal = engine()
+    journal.append([one(b"a")], 1)
+    with pytest.raises(JournalError):
+        journal.append([one(b"b", b"k", once=b"o"), one("not bytes at all", b"k")], 2**70)  # type: ignore[arg-type]
     assert journal.last_position() == 1
-    assert journal.span(b"k") == Span(1, 1)
-    journal._writer.execute("PRAGMA max_page_count = 1000000")
-    assert journal.append([one(b"after", b"k", 1)], 3) == [Appended(2, 1, 3)]
-    journal.close()
-
-
-def test_sqlite_rows_are_readable_while_it_is_served(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path)
-    journal.append([one(b"a"), one(b"b")], 1)
-    assert [row.data for row in read_rows(tmp_path)] == [b"a", b"b"]
-    journal.close()
+    assert journal.span(b"k") is None
+    assert journal.append([one(b"b", b"k", 0, once=b"o")], 3) == [Appended(2, 1, 3)]

@@ -1,0 +1,160 @@
+"""The SQLite engine's own: locks, formats, disks that are full, readers in other processes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from server.journal import (
+    Appended,
+    Entry,
+    Group,
+    JournalError,
+    JournalFormatError,
+    JournalLockedError,
+    Span,
+)
+from server.sqlite_journal import FILE, SqliteJournal, read_rows
+from tests.server.test_journal import one
+
+OPEN = """
+import sys
+from pathlib import Path
+from server.sqlite_journal import SqliteJournal
+SqliteJournal(Path(sys.argv[1]))
+"""
+
+
+def run_python(code: str, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def test_a_second_process_is_locked_out(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path)
+    done = run_python(OPEN, str(tmp_path))
+    assert "JournalLockedError" in done.stderr
+    assert str(tmp_path) in done.stderr
+    with pytest.raises(JournalLockedError, match="another process"):
+        SqliteJournal(tmp_path)
+    journal.close()
+    assert run_python(OPEN, str(tmp_path)).returncode == 0
+
+
+def test_what_is_not_a_journal_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"this is not a database" * 1000)
+    for _ in range(2):  # the lock of a journal that could not be opened is let go
+        with pytest.raises(JournalFormatError, match=FILE):
+            SqliteJournal(tmp_path)
+    with pytest.raises(JournalFormatError):
+        list(read_rows(tmp_path))
+    with pytest.raises(JournalError, match="no journal"):
+        list(read_rows(tmp_path / "nowhere"))
+
+
+def test_another_format_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path)
+    journal.append([one(b"a")], 1)
+    journal._writer.execute("PRAGMA user_version = 99")
+    journal.close()
+    with pytest.raises(JournalFormatError, match="format 99"):
+        SqliteJournal(tmp_path)
+    with pytest.raises(JournalFormatError, match="format 99"):
+        list(read_rows(tmp_path))
+
+
+def test_a_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(JournalError, match="cannot use the data directory"):
+        SqliteJournal(tmp_path / "file")
+    with pytest.raises(JournalError, match="cannot use the data directory"):
+        SqliteJournal(tmp_path / "file" / "below")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(JournalError, match="cannot use the data directory"):
+            SqliteJournal(tmp_path)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_full_file_fails_the_append_and_nothing_else(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path)
+    journal.append([one(b"before", b"k")], 1)
+    pages = journal._writer.execute("PRAGMA page_count").fetchone()[0]
+    journal._writer.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(JournalError, match="full"):
+        journal.append([one(b"x" * 100_000), one(b"y", b"k")], 2)
+    assert journal.last_position() == 1
+    assert journal.span(b"k") == Span(1, 1)
+    assert [row.data for row in journal.read(1)] == [b"before"]
+    journal._writer.execute("PRAGMA max_page_count = 1000000")
+    assert journal.append([one(b"after", b"k", 1)], 3) == [Appended(2, 1, 3)]
+    journal.close()
+
+
+NO_MORE_SPACE = """
+import resource, signal, sys
+from pathlib import Path
+from server.journal import Entry, Group, JournalError
+from server.sqlite_journal import SqliteJournal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails as on a full disk
+journal = SqliteJournal(Path(sys.argv[1]))
+written = 0
+try:
+    while True:
+        journal.append([Group((Entry(bytes(20_000), b"k%d" % written, 0), Entry(b"second")))], 1)
+        written += 1
+except JournalError as error:
+    print("refused:", error)
+assert journal.last_position() == 2 * written
+assert journal.span(b"k%d" % written) is None
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+journal.append([Group((Entry(b"space again", b"k%d" % written, 0),))], 1)
+print(written)
+"""
+
+
+def test_a_write_that_the_system_refuses_loses_nothing(tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    done = run_python(NO_MORE_SPACE, str(tmp_path), preexec_fn=limit)
+    assert done.returncode == 0, done.stderr
+    refused, written = done.stdout.splitlines()
+    assert refused.startswith("refused: cannot append to")
+    assert int(written) > 5
+    journal = SqliteJournal(tmp_path)  # the process above ended without closing it
+    rows = list(journal.read(1))
+    assert [row.position for row in rows] == list(range(1, 2 * int(written) + 2))
+    assert rows[-1].data == b"space again"
+    journal.close()
+
+
+def test_rows_are_readable_while_it_is_served(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path)
+    journal.append([one(b"a"), one(b"b")], 1)
+    rows = read_rows(tmp_path)
+    assert next(rows).data == b"a"
+    journal.append([Group((Entry(b"c"),) * 3000)], 2)  # while the other reads: neither waits for the other
+    assert [row.data for row in rows] == [b"b"]
+    assert sum(1 for _ in read_rows(tmp_path)) == 3002
+    journal.close()
+    assert sum(1 for _ in read_rows(tmp_path)) == 3002
+
+
+def test_names_that_uris_give_a_meaning(tmp_path: Path) -> None:
+    directory = tmp_path / "a b?c#d%20é"
+    journal = SqliteJournal(directory)
+    journal.append([one(b"a")], 1)
+    assert [row.data for row in read_rows(directory)] == [b"a"]
+    journal.close()
