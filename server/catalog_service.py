@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -15,8 +15,9 @@ from pointsman.v1 import catalog_pb2 as pb
 from pointsman.v1 import catalog_service_pb2 as rpc
 from pointsman.v1 import catalog_service_pb2_grpc
 from server.codec import read_bucket, read_model, write_bucket, write_model
+from server.errors import AlreadyExistsError, StaleError, UnavailableError
 from server.names import parse
-from server.replica import Replica
+from server.replica import ATTEMPTS, Replica
 from server.status import unary
 
 DEFAULT_PAGE = 100
@@ -25,6 +26,7 @@ MAX_REASON = 1024
 
 Call = grpc.aio.ServicerContext[Any, Any]
 Resource = TypeVar("Resource", pb.Model, pb.Bucket)
+State = TypeVar("State", ModelState, BucketState)
 
 
 class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
@@ -57,14 +59,18 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
         """Change a model, or the fields of it that the mask names."""
         with within("model"):
             id_ = parse(request.model.name, "models", "name")
-        known = self._replica.state.models.get(id_)
-        if known is None and not request.allow_missing:
-            self._replica.model(id_, "model.name")
-        merged = _masked(_model(known) if known else None, request.model, request.update_mask)
-        with within("model"):
-            model = read_model(merged)
         seen = _seen(request.model.etag, "model.etag")
-        return rpc.UpdateModelResponse(model=_model(await self._replica.put_model(model, seen)))
+
+        async def attempt() -> ModelState:
+            known = self._replica.state.models.get(id_)
+            if known is None and not request.allow_missing:
+                self._replica.model(id_, "model.name")
+            merged = _masked(_model(known) if known else None, request.model, request.update_mask)
+            with within("model"):
+                model = read_model(merged)
+            return await self._replica.put_model(model, _guard(seen, request.update_mask, known))
+
+        return rpc.UpdateModelResponse(model=_model(await _again_if_stale(attempt, seen)))
 
     @unary
     async def DeleteModel(self, request: rpc.DeleteModelRequest, context: Call) -> rpc.DeleteModelResponse:
@@ -120,14 +126,18 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
         """Change a bucket, or the fields of it that the mask names."""
         with within("bucket"):
             id_ = parse(request.bucket.name, "buckets", "name")
-        known = self._replica.state.buckets.get(id_)
-        if known is None and not request.allow_missing:
-            self._replica.bucket(id_, "bucket.name")
-        merged = _masked(_bucket(known) if known else None, request.bucket, request.update_mask)
-        with within("bucket"):
-            bucket = read_bucket(merged)
         seen = _seen(request.bucket.etag, "bucket.etag")
-        return rpc.UpdateBucketResponse(bucket=_bucket(await self._replica.put_bucket(bucket, seen)))
+
+        async def attempt() -> BucketState:
+            known = self._replica.state.buckets.get(id_)
+            if known is None and not request.allow_missing:
+                self._replica.bucket(id_, "bucket.name")
+            merged = _masked(_bucket(known) if known else None, request.bucket, request.update_mask)
+            with within("bucket"):
+                bucket = read_bucket(merged)
+            return await self._replica.put_bucket(bucket, _guard(seen, request.update_mask, known))
+
+        return rpc.UpdateBucketResponse(bucket=_bucket(await _again_if_stale(attempt, seen)))
 
     @unary
     async def DeleteBucket(self, request: rpc.DeleteBucketRequest, context: Call) -> rpc.DeleteBucketResponse:
@@ -142,6 +152,24 @@ def _model(state: ModelState) -> pb.Model:
 
 def _bucket(state: BucketState) -> pb.Bucket:
     return write_bucket(state.config, str(state.version))
+
+
+def _guard(seen: int | None, mask: FieldMask, known: ModelState | BucketState | None) -> int | None:
+    """The change that an update builds on: that of the etag, or, for some fields only, the one they were merged with."""
+    if seen is not None or not mask.paths:
+        return seen
+    return known.version if known else 0
+
+
+async def _again_if_stale(attempt: Callable[[], Awaitable[State]], seen: int | None) -> State:
+    """``attempt``, and again if another change came first, so that neither is lost; not if the caller gave an etag."""
+    for _ in range(ATTEMPTS):
+        try:
+            return await attempt()
+        except (StaleError, AlreadyExistsError):
+            if seen is not None:
+                raise
+    raise UnavailableError("too many changes of this resource at the same time; nothing was written, retry")
 
 
 def _seen(etag: str, field: str) -> int | None:

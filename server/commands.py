@@ -11,11 +11,11 @@ from pathlib import Path
 
 import click
 
-from bandit.state import State, apply, fingerprint
+from bandit.state import State, fingerprint
 from server import config as configuration
 from server.export import write_decisions, write_journal
 from server.journal import JournalError
-from server.replica import decode, recover
+from server.replica import fold_rows, recover
 from server.serve import ServeError
 from server.serve import serve as run
 from server.sqlite_journal import SqliteJournal, read_rows
@@ -53,6 +53,7 @@ _DATA = click.option(
     type=float,
     help="How long a stopping server lets calls finish. Default 10",
 )
+@click.option("--snapshot-every", type=int, help="Events between two snapshots. Default 50,000")
 def serve(config: Path | None, **flags: object) -> None:
     """Serve decisions over gRPC.
 
@@ -120,16 +121,15 @@ def verify(data: Path, as_json: bool) -> None:
     Exits 1 if they differ in a single bit.
     """
     try:
+        next(read_rows(data), None)  # opening would make a journal where there is none
         journal = SqliteJournal(data)
+        try:
+            recovered = recover(journal, data / "snapshots")
+            refolded = fold_rows(journal.read(1), State())
+        finally:
+            journal.close()
     except JournalError as error:
         raise click.ClickException(str(error)) from error
-    try:
-        recovered = recover(journal, data / "snapshots")
-        refolded = State()
-        for row in journal.read(1):
-            apply(refolded, decode(row))
-    finally:
-        journal.close()
     equal = fingerprint(recovered) == fingerprint(refolded)
     if as_json:
         click.echo(

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from server.snapshot import EVERY
+
 PREFIX = "POINTSMAN_"
 _Address = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):[0-9]{1,5}$")]
 
@@ -34,6 +36,9 @@ class Config(BaseModel):
         description="seed of the policy's draws; from the system if not given",
     )
     drain_seconds: float = Field(10.0, ge=0, le=3600, description="how long a stopping server lets calls finish")
+    snapshot_every: int = Field(
+        EVERY, ge=1, description="events between two snapshots: what a restart may have to fold"
+    )
 
 
 def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
@@ -69,7 +74,7 @@ def _read(file: Path) -> dict[str, tuple[Any, int]]:
         values = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {file}: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date but is none
         raise ConfigError(f"{file} is not YAML: {error}") from error
     if node is None:
         return {}

@@ -58,7 +58,7 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
             self._replica.bucket(bucket)
         await context.send_initial_metadata(())  # tells the caller that it misses nothing from here on
         async for known in self._replica.watch(bucket):
-            yield rpc.WatchDecisionsResponse(decision=write_decision(self._replica, known, explain=False))
+            yield rpc.WatchDecisionsResponse(decision=write_decision(self._replica, known))
 
     @streaming
     async def ExportJournal(

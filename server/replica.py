@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from bandit import event as e
-from bandit.catalog import Bucket, Model, Objective
+from bandit.catalog import Bucket, Model, Objective, QualityRange
 from bandit.decide import NO_LIMITS, decide
 from bandit.encoder import Context
 from bandit.errors import FieldError, within
@@ -42,6 +43,7 @@ from server.journal import (
     Entry,
     Group,
     Journal,
+    JournalFormatError,
     Result,
     Row,
 )
@@ -51,10 +53,10 @@ log = logging.getLogger("pointsman.replica")
 
 DECISIONS_KEPT = 20_000
 """Recent decisions kept in memory, so that their outcomes need no look-up. About 3 kB each."""
+WATCH_QUEUE = 10_000
+"""Decisions that a watcher may be behind before it loses the oldest."""
 ATTEMPTS = 64
 """How often an outcome is joined anew because another one of the same decision came first."""
-SNAPSHOT_EVERY = 50_000
-"""Events between two snapshots: bounds the tail that a restart has to fold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,18 +103,24 @@ class Replica:
         rng: np.random.Generator,
         clock_ns: Callable[[], int],
         snapshots: Path | None,
+        snapshot_every: int = snapshot.EVERY,
     ) -> None:
         self.state = state
         self._journal = journal
         self._rng = rng
         self._clock_ns = clock_ns
         self._snapshots = snapshots
+        self._snapshot_every = snapshot_every
         self._snapshot_position = state.position
         self._snapshot_task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._commit = GroupCommit(journal, self._loop, clock_ns, self._deliver)
         self._recent: OrderedDict[bytes, Known] = OrderedDict()
-        self._watchers: set[asyncio.Queue[e.DecisionMade]] = set()
+        self._unseen = 0  # outcomes folded whose decision was not in memory
+        self._watchers: set[asyncio.Queue[e.DecisionMade | None]] = set()
+        self._ending = False
+        self.broken = asyncio.Event()
+        """Set when the fold has failed, so that nothing more is taken."""
 
     # --- decisions and outcomes -------------------------------------------------------------------------------------
 
@@ -157,6 +165,10 @@ class Replica:
                     for event, position in zip(events, positions(result), strict=True)
                 ]
             case Duplicate():
+                if result.count != len(events):
+                    raise FieldError(
+                        "request_id", f"was used before, for {result.count} decisions, got {len(events)} contexts"
+                    )
                 rows = await self._rows(result.first, result.first + result.count - 1)
                 return [self._known(row) for row in rows]
             case Conflict():
@@ -191,14 +203,29 @@ class Replica:
         if known is not None:
             self._recent.move_to_end(id_)
             return known
+        unseen = self._unseen
         known = await self._loop.run_in_executor(None, self._look_up, id_)
         if known is None:
             raise NotFoundError(field, decision_name(id_))
-        newer = self._recent.get(id_)  # folded while we were reading
-        if newer is None or newer.last < known.last:
+        newer = self._recent.get(id_)
+        if newer is not None and newer.last >= known.last:  # folded while we were reading
+            return newer
+        if unseen == self._unseen:  # else an outcome of it may have been folded since it was read: do not keep it
             self._remember(known)
-            return known
-        return newer
+        return known
+
+    async def quality_range(self, decision: e.DecisionMade) -> QualityRange:
+        """The scale of quality that ``decision`` was made on, whatever has become of its bucket since."""
+        bucket = self.state.buckets.get(decision.bucket)
+        if bucket is not None and bucket.generation == decision.generation:
+            return bucket.config.quality_range
+        (row,) = await self._rows(
+            decision.generation, decision.generation
+        )  # where the bucket's posteriors started afresh
+        put = decode(row).event
+        if not isinstance(put, e.BucketPut):
+            raise ValueError(f"the journal's position {row.position} should hold a bucket")
+        return put.bucket.quality_range
 
     def _join(self, known: Known, report: Report) -> e.OutcomeApplied:
         decision = known.decision
@@ -236,16 +263,24 @@ class Replica:
         )
 
     async def watch(self, bucket_id: str) -> AsyncIterator[Known]:
-        """Decisions as they become durable, of one bucket or ("") all. A watcher that falls far behind loses some."""
-        queue: asyncio.Queue[e.DecisionMade] = asyncio.Queue(maxsize=10_000)
+        """Decisions as they become durable, of one bucket or ("") all, until ``end_watches``. A watcher that falls far behind
+        loses some.
+        """
+        queue: asyncio.Queue[e.DecisionMade | None] = asyncio.Queue(maxsize=WATCH_QUEUE)
         self._watchers.add(queue)
         try:
-            while True:
+            while not self._ending:
                 decision = await queue.get()
-                if bucket_id in ("", decision.bucket):
+                if decision is not None and bucket_id in ("", decision.bucket):
                     yield await self.decision(decision.id, "decision")
         finally:
             self._watchers.discard(queue)
+
+    def end_watches(self) -> None:
+        """End every ``watch``: without this a server that stops would wait for its watchers."""
+        self._ending = True
+        for queue in self._watchers:
+            _put(queue, None)
 
     # --- the catalogue ----------------------------------------------------------------------------------------------
 
@@ -305,10 +340,13 @@ class Replica:
 
     async def _change(self, key: str, event: e.Event, seen: int | None) -> None:
         expect = None
-        if seen is not None:  # the journal may hold a change that another writer made and we have not folded yet
+        if seen is not None:
             span = self._journal.span(key.encode())
             known = self.state.models.get(key[7:]) if key.startswith("models/") else self.state.buckets.get(key[8:])
-            expect = known.version if known else (span.last if span else 0)
+            if known is not None:
+                expect = known.version
+            else:  # never there, or deleted; a change that is in the journal but not folded yet is a conflict
+                expect = span.last if span is not None and span.last <= self.state.position else 0
         result = await self._commit.write(Group((Entry(_encode(event), key.encode(), expect),)), (event,))
         if not isinstance(result, Appended):
             raise StaleError("etag", f"{key} was changed at the same time; read it again")
@@ -325,11 +363,22 @@ class Replica:
         await asyncio.sleep(0)  # let the last results be delivered
         if self._snapshot_task is not None:
             await self._snapshot_task
-        if self._snapshots is not None and self.state.position > self._snapshot_position:
+        if self._snapshots is not None and self.state.position > self._snapshot_position and not self._commit.broken:
             await self._take_snapshot(self._snapshots)
         self._journal.close()
 
     def _deliver(self, results: Sequence[tuple[Write, Result]]) -> None:
+        try:
+            self._fold(results)
+        except Exception:
+            self.broken.set()
+            raise
+        idle = self._snapshot_task is None or self._snapshot_task.done()
+        due = self.state.position >= self._snapshot_position + self._snapshot_every
+        if self._snapshots is not None and idle and due:
+            self._snapshot_task = self._loop.create_task(self._take_snapshot(self._snapshots))
+
+    def _fold(self, results: Sequence[tuple[Write, Result]]) -> None:
         for write, result in results:
             if not isinstance(result, Appended):
                 continue
@@ -338,9 +387,6 @@ class Replica:
                     self._apply(decode(row))
             for position, event in zip(positions(result), write.events, strict=True):
                 self._apply(e.Record(position, result.time_ns, event))
-        idle = self._snapshot_task is None or self._snapshot_task.done()
-        if self._snapshots is not None and idle and self.state.position >= self._snapshot_position + SNAPSHOT_EVERY:
-            self._snapshot_task = self._loop.create_task(self._take_snapshot(self._snapshots))
 
     def _apply(self, record: e.Record) -> None:
         apply(self.state, record)
@@ -348,20 +394,20 @@ class Replica:
         if isinstance(event, e.DecisionMade):
             self._remember(Known(event, record.time_ns, record.position, {}))
             for queue in self._watchers:
-                if queue.full():
-                    queue.get_nowait()
-                queue.put_nowait(event)
+                _put(queue, event)
         elif isinstance(event, e.OutcomeApplied):
             known = self._recent.get(event.decision_id)
-            if known is not None:
+            if known is None:
+                self._unseen += 1
+            else:
                 self._remember(replace(known, last=record.position, ledgers=event.ledgers))
 
     async def _take_snapshot(self, directory: Path) -> None:
         position = self.state.position
         self._snapshot_position = position  # also when it fails: the next try is due as many events later
-        data = snapshot.dump(self.state)
+        captured = snapshot.capture(self.state)
         try:
-            await self._loop.run_in_executor(None, snapshot.save, directory, data, position)
+            await self._loop.run_in_executor(None, snapshot.save, directory, captured, position)
         except OSError as error:
             log.warning("cannot write a snapshot (a restart will take longer): %s", error)
 
@@ -394,6 +440,12 @@ class Replica:
         return await self._loop.run_in_executor(None, lambda: list(self._journal.read(first, last)))
 
 
+def _put(queue: asyncio.Queue[e.DecisionMade | None], item: e.DecisionMade | None) -> None:
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(item)
+
+
 def _check_seen(name: str, known: ModelState | BucketState | None, seen: int | None) -> None:
     if seen and (known is None or known.version != seen):
         raise StaleError("etag", f"{name} has changed since that etag; read it again")
@@ -404,20 +456,27 @@ def open_replica(
     rng: np.random.Generator,
     clock_ns: Callable[[], int],
     snapshots: Path | None,
+    snapshot_every: int = snapshot.EVERY,
 ) -> Replica:
-    """Recover the state (newest good snapshot, then the tail) and serve it. Needs a running event loop."""
-    return Replica(journal, recover(journal, snapshots), rng, clock_ns, snapshots)
+    """Recover the state (newest good snapshot, then the tail) and serve it. Needs a running event loop.
+
+    Raises ``JournalError`` if the journal cannot be read or folded.
+    """
+    return Replica(journal, recover(journal, snapshots), rng, clock_ns, snapshots, snapshot_every)
 
 
 def recover(journal: Journal, snapshots: Path | None) -> State:
-    """The fold of ``journal``: from the newest snapshot in ``snapshots`` that is whole, else from the start."""
+    """The fold of ``journal``: from the newest snapshot in ``snapshots`` that is whole and of this journal, else from the start.
+
+    Raises ``JournalFormatError``, with the position, for an event that cannot be read or folded.
+    """
     state = State()
     end = journal.last_position()
     for path in snapshot.saved(snapshots) if snapshots is not None else []:
         try:
             loaded = snapshot.load(path.read_bytes())
-        except (OSError, ValueError, KeyError, snapshot.SnapshotError) as error:
-            log.warning("skipping the snapshot %s: %s", path.name, error)
+        except Exception as error:  # a snapshot is a cache: whatever is wrong with it must not keep the service down
+            log.warning("skipping the snapshot %s: %s", path.name, error or repr(error))
             continue
         if loaded.position > end:
             log.warning(
@@ -426,20 +485,35 @@ def recover(journal: Journal, snapshots: Path | None) -> State:
                 end,
             )
             continue
+        if next((row.time_ns for row in journal.read(loaded.position, loaded.position)), 0) != loaded.time_ns:
+            log.warning("skipping the snapshot %s: it is of another journal", path.name)
+            continue
         state = loaded
         break
-    for row in journal.read(state.position + 1, end):
-        apply(state, decode(row))
+    return fold_rows(journal.read(state.position + 1, end), state)
+
+
+def fold_rows(rows: Iterable[Row], state: State) -> State:
+    """Apply stored rows in order to ``state``, in place, and return it.
+
+    Raises ``JournalFormatError``, with the position, for an event that cannot be read or folded.
+    """
+    for row in rows:
+        record = decode(row)
+        try:
+            apply(state, record)
+        except Exception as error:
+            raise JournalFormatError(f"the event at position {row.position} cannot be folded: {error!r}") from error
     return state
 
 
 def decode(row: Row) -> e.Record:
-    """The record of a stored row."""
-    return e.Record(
-        row.position,
-        row.time_ns,
-        read_event(journal_pb2.JournalEvent.FromString(row.data)),
-    )
+    """The record of a stored row. Raises ``JournalFormatError`` if this version cannot read it."""
+    try:
+        event = read_event(journal_pb2.JournalEvent.FromString(row.data))
+    except (ValueError, DecodeError) as error:
+        raise JournalFormatError(f"the event at position {row.position} cannot be read: {error}") from error
+    return e.Record(row.position, row.time_ns, event)
 
 
 def _encode(event: e.Event) -> bytes:

@@ -8,8 +8,10 @@ from typing import Any
 
 import grpc
 
+from bandit.catalog import Model, QualityRange
 from bandit.encoder import Context
 from bandit.errors import FieldError, within
+from bandit.event import DecisionMade
 from bandit.policy import describe_exclusions, propensities, utilities
 from pointsman.v1 import decision_pb2, router_service_pb2, router_service_pb2_grpc
 from server.codec import (
@@ -44,7 +46,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
     ) -> router_service_pb2.DecideResponse:
         """Choose a model for one request."""
         known = await self._decide(request, [read_context(request.context)], "context")
-        return router_service_pb2.DecideResponse(decision=self.write(known[0], request.explain))
+        return router_service_pb2.DecideResponse(decision=await self._write(known[0], request.explain))
 
     @unary
     async def BatchDecide(
@@ -53,7 +55,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         """Choose models for many requests of one bucket."""
         _check_batch(len(request.contexts), "contexts")
         known = await self._decide(request, [read_context(c) for c in request.contexts], "contexts")
-        decisions = [self.write(one, request.explain) for one in known]
+        decisions = [await self._write(one, request.explain) for one in known]
         return router_service_pb2.BatchDecideResponse(decisions=decisions)
 
     async def _decide(
@@ -118,15 +120,18 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
             )
             for model, ledger in known.ledgers.items()
         ]
-        return router_service_pb2.GetDecisionResponse(decision=self.write(known, explain=True), outcomes=outcomes)
+        return router_service_pb2.GetDecisionResponse(decision=await self._write(known, True), outcomes=outcomes)
 
-    def write(self, known: Known, explain: bool) -> decision_pb2.Decision:
-        """The message of a decision."""
-        return write_decision(self._replica, known, explain)
+    async def _write(self, known: Known, explain: bool) -> decision_pb2.Decision:
+        message = write_decision(self._replica, known)
+        if explain:
+            scale = await self._replica.quality_range(known.decision)
+            message.candidates.extend(_write_candidates(self._replica, known.decision, scale))
+        return message
 
 
-def write_decision(replica: Replica, known: Known, explain: bool) -> decision_pb2.Decision:
-    """The message of a decision; with ``explain`` every candidate and the numbers the decision was made with."""
+def write_decision(replica: Replica, known: Known) -> decision_pb2.Decision:
+    """The message of a decision, without the explanation."""
     event = known.decision
     chosen = event.models[event.chosen]
     state = replica.state.models.get(chosen)
@@ -144,17 +149,12 @@ def write_decision(replica: Replica, known: Known, explain: bool) -> decision_pb
     )
     message.create_time.FromNanoseconds(known.time_ns)
     message.expire_time.FromNanoseconds(event.expire_ns)
-    if explain:
-        message.candidates.extend(_write_candidates(replica, known))
     return message
 
 
-def _write_candidates(replica: Replica, known: Known) -> list[decision_pb2.Candidate]:
-    event, predicted = known.decision, known.decision.predicted
-    bucket = replica.state.buckets.get(event.bucket)
-    if bucket is None:
-        return []
-    scale = bucket.config.quality_range
+def _write_candidates(replica: Replica, event: DecisionMade, scale: QualityRange) -> list[decision_pb2.Candidate]:
+    """Every candidate and the numbers the decision was made with; ``scale`` is that of its time."""
+    predicted = event.predicted
     pi_k = propensities(
         event.objective, scale, event.exploration_floor, predicted, event.exclusions_k, event.multiplier
     )
@@ -164,13 +164,12 @@ def _write_candidates(replica: Replica, known: Known) -> list[decision_pb2.Candi
     candidates = []
     for k, id_ in enumerate(event.models):
         bits = int(event.exclusions_k[k])
-        reasons = []
-        if bits and id_ in replica.state.models:
-            model = replica.state.models[id_].model
-            reasons = [
-                decision_pb2.Exclusion(reason=reason, detail=detail)  # type: ignore[arg-type]
-                for reason, detail in describe_exclusions(bits, k, model, event.limits, scale, predicted)
-            ]
+        state = replica.state.models.get(id_)
+        model = state.model if state else Model(id_)
+        reasons = [
+            decision_pb2.Exclusion(reason=reason, detail=detail if state else "")  # type: ignore[arg-type]
+            for reason, detail in describe_exclusions(bits, k, model, event.limits, scale, predicted)
+        ]
         candidates.append(
             decision_pb2.Candidate(
                 model=model_name(id_),

@@ -57,7 +57,7 @@ async def serve(config: Config, ready: Callable[[str], None]) -> None:
     journal = SqliteJournal(config.data)
     try:
         rng = np.random.default_rng(config.seed)
-        replica = open_replica(journal, rng, steady_clock_ns(), config.data / "snapshots")
+        replica = open_replica(journal, rng, steady_clock_ns(), config.data / "snapshots", config.snapshot_every)
     except BaseException:
         journal.close()
         raise
@@ -75,12 +75,22 @@ async def serve(config: Config, ready: Callable[[str], None]) -> None:
         await server.start()
         for service in ("", *SERVICES):
             await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
+        alarm = loop.create_task(_tell_when_broken(replica, healthy))
         ready(f"{host}:{port}")
         await stop.wait()
+        alarm.cancel()
         await healthy.enter_graceful_shutdown()
+        replica.end_watches()
         await server.stop(config.drain_seconds)
     finally:
         await replica.close()
+
+
+async def _tell_when_broken(replica: Replica, healthy: health.aio.HealthServicer) -> None:
+    """Set health to NOT_SERVING once nothing can be written any more."""
+    await replica.broken.wait()
+    for service in ("", *SERVICES):
+        await healthy.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
 
 
 def make_server(replica: Replica) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
@@ -89,6 +99,7 @@ def make_server(replica: Replica) -> tuple[grpc.aio.Server, health.aio.HealthSer
         options=(
             ("grpc.max_receive_message_length", MAX_MESSAGE),
             ("grpc.max_send_message_length", MAX_MESSAGE),
+            ("grpc.so_reuseport", 0),  # else two servers with different journals could share a port and its callers
         )
     )
     router_service_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(replica), server)

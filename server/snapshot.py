@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from pointsman.v1 import catalog_pb2
 from server.codec import read_bucket, read_model, write_bucket, write_model
 
 MAGIC = b"POINTSMAN-SNAPSHOT-1\n"
+EVERY = 50_000
+"""Events between two snapshots, by default: bounds the tail that a restart has to fold."""
 KEEP = 2
 """Snapshots kept: the newest, and one before it in case the newest turns out to be damaged."""
 
@@ -30,8 +33,8 @@ class SnapshotError(Exception):
     """A snapshot is damaged or of a version that this one does not read."""
 
 
-def dump(state: State) -> bytes:
-    """All that ``state`` holds."""
+def capture(state: State) -> list[bytes]:
+    """A copy of all that ``state`` holds: the parts of a snapshot's body. What is left to do needs no state any more."""
     buckets, blobs = [], []
     for bucket in state.buckets.values():
         named = arrays(bucket)
@@ -61,12 +64,11 @@ def dump(state: State) -> bytes:
             "buckets": buckets,
         }
     ).encode()
-    body = b"".join([len(header).to_bytes(8, "little"), header, *blobs])
-    return MAGIC + hashlib.sha256(body).digest() + body
+    return [len(header).to_bytes(8, "little"), header, *blobs]
 
 
 def load(data: bytes) -> State:
-    """The state of ``dump``. Raises ``SnapshotError`` if anything about ``data`` is wrong."""
+    """The state that was captured. Raises ``SnapshotError`` if ``data`` is not what was saved."""
     start = len(MAGIC) + 32
     body = memoryview(data)[start:]
     if data[: len(MAGIC)] != MAGIC:
@@ -108,13 +110,19 @@ def _encode(message: catalog_pb2.Model | catalog_pb2.Bucket) -> str:
     return base64.b64encode(message.SerializeToString(deterministic=True)).decode()
 
 
-def save(directory: Path, state_bytes: bytes, position: int) -> Path:
+def save(directory: Path, captured: Sequence[bytes], position: int) -> Path:
     """Write a snapshot so that it is whole or absent whatever happens, and drop all but the newest ``KEEP``."""
     directory.mkdir(parents=True, exist_ok=True)
+    for left in directory.glob("*.partial"):  # by a process that was killed, or a disk that was full
+        left.unlink(missing_ok=True)
+    digest = hashlib.sha256()
+    for part in captured:
+        digest.update(part)
     path = directory / f"{position:020d}.snapshot"
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
-        file.write(state_bytes)
+        file.write(MAGIC + digest.digest())
+        file.writelines(captured)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

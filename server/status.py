@@ -27,6 +27,14 @@ from server.journal import JournalError
 log = logging.getLogger("pointsman.rpc")
 
 DOMAIN = "pointsman.v1"
+LONGEST = 800
+"""Longest message or description of a status, in bytes. A caller's gRPC refuses a status of more than 8 kB in all, and then
+sees RESOURCE_EXHAUSTED instead of what was wrong."""
+LONGEST_FIELD = 300
+"""Longest path of a field, in bytes."""
+LONGEST_DETAILS = 1600
+"""Most bytes of the violations that say, model by model, why nothing is eligible."""
+_MORE = " …"
 KNOWN_ERRORS = (FieldError, NothingEligibleError, RequestError, UnavailableError, JournalError)
 _REQUEST_ERRORS = {
     NotFoundError: (grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
@@ -55,17 +63,9 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
             code, reason, message = (
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "NOTHING_ELIGIBLE",
-                str(error),
+                _listed(error),
             )
-            violations = [
-                error_details_pb2.PreconditionFailure.Violation(
-                    type="INELIGIBLE",
-                    subject=f"models/{model}",
-                    description="; ".join(why),
-                )
-                for model, why in error.reasons.items()
-            ]
-            details.append(error_details_pb2.PreconditionFailure(violations=violations))
+            details.append(error_details_pb2.PreconditionFailure(violations=_violations(error)))
             details.append(_bad_request("limits", message))
         case RequestError():
             code, reason = _REQUEST_ERRORS[type(error)]
@@ -93,12 +93,55 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
         any_ = any_pb2.Any()
         any_.Pack(detail)
         packed.append(any_)
-    return code, status_pb2.Status(code=code.value[0], message=message, details=packed)
+    return code, status_pb2.Status(code=code.value[0], message=_clipped(message), details=packed)
 
 
 def _bad_request(field: str, description: str) -> error_details_pb2.BadRequest:
-    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+    violation = error_details_pb2.BadRequest.FieldViolation(
+        field=_clipped(field, LONGEST_FIELD), description=_clipped(description)
+    )
     return error_details_pb2.BadRequest(field_violations=[violation])
+
+
+def _clipped(text: str, longest: int = LONGEST) -> str:
+    """``text`` if it takes at most ``longest`` bytes, else its beginning."""
+    data = text.encode()
+    return text if len(data) <= longest else data[: longest - len(_MORE.encode())].decode(errors="ignore") + _MORE
+
+
+def _listed(error: NothingEligibleError) -> str:
+    """The message: models with what excludes them, as many as fit, and how many more there are."""
+    if not error.reasons:
+        return str(error)
+    parts = [_clipped(f"{model}: {', '.join(why)}", LONGEST_FIELD) for model, why in error.reasons.items()]
+    shown: list[str] = []
+    room = LONGEST - 100
+    for part in parts:
+        room -= len(part.encode()) + 2
+        if room < 0 and shown:
+            break
+        shown.append(part)
+    more = f"; and {len(parts) - len(shown)} more models" if len(shown) < len(parts) else ""
+    return f"no model is eligible: {'; '.join(shown)}{more}"
+
+
+def _violations(error: NothingEligibleError) -> list[error_details_pb2.PreconditionFailure.Violation]:
+    """One violation a model, as many as fit, then one without a subject that says how many more there are."""
+    violations: list[error_details_pb2.PreconditionFailure.Violation] = []
+    room = LONGEST_DETAILS
+    for model, why in error.reasons.items():
+        violation = error_details_pb2.PreconditionFailure.Violation(
+            type="INELIGIBLE",
+            subject=f"models/{model}",
+            description=_clipped("; ".join(why)),
+        )
+        room -= violation.ByteSize()
+        if room < 0 and violations:
+            rest = f"and {len(error.reasons) - len(violations)} more models"
+            violations.append(error_details_pb2.PreconditionFailure.Violation(type="INELIGIBLE", description=rest))
+            break
+        violations.append(violation)
+    return violations
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> NoReturn:
