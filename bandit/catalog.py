@@ -19,6 +19,8 @@ MAX_CATEGORY_VALUES = 256
 MAX_MODELS_PER_BUCKET = 256
 DAY_NS = 86_400 * 10**9
 MAX_WINDOW_NS = 90 * DAY_NS
+MIN_HALF_LIFE_NS = 60 * 10**9
+MAX_HALF_LIFE_NS = 10_000 * DAY_NS
 
 
 def check_id(value: str, what: str) -> str:
@@ -319,15 +321,34 @@ class Priors:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """``amount`` dollars per request on average, or, with a ``period_ns`` > 0, per period of that many nanoseconds."""
+    """``amount`` dollars per request on average, or, with a ``period_ns`` > 0, per period of that many nanoseconds.
+
+    A ``hard`` one, per period only, is never passed: what a call can cost at most is held back until its cost is known.
+    """
 
     amount: float
     period_ns: int = 0
+    hard: bool = False
 
     def __post_init__(self) -> None:
         check_number(self.amount, "usd_per_period" if self.period_ns else "usd_per_request", above=0.0)
         if self.period_ns and not 1_000_000_000 <= self.period_ns <= MAX_WINDOW_NS:
             raise FieldError("period", f"expected one second to 90 days, got {self.period_ns} ns")
+        if self.hard and not self.period_ns:
+            raise FieldError("hard", "expected a budget per period: an average per request cannot be a hard cap")
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Several buckets that share a budget."""
+
+    id: str
+    display_name: str = ""
+    budget: Budget | None = None
+
+    def __post_init__(self) -> None:
+        check_id(self.id, "name")
+        _check_text(self.display_name, "display_name", 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +357,7 @@ class Bucket:
 
     ``exploration_floor`` is the share of requests that an even draw decides; ``None`` lets the policy lower it where the even
     draw would be dear (``bandit.policy.explored_share``). ``half_life`` is the number of a model's outcomes after which one
-    counts half; 0 means never.
+    counts half, ``half_life_ns`` the time; 0 means never. ``project`` is the id of the project it belongs to, or "".
     """
 
     id: str
@@ -351,6 +372,8 @@ class Bucket:
     priors: Priors = Priors()
     budget: Budget | None = None
     half_life: float = 10_000.0
+    half_life_ns: int = 0
+    project: str = ""
 
     def __post_init__(self) -> None:
         check_id(self.id, "name")
@@ -373,6 +396,10 @@ class Bucket:
             )
         if self.half_life:
             check_number(self.half_life, "half_life_outcomes", low=8.0, high=1e12)
+        if self.half_life_ns and not MIN_HALF_LIFE_NS <= self.half_life_ns <= MAX_HALF_LIFE_NS:
+            raise FieldError("half_life", f"expected one minute to 10,000 days, got {self.half_life_ns} ns")
+        if self.project:
+            check_id(self.project, "project")
         if self.priors.quality is not None:
             with within("priors"):
                 check_number(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -12,14 +13,16 @@ from bandit.encoder import Encoded
 from bandit.errors import FieldError, within
 from bandit.event import DecisionMade
 from bandit.health import Health
-from bandit.pacer import affordable, multiplier_for
+from bandit.pacer import Purse, affordable, left, multiplier_for
 from bandit.policy import (
     Candidates,
     Choices,
     Exclusion,
     Ints,
     Limits,
+    Newcomers,
     Predictions,
+    Race,
     choose,
     exclusions,
     explored_share,
@@ -27,10 +30,17 @@ from bandit.policy import (
     predictions_batch,
     priced,
     race,
+    without,
+    worst_costs,
 )
-from bandit.state import BucketState
+from bandit.pool import seen
+from bandit.state import BucketState, clocks, newcomers
 
 NO_LIMITS = Limits()
+QUOTA = 0.05
+"""Share of the requests in whose race newcomers take part until something is known of them; it doubles …"""
+QUOTA_DOUBLES = 2.0
+"""… with so many judged outcomes of the one of which least is known."""
 
 
 def decide(
@@ -42,14 +52,16 @@ def decide(
     health: Mapping[str, Health],
     now_ns: int,
     state_position: int,
+    purses: Sequence[Purse] = (),
     objective: Objective | None = None,
     limits: Limits = NO_LIMITS,
     request_id: str = "",
 ) -> list[DecisionMade]:
     """Decide for each of ``encoded`` on the same state, as the events to be journalled; the state does not change.
 
-    ``health`` is the state's; ``objective`` replaces the bucket's own. Raises ``FieldError`` for an objective or limits that
-    do not fit the bucket and ``NothingEligibleError`` if some request has no eligible model.
+    ``health`` is the state's, ``purses`` are the budgets (``bandit.state.purses``); ``objective`` replaces the bucket's own.
+    Raises ``FieldError`` for an objective or limits that do not fit the bucket and ``NothingEligibleError`` if some request has
+    no eligible model.
     """
     config = bucket.config
     quality = config.quality_range
@@ -69,22 +81,40 @@ def decide(
     input_b = np.array([one.input_tokens for one in encoded])
     most_b = np.array([one.max_output_tokens for one in encoded])
     if candidates.prices_3k is not None:
-        predicted = priced(predicted, candidates, _seen(bucket), input_b, most_b)
+        seen_kr = seen(bucket.posteriors)
+        seen_kr = seen_kr if bucket.members is None else seen_kr[bucket.members]
+        predicted = priced(predicted, candidates, seen_kr.T, input_b, most_b)
     needed_b = np.maximum(input_b, 0) + np.maximum(most_b, 0)
     exclusions_bk = exclusions(candidates, limits, quality, predicted, needed_b)
     if health:
         predicted = _heed(health, candidates, predicted, exclusions_bk)
+    worst_bk = None
+    if any(purse.budget.hard for purse in purses):
+        worst_bk = worst_costs(candidates, input_b, most_b)
+        remaining = min(left(purse, now_ns) for purse in purses if purse.budget.hard)
+        if len(encoded) > 1 and np.max(worst_bk, axis=1, where=np.isfinite(worst_bk), initial=0.0).sum() > remaining:
+            return _one_by_one(
+                bucket, encoded, ids, rng, health, now_ns, state_position, purses, objective, limits, request_id
+            )
+        exclusions_bk[~(worst_bk <= remaining)] |= Exclusion.BUDGET.bit
+    race_ = race(resolved, quality, predicted, exclusions_bk)
     multiplier, affordable_floor = 0.0, 1.0
-    if config.budget is not None and bucket.pacer is not None:
-        multiplier = multiplier_for(bucket.pacer, config.budget, resolved, quality, predicted, exclusions_bk)
-        affordable_floor = affordable(bucket.pacer, config.budget, predicted.cost_k)
-    race_ = race(resolved, quality, predicted, exclusions_bk, multiplier)
+    for purse in purses:
+        multiplier = max(multiplier, multiplier_for(purse, race_, predicted.cost_k))
+        affordable_floor = min(affordable_floor, affordable(purse, predicted.cost_k))
+    if multiplier:
+        race_ = race(resolved, quality, predicted, exclusions_bk, multiplier)
     exploration_b = np.minimum(explored_share(race_, predicted, config.exploration_floor), affordable_floor)
-    choices = choose(race_, exploration_b, rng)
+    new = _newcomers(bucket, race_)
+    choices = choose(race_, exploration_b, rng, new)
     for i in () if choices.eligible_b.all() else np.flatnonzero(choices.eligible_b == 0):
         _least_violating(
             choices, int(i), least_violating(quality, limits, predicted.at(int(i)), exclusions_bk[i], candidates)
         )
+    new_models = () if new is None else tuple(np.flatnonzero(new.new_k).tolist())
+    quota = 1.0 if new is None else new.quota
+    clocks_k = {int(k): clocks(bucket, candidates.names[k]) for k in set(choices.chosen_b.tolist())}
+    tail_k = bucket.posteriors.tail_k if bucket.members is None else bucket.posteriors.tail_k[bucket.members]
     expire_ns = now_ns + config.window_ns
     return [
         DecisionMade(
@@ -110,9 +140,57 @@ def decide(
             request_id=request_id,
             input_tokens=one.input_tokens,
             max_output_tokens=one.max_output_tokens,
+            newcomers=new_models,
+            quota=quota,
+            worst_cost=0.0 if worst_bk is None else float(worst_bk[i, choices.chosen_b[i]]),
+            mark=float(predicted.latency_p95_k[i, choices.chosen_b[i]]) * math.exp(-tail_k[choices.chosen_b[i]]),
+            clocks=clocks_k[int(choices.chosen_b[i])],
         )
         for i, one in enumerate(encoded)
     ]
+
+
+def _one_by_one(
+    bucket: BucketState,
+    encoded: Sequence[Encoded],
+    ids: Sequence[bytes],
+    rng: np.random.Generator,
+    health: Mapping[str, Health],
+    now_ns: int,
+    state_position: int,
+    purses: Sequence[Purse],
+    objective: Objective | None,
+    limits: Limits,
+    request_id: str,
+) -> list[DecisionMade]:
+    """``decide`` for a batch that might pass a hard budget as a whole: each decision holds back what it may cost."""
+    made: list[DecisionMade] = []
+    for one, id_ in zip(encoded, ids, strict=True):
+        held = sum(event.worst_cost for event in made)
+        made += decide(
+            bucket,
+            [one],
+            [id_],
+            rng,
+            health=health,
+            now_ns=now_ns,
+            state_position=state_position,
+            purses=[replace(purse, pending=purse.pending + held) for purse in purses],
+            objective=objective,
+            limits=limits,
+            request_id=request_id,
+        )
+    return made
+
+
+def _newcomers(bucket: BucketState, race_: Race) -> Newcomers | None:
+    """The bucket's newcomers, if any, and the share of requests that they may race in."""
+    count_k = newcomers(bucket)
+    if count_k is None:
+        return None
+    new_k = count_k >= 0
+    quota = min(1.0, QUOTA * 2.0 ** (int(count_k[new_k].min()) / QUOTA_DOUBLES))
+    return Newcomers(new_k, quota, without(race_, new_k))
 
 
 def _heed(
@@ -130,12 +208,6 @@ def _heed(
             if known.open:
                 exclusions_bk[int(known.may_run) :, k] |= Exclusion.CIRCUIT_OPEN.bit
     return replace(predicted, quality_k=predicted.quality_k * rate_k, quality_sd_k=predicted.quality_sd_k * rate_k)
-
-
-def _seen(bucket: BucketState) -> Ints:
-    """How often each response (r) of each candidate (k) was observed."""
-    seen_rk = np.array([bucket.posteriors.designs[g].seen_k for g in bucket.posteriors.design_r])
-    return seen_rk if bucket.members is None else seen_rk[:, bucket.members]
 
 
 def _least_violating(choices: Choices, row: int, order_e: Ints) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import Bucket, Model, Objective
+from bandit.catalog import Bucket, Model, Objective, Project
 from bandit.outcome import Change, Ledger
 from bandit.policy import Limits, Predictions
 
@@ -50,6 +50,20 @@ class BucketDeleted:
     bucket: str
 
 
+@dataclass(frozen=True, slots=True)
+class ProjectPut:
+    """A project was created or replaced."""
+
+    project: Project
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectDeleted:
+    """A project was deleted, with the count of what it spent."""
+
+    project: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DecisionMade:
     """A decision with the numbers it was made with; columns run over ``models`` (k).
@@ -57,7 +71,11 @@ class DecisionMade:
     ``id`` is the 16 bytes of a ULID, ``x_d`` the features, ``expire_ns`` the end of the attribution window,
     ``state_position`` the position of the state the draw was made on; token counts are -1 when unknown. ``draw_k`` are the
     draws of quality that decided (``bandit.policy.OUT`` for models that were not eligible), ``multiplier`` what a budget
-    added to λ (quality scaled to [0, 1], per dollar).
+    added to λ (quality scaled to [0, 1], per dollar). ``newcomers`` took part in the race only with probability ``quota``.
+
+    For what is to be learned of the chosen model later: ``worst_cost`` are the dollars that a hard budget holds for it until
+    its cost is known (0 without one), ``mark`` the regression's own 95th percentile of its latency, ``clocks`` its clocks of
+    forgetting by response.
     """
 
     id: bytes
@@ -82,14 +100,20 @@ class DecisionMade:
     request_id: str = ""
     input_tokens: int = -1
     max_output_tokens: int = -1
+    newcomers: tuple[int, ...] = ()
+    quota: float = 1.0
+    worst_cost: float = 0.0
+    mark: float = 0.0
+    clocks: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutcomeApplied:
     """An outcome joined with its decision, as the change it makes.
 
-    ``x_d`` and ``state_position`` are the decision's, ``expected_cost`` is what it counted as spent for this model (dollars;
-    0 unless it was the chosen one); ``ledgers`` is all that is known of it after this event, by model.
+    ``x_d``, ``state_position`` and ``decided_ns`` (its time) are the decision's; so are ``expected_cost``, what it counted as
+    spent (dollars), ``worst_cost``, what it held for a hard budget, and ``mark`` (see ``DecisionMade``), each 0 unless
+    ``model`` was the chosen one. ``ledgers`` is all that is known of the decision after this event, by model.
     """
 
     decision_id: bytes
@@ -102,9 +126,22 @@ class OutcomeApplied:
     changes: tuple[Change, ...]
     ledgers: Mapping[str, Ledger]
     idempotency_key: str = ""
+    decided_ns: int = 0
+    worst_cost: float = 0.0
+    mark: float = 0.0
 
 
-Event = ModelPut | ModelDeleted | AvailabilitySet | BucketPut | BucketDeleted | DecisionMade | OutcomeApplied
+Event = (
+    ModelPut
+    | ModelDeleted
+    | AvailabilitySet
+    | BucketPut
+    | BucketDeleted
+    | ProjectPut
+    | ProjectDeleted
+    | DecisionMade
+    | OutcomeApplied
+)
 
 
 @dataclass(frozen=True, slots=True)

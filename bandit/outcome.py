@@ -46,8 +46,8 @@ MAX_LATENCY = 1e6
 class Tally:
     """Everything reported of one signal: how many times, their sum, the last, and the value last learned from.
 
-    ``faded`` is the posterior's clock of forgetting (``Design.faded_k``) when a value was first learned: with it a correction
-    counts as much as what is left of the value it corrects.
+    ``faded`` is the posterior's clock of forgetting (``bandit.posterior.clock``) at the decision: with it an outcome counts as
+    much as its decision's age says, whenever it arrives, and a correction as much as what is left of what it corrects.
     """
 
     count: int
@@ -67,12 +67,14 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One signal's value before (``None`` if there was none) and after a report; ``faded`` as in ``Tally``."""
+    """One signal's value before (``None`` if there was none) and after a report; ``faded`` as in ``Tally``, ``None`` for the
+    present clock.
+    """
 
     signal: Signal
     before: float | None
     after: float
-    faded: float = 0.0
+    faded: float | None = None
 
 
 def check_report(report: Mapping[Signal, float], quality: QualityRange) -> None:
@@ -99,7 +101,7 @@ def merge(
 ) -> tuple[Ledger, tuple[Change, ...]]:
     """The ledger after ``report``, and what changed. Signals whose value stays the same are not among the changes.
 
-    ``clock`` gives the posterior's present clock of forgetting for each signal (0 where it says nothing).
+    ``clock`` gives the clock of forgetting at the decision for each signal (0 where it says nothing).
     """
     merged = dict(ledger.tallies)
     changes = []

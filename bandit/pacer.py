@@ -1,14 +1,18 @@
-"""A budget's pacer: the multiplier that a budget adds to λ, so that spend tracks it.
+"""A budget's pacer: the multiplier that a budget adds to λ, so that spend tracks it, and the hard cap.
 
 The dual of "best quality at a mean cost of at most B" is one number, quality per dollar. Gradient steps on it need a step
-size, and no step size suits costs that differ a thousandfold. So the pacer solves for it: it keeps the last ``RING`` requests
-(predictions, draws and exclusions of every model), replays the policy on them at a trial multiplier, and takes the smallest
+size, and no step size suits costs that differ a thousandfold. So the pacer solves for it: it keeps the races of the last
+``RING`` requests (means, draws and costs of every model), runs them again at a trial multiplier, and takes the smallest
 multiplier at which their mean cost is within the target. The target is the budget plus a share of what was left unspent, or
 less a share of what was overspent, so that errors of prediction, drift and late costs are made good (model-predictive
 control; the budgeted problem and its dual: Badanidiyuru, Kleinberg & Slivkins, arXiv:1305.2545).
 
 Spend counts a decision at its predicted cost from the moment it is made and at its reported cost once that is known: a cost
-that comes late, or without quality, or never, does not let spend run away. The pacer is part of the fold.
+that comes late, or without quality, or never, does not let spend run away. A hard budget counts besides what is *held*: each
+decision at the most it can cost, until its cost is known; a model that could pass the cap is not eligible.
+
+One pacer serves a bucket's budget or a project's, whose requests may come from different buckets with different models and
+objectives: a race in the ring needs nothing but itself. The pacer is part of the fold.
 """
 
 from __future__ import annotations
@@ -20,9 +24,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import Budget, Objective, QualityRange
+from bandit.catalog import Budget, QualityRange
 from bandit.event import DecisionMade
-from bandit.policy import Array, Ints, Predictions, finish, race
+from bandit.policy import OUT, Array, Ints, Race, race
 
 RING = 128
 """Requests that are replayed to find the multiplier."""
@@ -34,24 +38,27 @@ EXPLORE_SHARE = 0.003
 """Largest share of the target that the exploration floor may cost."""
 _STEPS = 14
 _UNREACHABLE = 1e15
+_LAST = 1 << 30  # rank of an arm that may not run
 
 
 @dataclass(slots=True)
 class Pacer:
-    """A budget's state; changed in place by the fold. Columns (k) are those of the bucket.
+    """A budget's state; changed in place by the fold.
 
-    ``decisions`` and ``spent`` count since the start (of the period, for a budget per period, which began at ``start_ns``).
-    ``multiplier`` is in quality (scaled to [0, 1]) per dollar, ``target`` in dollars per request. The ring holds, for the
-    request ``n`` at ``decisions_total % RING``, predictions, draws of quality and exclusions.
+    ``decisions``, ``spent`` and ``held`` count since the start (of the period, for a budget per period, which began at
+    ``start_ns``). ``multiplier`` is in quality (scaled to [0, 1]) per dollar, ``target`` in dollars per request. The ring
+    holds, for request number ``total % RING``, the race at a multiplier of 0 (``bandit.policy.Race``): ``floor_n`` is an
+    absolute floor and ``loss_n`` one relative to the best, NaN where there is none.
     """
 
     counts: npt.NDArray[np.int64]
     sums: Array
-    quality_nk: Array
-    cost_nk: Array
-    latency_nk: Array
+    mean_nk: Array
     draw_nk: Array
-    exclusions_nk: Ints
+    cost_nk: Array
+    rank_nk: Ints
+    floor_n: Array
+    loss_n: Array
 
     @property
     def decisions(self) -> int:
@@ -60,7 +67,7 @@ class Pacer:
 
     @property
     def total(self) -> int:
-        """Decisions since the pacer was made: says how full the ring is."""
+        """Decisions since the ring was started: says how full it is."""
         return int(self.counts[1])
 
     @property
@@ -93,27 +100,38 @@ class Pacer:
         """Running mean of the time between decisions."""
         return float(self.sums[3])
 
+    @property
+    def held(self) -> float:
+        """Dollars since the start: reported, and the most that it can be where nothing is reported yet."""
+        return float(self.sums[4])
 
-def new_pacer(models: int) -> Pacer:
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """A budget that a decision draws on, its state, and the dollars held for decisions that are not folded yet."""
+
+    budget: Budget
+    pacer: Pacer
+    pending: float = 0.0
+
+
+def new_pacer() -> Pacer:
     """A pacer that has seen nothing."""
-    shape = (RING, models)
     return Pacer(
         counts=np.zeros(4, dtype=np.int64),
-        sums=np.zeros(4),
-        quality_nk=np.zeros(shape),
-        cost_nk=np.zeros(shape),
-        latency_nk=np.zeros(shape),
-        draw_nk=np.zeros(shape),
-        exclusions_nk=np.ones(shape, dtype=np.int64),
+        sums=np.zeros(5),
+        mean_nk=np.full((RING, 0), OUT),
+        draw_nk=np.full((RING, 0), OUT),
+        cost_nk=np.zeros((RING, 0)),
+        rank_nk=np.full((RING, 0), _LAST, dtype=np.int64),
+        floor_n=np.full(RING, np.nan),
+        loss_n=np.full(RING, np.nan),
     )
 
 
-def with_models(pacer: Pacer, models: int) -> Pacer:
-    """The same pacer for another set of columns: the ring starts anew, what was spent stays."""
-    fresh = new_pacer(models)
-    fresh.counts[:], fresh.sums[:] = pacer.counts, pacer.sums
-    fresh.counts[1] = 0
-    return fresh
+def restart_ring(pacer: Pacer) -> None:
+    """Forget, in place, the requests to replay, because they cost something else now; what was spent stays."""
+    pacer.counts[1] = 0
 
 
 def to_arrays(pacer: Pacer) -> dict[str, npt.NDArray[np.generic]]:
@@ -126,102 +144,100 @@ def from_arrays(named: Mapping[str, npt.NDArray[Any]]) -> Pacer:
     return Pacer(**{f.name: named[f.name] for f in fields(Pacer)})
 
 
-def multiplier_for(
-    pacer: Pacer,
-    budget: Budget,
-    objective: Objective,
-    quality: QualityRange,
-    predicted: Predictions,
-    exclusions_bk: Ints,
-) -> float:
-    """The multiplier for the next requests; before the first decision, the one at which these keep to the budget."""
-    if pacer.total:
-        return pacer.multiplier
-    return solve(objective, quality, predicted, predicted.quality_k, exclusions_bk, _start_target(budget), 0.0)
+def multiplier_for(purse: Purse, race_: Race, cost_bk: Array) -> float:
+    """The multiplier for the next requests; while the ring is empty, the one at which these keep to the budget.
+
+    ``race_`` is theirs at a multiplier of 0.
+    """
+    if purse.pacer.total:
+        return purse.pacer.multiplier
+    floor_b, loss_b = _floors(race_)
+    mean_bk = np.where(race_.eligible_bk, race_.mean_bk, OUT)
+    return solve(mean_bk, mean_bk, cost_bk, race_.rank_bk, floor_b, loss_b, _start_target(purse.budget), 0.0)
 
 
-def affordable(pacer: Pacer, budget: Budget, cost_bk: Array) -> float:
+def affordable(purse: Purse, cost_bk: Array) -> float:
     """The largest exploration floor at which the even draw costs at most ``EXPLORE_SHARE`` of the target."""
-    target = pacer.target if pacer.total else _start_target(budget)
+    target = purse.pacer.target if purse.pacer.total else _start_target(purse.budget)
     return EXPLORE_SHARE * max(target, 0.0) / max(float(cost_bk.mean()), 1e-300)
 
 
-def decided(
-    pacer: Pacer,
-    budget: Budget,
-    objective: Objective,
-    quality: QualityRange,
-    event: DecisionMade,
-    columns: npt.NDArray[np.intp],
-    time_ns: int,
-) -> None:
-    """Count a decision, in place, and find the multiplier anew when it is time. ``columns`` are those of its models."""
+def left(purse: Purse, now_ns: int) -> float:
+    """Dollars of a hard budget that are neither spent nor held at ``now_ns``."""
+    now_ns = max(now_ns, purse.pacer.last_ns)  # a clock that was put back does not open a period again
+    held = purse.pacer.held if _period(purse.budget, now_ns) == purse.pacer.start_ns else 0.0
+    return purse.budget.amount - held - purse.pending
+
+
+def decided(pacer: Pacer, budget: Budget, quality: QualityRange, event: DecisionMade, time_ns: int) -> None:
+    """Count a decision, in place, and find the multiplier anew when it is time."""
     if budget.period_ns:
-        start_ns = time_ns - time_ns % budget.period_ns
+        start_ns = _period(budget, time_ns)
         if start_ns != pacer.start_ns:
-            pacer.counts[0], pacer.sums[0], pacer.counts[2] = 0, 0.0, start_ns
+            pacer.counts[0], pacer.counts[2] = 0, start_ns
+            pacer.sums[0] = pacer.sums[4] = 0.0
     gap = float(time_ns - pacer.last_ns)
     if pacer.total:
         pacer.sums[3] += (gap - pacer.gap_ns) * max(0.02, 1.0 / pacer.total)
     pacer.counts[3] = time_ns
-    n = pacer.total % RING
-    predicted = event.predicted
-    pacer.exclusions_nk[n] = 1
-    pacer.quality_nk[n, columns] = predicted.quality_k
-    pacer.cost_nk[n, columns] = predicted.cost_k
-    pacer.latency_nk[n, columns] = predicted.latency_k
-    pacer.draw_nk[n, columns] = event.draw_k
-    pacer.exclusions_nk[n, columns] = event.exclusions_k
-    pacer.sums[0] += predicted.cost_k[event.chosen]
+    _keep(pacer, quality, event)
+    pacer.sums[0] += event.predicted.cost_k[event.chosen]
+    pacer.sums[4] += event.worst_cost
     pacer.counts[0] += 1
     pacer.counts[1] += 1
     if pacer.total <= EVERY or pacer.total % EVERY == 0:
         pacer.sums[2] = _target(pacer, budget, time_ns)
-        held = min(pacer.total, RING)
-        replayed = Predictions(
-            pacer.quality_nk[:held],
-            pacer.quality_nk[:held],
-            pacer.cost_nk[:held],
-            pacer.latency_nk[:held],
-            pacer.latency_nk[:held],
-            pacer.cost_nk[:held],
-        )
+        n = min(pacer.total, RING)
         pacer.sums[1] = solve(
-            objective,
-            quality,
-            replayed,
-            pacer.draw_nk[:held],
-            pacer.exclusions_nk[:held],
+            pacer.mean_nk[:n],
+            pacer.draw_nk[:n],
+            pacer.cost_nk[:n],
+            pacer.rank_nk[:n],
+            pacer.floor_n[:n],
+            pacer.loss_n[:n],
             pacer.target,
             pacer.multiplier,
         )
 
 
-def cost_known(pacer: Pacer, change: float) -> None:
-    """Count, in place, that a decision costs ``change`` dollars more than was counted so far."""
-    pacer.sums[0] += change
+def settled(pacer: Pacer, budget: Budget, decided_ns: int, spent: float, held: float) -> None:
+    """Count, in place, that a decision of ``decided_ns`` costs ``spent`` and ``held`` dollars more than was counted so far.
+
+    One of an earlier period changes nothing any more.
+    """
+    if not budget.period_ns or _period(budget, decided_ns) == pacer.start_ns:
+        pacer.sums[0] += spent
+        pacer.sums[4] += held
 
 
 def solve(
-    objective: Objective,
-    quality: QualityRange,
-    predicted: Predictions,
+    mean_bk: Array,
     draw_bk: Array,
-    exclusions_bk: Ints,
+    cost_bk: Array,
+    rank_bk: Ints | None,
+    floor_b: Array,
+    loss_b: Array,
     target: float,
     guess: float,
 ) -> float:
-    """The smallest multiplier at which the policy's mean cost on these requests is at most ``target`` dollars.
+    """The smallest multiplier at which the policy's mean cost in these races is at most ``target`` dollars.
 
-    ``draw_bk`` are draws of quality. If no multiplier reaches the target, one at which the cheapest are chosen. ``guess`` is
-    where to look first.
+    Means and draws are those at a multiplier of 0, ``OUT`` for arms that may not run. If no multiplier reaches the target,
+    one at which the cheapest are chosen. ``guess`` is where to look first.
     """
     rows = np.arange(len(draw_bk))
+    runs_bk = draw_bk > 0.5 * OUT
+    relative_b, floored_b = ~np.isnan(loss_b), ~(np.isnan(loss_b) & np.isnan(floor_b))
 
     def mean_cost(multiplier: float) -> float:
-        race_ = race(objective, quality, predicted, exclusions_bk, multiplier)
-        drawn_bk = np.where(race_.eligible_bk, draw_bk - race_.shift_bk, race_.mean_bk)
-        return float(predicted.cost_k[rows, finish(race_, drawn_bk)[:, 0]].mean())
+        drawn_bk = np.where(runs_bk, draw_bk - multiplier * cost_bk, -np.inf)
+        winner_b = drawn_bk.argmax(axis=1)
+        if rank_bk is not None and floored_b.any():
+            best_b = np.where(runs_bk, mean_bk - multiplier * cost_bk, -np.inf).max(axis=1)
+            cleared_bk = drawn_bk >= np.where(relative_b, best_b - loss_b, floor_b)[:, None]
+            first_b = np.where(cleared_bk, rank_bk, _LAST).argmin(axis=1)
+            winner_b = np.where(floored_b & cleared_bk.any(axis=1), first_b, winner_b)
+        return float(cost_bk[rows, winner_b].mean())
 
     if mean_cost(0.0) <= target:
         return 0.0
@@ -237,6 +253,42 @@ def solve(
         middle = (low * high) ** 0.5
         low, high = (low, middle) if mean_cost(middle) <= target else (middle, high)
     return high
+
+
+def _keep(pacer: Pacer, quality: QualityRange, event: DecisionMade) -> None:
+    """Put the race of a decision into the ring, in place."""
+    race_ = race(event.objective, quality, event.predicted.batch(), event.exclusions_k[None])
+    k, width = len(event.models), pacer.mean_nk.shape[1]
+    if k > width:
+        grow = ((0, 0), (0, k - width))
+        pacer.mean_nk = np.pad(pacer.mean_nk, grow, constant_values=OUT)
+        pacer.draw_nk = np.pad(pacer.draw_nk, grow, constant_values=OUT)
+        pacer.cost_nk = np.pad(pacer.cost_nk, grow)
+        pacer.rank_nk = np.pad(pacer.rank_nk, grow, constant_values=_LAST)
+    n, runs_k = pacer.total % RING, race_.eligible_bk[0] & (event.draw_k > 0.5 * OUT)
+    for ring_nk, nothing, value_k in (
+        (pacer.mean_nk, OUT, np.where(runs_k, race_.mean_bk[0], OUT)),
+        (pacer.draw_nk, OUT, np.where(runs_k, event.draw_k - race_.shift_bk[0], OUT)),
+        (pacer.cost_nk, 0, event.predicted.cost_k),
+        (pacer.rank_nk, _LAST, _LAST if race_.rank_bk is None else race_.rank_bk[0]),
+    ):
+        ring_nk[n, :k], ring_nk[n, k:] = value_k, nothing
+    pacer.floor_n[n : n + 1], pacer.loss_n[n : n + 1] = _floors(race_)
+
+
+def _floors(race_: Race) -> tuple[Array, Array]:
+    """Absolute floors and losses against the best of a race at a multiplier of 0, each (b); NaN where there is none."""
+    none_b = np.full(len(race_.mean_bk), np.nan)
+    if race_.floor_b is None:
+        return none_b, none_b
+    if race_.relative:
+        return none_b, race_.mean_bk.max(axis=1) - race_.floor_b
+    return race_.floor_b, none_b
+
+
+def _period(budget: Budget, time_ns: int) -> int:
+    """When the period of ``time_ns`` began; 0 for a budget without periods."""
+    return time_ns - time_ns % budget.period_ns if budget.period_ns else 0
 
 
 def _start_target(budget: Budget) -> float:

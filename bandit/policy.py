@@ -65,6 +65,7 @@ class Exclusion(enum.IntEnum):
     LATENCY = 8
     QUALITY = 9
     CIRCUIT_OPEN = 10
+    BUDGET = 11
 
     @property
     def bit(self) -> int:
@@ -111,8 +112,9 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """What a bucket can choose from: its models in the order of its posteriors' columns, which of them are switched on, and,
-    derived, the exclusions that hold for every request, the context windows (0: unlimited), and, unless no model has prices,
-    the dollars per input token, per output token and per request (NaN for a model without prices).
+    derived, the exclusions that hold for every request, the context windows (0: unlimited), the most output tokens (infinite
+    if unlimited or unknown), and, unless no model has prices, the dollars per input token, per output token and per request
+    (NaN for a model without prices).
     """
 
     models: tuple[Model, ...]
@@ -120,6 +122,7 @@ class Candidates:
     names: tuple[str, ...] = field(init=False)
     always_k: Ints = field(init=False)
     window_k: Ints = field(init=False)
+    output_k: Array = field(init=False)
     prices_3k: Array | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -132,6 +135,7 @@ class Candidates:
         table = np.array([one or (np.nan, np.nan, np.nan) for one in prices]).T.reshape(3, -1) / [[1e6], [1e6], [1.0]]
         object.__setattr__(self, "prices_3k", table if any(prices) else None)
         object.__setattr__(self, "window_k", np.array([m.context_window for m in self.models], dtype=np.int64))
+        object.__setattr__(self, "output_k", np.array([m.max_output_tokens or np.inf for m in self.models]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,17 @@ class Predictions:
             self.tokens_k[row],
         )
 
+    def batch(self) -> Predictions:
+        """Those of one context as a batch of one."""
+        return Predictions(
+            self.quality_k[None],
+            self.quality_sd_k[None],
+            self.cost_k[None],
+            self.latency_k[None],
+            self.latency_p95_k[None],
+            self.tokens_k[None],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Choices:
@@ -185,30 +200,29 @@ class Choices:
 
 def predictions(posteriors: Posteriors, x_d: Array) -> Predictions:
     """What the posteriors say at ``x_d``. O(k·d²)."""
-    noise_rk = noise(posteriors)
-    return _predictions(*predict(posteriors, x_d, noise_rk), noise_rk)
+    noise_kr = noise(posteriors)
+    return _predictions(*predict(posteriors, x_d, noise_kr), noise_kr, posteriors.tail_k)
 
 
 def predictions_batch(posteriors: Posteriors, x_bd: Array) -> Predictions:
     """``predictions`` for b contexts, computed as one, each (b, k)."""
-    noise_rk = noise(posteriors)
-    mean_brk, variance_brk = predict_batch(posteriors, x_bd, noise_rk)
-    return _predictions(mean_brk.transpose(1, 0, 2), variance_brk.transpose(1, 0, 2), noise_rk[:, None])
+    noise_kr = noise(posteriors)
+    return _predictions(*predict_batch(posteriors, x_bd, noise_kr), noise_kr, posteriors.tail_k)
 
 
-def _predictions(mean: Array, variance: Array, noise_: Array) -> Predictions:
+def _predictions(mean: Array, variance: Array, noise_kr: Array, tail_k: Array) -> Predictions:
     # E[exp(N(m, σ²))] = exp(m + σ²/2). Only the spread of responses enters, not that of θ: a model of which little is
     # known should look as its prior says, not dearer for being unknown.
-    expected = mean[COST:] + 0.5 * noise_[COST:]
+    expected = mean[..., COST:] + 0.5 * noise_kr[:, COST:]
     np.exp(np.minimum(expected, _MAX_LOG, out=expected), out=expected)
-    spread = np.sqrt(noise_[LATENCY] + variance[LATENCY])
+    spread = np.sqrt(noise_kr[:, LATENCY] + variance[..., LATENCY])
     return Predictions(
-        quality_k=mean[QUALITY],
-        quality_sd_k=np.sqrt(variance[QUALITY]),
-        cost_k=expected[COST - 1],
-        latency_k=expected[LATENCY - 1],
-        latency_p95_k=np.exp(np.minimum(mean[LATENCY] + _Z95 * spread, _MAX_LOG)),
-        tokens_k=expected[TOKENS - 1],
+        quality_k=mean[..., QUALITY],
+        quality_sd_k=np.sqrt(variance[..., QUALITY]),
+        cost_k=expected[..., COST - 1],
+        latency_k=expected[..., LATENCY - 1],
+        latency_p95_k=np.exp(np.minimum(mean[..., LATENCY] + _Z95 * spread + tail_k, _MAX_LOG)),
+        tokens_k=expected[..., TOKENS - 1],
     )
 
 
@@ -228,6 +242,24 @@ def priced(predicted: Predictions, candidates: Candidates, seen_rk: Ints, input_
     tokens_bk = np.where(most_b[:, None] >= 0, np.minimum(predicted.tokens_k, most_b[:, None]), predicted.tokens_k)
     cost_bk = in_k * np.maximum(input_b, 0)[:, None] + out_k * tokens_bk + request_k
     return replace(predicted, cost_k=np.where(known_bk, cost_bk, predicted.cost_k))
+
+
+def worst_costs(candidates: Candidates, input_b: Ints, most_b: Ints) -> Array:
+    """The most that each model's call can cost, (b, k) dollars: its prices times the most tokens; infinite where unbounded.
+
+    ``input_b`` are input tokens and ``most_b`` the most output tokens that requests allow, -1 when unknown: then the model's
+    own limits count.
+    """
+    if candidates.prices_3k is None:
+        return np.full((len(input_b), len(candidates.models)), np.inf)
+    in_k, out_k, request_k = candidates.prices_3k
+    window_k = np.where(candidates.window_k > 0, candidates.window_k, np.inf)
+    input_bk = np.where(input_b[:, None] >= 0, input_b[:, None], window_k)
+    output_bk = np.minimum(np.where(most_b[:, None] >= 0, most_b[:, None], np.inf), candidates.output_k)
+    output_bk = np.minimum(output_bk, window_k)
+    with np.errstate(invalid="ignore"):  # a price of nothing for tokens without end
+        dollars_bk = np.where(in_k > 0.0, in_k * input_bk, 0.0) + np.where(out_k > 0.0, out_k * output_bk, 0.0)
+    return np.asarray(np.where(np.isnan(in_k), np.inf, dollars_bk + request_k))
 
 
 def static_exclusions(candidates: Candidates, limits: Limits) -> Ints:
@@ -292,6 +324,10 @@ def describe_exclusions(
         Exclusion.COST: f"expected cost ${predicted.cost_k[index]:.3g} is over limits.max_cost_usd {limits.max_cost}",
         Exclusion.LATENCY: f"{statistic} {latency:.3g} s is over limits.max_latency_seconds {limits.max_latency}",
         Exclusion.CIRCUIT_OPEN: "its calls have been failing (circuit breaker open)",
+        Exclusion.BUDGET: (
+            "a call could pass a hard budget (or what it can cost at most is unknown: that takes list prices, and a limit of "
+            "output tokens on the model or the request)"
+        ),
         Exclusion.QUALITY: f"expected quality {expected:.3g} is under limits.min_quality {limits.min_quality}",
     }
     return [(reason, sentences[reason]) for reason in Exclusion if bits & reason.bit]
@@ -303,7 +339,8 @@ class Race:
 
     Without ``rank_bk`` the largest draw of N(mean, sd²) wins. With it the draws are of quality (less what a budget takes
     off), and the arm of lowest rank wins among those that reach the floor; if none does, the largest draw. ``shift_bk`` is
-    what was taken off the quality's mean. Arms that may not run have a mean of ``OUT`` and no spread.
+    what was taken off the quality's mean. Arms that may not run have a mean of ``OUT`` and no spread. ``relative`` says that
+    the floor is relative to the best mean.
     """
 
     mean_bk: Array
@@ -312,6 +349,7 @@ class Race:
     eligible_bk: npt.NDArray[np.bool_]
     rank_bk: Ints | None = None
     floor_b: Array | None = None
+    relative: bool = False
 
 
 RESHAPE = 0.5
@@ -354,7 +392,7 @@ def race(
         floor_b = np.full(len(mean_bk), (objective.min_quality - quality.min) / quality.width)
     else:
         floor_b = mean_bk.max(axis=1) - (objective.max_quality_loss or 0.0) / quality.width
-    return Race(mean_bk, sd_bk, shift_bk, eligible_bk, rank_bk, floor_b)
+    return Race(mean_bk, sd_bk, shift_bk, eligible_bk, rank_bk, floor_b, relative=objective.min_quality is None)
 
 
 def win_probabilities(race_: Race, row: int = 0) -> Array:
@@ -441,16 +479,38 @@ def explored_share(race_: Race, predicted: Predictions, floor: float | None) -> 
     return np.asarray(np.minimum(EXPLORE, most_b / loss_b))
 
 
-def choose(race_: Race, exploration_b: Array, rng: np.random.Generator, *, with_propensity: bool = True) -> Choices:
+@dataclass(frozen=True, slots=True, eq=False)
+class Newcomers:
+    """Models of which a bucket that knows others knows little. They take part in a race only with probability ``quota``.
+
+    ``race`` is the one without them.
+    """
+
+    new_k: npt.NDArray[np.bool_]
+    quota: float
+    race: Race
+
+
+def choose(
+    race_: Race,
+    exploration_b: Array,
+    rng: np.random.Generator,
+    newcomers: Newcomers | None = None,
+    *,
+    with_propensity: bool = True,
+) -> Choices:
     """Draw the decisions of b requests, a share ``exploration_b`` of each by the even draw.
 
     A request that has no eligible arm gets a meaningless decision, with ``eligible_b`` 0. ``with_propensity`` false leaves the
     propensities at 0, for those who do not log.
     """
     b, k = race_.mean_bk.shape
-    noise_bk = race_.sd_bk * rng.standard_normal((b, k))
-    draw_bk = race_.mean_bk + noise_bk
-    order_bk = finish(race_, draw_bk)
+    run = race_
+    if newcomers is not None:
+        run = _mixed(race_, newcomers.race, np.asarray(rng.random(b) < newcomers.quota))
+    draw_bk = run.sd_bk * rng.standard_normal((b, k))
+    draw_bk += run.mean_bk
+    order_bk = finish(run, draw_bk)
     chosen_b = order_bk[:, 0].copy()
     eligible_b = race_.eligible_bk.sum(axis=1)
     explored_b = (rng.random(b) < exploration_b) & (eligible_b > 0)
@@ -462,9 +522,35 @@ def choose(race_: Race, exploration_b: Array, rng: np.random.Generator, *, with_
     propensity_b = np.zeros(b)
     if with_propensity:
         won_b = chosen_probabilities(race_, chosen_b)
+        if newcomers is not None:
+            won_b = newcomers.quota * won_b + (1.0 - newcomers.quota) * chosen_probabilities(newcomers.race, chosen_b)
         propensity_b = (1.0 - exploration_b) * won_b + exploration_b / np.maximum(eligible_b, 1)
-    draw_bk += race_.shift_bk
+    draw_bk += run.shift_bk
     return Choices(chosen_b, order_bk, eligible_b, propensity_b, explored_b, np.zeros(b, dtype=np.bool_), draw_bk)
+
+
+def without(race_: Race, new_k: npt.NDArray[np.bool_]) -> Race:
+    """The race of ``race_`` with some arms kept out, which stay eligible for the even draw, unless nobody else may run."""
+    out_bk = new_k & np.any(race_.eligible_bk & ~new_k, axis=1, keepdims=True)
+    mean_bk = np.where(out_bk, OUT, race_.mean_bk)
+    floor_b = race_.floor_b
+    if floor_b is not None and race_.relative:
+        floor_b = floor_b + mean_bk.max(axis=1) - race_.mean_bk.max(axis=1)
+    return replace(race_, mean_bk=mean_bk, sd_bk=np.where(out_bk, 0.0, race_.sd_bk), floor_b=floor_b)
+
+
+def _mixed(all_: Race, some: Race, admitted_b: npt.NDArray[np.bool_]) -> Race:
+    """The race with all arms where ``admitted_b``, else the one with some."""
+    admitted_b1 = admitted_b[:, None]
+    floor_b = all_.floor_b
+    if floor_b is not None and some.floor_b is not None:
+        floor_b = np.where(admitted_b, floor_b, some.floor_b)
+    return replace(
+        all_,
+        mean_bk=np.where(admitted_b1, all_.mean_bk, some.mean_bk),
+        sd_bk=np.where(admitted_b1, all_.sd_bk, some.sd_bk),
+        floor_b=floor_b,
+    )
 
 
 def propensities(
@@ -474,13 +560,22 @@ def propensities(
     predicted: Predictions,
     exclusions_k: Ints,
     multiplier: float = 0.0,
+    newcomers: tuple[int, ...] = (),
+    quota: float = 1.0,
 ) -> Array:
-    """The propensity of every model (k) at one context; 0 for those excluded. For explanations and off-policy evaluation."""
+    """The propensity of every model (k) at one context; 0 for those excluded. For explanations and off-policy evaluation.
+
+    ``newcomers`` are the models that took part in the race only with probability ``quota``.
+    """
     if not (exclusions_k == 0).any():
         return np.zeros(len(exclusions_k))
-    race_ = race(objective, quality, _as_batch(predicted), exclusions_k[None], multiplier)
+    race_ = race(objective, quality, predicted.batch(), exclusions_k[None], multiplier)
     eligible_k = race_.eligible_bk[0]
-    pi_k = (1.0 - exploration_floor) * win_probabilities(race_)
+    won_k = win_probabilities(race_)
+    if newcomers:
+        new_k = np.isin(np.arange(len(exclusions_k)), newcomers)
+        won_k = quota * won_k + (1.0 - quota) * win_probabilities(without(race_, new_k))
+    pi_k = (1.0 - exploration_floor) * won_k
     pi_k[eligible_k] += exploration_floor / eligible_k.sum()
     return pi_k
 
@@ -517,14 +612,3 @@ def least_violating(
         lowest = (limits.min_quality - quality.min) / quality.width
         excess_k += np.maximum(lowest - predicted.quality_k, 0.0)
     return soft_e[np.argsort(excess_k[soft_e], kind="stable")]
-
-
-def _as_batch(predicted: Predictions) -> Predictions:
-    return Predictions(
-        predicted.quality_k[None],
-        predicted.quality_sd_k[None],
-        predicted.cost_k[None],
-        predicted.latency_k[None],
-        predicted.latency_p95_k[None],
-        predicted.tokens_k[None],
-    )

@@ -14,6 +14,9 @@ What makes it fast, small and sound:
 - Λ and Σ depend on the contexts seen, not on the answers. Responses that have always been reported together share one
   ``Design``; the first report that has one without the other splits it. All priors have the same Λ for that reason.
 - Only ``y`` enters η and b, so a correction y → y′ needs no downdate: Λ and Σ stay.
+- Forgetting weighs an observation by the age of its *decision*, so that it does not matter when, or in which order, outcomes
+  arrive: a design's clock (``faded_k``) says what a decision made now will count, and an outcome is learned with what is left
+  of its decision's clock.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg.blas import dspmv, dspr
 from scipy.linalg.lapack import dpotrf, dpotri
+
+from bandit.tail import UNTRIED, new_tails
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -52,7 +57,8 @@ class Prior:
     """Where a cell starts, and what forgetting leads back to: its intercept expects ``intercept``, all other coefficients 0;
     σ² ~ InvGamma(``PRIOR_A``, ``b``).
 
-    The precision is ``PRECISION`` on the diagonal and ``INTERCEPT_PRECISION`` at its end.
+    The precision is ``PRECISION`` on the diagonal and, at its end, the model's ``mass``: how many observations the expected
+    intercept is worth.
     """
 
     intercept: float
@@ -73,30 +79,36 @@ class Design:
 
 @dataclass(slots=True)
 class Posteriors:
-    """The cells of one bucket: r responses, k models, d features. Changed in place by ``observe`` and ``correct``.
+    """The cells of one bucket: k models, r responses, d features. Changed in place by the functions below.
 
-    ``mean_rkd`` m; ``eta_rkd`` η; ``a_rk``, ``b_rk``; ``prior_rk2`` the prior's intercept and b; ``design_r`` says which of
-    ``designs`` a response uses; ``alarm_2k`` the sums of the change detector on quality (see ``_watch``).
+    ``mean_krd`` m; ``eta_krd`` η; ``a_kr``, ``b_kr``; ``square_kr`` the sum of y². ``prior_kr2`` is the prior's intercept and
+    b, ``mass_k`` its precision of the intercept. ``design_r`` says which of ``designs`` a response uses. ``alarm_2kr`` are the
+    sums of the change detector (see ``_watch``); ``late_kn`` counts latencies against their predicted 95th percentile and
+    ``tail_k`` is what corrects it (``bandit.tail``).
     """
 
-    mean_rkd: Array
-    eta_rkd: Array
-    a_rk: Array
-    b_rk: Array
-    prior_rk2: Array
-    alarm_2k: Array
+    mean_krd: Array
+    eta_krd: Array
+    a_kr: Array
+    b_kr: Array
+    square_kr: Array
+    prior_kr2: Array
+    mass_k: Array
+    alarm_2kr: Array
+    late_kn: Array
+    tail_k: Array
     design_r: npt.NDArray[np.int64]
     designs: list[Design]
 
     @property
     def models(self) -> int:
         """k, the number of models."""
-        return int(self.mean_rkd.shape[1])
+        return int(self.mean_krd.shape[0])
 
     @property
     def dim(self) -> int:
         """d, the number of features with the intercept."""
-        return int(self.mean_rkd.shape[2])
+        return int(self.mean_krd.shape[2])
 
 
 @lru_cache(maxsize=64)
@@ -133,11 +145,11 @@ def unpack(packed_p: Array, dim: int) -> Array:
     return matrix_dd
 
 
-@lru_cache(maxsize=64)
-def prior_precision(dim: int) -> Array:
-    """The diagonal (d) of every prior's Λ."""
+@lru_cache(maxsize=256)
+def prior_precision(dim: int, mass: float = INTERCEPT_PRECISION) -> Array:
+    """The diagonal (d) of a prior's Λ whose intercept is worth ``mass`` observations."""
     diagonal_d = np.full(dim, PRECISION)
-    diagonal_d[-1] = INTERCEPT_PRECISION
+    diagonal_d[-1] = mass
     return diagonal_d
 
 
@@ -145,33 +157,41 @@ def empty(dim: int) -> Posteriors:
     """Posteriors over ``dim`` features with no models yet."""
     p = dim * (dim + 1) // 2
     return Posteriors(
-        mean_rkd=np.empty((RESPONSES, 0, dim)),
-        eta_rkd=np.empty((RESPONSES, 0, dim)),
-        a_rk=np.empty((RESPONSES, 0)),
-        b_rk=np.empty((RESPONSES, 0)),
-        prior_rk2=np.empty((RESPONSES, 0, 2)),
-        alarm_2k=np.empty((2, 0)),
+        mean_krd=np.empty((0, RESPONSES, dim)),
+        eta_krd=np.empty((0, RESPONSES, dim)),
+        a_kr=np.empty((0, RESPONSES)),
+        b_kr=np.empty((0, RESPONSES)),
+        square_kr=np.empty((0, RESPONSES)),
+        prior_kr2=np.empty((0, RESPONSES, 2)),
+        mass_k=np.empty(0),
+        alarm_2kr=np.empty((2, 0, RESPONSES)),
+        late_kn=new_tails(0),
+        tail_k=np.empty(0),
         design_r=np.zeros(RESPONSES, dtype=np.int64),
         designs=[Design(np.empty((0, p)), np.empty((0, p)), np.empty(0, dtype=np.int64), np.empty(0))],
     )
 
 
-def add_model(posteriors: Posteriors, priors: Sequence[Prior]) -> Posteriors:
+def add_model(posteriors: Posteriors, priors: Sequence[Prior], mass: float = INTERCEPT_PRECISION) -> Posteriors:
     """The same cells and, last, those of one more model at ``priors``, one for each response."""
-    precision_d = prior_precision(posteriors.dim)
+    precision_d = prior_precision(posteriors.dim, mass)
     mean_rd = np.zeros((RESPONSES, posteriors.dim))
     mean_rd[:, -1] = [prior.intercept for prior in priors]
 
-    def grow(old: Array, new: npt.ArrayLike) -> Array:
-        return np.concatenate([old, np.asarray(new)[:, None]], axis=1)
+    def grow(old: Array, new: npt.ArrayLike, axis: int = 0) -> Array:
+        return np.concatenate([old, np.expand_dims(np.asarray(new), axis)], axis=axis)
 
     return Posteriors(
-        mean_rkd=grow(posteriors.mean_rkd, mean_rd),
-        eta_rkd=grow(posteriors.eta_rkd, mean_rd * precision_d),
-        a_rk=grow(posteriors.a_rk, [PRIOR_A] * RESPONSES),
-        b_rk=grow(posteriors.b_rk, [prior.b for prior in priors]),
-        prior_rk2=grow(posteriors.prior_rk2, [(prior.intercept, prior.b) for prior in priors]),
-        alarm_2k=grow(posteriors.alarm_2k, [0.0, 0.0]),
+        mean_krd=grow(posteriors.mean_krd, mean_rd),
+        eta_krd=grow(posteriors.eta_krd, mean_rd * precision_d),
+        a_kr=grow(posteriors.a_kr, [PRIOR_A] * RESPONSES),
+        b_kr=grow(posteriors.b_kr, [prior.b for prior in priors]),
+        square_kr=grow(posteriors.square_kr, [0.0] * RESPONSES),
+        prior_kr2=grow(posteriors.prior_kr2, [(prior.intercept, prior.b) for prior in priors]),
+        mass_k=np.append(posteriors.mass_k, mass),
+        alarm_2kr=grow(posteriors.alarm_2kr, np.zeros((2, RESPONSES)), axis=1),
+        late_kn=grow(posteriors.late_kn, new_tails(1)[0]),
+        tail_k=np.append(posteriors.tail_k, UNTRIED),
         design_r=posteriors.design_r,
         designs=[
             Design(
@@ -187,19 +207,28 @@ def add_model(posteriors: Posteriors, priors: Sequence[Prior]) -> Posteriors:
 
 def without_model(posteriors: Posteriors, model: int) -> Posteriors:
     """The cells of all models but number ``model``."""
+    kept = {name: np.delete(getattr(posteriors, name), model, axis=_MODEL_AXIS.get(name, 0)) for name in _BY_MODEL}
     return Posteriors(
-        mean_rkd=np.delete(posteriors.mean_rkd, model, axis=1),
-        eta_rkd=np.delete(posteriors.eta_rkd, model, axis=1),
-        a_rk=np.delete(posteriors.a_rk, model, axis=1),
-        b_rk=np.delete(posteriors.b_rk, model, axis=1),
-        prior_rk2=np.delete(posteriors.prior_rk2, model, axis=1),
-        alarm_2k=np.delete(posteriors.alarm_2k, model, axis=1),
+        **kept,
         design_r=posteriors.design_r,
         designs=[
             Design(*(np.delete(getattr(design, f.name), model, axis=0) for f in fields(design)))
             for design in posteriors.designs
         ],
     )
+
+
+def set_prior(posteriors: Posteriors, model: int, priors: Sequence[Prior], mass: float) -> None:
+    """Put other priors under what was learned of ``model``, in place: as if it had started from them. O(d³)."""
+    last = _diagonal(posteriors.dim)[-1]
+    eta_r = mass * np.array([prior.intercept for prior in priors])
+    posteriors.eta_krd[model, :, -1] += eta_r - posteriors.mass_k[model] * posteriors.prior_kr2[model, :, 0]
+    for design in posteriors.designs:
+        design.precision_kp[model, last] += mass - posteriors.mass_k[model]
+    posteriors.prior_kr2[model] = [(prior.intercept, prior.b) for prior in priors]
+    posteriors.mass_k[model] = mass
+    for number in range(len(posteriors.designs)):
+        refresh(posteriors, number, model)
 
 
 def observe(posteriors: Posteriors, response: int, model: int, x_d: Array, y: float, weight: float = 1.0) -> None:
@@ -214,57 +243,71 @@ def observe_all(
     answers: Sequence[tuple[int, float]],
     weight: float = 1.0,
     half_life: float = 0.0,
+    clocks: Sequence[float] = (),
 ) -> None:
     """Learn in place the ``answers``, (response, y) pairs, that ``model`` gave at ``x_d`` at the same time. O(d²).
 
-    ``half_life`` is the number of observations after which one counts half; 0 means never.
+    ``half_life`` is the number of observations after which one counts half; 0 means never. ``clocks`` (by response) are those
+    of the decision (``clock``); the present ones by default.
     """
     dim = x_d.size
-    changed = False
+    changed: list[int] = []
     for number, together in _by_design(posteriors, answers):
         design = posteriors.designs[number]
+        left = weight
+        if clocks:
+            left *= math.exp(min(0.0, float(design.faded_k[model]) - clocks[together[0][0]]))
         cov_p, precision_p = design.cov_kp[model], design.precision_kp[model]
         v_d = dspmv(dim, 1.0, cov_p, x_d)
-        gain = weight / (1.0 + weight * float(x_d.dot(v_d)))
+        gain = left / (1.0 + left * float(x_d.dot(v_d)))
         for response, y in together:
-            cell = (response, model)
-            mean_d = posteriors.mean_rkd[cell]
+            cell = (model, response)
+            mean_d = posteriors.mean_krd[cell]
             residual = y - float(mean_d.dot(x_d))
-            if response == QUALITY:
-                changed = _watch(posteriors, model, residual, weight / gain)
+            if _watch(posteriors, design, cell, residual, left / gain):
+                changed.append(response)
             mean_d += (gain * residual) * v_d
-            posteriors.eta_rkd[cell] += (weight * y) * x_d
-            posteriors.a_rk[cell] += 0.5 * weight
-            posteriors.b_rk[cell] += 0.5 * gain * residual * residual
+            posteriors.eta_krd[cell] += (left * y) * x_d
+            posteriors.a_kr[cell] += 0.5 * left
+            posteriors.b_kr[cell] += 0.5 * gain * residual * residual
+            posteriors.square_kr[cell] += left * y * y
         dspr(dim, -gain, v_d, cov_p, overwrite_ap=1)  # in place: rows are contiguous doubles
-        dspr(dim, weight, x_d, precision_p, overwrite_ap=1)
+        dspr(dim, left, x_d, precision_p, overwrite_ap=1)
         design.seen_k[model] += 1
         every = REFRESH if half_life == 0.0 else max(1, min(REFRESH, int(half_life / 8)))
         if design.seen_k[model] % every == 0:
             if half_life > 0.0:
                 fade(posteriors, number, model, 2.0 ** (-every / half_life))
             refresh(posteriors, number, model)
-    if changed:
-        _widen(posteriors, model)
+    for response in changed:
+        _widen(posteriors, model, response)
+
+
+def clock(posteriors: Posteriors, model: int, response: int) -> float:
+    """How much of an observation made at the start forgetting has left, as a natural logarithm."""
+    return float(posteriors.designs[posteriors.design_r[response]].faded_k[model])
 
 
 def fade(posteriors: Posteriors, design: int, model: int, share: float) -> None:
     """Let the data of one model in one design count ``share`` as much as before, in place; ``refresh`` must follow.
 
-    Stabilised forgetting: Λ, η, a and b move towards the prior, not towards nothing (Kulhavý & Zarrop 1993, "On a general
-    concept of forgetting").
+    Stabilised forgetting: Λ, η and a move towards the prior, not towards nothing (Kulhavý & Zarrop 1993, "On a general
+    concept of forgetting"); b follows from the sums. So the cell is the posterior of its observations with weights.
     """
     dim, held = posteriors.dim, posteriors.designs[design]
-    diagonal_d = prior_precision(dim)
+    diagonal_d = prior_precision(dim, float(posteriors.mass_k[model]))
     held.precision_kp[model] *= share
     held.precision_kp[model][_diagonal(dim)] += (1.0 - share) * diagonal_d
     held.faded_k[model] += math.log(share)
     for response in np.flatnonzero(posteriors.design_r == design):
-        intercept, b = posteriors.prior_rk2[response, model]
-        posteriors.eta_rkd[response, model] *= share
-        posteriors.eta_rkd[response, model, -1] += (1.0 - share) * diagonal_d[-1] * intercept
-        posteriors.a_rk[response, model] += (1.0 - share) * (PRIOR_A - posteriors.a_rk[response, model])
-        posteriors.b_rk[response, model] += (1.0 - share) * (b - posteriors.b_rk[response, model])
+        posteriors.eta_krd[model, response] *= share
+        posteriors.eta_krd[model, response, -1] += (
+            (1.0 - share) * diagonal_d[-1] * posteriors.prior_kr2[model, response, 0]
+        )
+        posteriors.a_kr[model, response] += (1.0 - share) * (PRIOR_A - posteriors.a_kr[model, response])
+        posteriors.square_kr[model, response] *= share
+        if response == LATENCY:
+            posteriors.late_kn[model] *= share
 
 
 DRIFT = 0.25
@@ -277,29 +320,36 @@ KEPT = 10.0
 """What a model's data count, in observations, after an alarm."""
 
 
-def _watch(posteriors: Posteriors, model: int, residual: float, widening: float) -> bool:
-    """Whether quality has changed: two one-sided CUSUMs (Page 1954) of the standardised residual, clipped at 3.
+def _watch(posteriors: Posteriors, design: Design, cell: tuple[int, int], residual: float, widening: float) -> bool:
+    """Whether a response has changed: two one-sided CUSUMs (Page 1954) of the standardised residual, clipped at 3.
 
     ``widening`` is 1 + xᵀΣx: the predictive variance is that much times the noise's.
     """
-    sums_2 = posteriors.alarm_2k[:, model]
-    if posteriors.designs[posteriors.design_r[QUALITY]].seen_k[model] < WARM:
+    model, response = cell
+    if design.seen_k[model] < WARM:
         return False
-    variance = posteriors.b_rk[QUALITY, model] / (posteriors.a_rk[QUALITY, model] - 1.0) * widening
-    z = min(3.0, max(-3.0, residual / math.sqrt(variance)))
-    sums_2[0] = max(0.0, sums_2[0] + z - DRIFT)
-    sums_2[1] = max(0.0, sums_2[1] - z - DRIFT)
-    return bool(max(sums_2) > ALARM)
+    z = residual / math.sqrt(posteriors.b_kr[cell] / (posteriors.a_kr[cell] - 1.0) * widening)
+    z = 3.0 if z > 3.0 else -3.0 if z < -3.0 else float(z)
+    up_down = posteriors.alarm_2kr[:, model, response]
+    up, down = up_down.tolist()
+    up, down = max(0.0, up + z - DRIFT), max(0.0, down - z - DRIFT)
+    up_down[:] = up, down
+    return bool(max(up, down) > ALARM)
 
 
-def _widen(posteriors: Posteriors, model: int) -> None:
-    """After an alarm: let what was learned of the model's quality count as ``KEPT`` observations, in place."""
-    (number, _) = _by_design(posteriors, ((QUALITY, 0.0),))[0]  # quality gets a design of its own
-    mass = float(posteriors.designs[number].precision_kp[model, -1]) - INTERCEPT_PRECISION
-    if mass > KEPT:
-        fade(posteriors, number, model, KEPT / mass)
-        refresh(posteriors, number, model)
-    posteriors.alarm_2k[:, model] = 0.0
+def _widen(posteriors: Posteriors, model: int, response: int) -> None:
+    """After an alarm: let what was learned of a model's response count as ``KEPT`` observations, in place."""
+    ((number, _),) = _by_design(posteriors, ((response, 0.0),))  # it gets a design of its own
+    weigh(posteriors, number, model, KEPT)
+    posteriors.alarm_2kr[:, model, response] = 0.0
+
+
+def weigh(posteriors: Posteriors, design: int, model: int, most: float) -> None:
+    """Let the data of one model in one design count as at most ``most`` observations, in place."""
+    mass = float(posteriors.designs[design].precision_kp[model, -1]) - float(posteriors.mass_k[model])
+    if mass > most:
+        fade(posteriors, design, model, most / mass)
+        refresh(posteriors, design, model)
 
 
 def correct(
@@ -315,19 +365,20 @@ def correct(
 
     The result is that of having observed ``after`` in the first place (up to rounding).
     """
-    cell = (response, model)
-    mean_d = posteriors.mean_rkd[cell]
+    cell = (model, response)
+    mean_d = posteriors.mean_krd[cell]
     cov_p = posteriors.designs[posteriors.design_r[response]].cov_kp[model]
     v_d = dspmv(x_d.size, 1.0, cov_p, x_d)
     shift = weight * (after - before)
     middle = before + after - 2.0 * float(mean_d.dot(x_d)) - shift * float(x_d.dot(v_d))
-    posteriors.b_rk[cell] += 0.5 * shift * middle
+    posteriors.b_kr[cell] += 0.5 * shift * middle
     mean_d += shift * v_d
-    posteriors.eta_rkd[cell] += shift * x_d
+    posteriors.eta_krd[cell] += shift * x_d
+    posteriors.square_kr[cell] += shift * (after + before)
 
 
 def refresh(posteriors: Posteriors, design: int, model: int) -> None:
-    """Make Σ of one model in one design, and m of the responses that share it, anew, in place, from Λ and η. O(d³)."""
+    """Make Σ of one model in one design, and m and b of the responses that share it, anew, in place, from the sums. O(d³)."""
     dim, held = posteriors.dim, posteriors.designs[design]
     factor_dd, failed = dpotrf(unpack(held.precision_kp[model], dim))
     if failed:  # Λ is a sum of a positive diagonal and squares: only a broken file can make it otherwise
@@ -335,34 +386,40 @@ def refresh(posteriors: Posteriors, design: int, model: int) -> None:
     inverse_dd, _ = dpotri(factor_dd)
     held.cov_kp[model] = pack(inverse_dd)  # dpotri fills the upper triangle, which is what pack takes
     for response in np.flatnonzero(posteriors.design_r == design):
-        posteriors.mean_rkd[response, model] = dspmv(dim, 1.0, held.cov_kp[model], posteriors.eta_rkd[response, model])
+        cell = (model, response)
+        eta_d, (intercept, b) = posteriors.eta_krd[cell], posteriors.prior_kr2[cell].tolist()
+        posteriors.mean_krd[cell] = dspmv(dim, 1.0, held.cov_kp[model], eta_d)
+        spread = float(posteriors.square_kr[cell] + posteriors.mass_k[model] * intercept**2)
+        spread -= float(posteriors.mean_krd[cell].dot(eta_d))
+        posteriors.b_kr[cell] = b + 0.5 * max(spread, 0.0)
 
 
-def predict(posteriors: Posteriors, x_d: Array, noise_rk: Array | None = None) -> tuple[Array, Array]:
-    """Mean and variance of θ·x for all cells, each (r, k). ``noise_rk`` is ``noise(posteriors)``, for callers who have it.
+def predict(posteriors: Posteriors, x_d: Array, noise_kr: Array | None = None) -> tuple[Array, Array]:
+    """Mean and variance of θ·x for all cells, each (k, r). ``noise_kr`` is ``noise(posteriors)``, for callers who have it.
 
     Given the data θ·x is Student-t with 2a degrees of freedom; the variance is that of this law, b/(a-1)·xᵀΣx.
     """
-    row, column = packed_indices(x_d.size)
+    k, r, dim = posteriors.mean_krd.shape
+    row, column = packed_indices(dim)
     z_p = x_d.take(row)
     z_p *= x_d.take(column)
-    z_p *= _doubled(x_d.size)
+    z_p *= _doubled(dim)
     quadratic_gk = np.array([design.cov_kp.dot(z_p) for design in posteriors.designs])
-    variance_rk = quadratic_gk[posteriors.design_r]
-    np.maximum(variance_rk, 0.0, out=variance_rk)
-    variance_rk *= noise(posteriors) if noise_rk is None else noise_rk
-    return posteriors.mean_rkd.dot(x_d), variance_rk
+    variance_kr = quadratic_gk[posteriors.design_r].T
+    variance_kr = np.maximum(variance_kr, 0.0)
+    variance_kr *= noise(posteriors) if noise_kr is None else noise_kr
+    return posteriors.mean_krd.reshape(k * r, dim).dot(x_d).reshape(k, r), variance_kr
 
 
-def predict_batch(posteriors: Posteriors, x_bd: Array, noise_rk: Array | None = None) -> tuple[Array, Array]:
-    """``predict`` for b contexts at once, each (b, r, k)."""
+def predict_batch(posteriors: Posteriors, x_bd: Array, noise_kr: Array | None = None) -> tuple[Array, Array]:
+    """``predict`` for b contexts at once, each (b, k, r)."""
     b, dim = x_bd.shape
-    r, k = posteriors.a_rk.shape
+    k, r = posteriors.a_kr.shape
     if b == 1:
-        mean_rk, variance_rk = predict(posteriors, x_bd[0], noise_rk)
-        return mean_rk[None], variance_rk[None]
+        mean_kr, variance_kr = predict(posteriors, x_bd[0], noise_kr)
+        return mean_kr[None], variance_kr[None]
     doubled_p = _doubled(dim)
-    quadratic_bgk = np.empty((b, len(posteriors.designs), k))
+    quadratic_bkg = np.empty((b, k, len(posteriors.designs)))
     z_bp = np.empty((min(b, BATCH), doubled_p.size))
     for start in range(0, b, BATCH):
         chunk_bd = x_bd[start : start + BATCH]
@@ -373,19 +430,23 @@ def predict_batch(posteriors: Posteriors, x_bd: Array, noise_rk: Array | None = 
             at += j + 1
         z *= doubled_p
         for g, design in enumerate(posteriors.designs):
-            quadratic_bgk[start : start + BATCH, g] = z @ design.cov_kp.T
-    mean_bc = x_bd @ posteriors.mean_rkd.reshape(r * k, dim).T
-    variance_brk = np.maximum(quadratic_bgk, 0.0)[:, posteriors.design_r]
-    variance_brk *= noise(posteriors) if noise_rk is None else noise_rk
-    return mean_bc.reshape(b, r, k), variance_brk
+            quadratic_bkg[start : start + BATCH, :, g] = z @ design.cov_kp.T
+    mean_bc = x_bd @ posteriors.mean_krd.reshape(k * r, dim).T
+    variance_bkr = np.maximum(quadratic_bkg, 0.0)[:, :, posteriors.design_r]
+    variance_bkr *= noise(posteriors) if noise_kr is None else noise_kr
+    return mean_bc.reshape(b, k, r), variance_bkr
 
 
 def noise(posteriors: Posteriors) -> Array:
-    """Expected noise variance E[σ²] = b/(a-1) of all cells, (r, k)."""
-    return posteriors.b_rk / (posteriors.a_rk - 1.0)
+    """Expected noise variance E[σ²] = b/(a-1) of all cells, (k, r)."""
+    return posteriors.b_kr / (posteriors.a_kr - 1.0)
 
 
-_PLAIN = ("mean_rkd", "eta_rkd", "a_rk", "b_rk", "prior_rk2", "alarm_2k", "design_r")
+_BY_MODEL = (
+    "mean_krd", "eta_krd", "a_kr", "b_kr", "square_kr", "prior_kr2", "mass_k", "alarm_2kr", "late_kn", "tail_k",
+)  # fmt: skip
+_MODEL_AXIS = {"alarm_2kr": 1}
+_PLAIN = (*_BY_MODEL, "design_r")
 
 
 def to_arrays(posteriors: Posteriors) -> dict[str, npt.NDArray[np.generic]]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import Bucket, Model, Objective
+from bandit.catalog import Bucket, Model, Objective, Priors, Project
 from bandit.encoder import Encoder
 from bandit.event import (
     AvailabilitySet,
@@ -25,14 +25,17 @@ from bandit.event import (
     ModelDeleted,
     ModelPut,
     OutcomeApplied,
+    ProjectDeleted,
+    ProjectPut,
     Record,
 )
 from bandit.health import Health, called, passed
 from bandit.outcome import Change, Signal
-from bandit.pacer import Pacer, cost_known, decided, new_pacer, with_models
+from bandit.pacer import Pacer, Purse, decided, new_pacer, restart_ring, settled
 from bandit.pacer import from_arrays as pacer_from_arrays
 from bandit.pacer import to_arrays as pacer_arrays
 from bandit.policy import Candidates
+from bandit.pool import Offer, Pool, exchange, forget, nothing, offer, pooled_priors, seen
 from bandit.posterior import (
     COST,
     LATENCY,
@@ -41,16 +44,22 @@ from bandit.posterior import (
     Posteriors,
     Prior,
     add_model,
+    clock,
     correct,
     empty,
+    fade,
     from_arrays,
     observe_all,
+    refresh,
+    set_prior,
     to_arrays,
+    weigh,
     without_model,
 )
+from bandit.tail import count, log_factor
 
 SIGNALS = max(Signal) + 1
-COUNTERS = ("born_k", "decisions_k", "count_sk", "sum_sk")
+COUNTERS = ("born_k", "joined_k", "decisions_k", "count_sk", "sum_sk", "context_d", "faded_ns", "level_r", "offset_kr")
 RESPONSE_OF = {
     Signal.QUALITY: QUALITY,
     Signal.COST: COST,
@@ -62,6 +71,16 @@ SMALLEST = {COST: 1e-9, LATENCY: 1e-4, TOKENS: 1.0}
 """Responses learned as logarithms: nothing, and anything smaller, counts as this (dollars, seconds, tokens)."""
 EXPECTED_TOKENS = 256.0
 """Output tokens expected of an unknown model."""
+OFFER_EVERY = 16
+"""Outcomes of a bucket between two times that it tells the pool what it knows."""
+YOUNG = 32
+"""Outcomes of a cell from which on the pool says nothing to it any more."""
+ESTABLISHED = 20
+"""Judged outcomes of a bucket from which on a model that is added is a newcomer."""
+ADOPTED = 9
+"""Its own judged outcomes from which on it is one no more."""
+TICKS = 32
+"""Steps in which a half-life in time is applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +98,11 @@ class BucketState:
 
     ``decisions_k`` counts choices; ``count_sk`` and ``sum_sk`` (rows by ``Signal``) count and add up the values known
     of decisions. ``generation`` is the position at which the posteriors started afresh, ``born_k`` that at which each
-    column did: what was decided before that is not learned. ``pacer`` is there if the bucket has a budget. ``members`` are
-    the columns of the present candidates (``None``: all columns in their order), ``candidates`` what the policy needs of
-    them, ``objective`` the bucket's with its defaults filled in; all three are derived.
+    column did: what was decided before that is not learned; ``joined_k`` is how many outcomes had been judged by then.
+    ``context_d`` is the average context, ``faded_ns`` (one number) the time up to which a half-life in time was applied,
+    ``level_r`` and ``offset_kr`` what the pool was last told (``bandit.pool.Offer``). ``pacer`` is there if the bucket has a
+    budget. ``members`` are the columns of the present candidates (``None``: all columns in their order), ``candidates`` what
+    the policy needs of them, ``objective`` the bucket's with its defaults filled in; all three are derived.
     """
 
     config: Bucket
@@ -92,8 +113,13 @@ class BucketState:
     posteriors: Posteriors
     born_k: npt.NDArray[np.int64]
     decisions_k: npt.NDArray[np.int64]
+    joined_k: npt.NDArray[np.int64]
     count_sk: npt.NDArray[np.int64]
     sum_sk: npt.NDArray[np.float64]
+    context_d: npt.NDArray[np.float64]
+    faded_ns: npt.NDArray[np.int64]
+    level_r: npt.NDArray[np.float64]
+    offset_kr: npt.NDArray[np.float64]
     pacer: Pacer | None = None
     members: npt.NDArray[np.intp] | None = None
     candidates: Candidates = field(default_factory=lambda: Candidates((), ()))
@@ -101,17 +127,28 @@ class BucketState:
 
 
 @dataclass(slots=True)
+class ProjectState:
+    """A project, the position of its last change, and its pacer if it has a budget."""
+
+    project: Project
+    version: int
+    pacer: Pacer | None
+
+
+@dataclass(slots=True)
 class State:
     """The fold of a journal up to ``position``, whose last event happened at ``time_ns``.
 
-    ``health`` has the models of which a success or failure was ever reported.
+    ``health`` has the models of which a success or failure was ever reported; ``pool`` is what buckets tell each other.
     """
 
     position: int = 0
     time_ns: int = 0
     models: dict[str, ModelState] = field(default_factory=dict)
     buckets: dict[str, BucketState] = field(default_factory=dict)
+    projects: dict[str, ProjectState] = field(default_factory=dict)
     health: dict[str, Health] = field(default_factory=dict)
+    pool: Pool = field(default_factory=Pool)
 
 
 def fold(records: Iterable[Record], state: State | None = None) -> State:
@@ -142,6 +179,7 @@ def apply(state: State, record: Record) -> None:
             state.health.pop(event.model, None)
             for bucket in state.buckets.values():
                 _drop_column(bucket, event.model)
+            forget(state.pool, [event.model])
             _renew_all(state, record.position)
         case AvailabilitySet():
             if event.model in state.models:
@@ -154,7 +192,15 @@ def apply(state: State, record: Record) -> None:
         case BucketPut():
             _put_bucket(state, event.bucket, record.position)
         case BucketDeleted():
-            state.buckets.pop(event.bucket, None)
+            _drop_bucket(state, event.bucket)
+        case ProjectPut():
+            held = state.projects.get(event.project.id)
+            pacer = None if event.project.budget is None else new_pacer()
+            if held is not None and held.project.budget == event.project.budget:
+                pacer = held.pacer
+            state.projects[event.project.id] = ProjectState(event.project, record.position, pacer)
+        case ProjectDeleted():
+            state.projects.pop(event.project, None)
     state.position = record.position
     state.time_ns = record.time_ns
 
@@ -186,7 +232,12 @@ def new_bucket(config: Bucket, version: int, generation: int) -> BucketState:
         columns=(),
         posteriors=empty(encoder.dim),
         born_k=np.zeros(0, dtype=np.int64),
+        joined_k=np.zeros(0, dtype=np.int64),
         decisions_k=np.zeros(0, dtype=np.int64),
+        context_d=np.zeros(encoder.dim),
+        faded_ns=np.zeros(1, dtype=np.int64),
+        level_r=nothing(0).level_r,
+        offset_kr=nothing(0).offset_kr,
         count_sk=np.zeros((SIGNALS, 0), dtype=np.int64),
         sum_sk=np.zeros((SIGNALS, 0)),
     )
@@ -194,12 +245,16 @@ def new_bucket(config: Bucket, version: int, generation: int) -> BucketState:
 
 def renew_candidates(state: State, bucket: BucketState, position: int) -> None:
     """Make ``members`` and ``candidates`` of one bucket anew, in place; new candidates get columns born at ``position``."""
+    before = (bucket.candidates.models, bucket.candidates.available)
     for model in bucket.config.models or tuple(sorted(state.models)):
         if model in state.models and model not in bucket.columns:
             _add_column(bucket, model, position)
+            _pool_priors(state, bucket, [len(bucket.columns) - 1])
     if bucket.config.budget is not None and bucket.pacer is None:
-        bucket.pacer = new_pacer(len(bucket.columns))
+        bucket.pacer = new_pacer()
     refresh_derived(state, bucket)
+    if bucket.pacer is not None and before != (bucket.candidates.models, bucket.candidates.available):
+        restart_ring(bucket.pacer)
 
 
 def refresh_derived(state: State, bucket: BucketState) -> None:
@@ -222,41 +277,79 @@ def learn(
     x_d: npt.NDArray[np.float64],
     changes: Iterable[Change],
     weight: float = 1.0,
+    mark: float = 0.0,
 ) -> None:
     """Learn, in place, changes of what ``model``, which has a column, answered at ``x_d``; what is new as ``weight``
-    observations.
+    observations. ``mark`` is the 95th percentile that its latency is to be counted against, 0 for none.
     """
-    k = bucket.columns.index(model)
+    k, posteriors = bucket.columns.index(model), bucket.posteriors
     first: list[tuple[int, float]] = []
+    clocks = [0.0] * len(RESPONSE_OF)
     for change in changes:
         signal, before, after = change.signal, change.before, change.after
         bucket.sum_sk[signal, k] += after - (before or 0.0)
         if before is None:
             bucket.count_sk[signal, k] += 1
-        if signal not in RESPONSE_OF:
+        response = RESPONSE_OF.get(signal)
+        if response is None:
             continue
-        response = RESPONSE_OF[signal]
+        now = clock(posteriors, k, response)
+        clocks[response] = now if change.faded is None else change.faded
+        left = math.exp(min(0.0, now - clocks[response]))
+        new = response_value(bucket, response, after)
         if before is None:
-            first.append((response, response_value(bucket, response, after)))
+            first.append((response, new))
         else:
-            old, new = response_value(bucket, response, before), response_value(bucket, response, after)
-            left = math.exp(min(0.0, clock(bucket, model, response) - change.faded))
-            correct(bucket.posteriors, response, k, x_d, old, new, left)
+            correct(posteriors, response, k, x_d, response_value(bucket, response, before), new, left)
+        if response == LATENCY and mark > 0.0:
+            if before is not None:
+                old = response_value(bucket, response, before)
+                count(posteriors.late_kn[k], old - math.log(mark), -left)
+            count(posteriors.late_kn[k], new - math.log(mark), left)
+            posteriors.tail_k[k] = log_factor(posteriors.late_kn[k])
     if first:
-        observe_all(bucket.posteriors, k, x_d, first, weight, bucket.config.half_life)
+        observe_all(posteriors, k, x_d, first, weight, bucket.config.half_life, clocks)
 
 
-def clock(bucket: BucketState, model: str, response: int) -> float:
-    """How much of an observation made at the start forgetting has left, as a natural logarithm."""
-    design = bucket.posteriors.designs[bucket.posteriors.design_r[response]]
-    return float(design.faded_k[bucket.columns.index(model)])
+def warm(bucket: BucketState, most: float) -> None:
+    """Let all that was learned so far count as at most ``most`` observations of each model and response, in place.
+
+    The stated effective sample size of a warm start: Λ = s·Λ_off + Λ₀ with s = most / n (Taberna-Miller et al., ParetoBandit).
+    """
+    for model in range(bucket.posteriors.models):
+        for design in range(len(bucket.posteriors.designs)):
+            weigh(bucket.posteriors, design, model, most)
 
 
-def clocks(bucket: BucketState, model: str) -> dict[Signal, float]:
-    """``clock`` of each signal that is learned; empty if the model has no column."""
+def clocks(bucket: BucketState, model: str) -> tuple[float, ...]:
+    """The present clocks of forgetting of a model by response; empty if it has no column."""
     if model not in bucket.columns:
-        return {}
-    return {signal: clock(bucket, model, response) for signal, response in RESPONSE_OF.items()}
+        return ()
+    k = bucket.columns.index(model)
+    return tuple(clock(bucket.posteriors, k, response) for response in RESPONSE_OF.values())
+
+
+def newcomers(bucket: BucketState) -> npt.NDArray[np.int64] | None:
+    """Judged outcomes of each candidate (k) that is new to a bucket that knows others, -1 for the others; ``None`` if there is
+    no newcomer.
+    """
+    if not (bucket.joined_k >= ESTABLISHED).any():
+        return None
+    count_k = np.where(bucket.joined_k >= ESTABLISHED, bucket.count_sk[Signal.QUALITY], -1)
+    count_k[count_k >= ADOPTED] = -1
+    count_k = count_k if bucket.members is None else count_k[bucket.members]
+    return count_k if (count_k >= 0).any() else None
+
+
+def purses(state: State, bucket: BucketState) -> tuple[Purse, ...]:
+    """The budgets that decisions of a bucket draw on: its own, then its project's."""
+    found = []
+    if bucket.config.budget is not None and bucket.pacer is not None:
+        found.append(Purse(bucket.config.budget, bucket.pacer))
+    project = state.projects.get(bucket.config.project)
+    if project is not None and project.project.budget is not None and project.pacer is not None:
+        found.append(Purse(project.project.budget, project.pacer))
+    return tuple(found)
 
 
 def response_value(bucket: BucketState, response: int, value: float) -> float:
@@ -272,6 +365,13 @@ def fingerprint(state: State) -> str:
     digest = hashlib.sha256(f"{state.position} {state.time_ns}".encode())
     for name, model in sorted(state.models.items()):
         digest.update(repr((name, model.available, model.version, _canonical(model.model))).encode())
+    for name, project in sorted(state.projects.items()):
+        digest.update(repr((name, project.project, project.version)).encode())
+        for array in (pacer_arrays(project.pacer) if project.pacer else {}).values():
+            digest.update(np.ascontiguousarray(array).data)
+    digest.update(state.pool.level_3r.tobytes())
+    for name, offset_3r in sorted(state.pool.offset_3r.items()):
+        digest.update(name.encode() + offset_3r.tobytes())
     for name, health in sorted(state.health.items()):
         digest.update(repr((name, health)).encode())
     for name, bucket in sorted(state.buckets.items()):
@@ -314,14 +414,24 @@ def _put_bucket(state: State, config: Bucket, position: int) -> None:
         known.config, known.version = config, position
         renew_candidates(state, known, position)
         return
+    _drop_bucket(state, config.id)
     bucket = new_bucket(config, version=position, generation=position)
     renew_candidates(state, bucket, position)
     state.buckets[config.id] = bucket
 
 
+def _drop_bucket(state: State, id_: str) -> None:
+    bucket = state.buckets.pop(id_, None)
+    if bucket is not None:
+        exchange(state.pool, bucket.columns, Offer(bucket.level_r, bucket.offset_kr), nothing(len(bucket.columns)))
+
+
 def _renew_all(state: State, position: int) -> None:
     for bucket in state.buckets.values():
         renew_candidates(state, bucket, position)
+    for project in state.projects.values():
+        if project.pacer is not None:
+            restart_ring(project.pacer)
 
 
 def _apply_decision(state: State, event: DecisionMade, time_ns: int) -> None:
@@ -332,13 +442,16 @@ def _apply_decision(state: State, event: DecisionMade, time_ns: int) -> None:
     bucket = state.buckets.get(event.bucket)
     if bucket is None or bucket.generation != event.generation:
         return
-    if not all(model in bucket.columns for model in event.models):
-        return
-    columns = np.array([bucket.columns.index(model) for model in event.models], dtype=np.intp)
-    bucket.decisions_k[columns[event.chosen]] += 1
-    config = bucket.config
-    if config.budget is not None and bucket.pacer is not None:
-        decided(bucket.pacer, config.budget, bucket.objective, config.quality_range, event, columns, time_ns)
+    _tick(bucket, time_ns)
+    if event.models[event.chosen] in bucket.columns:
+        bucket.decisions_k[bucket.columns.index(event.models[event.chosen])] += 1
+        total = int(bucket.decisions_k.sum())
+        bucket.context_d += (event.x_d - bucket.context_d) / total
+        if total & (total - 1) == 0 and len(state.buckets) > 1:
+            seen_kr = seen(bucket.posteriors)
+            _pool_priors(state, bucket, np.flatnonzero(seen_kr[:, QUALITY] < YOUNG).tolist())
+    for purse in purses(state, bucket):
+        decided(purse.pacer, purse.budget, bucket.config.quality_range, event, time_ns)
 
 
 def _apply_outcome(state: State, event: OutcomeApplied, time_ns: int) -> None:
@@ -346,23 +459,70 @@ def _apply_outcome(state: State, event: OutcomeApplied, time_ns: int) -> None:
         if change.signal is Signal.SUCCESS and change.before is None and event.model in state.models:
             called(state.health.setdefault(event.model, Health()), change.after != 0.0, time_ns)
     bucket = state.buckets.get(event.bucket)
-    if bucket is None or bucket.generation != event.generation or event.model not in bucket.columns:
+    if bucket is None or bucket.generation != event.generation:
         return
-    if event.state_position >= bucket.born_k[bucket.columns.index(event.model)]:
-        learn(bucket, event.model, event.x_d, event.changes)
+    _tick(bucket, time_ns)
+    if event.model in bucket.columns and event.state_position >= bucket.born_k[bucket.columns.index(event.model)]:
+        learn(bucket, event.model, event.x_d, event.changes, mark=event.mark)
+        if bucket.count_sk[Signal.QUALITY].sum() % OFFER_EVERY == 0:
+            _tell_pool(state, bucket)
     for change in event.changes:
-        if change.signal is Signal.COST and bucket.pacer is not None:
-            cost_known(bucket.pacer, change.after - (event.expected_cost if change.before is None else change.before))
+        if change.signal is Signal.COST:
+            spent = change.after - (event.expected_cost if change.before is None else change.before)
+            held = change.after - (event.worst_cost if change.before is None else change.before)
+            for purse in purses(state, bucket):
+                settled(purse.pacer, purse.budget, event.decided_ns, spent, held)
+
+
+def _tick(bucket: BucketState, time_ns: int) -> None:
+    """Apply a half-life in time, in place, when a step of it has passed."""
+    half_life_ns = bucket.config.half_life_ns
+    if not half_life_ns:
+        return
+    passed_ns = time_ns - int(bucket.faded_ns[0]) if bucket.faded_ns[0] else 0
+    if passed_ns and passed_ns < half_life_ns // TICKS:
+        return
+    bucket.faded_ns[0] = time_ns
+    if not passed_ns:
+        return
+    for design in range(len(bucket.posteriors.designs)):
+        for model in range(bucket.posteriors.models):
+            fade(bucket.posteriors, design, model, max(2.0 ** (-passed_ns / half_life_ns), 1e-300))
+            refresh(bucket.posteriors, design, model)
+
+
+def _tell_pool(state: State, bucket: BucketState) -> None:
+    """Tell the pool what a bucket knows by now, in place."""
+    new = offer(bucket.posteriors, bucket.context_d)
+    exchange(state.pool, bucket.columns, Offer(bucket.level_r, bucket.offset_kr), new)
+    bucket.level_r, bucket.offset_kr = new.level_r, new.offset_kr
+
+
+def _pool_priors(state: State, bucket: BucketState, models: list[int]) -> None:
+    """Give columns number ``models``, of which little is known, the pool's priors, in place.
+
+    Not in a bucket whose operator said what to believe, and not before anybody knows anything.
+    """
+    said = bucket.config.priors != Priors()
+    if not models or said or not (state.pool.level_3r[0, QUALITY] > 0.5 or bucket.joined_k.any()):
+        return
+    own = Offer(bucket.level_r, bucket.offset_kr)
+    default = default_priors(bucket.config)
+    made = pooled_priors(state.pool, bucket.columns, own, bucket.posteriors, bucket.context_d, default)
+    for model in models:
+        set_prior(bucket.posteriors, model, *made[model])
 
 
 def _add_column(bucket: BucketState, model: str, position: int) -> None:
+    judged = int(bucket.count_sk[Signal.QUALITY].sum())
     bucket.posteriors = add_model(bucket.posteriors, default_priors(bucket.config))
     bucket.columns = (*bucket.columns, model)
-    bucket.pacer = bucket.pacer and with_models(bucket.pacer, len(bucket.columns))
     bucket.born_k = np.append(bucket.born_k, position)
+    bucket.joined_k = np.append(bucket.joined_k, judged)
     bucket.decisions_k = np.append(bucket.decisions_k, 0)
     bucket.count_sk = np.pad(bucket.count_sk, ((0, 0), (0, 1)))
     bucket.sum_sk = np.pad(bucket.sum_sk, ((0, 0), (0, 1)))
+    bucket.offset_kr = np.vstack([bucket.offset_kr, nothing(1).offset_kr])
 
 
 def _drop_column(bucket: BucketState, model: str) -> None:
@@ -371,8 +531,9 @@ def _drop_column(bucket: BucketState, model: str) -> None:
     k = bucket.columns.index(model)
     bucket.posteriors = without_model(bucket.posteriors, k)
     bucket.columns = bucket.columns[:k] + bucket.columns[k + 1 :]
-    bucket.pacer = bucket.pacer and with_models(bucket.pacer, len(bucket.columns))
     bucket.born_k = np.delete(bucket.born_k, k)
+    bucket.joined_k = np.delete(bucket.joined_k, k)
     bucket.decisions_k = np.delete(bucket.decisions_k, k)
     bucket.count_sk = np.delete(bucket.count_sk, k, axis=1)
     bucket.sum_sk = np.delete(bucket.sum_sk, k, axis=1)
+    bucket.offset_kr = np.delete(bucket.offset_kr, k, axis=0)

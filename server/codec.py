@@ -17,7 +17,7 @@ from bandit.outcome import Change, Ledger, Signal, Tally
 from bandit.policy import Limits, Predictions
 from pointsman.v1 import catalog_pb2 as pb
 from pointsman.v1 import context_pb2, decision_pb2, journal_pb2, outcome_pb2
-from server.names import bucket_name, model_name, parse
+from server.names import bucket_name, model_name, parse, project_name
 
 NS = 1_000_000_000
 _MAX_WINDOW_SECONDS = c.MAX_WINDOW_NS // NS
@@ -112,6 +112,13 @@ def read_bucket(message: pb.Bucket) -> c.Bucket:
     with within("budget"):
         budget = _read_budget(message.budget) if message.HasField("budget") else None
     floor = message.exploration_floor if message.HasField("exploration_floor") else None
+    half_life_ns = 0
+    if message.HasField("half_life"):
+        period = message.half_life
+        if not 0 <= period.seconds <= c.MAX_HALF_LIFE_NS // NS:
+            raise FieldError("half_life", f"expected one minute to 10,000 days, got {period.seconds} s")
+        half_life_ns = period.seconds * NS + period.nanos or 1
+    half_life = 0.0 if half_life_ns else default.half_life
     return c.Bucket(
         id=parse(message.name, "buckets", "name"),
         display_name=message.display_name,
@@ -124,7 +131,9 @@ def read_bucket(message: pb.Bucket) -> c.Bucket:
         rules=outcome_rules,
         priors=priors,
         budget=budget,
-        half_life=message.half_life_outcomes if message.HasField("half_life_outcomes") else default.half_life,
+        half_life=message.half_life_outcomes if message.HasField("half_life_outcomes") else half_life,
+        half_life_ns=half_life_ns,
+        project=parse(message.project, "projects", "project") if message.project else "",
     )
 
 
@@ -133,13 +142,13 @@ def _read_budget(message: pb.Budget) -> c.Budget:
         case "usd_per_request":
             if message.HasField("period"):
                 raise FieldError("period", "expected nothing with usd_per_request")
-            return c.Budget(message.usd_per_request)
+            return c.Budget(message.usd_per_request, hard=message.hard)
         case "usd_per_period":
             period = message.period
             if not 0 <= period.seconds <= _MAX_WINDOW_SECONDS:
                 raise FieldError("period", f"expected one second to 90 days, got {period.seconds} s")
             period_ns = period.seconds * NS + period.nanos if message.HasField("period") else c.DAY_NS
-            return c.Budget(message.usd_per_period, period_ns or 1)
+            return c.Budget(message.usd_per_period, period_ns or 1, message.hard)
         case _:
             raise FieldError("amount", "expected usd_per_request or usd_per_period, got neither")
 
@@ -147,7 +156,7 @@ def _read_budget(message: pb.Budget) -> c.Budget:
 def _write_budget(budget: c.Budget) -> pb.Budget:
     if not budget.period_ns:
         return pb.Budget(usd_per_request=budget.amount)
-    message = pb.Budget(usd_per_period=budget.amount)
+    message = pb.Budget(usd_per_period=budget.amount, hard=budget.hard)
     message.period.FromNanoseconds(budget.period_ns)
     return message
 
@@ -174,10 +183,30 @@ def write_bucket(bucket: c.Bucket, etag: str = "") -> pb.Bucket:
         ),
         half_life_outcomes=bucket.half_life,
         budget=None if bucket.budget is None else _write_budget(bucket.budget),
+        project=project_name(bucket.project) if bucket.project else "",
         etag=etag,
     )
     message.attribution_window.FromNanoseconds(bucket.window_ns)
+    if bucket.half_life_ns:
+        message.half_life.FromNanoseconds(bucket.half_life_ns)
     return message
+
+
+def read_project(message: pb.Project) -> c.Project:
+    """A project, without its etag."""
+    with within("budget"):
+        budget = _read_budget(message.budget) if message.HasField("budget") else None
+    return c.Project(parse(message.name, "projects", "name"), message.display_name, budget)
+
+
+def write_project(project: c.Project, etag: str = "") -> pb.Project:
+    """The message of a project."""
+    return pb.Project(
+        name=project_name(project.id),
+        display_name=project.display_name,
+        budget=None if project.budget is None else _write_budget(project.budget),
+        etag=etag,
+    )
 
 
 def _read_schema(message: pb.ContextSchema) -> c.Schema:
@@ -416,6 +445,10 @@ def write_event(event: e.Event) -> journal_pb2.JournalEvent:
             return journal_pb2.JournalEvent(bucket_put=journal_pb2.BucketPut(bucket=write_bucket(event.bucket)))
         case e.BucketDeleted():
             return journal_pb2.JournalEvent(bucket_deleted=journal_pb2.BucketDeleted(bucket=event.bucket))
+        case e.ProjectPut():
+            return journal_pb2.JournalEvent(project_put=journal_pb2.ProjectPut(project=write_project(event.project)))
+        case e.ProjectDeleted():
+            return journal_pb2.JournalEvent(project_deleted=journal_pb2.ProjectDeleted(project=event.project))
 
 
 def read_event(message: journal_pb2.JournalEvent) -> e.Event:
@@ -440,6 +473,10 @@ def read_event(message: journal_pb2.JournalEvent) -> e.Event:
             return e.BucketPut(read_bucket(message.bucket_put.bucket))
         case "bucket_deleted":
             return e.BucketDeleted(message.bucket_deleted.bucket)
+        case "project_put":
+            return e.ProjectPut(read_project(message.project_put.project))
+        case "project_deleted":
+            return e.ProjectDeleted(message.project_deleted.project)
         case _:
             raise ValueError("a journal event is of a kind that this version of Pointsman does not know")
 
@@ -474,6 +511,11 @@ def _write_decision(event: e.DecisionMade) -> journal_pb2.DecisionMade:
         request_id=event.request_id,
         input_tokens=event.input_tokens,
         max_output_tokens=event.max_output_tokens,
+        newcomers=event.newcomers,
+        quota=event.quota,
+        worst_cost=event.worst_cost,
+        latency_mark=event.mark,
+        clocks=event.clocks,
     )
 
 
@@ -508,6 +550,11 @@ def _read_decision(m: journal_pb2.DecisionMade) -> e.DecisionMade:
         request_id=m.request_id,
         input_tokens=m.input_tokens,
         max_output_tokens=m.max_output_tokens,
+        newcomers=tuple(m.newcomers),
+        quota=m.quota,
+        worst_cost=m.worst_cost,
+        mark=m.latency_mark,
+        clocks=tuple(m.clocks),
     )
 
 
@@ -527,6 +574,9 @@ def _write_outcome_applied(event: e.OutcomeApplied) -> journal_pb2.OutcomeApplie
             for change in event.changes
         ],
         idempotency_key=event.idempotency_key,
+        decided_time_ns=event.decided_ns,
+        worst_cost=event.worst_cost,
+        latency_mark=event.mark,
         ledgers=[_write_ledger(model, ledger) for model, ledger in event.ledgers.items()],
     )
 
@@ -564,6 +614,9 @@ def _read_outcome_applied(m: journal_pb2.OutcomeApplied) -> e.OutcomeApplied:
         ),
         ledgers=read_ledgers(m),
         idempotency_key=m.idempotency_key,
+        decided_ns=m.decided_time_ns,
+        worst_cost=m.worst_cost,
+        mark=m.latency_mark,
     )
 
 

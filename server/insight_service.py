@@ -86,10 +86,10 @@ def _take(rows: Iterator[Row], count: int) -> list[Row]:
 
 def _insights(bucket: BucketState) -> list[rpc.ModelInsight]:
     scale = bucket.config.quality_range
-    average_d = np.zeros(bucket.posteriors.dim)  # every feature is centred, so that an average context is the intercept
-    average_d[-1] = 1.0
-    mean_rk, variance_rk = predict(bucket.posteriors, average_d)
-    noise_rk = noise(bucket.posteriors)
+    average_d = bucket.context_d.copy()
+    average_d[-1] = 1.0  # also before the first decision
+    mean_kr, variance_kr = predict(bucket.posteriors, average_d)
+    noise_kr = noise(bucket.posteriors)
     total = max(int(bucket.decisions_k.sum()), 1)
     insights = []
     for k in sorted(range(len(bucket.columns)), key=lambda k: bucket.columns[k]):
@@ -110,9 +110,9 @@ def _insights(bucket: BucketState) -> list[rpc.ModelInsight]:
                 mean_cost_usd=average(Signal.COST),
                 mean_latency_seconds=average(Signal.LATENCY),
                 spend_usd=float(sums[Signal.COST]),
-                quality_posterior_mean=scale.min + scale.width * float(mean_rk[QUALITY, k]),
-                quality_posterior_sd=scale.width * float(np.sqrt(variance_rk[QUALITY, k])),
-                quality_noise_sd=scale.width * float(np.sqrt(noise_rk[QUALITY, k])),
+                quality_posterior_mean=scale.min + scale.width * float(mean_kr[k, QUALITY]),
+                quality_posterior_sd=scale.width * float(np.sqrt(variance_kr[k, QUALITY])),
+                quality_noise_sd=scale.width * float(np.sqrt(noise_kr[k, QUALITY])),
                 successes=round(sums[Signal.SUCCESS]),
                 failures=int(count[Signal.SUCCESS]) - round(sums[Signal.SUCCESS]),
             )

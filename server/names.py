@@ -1,4 +1,4 @@
-"""Resource names and decision ids: `models/{id}`, `buckets/{id}`, `decisions/{ulid}`."""
+"""Resource names and decision ids: `models/{id}`, `buckets/{id}`, `projects/{id}`, `decisions/{ulid}`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def model_name(id_: str) -> str:
 def bucket_name(id_: str) -> str:
     """`buckets/{id}`."""
     return f"buckets/{id_}"
+
+
+def project_name(id_: str) -> str:
+    """`projects/{id}`."""
+    return f"projects/{id_}"
 
 
 def decision_name(id_: bytes) -> str:

@@ -21,9 +21,10 @@ from bandit.catalog import Bucket, Model, Objective, QualityRange
 from bandit.decide import NO_LIMITS, decide
 from bandit.encoder import Context
 from bandit.errors import FieldError, within
-from bandit.outcome import Ledger, Signal, check_report, merge
+from bandit.join import join
+from bandit.outcome import Ledger, Signal
 from bandit.policy import Limits
-from bandit.state import BucketState, ModelState, State, apply, clocks
+from bandit.state import BucketState, ModelState, State, apply, purses
 from pointsman.v1 import journal_pb2
 from server import snapshot
 from server.codec import read_event, write_event
@@ -151,6 +152,7 @@ class Replica:
             health=self.state.health,
             now_ns=now_ns,
             state_position=self.state.position,
+            purses=purses(self.state, bucket),
             objective=objective,
             limits=limits or NO_LIMITS,
             request_id=request_id,
@@ -234,10 +236,8 @@ class Replica:
                 "decision",
                 f"the attribution window of {decision_name(decision.id)} has ended",
             )
-        chosen = decision.models[decision.chosen]
-        model = report.model or chosen
-        if model not in decision.models:
-            raise FieldError("model", f"{model_name(model)} was not a candidate of this decision")
+        if report.model and report.model not in decision.models:
+            raise FieldError("model", f"{model_name(report.model)} was not a candidate of this decision")
         bucket = self.state.buckets.get(decision.bucket)
         if bucket is None:
             raise NotFoundError(
@@ -245,22 +245,15 @@ class Replica:
                 f"{bucket_name(decision.bucket)}, the bucket of this decision,",
             )
         with within("outcome"):
-            check_report(report.signals, bucket.config.quality_range)
-            ledger, changes = merge(
-                known.ledgers.get(model, Ledger()), report.signals, bucket.config.rules, clocks(bucket, model)
+            return join(
+                bucket,
+                decision,
+                known.time_ns,
+                report.signals,
+                model=report.model,
+                ledgers=known.ledgers,
+                idempotency_key=report.key,
             )
-        return e.OutcomeApplied(
-            decision_id=decision.id,
-            bucket=decision.bucket,
-            generation=decision.generation,
-            model=model,
-            x_d=decision.x_d,
-            state_position=decision.state_position,
-            expected_cost=float(decision.predicted.cost_k[decision.chosen]) if model == chosen else 0.0,
-            changes=changes,
-            ledgers={**known.ledgers, model: ledger},
-            idempotency_key=report.key,
-        )
 
     async def watch(self, bucket_id: str) -> AsyncIterator[Known]:
         """Decisions as they become durable, of one bucket or ("") all, until ``end_watches``. A watcher that falls far behind

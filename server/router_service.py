@@ -156,7 +156,14 @@ def _write_candidates(replica: Replica, event: DecisionMade, scale: QualityRange
     """Every candidate and the numbers the decision was made with; ``scale`` is that of its time."""
     predicted = event.predicted
     pi_k = propensities(
-        event.objective, scale, event.exploration_floor, predicted, event.exclusions_k, event.multiplier
+        event.objective,
+        scale,
+        event.exploration_floor,
+        predicted,
+        event.exclusions_k,
+        event.multiplier,
+        event.newcomers,
+        event.quota,
     )
     if event.limits_violated:
         pi_k[event.chosen] = 1.0

@@ -10,19 +10,32 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from bandit import pacer
 from bandit.health import Health
-from bandit.state import BucketState, ModelState, State, arrays, new_bucket, refresh_derived, restore_arrays
+from bandit.pool import Pool
+from bandit.posterior import to_arrays
+from bandit.state import (
+    BucketState,
+    ModelState,
+    ProjectState,
+    State,
+    arrays,
+    new_bucket,
+    refresh_derived,
+    restore_arrays,
+)
 from pointsman.v1 import catalog_pb2
-from server.codec import read_bucket, read_model, write_bucket, write_model
+from server.codec import read_bucket, read_model, read_project, write_bucket, write_model, write_project
 
-MAGIC = b"POINTSMAN-SNAPSHOT-1\n"
+MAGIC = b"POINTSMAN-SNAPSHOT-2\n"
 EVERY = 50_000
 """Events between two snapshots, by default: bounds the tail that a restart has to fold."""
 KEEP = 2
@@ -45,7 +58,18 @@ def capture(state: State) -> list[bytes]:
                 "version": bucket.version,
                 "generation": bucket.generation,
                 "columns": bucket.columns,
-                "arrays": {name: [array.dtype.str, array.shape] for name, array in named.items()},
+                "arrays": _shapes(named),
+            }
+        )
+    projects = []
+    for project in state.projects.values():
+        named = {} if project.pacer is None else pacer.to_arrays(project.pacer)
+        blobs += [array.tobytes() for array in named.values()]
+        projects.append(
+            {
+                "config": _encode(write_project(project.project)),
+                "version": project.version,
+                "arrays": _shapes(named),
             }
         )
     header = json.dumps(
@@ -61,6 +85,8 @@ def capture(state: State) -> list[bytes]:
                 for m in state.models.values()
             ],
             "health": {name: asdict(health) for name, health in state.health.items()},
+            "pool": [state.pool.level_3r.tolist(), {m: o.tolist() for m, o in state.pool.offset_3r.items()}],
+            "projects": projects,
             "buckets": buckets,
         }
     ).encode()
@@ -88,6 +114,13 @@ def load(data: bytes) -> State:
         bucket, at = _load_bucket(entry, body, at)
         refresh_derived(state, bucket)
         state.buckets[bucket.config.id] = bucket
+    for entry in header["projects"]:
+        project = read_project(catalog_pb2.Project.FromString(base64.b64decode(entry["config"])))
+        named, at = _load_arrays(entry["arrays"], body, at)
+        held = pacer.from_arrays(named) if named else None
+        state.projects[project.id] = ProjectState(project, entry["version"], held)
+    level, offsets = header["pool"]
+    state.pool = Pool(np.array(level), {model: np.array(offset) for model, offset in offsets.items()})
     return state
 
 
@@ -95,18 +128,30 @@ def _load_bucket(entry: dict[str, Any], body: memoryview, at: int) -> tuple[Buck
     config = read_bucket(catalog_pb2.Bucket.FromString(base64.b64decode(entry["config"])))
     bucket = new_bucket(config, entry["version"], entry["generation"])
     bucket.columns = tuple(entry["columns"])
-    loaded = {}
-    for name, (dtype, shape) in entry["arrays"].items():
-        count = int(np.prod(shape))
-        loaded[name] = np.frombuffer(body, dtype=dtype, count=count, offset=at).reshape(shape).copy()
-        at += loaded[name].nbytes
+    loaded, at = _load_arrays(entry["arrays"], body, at)
     restore_arrays(bucket, loaded)
-    if not all(np.isfinite(array).all() for array in arrays(bucket).values()):
+    if not all(np.isfinite(array).all() for array in to_arrays(bucket.posteriors).values()):
         raise SnapshotError(f"buckets/{config.id} holds numbers that are not finite")
     return bucket, at
 
 
-def _encode(message: catalog_pb2.Model | catalog_pb2.Bucket) -> str:
+def _shapes(named: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, list[Any]]:
+    return {name: [array.dtype.str, array.shape] for name, array in named.items()}
+
+
+def _load_arrays(
+    shapes: Mapping[str, Any], body: memoryview, at: int
+) -> tuple[dict[str, npt.NDArray[np.generic]], int]:
+    """The arrays that start at ``at``, and where they end."""
+    loaded = {}
+    for name, (dtype, shape) in shapes.items():
+        count = int(np.prod(shape))
+        loaded[name] = np.frombuffer(body, dtype=dtype, count=count, offset=at).reshape(shape).copy()
+        at += loaded[name].nbytes
+    return loaded, at
+
+
+def _encode(message: catalog_pb2.Model | catalog_pb2.Bucket | catalog_pb2.Project) -> str:
     return base64.b64encode(message.SerializeToString(deterministic=True)).decode()
 
 

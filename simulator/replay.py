@@ -30,9 +30,10 @@ from bandit.catalog import (
 from bandit.decide import decide
 from bandit.encoder import Context, Encoded, Encoder
 from bandit.errors import FieldError
-from bandit.event import BucketPut, Event, ModelPut, OutcomeApplied, Record
-from bandit.outcome import Change, Ledger, Signal, check_report, merge
-from bandit.state import State, apply, fold, learn
+from bandit.event import BucketPut, Event, ModelPut, Record
+from bandit.join import join
+from bandit.outcome import Change, Signal, check_report
+from bandit.state import State, apply, fold, learn, purses
 from simulator import baselines
 from simulator.table import OutcomeTable
 from simulator.utility import SettingError, known, utilities
@@ -215,24 +216,12 @@ def _thompson(world: World, run: Run, order: list[int], rng: np.random.Generator
             health=state.health,
             now_ns=now_ns,
             state_position=state.position,
+            purses=purses(state, bucket),
         )[0]
         apply(state, Record(state.position + 1, now_ns, decision))
         model = decision.models[decision.chosen]
         chosen_n[row] = place[model]
-        ledger, changes = merge(Ledger(), _report(table, row, place[model]), bucket.config.rules)
-        waiting.append(
-            OutcomeApplied(
-                decision_id=decision.id,
-                bucket=decision.bucket,
-                generation=decision.generation,
-                model=model,
-                x_d=decision.x_d,
-                state_position=decision.state_position,
-                expected_cost=float(decision.predicted.cost_k[decision.chosen]),
-                changes=changes,
-                ledgers={model: ledger},
-            )
-        )
+        waiting.append(join(bucket, decision, now_ns, _report(table, row, place[model])))
         if len(waiting) > run.delay:
             apply(state, Record(state.position + 1, now_ns, waiting.popleft()))
     return chosen_n

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apointsman/v1/catalog.proto\x12\x0cpointsman.v1\x1a\x1egoogle/protobuf/duration.proto\"\xcb\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x10\n\x08upstream\x18\x03 \x01(\t\x12$\n\x06prices\x18\x04 \x01(\x0b\x32\x14.pointsman.v1.Prices\x12\x16\n\x0e\x63ontext_window\x18\x05 \x01(\x03\x12\x19\n\x11max_output_tokens\x18\x06 \x01(\x03\x12\x14\n\x0c\x63\x61pabilities\x18\x07 \x03(\t\x12+\n\x04tags\x18\x08 \x03(\x0b\x32\x1d.pointsman.v1.Model.TagsEntry\x12\x35\n\x0c\x61vailability\x18\t \x01(\x0e\x32\x1f.pointsman.v1.ModelAvailability\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"j\n\x06Prices\x12$\n\x1cinput_usd_per_million_tokens\x18\x01 \x01(\x01\x12%\n\x1doutput_usd_per_million_tokens\x18\x02 \x01(\x01\x12\x13\n\x0brequest_usd\x18\x03 \x01(\x01\"\x82\x04\n\x06\x42ucket\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x33\n\x0e\x63ontext_schema\x18\x03 \x01(\x0b\x32\x1b.pointsman.v1.ContextSchema\x12\x0e\n\x06models\x18\x04 \x03(\t\x12*\n\tobjective\x18\x05 \x01(\x0b\x32\x17.pointsman.v1.Objective\x12\x1e\n\x11\x65xploration_floor\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x31\n\rquality_range\x18\x07 \x01(\x0b\x32\x1a.pointsman.v1.QualityRange\x12\x35\n\x12\x61ttribution_window\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\routcome_rules\x18\t \x01(\x0b\x32\x1a.pointsman.v1.OutcomeRules\x12$\n\x06priors\x18\n \x01(\x0b\x32\x14.pointsman.v1.Priors\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\x12$\n\x06\x62udget\x18\x0c \x01(\x0b\x32\x14.pointsman.v1.Budget\x12\x1f\n\x12half_life_outcomes\x18\r \x01(\x01H\x01\x88\x01\x01\x42\x14\n\x12_exploration_floorB\x15\n\x13_half_life_outcomes\"r\n\x06\x42udget\x12\x19\n\x0fusd_per_request\x18\x01 \x01(\x01H\x00\x12\x18\n\x0eusd_per_period\x18\x02 \x01(\x01H\x00\x12)\n\x06period\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06\x61mount\"\x84\x02\n\rContextSchema\x12,\n\x07numbers\x18\x01 \x03(\x0b\x32\x1b.pointsman.v1.NumberFeature\x12\x31\n\ncategories\x18\x02 \x03(\x0b\x32\x1d.pointsman.v1.CategoryFeature\x12\x32\n\nembeddings\x18\x03 \x03(\x0b\x32\x1e.pointsman.v1.EmbeddingFeature\x12\'\n\x04text\x18\x04 \x01(\x0b\x32\x19.pointsman.v1.TextFeature\x12\x35\n\x0cinput_tokens\x18\x05 \x01(\x0b\x32\x1f.pointsman.v1.TokenCountFeature\"]\n\rNumberFeature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x65nter\x18\x02 \x01(\x01\x12\x12\n\x05scale\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08optional\x18\x04 \x01(\x08\x42\x08\n\x06_scale\"O\n\x0f\x43\x61tegoryFeature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x10\n\x08optional\x18\x03 \x01(\x08\x12\x0c\n\x04open\x18\x04 \x01(\x08\"c\n\x10\x45mbeddingFeature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\x05\x12\x12\n\x05scale\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08optional\x18\x04 \x01(\x08\x42\x08\n\x06_scale\"\x1f\n\x0bTextFeature\x12\x10\n\x08optional\x18\x01 \x01(\x08\"%\n\x11TokenCountFeature\x12\x10\n\x08optional\x18\x01 \x01(\x08\"(\n\x0cQualityRange\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\"\xd4\x01\n\tObjective\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.pointsman.v1.ObjectiveMode\x12\x18\n\x0b\x63ost_weight\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0elatency_weight\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x15\n\x0bmin_quality\x18\x04 \x01(\x01H\x00\x12\x1a\n\x10max_quality_loss\x18\x05 \x01(\x01H\x00\x42\x0f\n\rquality_floorB\x0e\n\x0c_cost_weightB\x11\n\x0f_latency_weight\"\x8f\x01\n\x0cOutcomeRules\x12*\n\x07quality\x18\x01 \x01(\x0e\x32\x19.pointsman.v1.Aggregation\x12\'\n\x04\x63ost\x18\x02 \x01(\x0e\x32\x19.pointsman.v1.Aggregation\x12*\n\x07latency\x18\x03 \x01(\x0e\x32\x19.pointsman.v1.Aggregation\"\x80\x01\n\x06Priors\x12\x14\n\x07quality\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x63ost_usd\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0flatency_seconds\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\n\n\x08_qualityB\x0b\n\t_cost_usdB\x12\n\x10_latency_seconds*x\n\x11ModelAvailability\x12\"\n\x1eMODEL_AVAILABILITY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aMODEL_AVAILABILITY_ENABLED\x10\x01\x12\x1f\n\x1bMODEL_AVAILABILITY_DISABLED\x10\x02*\xcc\x01\n\rObjectiveMode\x12\x1e\n\x1aOBJECTIVE_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OBJECTIVE_MODE_BALANCED\x10\x01\x12 \n\x1cOBJECTIVE_MODE_QUALITY_FIRST\x10\x02\x12\x1d\n\x19OBJECTIVE_MODE_COST_FIRST\x10\x03\x12 \n\x1cOBJECTIVE_MODE_LATENCY_FIRST\x10\x04\x12\x1b\n\x17OBJECTIVE_MODE_WEIGHTED\x10\x05*k\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41GGREGATION_LAST\x10\x01\x12\x14\n\x10\x41GGREGATION_MEAN\x10\x02\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apointsman/v1/catalog.proto\x12\x0cpointsman.v1\x1a\x1egoogle/protobuf/duration.proto\"\xcb\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x10\n\x08upstream\x18\x03 \x01(\t\x12$\n\x06prices\x18\x04 \x01(\x0b\x32\x14.pointsman.v1.Prices\x12\x16\n\x0e\x63ontext_window\x18\x05 \x01(\x03\x12\x19\n\x11max_output_tokens\x18\x06 \x01(\x03\x12\x14\n\x0c\x63\x61pabilities\x18\x07 \x03(\t\x12+\n\x04tags\x18\x08 \x03(\x0b\x32\x1d.pointsman.v1.Model.TagsEntry\x12\x35\n\x0c\x61vailability\x18\t \x01(\x0e\x32\x1f.pointsman.v1.ModelAvailability\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"j\n\x06Prices\x12$\n\x1cinput_usd_per_million_tokens\x18\x01 \x01(\x01\x12%\n\x1doutput_usd_per_million_tokens\x18\x02 \x01(\x01\x12\x13\n\x0brequest_usd\x18\x03 \x01(\x01\"\xc1\x04\n\x06\x42ucket\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x33\n\x0e\x63ontext_schema\x18\x03 \x01(\x0b\x32\x1b.pointsman.v1.ContextSchema\x12\x0e\n\x06models\x18\x04 \x03(\t\x12*\n\tobjective\x18\x05 \x01(\x0b\x32\x17.pointsman.v1.Objective\x12\x1e\n\x11\x65xploration_floor\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x31\n\rquality_range\x18\x07 \x01(\x0b\x32\x1a.pointsman.v1.QualityRange\x12\x35\n\x12\x61ttribution_window\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\routcome_rules\x18\t \x01(\x0b\x32\x1a.pointsman.v1.OutcomeRules\x12$\n\x06priors\x18\n \x01(\x0b\x32\x14.pointsman.v1.Priors\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\x12$\n\x06\x62udget\x18\x0c \x01(\x0b\x32\x14.pointsman.v1.Budget\x12\x1f\n\x12half_life_outcomes\x18\r \x01(\x01H\x01\x88\x01\x01\x12,\n\thalf_life\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07project\x18\x0f \x01(\tB\x14\n\x12_exploration_floorB\x15\n\x13_half_life_outcomes\"a\n\x07Project\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12$\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x14.pointsman.v1.Budget\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"\x80\x01\n\x06\x42udget\x12\x19\n\x0fusd_per_request\x18\x01 \x01(\x01H\x00\x12\x18\n\x0eusd_per_period\x18\x02 \x01(\x01H\x00\x12)\n\x06period\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04hard\x18\x04 \x01(\x08\x42\x08\n\x06\x61mount\"\x84\x02\n\rContextSchema\x12,\n\x07numbers\x18\x01 \x03(\x0b\x32\x1b.pointsman.v1.NumberFeature\x12\x31\n\ncategories\x18\x02 \x03(\x0b\x32\x1d.pointsman.v1.CategoryFeature\x12\x32\n\nembeddings\x18\x03 \x03(\x0b\x32\x1e.pointsman.v1.EmbeddingFeature\x12\'\n\x04text\x18\x04 \x01(\x0b\x32\x19.pointsman.v1.TextFeature\x12\x35\n\x0cinput_tokens\x18\x05 \x01(\x0b\x32\x1f.pointsman.v1.TokenCountFeature\"]\n\rNumberFeature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x65nter\x18\x02 \x01(\x01\x12\x12\n\x05scale\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08optional\x18\x04 \x01(\x08\x42\x08\n\x06_scale\"O\n\x0f\x43\x61tegoryFeature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x10\n\x08optional\x18\x03 \x01(\x08\x12\x0c\n\x04open\x18\x04 \x01(\x08\"c\n\x10\x45mbeddingFeature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\x05\x12\x12\n\x05scale\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08optional\x18\x04 \x01(\x08\x42\x08\n\x06_scale\"\x1f\n\x0bTextFeature\x12\x10\n\x08optional\x18\x01 \x01(\x08\"%\n\x11TokenCountFeature\x12\x10\n\x08optional\x18\x01 \x01(\x08\"(\n\x0cQualityRange\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\"\xd4\x01\n\tObjective\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.pointsman.v1.ObjectiveMode\x12\x18\n\x0b\x63ost_weight\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0elatency_weight\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x15\n\x0bmin_quality\x18\x04 \x01(\x01H\x00\x12\x1a\n\x10max_quality_loss\x18\x05 \x01(\x01H\x00\x42\x0f\n\rquality_floorB\x0e\n\x0c_cost_weightB\x11\n\x0f_latency_weight\"\x8f\x01\n\x0cOutcomeRules\x12*\n\x07quality\x18\x01 \x01(\x0e\x32\x19.pointsman.v1.Aggregation\x12\'\n\x04\x63ost\x18\x02 \x01(\x0e\x32\x19.pointsman.v1.Aggregation\x12*\n\x07latency\x18\x03 \x01(\x0e\x32\x19.pointsman.v1.Aggregation\"\x80\x01\n\x06Priors\x12\x14\n\x07quality\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x63ost_usd\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0flatency_seconds\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\n\n\x08_qualityB\x0b\n\t_cost_usdB\x12\n\x10_latency_seconds*x\n\x11ModelAvailability\x12\"\n\x1eMODEL_AVAILABILITY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aMODEL_AVAILABILITY_ENABLED\x10\x01\x12\x1f\n\x1bMODEL_AVAILABILITY_DISABLED\x10\x02*\xcc\x01\n\rObjectiveMode\x12\x1e\n\x1aOBJECTIVE_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OBJECTIVE_MODE_BALANCED\x10\x01\x12 \n\x1cOBJECTIVE_MODE_QUALITY_FIRST\x10\x02\x12\x1d\n\x19OBJECTIVE_MODE_COST_FIRST\x10\x03\x12 \n\x1cOBJECTIVE_MODE_LATENCY_FIRST\x10\x04\x12\x1b\n\x17OBJECTIVE_MODE_WEIGHTED\x10\x05*k\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41GGREGATION_LAST\x10\x01\x12\x14\n\x10\x41GGREGATION_MEAN\x10\x02\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,12 +34,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL_TAGSENTRY']._loaded_options = None
   _globals['_MODEL_TAGSENTRY']._serialized_options = b'8\001'
-  _globals['_MODELAVAILABILITY']._serialized_start=2297
-  _globals['_MODELAVAILABILITY']._serialized_end=2417
-  _globals['_OBJECTIVEMODE']._serialized_start=2420
-  _globals['_OBJECTIVEMODE']._serialized_end=2624
-  _globals['_AGGREGATION']._serialized_start=2626
-  _globals['_AGGREGATION']._serialized_end=2733
+  _globals['_MODELAVAILABILITY']._serialized_start=2474
+  _globals['_MODELAVAILABILITY']._serialized_end=2594
+  _globals['_OBJECTIVEMODE']._serialized_start=2597
+  _globals['_OBJECTIVEMODE']._serialized_end=2801
+  _globals['_AGGREGATION']._serialized_start=2803
+  _globals['_AGGREGATION']._serialized_end=2910
   _globals['_MODEL']._serialized_start=77
   _globals['_MODEL']._serialized_end=408
   _globals['_MODEL_TAGSENTRY']._serialized_start=365
@@ -47,27 +47,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRICES']._serialized_start=410
   _globals['_PRICES']._serialized_end=516
   _globals['_BUCKET']._serialized_start=519
-  _globals['_BUCKET']._serialized_end=1033
-  _globals['_BUDGET']._serialized_start=1035
-  _globals['_BUDGET']._serialized_end=1149
-  _globals['_CONTEXTSCHEMA']._serialized_start=1152
-  _globals['_CONTEXTSCHEMA']._serialized_end=1412
-  _globals['_NUMBERFEATURE']._serialized_start=1414
-  _globals['_NUMBERFEATURE']._serialized_end=1507
-  _globals['_CATEGORYFEATURE']._serialized_start=1509
-  _globals['_CATEGORYFEATURE']._serialized_end=1588
-  _globals['_EMBEDDINGFEATURE']._serialized_start=1590
-  _globals['_EMBEDDINGFEATURE']._serialized_end=1689
-  _globals['_TEXTFEATURE']._serialized_start=1691
-  _globals['_TEXTFEATURE']._serialized_end=1722
-  _globals['_TOKENCOUNTFEATURE']._serialized_start=1724
-  _globals['_TOKENCOUNTFEATURE']._serialized_end=1761
-  _globals['_QUALITYRANGE']._serialized_start=1763
-  _globals['_QUALITYRANGE']._serialized_end=1803
-  _globals['_OBJECTIVE']._serialized_start=1806
-  _globals['_OBJECTIVE']._serialized_end=2018
-  _globals['_OUTCOMERULES']._serialized_start=2021
-  _globals['_OUTCOMERULES']._serialized_end=2164
-  _globals['_PRIORS']._serialized_start=2167
-  _globals['_PRIORS']._serialized_end=2295
+  _globals['_BUCKET']._serialized_end=1096
+  _globals['_PROJECT']._serialized_start=1098
+  _globals['_PROJECT']._serialized_end=1195
+  _globals['_BUDGET']._serialized_start=1198
+  _globals['_BUDGET']._serialized_end=1326
+  _globals['_CONTEXTSCHEMA']._serialized_start=1329
+  _globals['_CONTEXTSCHEMA']._serialized_end=1589
+  _globals['_NUMBERFEATURE']._serialized_start=1591
+  _globals['_NUMBERFEATURE']._serialized_end=1684
+  _globals['_CATEGORYFEATURE']._serialized_start=1686
+  _globals['_CATEGORYFEATURE']._serialized_end=1765
+  _globals['_EMBEDDINGFEATURE']._serialized_start=1767
+  _globals['_EMBEDDINGFEATURE']._serialized_end=1866
+  _globals['_TEXTFEATURE']._serialized_start=1868
+  _globals['_TEXTFEATURE']._serialized_end=1899
+  _globals['_TOKENCOUNTFEATURE']._serialized_start=1901
+  _globals['_TOKENCOUNTFEATURE']._serialized_end=1938
+  _globals['_QUALITYRANGE']._serialized_start=1940
+  _globals['_QUALITYRANGE']._serialized_end=1980
+  _globals['_OBJECTIVE']._serialized_start=1983
+  _globals['_OBJECTIVE']._serialized_end=2195
+  _globals['_OUTCOMERULES']._serialized_start=2198
+  _globals['_OUTCOMERULES']._serialized_end=2341
+  _globals['_PRIORS']._serialized_start=2344
+  _globals['_PRIORS']._serialized_end=2472
 # @@protoc_insertion_point(module_scope)

@@ -87,7 +87,7 @@ class Prices(_message.Message):
     def __init__(self, input_usd_per_million_tokens: _Optional[float] = ..., output_usd_per_million_tokens: _Optional[float] = ..., request_usd: _Optional[float] = ...) -> None: ...
 
 class Bucket(_message.Message):
-    __slots__ = ("name", "display_name", "context_schema", "models", "objective", "exploration_floor", "quality_range", "attribution_window", "outcome_rules", "priors", "etag", "budget", "half_life_outcomes")
+    __slots__ = ("name", "display_name", "context_schema", "models", "objective", "exploration_floor", "quality_range", "attribution_window", "outcome_rules", "priors", "etag", "budget", "half_life_outcomes", "half_life", "project")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_SCHEMA_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +101,8 @@ class Bucket(_message.Message):
     ETAG_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     HALF_LIFE_OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    HALF_LIFE_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     context_schema: ContextSchema
@@ -114,17 +116,33 @@ class Bucket(_message.Message):
     etag: str
     budget: Budget
     half_life_outcomes: float
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., context_schema: _Optional[_Union[ContextSchema, _Mapping]] = ..., models: _Optional[_Iterable[str]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., quality_range: _Optional[_Union[QualityRange, _Mapping]] = ..., attribution_window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., outcome_rules: _Optional[_Union[OutcomeRules, _Mapping]] = ..., priors: _Optional[_Union[Priors, _Mapping]] = ..., etag: _Optional[str] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., half_life_outcomes: _Optional[float] = ...) -> None: ...
+    half_life: _duration_pb2.Duration
+    project: str
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., context_schema: _Optional[_Union[ContextSchema, _Mapping]] = ..., models: _Optional[_Iterable[str]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., quality_range: _Optional[_Union[QualityRange, _Mapping]] = ..., attribution_window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., outcome_rules: _Optional[_Union[OutcomeRules, _Mapping]] = ..., priors: _Optional[_Union[Priors, _Mapping]] = ..., etag: _Optional[str] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., half_life_outcomes: _Optional[float] = ..., half_life: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., project: _Optional[str] = ...) -> None: ...
+
+class Project(_message.Message):
+    __slots__ = ("name", "display_name", "budget", "etag")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    display_name: str
+    budget: Budget
+    etag: str
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class Budget(_message.Message):
-    __slots__ = ("usd_per_request", "usd_per_period", "period")
+    __slots__ = ("usd_per_request", "usd_per_period", "period", "hard")
     USD_PER_REQUEST_FIELD_NUMBER: _ClassVar[int]
     USD_PER_PERIOD_FIELD_NUMBER: _ClassVar[int]
     PERIOD_FIELD_NUMBER: _ClassVar[int]
+    HARD_FIELD_NUMBER: _ClassVar[int]
     usd_per_request: float
     usd_per_period: float
     period: _duration_pb2.Duration
-    def __init__(self, usd_per_request: _Optional[float] = ..., usd_per_period: _Optional[float] = ..., period: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    hard: bool
+    def __init__(self, usd_per_request: _Optional[float] = ..., usd_per_period: _Optional[float] = ..., period: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., hard: bool = ...) -> None: ...
 
 class ContextSchema(_message.Message):
     __slots__ = ("numbers", "categories", "embeddings", "text", "input_tokens")

@@ -35,7 +35,7 @@ class JournalRecord(_message.Message):
     def __init__(self, position: _Optional[int] = ..., event: _Optional[_Union[JournalEvent, _Mapping]] = ...) -> None: ...
 
 class JournalEvent(_message.Message):
-    __slots__ = ("time_ns", "model_put", "model_deleted", "bucket_put", "bucket_deleted", "model_availability_set", "decision_made", "outcome_applied")
+    __slots__ = ("time_ns", "model_put", "model_deleted", "bucket_put", "bucket_deleted", "model_availability_set", "decision_made", "outcome_applied", "project_put", "project_deleted")
     TIME_NS_FIELD_NUMBER: _ClassVar[int]
     MODEL_PUT_FIELD_NUMBER: _ClassVar[int]
     MODEL_DELETED_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +44,8 @@ class JournalEvent(_message.Message):
     MODEL_AVAILABILITY_SET_FIELD_NUMBER: _ClassVar[int]
     DECISION_MADE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_APPLIED_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_PUT_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_DELETED_FIELD_NUMBER: _ClassVar[int]
     time_ns: int
     model_put: ModelPut
     model_deleted: ModelDeleted
@@ -52,7 +54,9 @@ class JournalEvent(_message.Message):
     model_availability_set: ModelAvailabilitySet
     decision_made: DecisionMade
     outcome_applied: OutcomeApplied
-    def __init__(self, time_ns: _Optional[int] = ..., model_put: _Optional[_Union[ModelPut, _Mapping]] = ..., model_deleted: _Optional[_Union[ModelDeleted, _Mapping]] = ..., bucket_put: _Optional[_Union[BucketPut, _Mapping]] = ..., bucket_deleted: _Optional[_Union[BucketDeleted, _Mapping]] = ..., model_availability_set: _Optional[_Union[ModelAvailabilitySet, _Mapping]] = ..., decision_made: _Optional[_Union[DecisionMade, _Mapping]] = ..., outcome_applied: _Optional[_Union[OutcomeApplied, _Mapping]] = ...) -> None: ...
+    project_put: ProjectPut
+    project_deleted: ProjectDeleted
+    def __init__(self, time_ns: _Optional[int] = ..., model_put: _Optional[_Union[ModelPut, _Mapping]] = ..., model_deleted: _Optional[_Union[ModelDeleted, _Mapping]] = ..., bucket_put: _Optional[_Union[BucketPut, _Mapping]] = ..., bucket_deleted: _Optional[_Union[BucketDeleted, _Mapping]] = ..., model_availability_set: _Optional[_Union[ModelAvailabilitySet, _Mapping]] = ..., decision_made: _Optional[_Union[DecisionMade, _Mapping]] = ..., outcome_applied: _Optional[_Union[OutcomeApplied, _Mapping]] = ..., project_put: _Optional[_Union[ProjectPut, _Mapping]] = ..., project_deleted: _Optional[_Union[ProjectDeleted, _Mapping]] = ...) -> None: ...
 
 class ModelPut(_message.Message):
     __slots__ = ("model",)
@@ -78,6 +82,18 @@ class BucketDeleted(_message.Message):
     bucket: str
     def __init__(self, bucket: _Optional[str] = ...) -> None: ...
 
+class ProjectPut(_message.Message):
+    __slots__ = ("project",)
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    project: _catalog_pb2.Project
+    def __init__(self, project: _Optional[_Union[_catalog_pb2.Project, _Mapping]] = ...) -> None: ...
+
+class ProjectDeleted(_message.Message):
+    __slots__ = ("project",)
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    def __init__(self, project: _Optional[str] = ...) -> None: ...
+
 class ModelAvailabilitySet(_message.Message):
     __slots__ = ("model", "availability", "reason")
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -89,7 +105,7 @@ class ModelAvailabilitySet(_message.Message):
     def __init__(self, model: _Optional[str] = ..., availability: _Optional[_Union[_catalog_pb2.ModelAvailability, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class DecisionMade(_message.Message):
-    __slots__ = ("id", "bucket", "generation", "features", "models", "chosen", "fallbacks", "propensity", "explored", "limits_violated", "quality_mean", "quality_sd", "cost", "latency", "latency_p95", "quality_draw", "output_tokens", "multiplier", "exclusions", "objective", "exploration_floor", "limits", "state_position", "expire_time_ns", "request_id", "input_tokens", "max_output_tokens")
+    __slots__ = ("id", "bucket", "generation", "features", "models", "chosen", "fallbacks", "propensity", "explored", "limits_violated", "quality_mean", "quality_sd", "cost", "latency", "latency_p95", "quality_draw", "output_tokens", "multiplier", "exclusions", "objective", "exploration_floor", "limits", "state_position", "expire_time_ns", "request_id", "input_tokens", "max_output_tokens", "newcomers", "quota", "worst_cost", "latency_mark", "clocks")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +133,11 @@ class DecisionMade(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NEWCOMERS_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_FIELD_NUMBER: _ClassVar[int]
+    WORST_COST_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_MARK_FIELD_NUMBER: _ClassVar[int]
+    CLOCKS_FIELD_NUMBER: _ClassVar[int]
     id: bytes
     bucket: str
     generation: int
@@ -144,10 +165,15 @@ class DecisionMade(_message.Message):
     request_id: str
     input_tokens: int
     max_output_tokens: int
-    def __init__(self, id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., features: _Optional[_Iterable[float]] = ..., models: _Optional[_Iterable[str]] = ..., chosen: _Optional[int] = ..., fallbacks: _Optional[_Iterable[int]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., quality_mean: _Optional[_Iterable[float]] = ..., quality_sd: _Optional[_Iterable[float]] = ..., cost: _Optional[_Iterable[float]] = ..., latency: _Optional[_Iterable[float]] = ..., latency_p95: _Optional[_Iterable[float]] = ..., quality_draw: _Optional[_Iterable[float]] = ..., output_tokens: _Optional[_Iterable[float]] = ..., multiplier: _Optional[float] = ..., exclusions: _Optional[_Iterable[int]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., state_position: _Optional[int] = ..., expire_time_ns: _Optional[int] = ..., request_id: _Optional[str] = ..., input_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ...) -> None: ...
+    newcomers: _containers.RepeatedScalarFieldContainer[int]
+    quota: float
+    worst_cost: float
+    latency_mark: float
+    clocks: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., features: _Optional[_Iterable[float]] = ..., models: _Optional[_Iterable[str]] = ..., chosen: _Optional[int] = ..., fallbacks: _Optional[_Iterable[int]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., quality_mean: _Optional[_Iterable[float]] = ..., quality_sd: _Optional[_Iterable[float]] = ..., cost: _Optional[_Iterable[float]] = ..., latency: _Optional[_Iterable[float]] = ..., latency_p95: _Optional[_Iterable[float]] = ..., quality_draw: _Optional[_Iterable[float]] = ..., output_tokens: _Optional[_Iterable[float]] = ..., multiplier: _Optional[float] = ..., exclusions: _Optional[_Iterable[int]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., state_position: _Optional[int] = ..., expire_time_ns: _Optional[int] = ..., request_id: _Optional[str] = ..., input_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., newcomers: _Optional[_Iterable[int]] = ..., quota: _Optional[float] = ..., worst_cost: _Optional[float] = ..., latency_mark: _Optional[float] = ..., clocks: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class OutcomeApplied(_message.Message):
-    __slots__ = ("decision_id", "bucket", "generation", "model", "features", "changes", "idempotency_key", "ledgers", "state_position", "expected_cost")
+    __slots__ = ("decision_id", "bucket", "generation", "model", "features", "changes", "idempotency_key", "ledgers", "state_position", "expected_cost", "decided_time_ns", "worst_cost", "latency_mark")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +184,9 @@ class OutcomeApplied(_message.Message):
     LEDGERS_FIELD_NUMBER: _ClassVar[int]
     STATE_POSITION_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_COST_FIELD_NUMBER: _ClassVar[int]
+    DECIDED_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    WORST_COST_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_MARK_FIELD_NUMBER: _ClassVar[int]
     decision_id: bytes
     bucket: str
     generation: int
@@ -168,7 +197,10 @@ class OutcomeApplied(_message.Message):
     ledgers: _containers.RepeatedCompositeFieldContainer[SignalLedger]
     state_position: int
     expected_cost: float
-    def __init__(self, decision_id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., features: _Optional[_Iterable[float]] = ..., changes: _Optional[_Iterable[_Union[SignalChange, _Mapping]]] = ..., idempotency_key: _Optional[str] = ..., ledgers: _Optional[_Iterable[_Union[SignalLedger, _Mapping]]] = ..., state_position: _Optional[int] = ..., expected_cost: _Optional[float] = ...) -> None: ...
+    decided_time_ns: int
+    worst_cost: float
+    latency_mark: float
+    def __init__(self, decision_id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., features: _Optional[_Iterable[float]] = ..., changes: _Optional[_Iterable[_Union[SignalChange, _Mapping]]] = ..., idempotency_key: _Optional[str] = ..., ledgers: _Optional[_Iterable[_Union[SignalLedger, _Mapping]]] = ..., state_position: _Optional[int] = ..., expected_cost: _Optional[float] = ..., decided_time_ns: _Optional[int] = ..., worst_cost: _Optional[float] = ..., latency_mark: _Optional[float] = ...) -> None: ...
 
 class SignalChange(_message.Message):
     __slots__ = ("signal", "before", "after", "faded")

@@ -51,9 +51,9 @@ def test_fading_away_ends_at_the_prior() -> None:
     fade(made, int(made.design_r[QUALITY]), 0, 1e-300)
     refresh(made, int(made.design_r[QUALITY]), 0)
     x_d = contexts(1, 4, seed=1)[0]
-    np.testing.assert_allclose(predict(made, x_d)[0][QUALITY], predict(fresh, x_d)[0][QUALITY], rtol=1e-12)
-    np.testing.assert_allclose(predict(made, x_d)[1][QUALITY], predict(fresh, x_d)[1][QUALITY], rtol=1e-12)
-    assert made.a_rk[QUALITY, 0] == pytest.approx(PRIOR_A)
+    np.testing.assert_allclose(predict(made, x_d)[0][:, QUALITY], predict(fresh, x_d)[0][:, QUALITY], rtol=1e-12)
+    np.testing.assert_allclose(predict(made, x_d)[1][:, QUALITY], predict(fresh, x_d)[1][:, QUALITY], rtol=1e-12)
+    assert made.a_kr[0, QUALITY] == pytest.approx(PRIOR_A)
 
 
 def test_a_half_life_weighs_observations_as_a_batch_solve_does() -> None:
@@ -71,7 +71,7 @@ def test_a_half_life_weighs_observations_as_a_batch_solve_does() -> None:
     eta_d[-1] += prior_d[-1] * 0.5
     design = made.designs[made.design_r[QUALITY]]
     np.testing.assert_allclose(unpack(design.precision_kp[0], dim), precision_dd, rtol=1e-10)
-    np.testing.assert_allclose(made.mean_rkd[QUALITY, 0], np.linalg.solve(precision_dd, eta_d), rtol=1e-9)
+    np.testing.assert_allclose(made.mean_krd[0, QUALITY], np.linalg.solve(precision_dd, eta_d), rtol=1e-9)
 
 
 def test_a_correction_counts_what_is_left() -> None:
@@ -84,7 +84,7 @@ def test_a_correction_counts_what_is_left() -> None:
     left = math.exp(corrected.designs[corrected.design_r[QUALITY]].faded_k[0])
     assert 0.0 < left < 0.1
     correct(corrected, QUALITY, 0, x_nd[0], 0.1, 0.9, left)
-    np.testing.assert_allclose(corrected.mean_rkd[QUALITY], told.mean_rkd[QUALITY], rtol=1e-9)
+    np.testing.assert_allclose(corrected.mean_krd[:, QUALITY], told.mean_krd[:, QUALITY], rtol=1e-9)
 
 
 def test_years_of_updates_with_forgetting_stay_sound() -> None:
@@ -100,7 +100,7 @@ def test_years_of_updates_with_forgetting_stay_sound() -> None:
     assert np.linalg.eigvalsh(cov_dd).min() > 0
     np.testing.assert_allclose(cov_dd @ precision_dd, np.eye(dim), atol=1e-8)
     np.testing.assert_allclose(
-        made.mean_rkd[QUALITY, 0], np.linalg.solve(precision_dd, made.eta_rkd[QUALITY, 0]), rtol=1e-8
+        made.mean_krd[0, QUALITY], np.linalg.solve(precision_dd, made.eta_krd[0, QUALITY]), rtol=1e-8
     )
 
 
@@ -123,9 +123,9 @@ def test_calm_raises_no_alarm() -> None:
     x_nd = contexts(6000, 3)
     alarms = 0
     for x_d in x_nd:
-        before = made.alarm_2k.max()
+        before = made.alarm_2kr.max()
         observe(made, QUALITY, 0, x_d, float(rng.random() < 0.8))
-        alarms += bool(before > 10.0 and made.alarm_2k.max() == 0.0)
+        alarms += bool(before > 10.0 and made.alarm_2kr.max() == 0.0)
     assert alarms == 0
     design = made.designs[made.design_r[QUALITY]]
     assert design.precision_kp[0, -1] > 5000 > KEPT
@@ -140,5 +140,5 @@ def test_a_change_keeps_other_responses_as_they_were() -> None:
         observe_all(made, 0, x_d, ((QUALITY, float(quality)), (1, -7.0)))
     quality_design, cost_design = (made.designs[made.design_r[r]] for r in (0, 1))
     assert quality_design.precision_kp[0, -1] < cost_design.precision_kp[0, -1]
-    assert made.mean_rkd[1, 0, -1] == pytest.approx(-7.0, abs=0.01)
-    assert made.mean_rkd[0, 0, -1] < 0.2
+    assert made.mean_krd[0, 1, -1] == pytest.approx(-7.0, abs=0.01)
+    assert made.mean_krd[0, 0, -1] < 0.2

@@ -90,7 +90,7 @@ def test_the_order_of_independent_outcomes_does_not_matter(order: list[int]) -> 
     expected = one_decision_each([0, 0, 1, 1, 2, 2, 3], reports, OutcomeRules())
     for mine, other in ((state, expected),):
         a, b = mine.buckets["b"].posteriors, other.buckets["b"].posteriors
-        for name in ("mean_rkd", "eta_rkd", "a_rk", "b_rk"):
+        for name in ("mean_krd", "eta_krd", "a_kr", "b_kr"):
             np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(mine.buckets["b"].sum_sk, other.buckets["b"].sum_sk, rtol=1e-12)
         np.testing.assert_array_equal(mine.buckets["b"].count_sk, other.buckets["b"].count_sk)
@@ -102,7 +102,7 @@ def test_a_correction_is_having_been_told_right_at_first() -> None:
     )
     right = one_decision_each([0, 1], [[{Signal.QUALITY: 0.8}], [{Signal.QUALITY: 0.5}]], OutcomeRules())
     a, b = wrong.buckets["b"].posteriors, right.buckets["b"].posteriors
-    for name in ("mean_rkd", "b_rk"):
+    for name in ("mean_krd", "b_kr"):
         np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-10)
 
 
@@ -153,9 +153,9 @@ def test_a_model_that_is_deleted_and_made_again_starts_afresh() -> None:
     assert made.decide().models == ("c",)
     made.put(ModelPut(Model("a")))
     k = made.bucket.columns.index("a")
-    fresh = made.bucket.posteriors.mean_rkd[QUALITY, k].copy()
+    fresh = made.bucket.posteriors.mean_krd[k, QUALITY].copy()
     made.report(old, {Signal.QUALITY: 0.0}, ledger)  # a correction of what is no longer there
-    np.testing.assert_array_equal(made.bucket.posteriors.mean_rkd[QUALITY, k], fresh)
+    np.testing.assert_array_equal(made.bucket.posteriors.mean_krd[k, QUALITY], fresh)
 
 
 def test_candidates_follow_the_catalogue() -> None:

@@ -9,10 +9,11 @@ import numpy as np
 from bandit.catalog import Bucket, Model
 from bandit.decide import NO_LIMITS, decide
 from bandit.encoder import Context
-from bandit.event import BucketPut, DecisionMade, Event, ModelPut, OutcomeApplied, Record
-from bandit.outcome import Change, Ledger, Signal, merge
+from bandit.event import BucketPut, DecisionMade, Event, ModelPut, Record
+from bandit.join import join
+from bandit.outcome import Change, Ledger, Signal
 from bandit.policy import Limits
-from bandit.state import BucketState, State, apply, clocks
+from bandit.state import BucketState, State, apply, purses
 
 SECOND = 10**9
 Answer = Callable[[int, str], dict[Signal, float]]
@@ -46,6 +47,7 @@ class World:
             health=self.state.health,
             now_ns=self.now_ns,
             state_position=self.state.position,
+            purses=purses(self.state, self.bucket),
             limits=limits,
         )[0]
         self.put(made)
@@ -54,14 +56,10 @@ class World:
     def report(self, made: DecisionMade, signals: dict[Signal, float], ledger: Ledger | None = None) -> Ledger:
         """Report on the chosen model; gives the ledger to hand in with the next report on the same decision."""
         model = made.models[made.chosen]
-        merged, changes = merge(ledger or Ledger(), signals, self.bucket.config.rules, clocks(self.bucket, model))
-        expected = float(made.predicted.cost_k[made.chosen])
-        self.put(
-            OutcomeApplied(
-                made.id, made.bucket, made.generation, model, made.x_d, made.state_position, expected, changes, {}
-            )
-        )
-        return merged
+        ledgers = None if ledger is None else {model: ledger}
+        joined = join(self.bucket, made, made.expire_ns - self.bucket.config.window_ns, signals, ledgers=ledgers)
+        self.put(joined)
+        return joined.ledgers[model]
 
     def play(self, rounds: int, answer: Answer, context: Callable[[int], Context] | None = None) -> list[str]:
         """Decide and report ``rounds`` times; gives the chosen models."""

@@ -72,7 +72,7 @@ def test_a_run_leaves_the_world_as_it_was(make_table: Make) -> None:
     world = make_world(make_table(60), TASK)
     first = play(world, run("thompson")[1])
     np.testing.assert_array_equal(first, play(world, run("thompson")[1]))
-    assert all(bucket.posteriors.a_rk.max() == 3.0 for bucket in world.start.buckets.values())
+    assert all(bucket.posteriors.a_kr.max() == 3.0 for bucket in world.start.buckets.values())
 
 
 def test_a_warm_start_learns_every_outcome_of_every_row(make_table: Make) -> None:
@@ -84,7 +84,7 @@ def test_a_warm_start_learns_every_outcome_of_every_row(make_table: Make) -> Non
         rows = warm.tasks.count(bucket.config.display_name)
         seen += rows
         for response in (QUALITY, COST, LATENCY):
-            gained_k = bucket.posteriors.a_rk[response] - before.posteriors.a_rk[response]
+            gained_k = bucket.posteriors.a_kr[:, response] - before.posteriors.a_kr[:, response]
             np.testing.assert_allclose(gained_k, 0.5 * rows)
         assert (bucket.count_sk[Signal.QUALITY] == rows).all()
     assert seen == 90

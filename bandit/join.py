@@ -1,0 +1,53 @@
+"""From a report on a decision to the event that makes it learned: what the server and the simulator both call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bandit.errors import FieldError
+from bandit.event import DecisionMade, OutcomeApplied
+from bandit.outcome import Ledger, Signal, check_report, merge
+from bandit.state import RESPONSE_OF, BucketState, clocks
+
+
+def join(
+    bucket: BucketState,
+    decision: DecisionMade,
+    decided_ns: int,
+    report: Mapping[Signal, float],
+    *,
+    model: str = "",
+    ledgers: Mapping[str, Ledger] | None = None,
+    idempotency_key: str = "",
+) -> OutcomeApplied:
+    """The event of ``report`` on ``decision``, which was made at ``decided_ns``; the state does not change.
+
+    ``model`` is the one reported on, "" for the chosen one; ``ledgers`` is what is known of the decision so far, by model.
+    Raises ``FieldError`` for an empty report, a value outside its range, and a model that was not a candidate.
+    """
+    chosen = decision.models[decision.chosen]
+    model = model or chosen
+    if model not in decision.models:
+        raise FieldError("model", f"models/{model} was not a candidate of this decision")
+    check_report(report, bucket.config.quality_range)
+    known = ledgers or {}
+    is_chosen = model == chosen
+    clocks_r = decision.clocks if is_chosen else clocks(bucket, model)
+    ledger, changes = merge(
+        known.get(model, Ledger()), report, bucket.config.rules, dict(zip(RESPONSE_OF, clocks_r, strict=False))
+    )
+    return OutcomeApplied(
+        decision_id=decision.id,
+        bucket=decision.bucket,
+        generation=decision.generation,
+        model=model,
+        x_d=decision.x_d,
+        state_position=decision.state_position,
+        expected_cost=float(decision.predicted.cost_k[decision.chosen]) if is_chosen else 0.0,
+        changes=changes,
+        ledgers={**known, model: ledger},
+        idempotency_key=idempotency_key,
+        decided_ns=decided_ns,
+        worst_cost=decision.worst_cost if is_chosen else 0.0,
+        mark=decision.mark if is_chosen else 0.0,
+    )
