@@ -1,20 +1,21 @@
-"""CatalogService: standard methods on models and buckets over gRPC."""
+"""CatalogService: standard methods on models, buckets and projects over gRPC."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.message import Message
 
+from bandit.catalog import Bucket, Model, Project
 from bandit.errors import FieldError, within
-from bandit.state import BucketState, ModelState
+from bandit.state import BucketState, ModelState, ProjectState
 from pointsman.v1 import catalog_pb2 as pb
 from pointsman.v1 import catalog_service_pb2 as rpc
 from pointsman.v1 import catalog_service_pb2_grpc
-from server.codec import read_bucket, read_model, write_bucket, write_model
+from server.codec import read_bucket, read_model, read_project, write_bucket, write_model, write_project
 from server.errors import AlreadyExistsError, StaleError, UnavailableError
 from server.names import parse
 from server.replica import ATTEMPTS, Replica
@@ -25,8 +26,75 @@ MAX_PAGE = 1000
 MAX_REASON = 1024
 
 Call = grpc.aio.ServicerContext[Any, Any]
-Resource = TypeVar("Resource", pb.Model, pb.Bucket)
-State = TypeVar("State", ModelState, BucketState)
+Message = TypeVar("Message", pb.Model, pb.Bucket, pb.Project)
+Value = TypeVar("Value", Model, Bucket, Project)
+State = TypeVar("State", ModelState, BucketState, ProjectState)
+
+
+@dataclass(frozen=True, slots=True)
+class Collection(Generic[Message, Value, State]):
+    """The standard methods on one kind of resource: what a replica holds of it, and how it is read and written.
+
+    ``name`` is the collection's (`models`), ``field`` that of the resource in requests (`model`); ``find`` takes an id and
+    the field to blame; ``put`` and ``delete`` take the change that the caller has seen.
+    """
+
+    name: str
+    field: str
+    states: Callable[[], Mapping[str, State]]
+    find: Callable[[str, str], State]
+    read: Callable[[Message], Value]
+    write: Callable[[State], Message]
+    put: Callable[[Value, int | None], Awaitable[State]]
+    remove: Callable[[str, int | None], Awaitable[None]]
+
+    async def create(self, message: Message) -> Message:
+        """Add one."""
+        with within(self.field):
+            value = self.read(message)
+        return self.write(await self.put(value, 0))
+
+    def get(self, name: str) -> Message:
+        """One by its resource name."""
+        return self.write(self.find(parse(name, self.name, "name"), "name"))
+
+    def page(self, size: int, token: str) -> tuple[list[Message], str]:
+        """Those after ``token`` (the last id of the page before) by name, and the token of the next page."""
+        if not 0 <= size <= MAX_PAGE:
+            raise FieldError("page_size", f"expected 0 to {MAX_PAGE}, got {size}")
+        states = self.states()
+        rest = sorted(id_ for id_ in states if id_ > token)
+        page = rest[: size or DEFAULT_PAGE]
+        return [self.write(states[id_]) for id_ in page], page[-1] if len(page) < len(rest) else ""
+
+    async def update(self, new: Message, mask: FieldMask, allow_missing: bool) -> Message:
+        """Change one, or the fields of it that the mask names.
+
+        Again if another change came first, so that neither is lost; not if the caller gave an etag.
+        """
+        with within(self.field):
+            id_ = parse(new.name, self.name, "name")
+            seen = _seen(new.etag, "etag")
+        for _ in range(ATTEMPTS):
+            known = self.states().get(id_)
+            if known is None and not allow_missing:
+                self.find(id_, f"{self.field}.name")
+            merged = _masked(self.write(known) if known else None, new, mask)
+            with within(self.field):
+                value = self.read(merged)
+            builds_on = seen
+            if seen is None and mask.paths:  # the change that these fields were merged with
+                builds_on = known.version if known else 0
+            try:
+                return self.write(await self.put(value, builds_on))
+            except (StaleError, AlreadyExistsError):
+                if seen is not None:
+                    raise
+        raise UnavailableError("too many changes of this resource at the same time; nothing was written, retry")
+
+    async def delete(self, name: str, etag: str) -> None:
+        """Remove one."""
+        await self.remove(parse(name, self.name, "name"), _seen(etag, "etag"))
 
 
 class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
@@ -34,48 +102,63 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
+        self._models = Collection(
+            "models",
+            "model",
+            lambda: replica.state.models,
+            replica.model,
+            read_model,
+            _model,
+            replica.put_model,
+            replica.delete_model,
+        )
+        self._buckets = Collection(
+            "buckets",
+            "bucket",
+            lambda: replica.state.buckets,
+            replica.bucket,
+            read_bucket,
+            _bucket,
+            replica.put_bucket,
+            replica.delete_bucket,
+        )
+        self._projects = Collection(
+            "projects",
+            "project",
+            lambda: replica.state.projects,
+            replica.project,
+            read_project,
+            _project,
+            replica.put_project,
+            replica.delete_project,
+        )
 
     @unary
     async def CreateModel(self, request: rpc.CreateModelRequest, context: Call) -> rpc.CreateModelResponse:
         """Add a model."""
-        with within("model"):
-            model = read_model(request.model)
-        return rpc.CreateModelResponse(model=_model(await self._replica.put_model(model, seen=0)))
+        return rpc.CreateModelResponse(model=await self._models.create(request.model))
 
     @unary
     async def GetModel(self, request: rpc.GetModelRequest, context: Call) -> rpc.GetModelResponse:
         """One model."""
-        return rpc.GetModelResponse(model=_model(self._replica.model(parse(request.name, "models", "name"))))
+        return rpc.GetModelResponse(model=self._models.get(request.name))
 
     @unary
     async def ListModels(self, request: rpc.ListModelsRequest, context: Call) -> rpc.ListModelsResponse:
         """Models by name."""
-        models = self._replica.state.models
-        ids, token = _page(sorted(models), request.page_size, request.page_token)
-        return rpc.ListModelsResponse(models=[_model(models[id_]) for id_ in ids], next_page_token=token)
+        models, token = self._models.page(request.page_size, request.page_token)
+        return rpc.ListModelsResponse(models=models, next_page_token=token)
 
     @unary
     async def UpdateModel(self, request: rpc.UpdateModelRequest, context: Call) -> rpc.UpdateModelResponse:
         """Change a model, or the fields of it that the mask names."""
-        with within("model"):
-            id_ = parse(request.model.name, "models", "name")
-        seen = _seen(request.model.etag, "model.etag")
-
-        async def attempt() -> ModelState:
-            known = self._replica.state.models.get(id_)
-            if known is None and not request.allow_missing:
-                self._replica.model(id_, "model.name")
-            merged = _masked(_model(known) if known else None, request.model, request.update_mask)
-            with within("model"):
-                model = read_model(merged)
-            return await self._replica.put_model(model, _guard(seen, request.update_mask, known))
-
-        return rpc.UpdateModelResponse(model=_model(await _again_if_stale(attempt, seen)))
+        model = await self._models.update(request.model, request.update_mask, request.allow_missing)
+        return rpc.UpdateModelResponse(model=model)
 
     @unary
     async def DeleteModel(self, request: rpc.DeleteModelRequest, context: Call) -> rpc.DeleteModelResponse:
         """Remove a model and what was learned of it."""
-        await self._replica.delete_model(parse(request.name, "models", "name"), _seen(request.etag, "etag"))
+        await self._models.delete(request.name, request.etag)
         return rpc.DeleteModelResponse()
 
     @unary
@@ -104,46 +187,58 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
     @unary
     async def CreateBucket(self, request: rpc.CreateBucketRequest, context: Call) -> rpc.CreateBucketResponse:
         """Add a bucket."""
-        with within("bucket"):
-            bucket = read_bucket(request.bucket)
-        return rpc.CreateBucketResponse(bucket=_bucket(await self._replica.put_bucket(bucket, seen=0)))
+        return rpc.CreateBucketResponse(bucket=await self._buckets.create(request.bucket))
 
     @unary
     async def GetBucket(self, request: rpc.GetBucketRequest, context: Call) -> rpc.GetBucketResponse:
         """One bucket."""
-        id_ = parse(request.name, "buckets", "name")
-        return rpc.GetBucketResponse(bucket=_bucket(self._replica.bucket(id_, "name")))
+        return rpc.GetBucketResponse(bucket=self._buckets.get(request.name))
 
     @unary
     async def ListBuckets(self, request: rpc.ListBucketsRequest, context: Call) -> rpc.ListBucketsResponse:
         """Buckets by name."""
-        buckets = self._replica.state.buckets
-        ids, token = _page(sorted(buckets), request.page_size, request.page_token)
-        return rpc.ListBucketsResponse(buckets=[_bucket(buckets[id_]) for id_ in ids], next_page_token=token)
+        buckets, token = self._buckets.page(request.page_size, request.page_token)
+        return rpc.ListBucketsResponse(buckets=buckets, next_page_token=token)
 
     @unary
     async def UpdateBucket(self, request: rpc.UpdateBucketRequest, context: Call) -> rpc.UpdateBucketResponse:
         """Change a bucket, or the fields of it that the mask names."""
-        with within("bucket"):
-            id_ = parse(request.bucket.name, "buckets", "name")
-        seen = _seen(request.bucket.etag, "bucket.etag")
-
-        async def attempt() -> BucketState:
-            known = self._replica.state.buckets.get(id_)
-            if known is None and not request.allow_missing:
-                self._replica.bucket(id_, "bucket.name")
-            merged = _masked(_bucket(known) if known else None, request.bucket, request.update_mask)
-            with within("bucket"):
-                bucket = read_bucket(merged)
-            return await self._replica.put_bucket(bucket, _guard(seen, request.update_mask, known))
-
-        return rpc.UpdateBucketResponse(bucket=_bucket(await _again_if_stale(attempt, seen)))
+        bucket = await self._buckets.update(request.bucket, request.update_mask, request.allow_missing)
+        return rpc.UpdateBucketResponse(bucket=bucket)
 
     @unary
     async def DeleteBucket(self, request: rpc.DeleteBucketRequest, context: Call) -> rpc.DeleteBucketResponse:
         """Remove a bucket and its posteriors."""
-        await self._replica.delete_bucket(parse(request.name, "buckets", "name"), _seen(request.etag, "etag"))
+        await self._buckets.delete(request.name, request.etag)
         return rpc.DeleteBucketResponse()
+
+    @unary
+    async def CreateProject(self, request: rpc.CreateProjectRequest, context: Call) -> rpc.CreateProjectResponse:
+        """Add a project."""
+        return rpc.CreateProjectResponse(project=await self._projects.create(request.project))
+
+    @unary
+    async def GetProject(self, request: rpc.GetProjectRequest, context: Call) -> rpc.GetProjectResponse:
+        """One project."""
+        return rpc.GetProjectResponse(project=self._projects.get(request.name))
+
+    @unary
+    async def ListProjects(self, request: rpc.ListProjectsRequest, context: Call) -> rpc.ListProjectsResponse:
+        """Projects by name."""
+        projects, token = self._projects.page(request.page_size, request.page_token)
+        return rpc.ListProjectsResponse(projects=projects, next_page_token=token)
+
+    @unary
+    async def UpdateProject(self, request: rpc.UpdateProjectRequest, context: Call) -> rpc.UpdateProjectResponse:
+        """Change a project, or the fields of it that the mask names."""
+        project = await self._projects.update(request.project, request.update_mask, request.allow_missing)
+        return rpc.UpdateProjectResponse(project=project)
+
+    @unary
+    async def DeleteProject(self, request: rpc.DeleteProjectRequest, context: Call) -> rpc.DeleteProjectResponse:
+        """Remove a project, which no bucket may name, and the count of what it spent."""
+        await self._projects.delete(request.name, request.etag)
+        return rpc.DeleteProjectResponse()
 
 
 def _model(state: ModelState) -> pb.Model:
@@ -154,22 +249,8 @@ def _bucket(state: BucketState) -> pb.Bucket:
     return write_bucket(state.config, str(state.version))
 
 
-def _guard(seen: int | None, mask: FieldMask, known: ModelState | BucketState | None) -> int | None:
-    """The change that an update builds on: that of the etag, or, for some fields only, the one they were merged with."""
-    if seen is not None or not mask.paths:
-        return seen
-    return known.version if known else 0
-
-
-async def _again_if_stale(attempt: Callable[[], Awaitable[State]], seen: int | None) -> State:
-    """``attempt``, and again if another change came first, so that neither is lost; not if the caller gave an etag."""
-    for _ in range(ATTEMPTS):
-        try:
-            return await attempt()
-        except (StaleError, AlreadyExistsError):
-            if seen is not None:
-                raise
-    raise UnavailableError("too many changes of this resource at the same time; nothing was written, retry")
+def _project(state: ProjectState) -> pb.Project:
+    return write_project(state.project, str(state.version))
 
 
 def _seen(etag: str, field: str) -> int | None:
@@ -180,41 +261,24 @@ def _seen(etag: str, field: str) -> int | None:
     return int(etag)
 
 
-def _page(ids: Sequence[str], size: int, token: str) -> tuple[Sequence[str], str]:
-    """The ids after ``token`` (the last id of the page before), and the token of the next page."""
-    if not 0 <= size <= MAX_PAGE:
-        raise FieldError("page_size", f"expected 0 to {MAX_PAGE}, got {size}")
-    rest = [id_ for id_ in ids if id_ > token]
-    page = rest[: size or DEFAULT_PAGE]
-    return page, page[-1] if len(page) < len(rest) else ""
-
-
-def _masked(old: Resource | None, new: Resource, mask: FieldMask) -> Resource:
+def _masked(old: Message | None, new: Message, mask: FieldMask) -> Message:
     """``old`` with the fields of ``new`` that ``mask`` names; all of ``new`` if there is no mask or no ``old``."""
     if old is None or not mask.paths or list(mask.paths) == ["*"]:
         return new
     for path in mask.paths:
-        field = new.DESCRIPTOR.fields_by_name.get(path)
-        if field is None or path in ("name", "etag", "availability"):
-            raise FieldError(
-                "update_mask",
-                f"expected names of changeable top-level fields, got {path!r}",
-            )
-        old.ClearField(path)
-        value = getattr(new, path)
-        if field.is_repeated:
-            _copy_repeated(old, path, value)
-        elif isinstance(value, Message):
-            if new.HasField(path):
-                getattr(old, path).CopyFrom(value)
-        elif not field.has_presence or new.HasField(path):
-            setattr(old, path, value)
+        *outer, last = path.split(".")
+        fixed = path.partition(".")[0] in ("name", "etag", "availability")
+        if fixed or not FieldMask(paths=[path]).IsValidForDescriptor(new.DESCRIPTOR):  # type: ignore[arg-type]
+            raise FieldError("update_mask", f"expected names of changeable fields, got {path!r}")
+        target: Any = old
+        source: Any = new
+        for name in outer:
+            target, source = getattr(target, name), getattr(source, name)
+        part = type(source)()
+        part.CopyFrom(source)
+        for field in part.DESCRIPTOR.fields:
+            if field.name != last:
+                part.ClearField(field.name)
+        target.ClearField(last)
+        target.MergeFrom(part)
     return old
-
-
-def _copy_repeated(message: Message, path: str, value: Any) -> None:
-    target = getattr(message, path)
-    if hasattr(target, "update"):
-        target.update(value)
-    else:
-        target.extend(value)

@@ -153,7 +153,8 @@ def _read_budget(message: pb.Budget) -> c.Budget:
             raise FieldError("amount", "expected usd_per_request or usd_per_period, got neither")
 
 
-def _write_budget(budget: c.Budget) -> pb.Budget:
+def write_budget(budget: c.Budget) -> pb.Budget:
+    """The message of a budget."""
     if not budget.period_ns:
         return pb.Budget(usd_per_request=budget.amount)
     message = pb.Budget(usd_per_period=budget.amount, hard=budget.hard)
@@ -182,7 +183,7 @@ def write_bucket(bucket: c.Bucket, etag: str = "") -> pb.Bucket:
             latency_seconds=bucket.priors.latency,
         ),
         half_life_outcomes=bucket.half_life,
-        budget=None if bucket.budget is None else _write_budget(bucket.budget),
+        budget=None if bucket.budget is None else write_budget(bucket.budget),
         project=project_name(bucket.project) if bucket.project else "",
         etag=etag,
     )
@@ -204,7 +205,7 @@ def write_project(project: c.Project, etag: str = "") -> pb.Project:
     return pb.Project(
         name=project_name(project.id),
         display_name=project.display_name,
-        budget=None if project.budget is None else _write_budget(project.budget),
+        budget=None if project.budget is None else write_budget(project.budget),
         etag=etag,
     )
 

@@ -24,11 +24,12 @@ MAX_GROUPS = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Write:
-    """A group to append, the events it encodes, and the future that gets its result."""
+    """A group to append, the events it encodes, the future that gets its result, and what to call when it is known."""
 
     group: Group
     events: tuple[Event, ...]
     done: asyncio.Future[Result]
+    settled: Callable[[], None]
 
 
 Deliver = Callable[[Sequence[tuple[Write, Result]]], None]
@@ -62,20 +63,22 @@ class GroupCommit:
         """Why nothing can be written any more; empty while all is well."""
         return self._broken
 
-    async def write(self, group: Group, events: Sequence[Event]) -> Result:
+    async def write(self, group: Group, events: Sequence[Event], settled: Callable[[], None] = lambda: None) -> Result:
         """Append ``group``; when this returns ``Appended`` the events are durable and folded.
 
         Raises ``UnavailableError`` if they could not be appended, or not folded: after a fold that failed nothing more is
-        appended. A caller that is cancelled may find its group appended all the same.
+        appended. A caller that is cancelled may find its group appended all the same; so ``settled`` is called once, on the
+        loop, when the events are folded or it is certain that they will not be, whatever became of the caller.
         """
-        if self._broken:
-            raise UnavailableError(self._broken)
         done: asyncio.Future[Result] = self._loop.create_future()
         with self._wake:
-            if self._closing:
-                raise UnavailableError("the server is shutting down")
-            self._pending.append(Write(group, tuple(events), done))
-            self._wake.notify()
+            refused = self._broken or ("the server is shutting down" if self._closing else "")
+            if not refused:
+                self._pending.append(Write(group, tuple(events), done, settled))
+                self._wake.notify()
+        if refused:
+            settled()
+            raise UnavailableError(refused)
         return await done
 
     def close(self) -> None:
@@ -126,12 +129,14 @@ class GroupCommit:
             self._fail(writes, self._broken)
             raise
         for write, result in results:
+            write.settled()
             if not write.done.done():
                 write.done.set_result(result)
 
     @staticmethod
     def _fail(writes: Sequence[Write], why: str) -> None:
         for write in writes:
+            write.settled()
             if not write.done.done():
                 write.done.set_exception(UnavailableError(why))
 

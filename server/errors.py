@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class RequestError(Exception):
     """A request that cannot be served, through no fault of a single value. ``field`` is the request's field at issue."""
@@ -33,7 +35,16 @@ class ExpiredError(RequestError):
 
 
 class InUseError(RequestError):
-    """The resource is used by others and cannot go."""
+    """The resource is used by others, ``users``, and cannot go."""
+
+    SHOWN = 10
+    """Most users that are named."""
+
+    def __init__(self, field: str, resource: str, users: Sequence[str]) -> None:
+        more = f" and {len(users) - self.SHOWN} more" if len(users) > self.SHOWN else ""
+        super().__init__(field, f"{resource} is listed by {', '.join(users[: self.SHOWN])}{more}")
+        self.resource = resource
+        self.users = users[: self.SHOWN]
 
 
 class StaleError(RequestError):

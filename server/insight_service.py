@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 import grpc
 import numpy as np
 
+from bandit.catalog import QualityRange
 from bandit.errors import FieldError
+from bandit.health import Health
 from bandit.outcome import Signal
+from bandit.pacer import Purse, left
 from bandit.posterior import QUALITY, noise, predict
-from bandit.state import BucketState
+from bandit.state import BucketState, newcomers
 from pointsman.v1 import insight_service_pb2 as rpc
 from pointsman.v1 import insight_service_pb2_grpc, journal_pb2
+from server.codec import write_budget
 from server.journal import Row
 from server.names import bucket_name, model_name, parse
 from server.replica import Replica
@@ -39,9 +43,15 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
     ) -> rpc.GetBucketInsightResponse:
         """Posterior summaries, traffic and spend of one bucket."""
         bucket = self._replica.bucket(parse(request.name, "buckets", "name"), "name")
-        models = _insights(bucket)
+        models = _insights(bucket, self._replica.state.health)
+        own, project = None, None
+        for purse in self._replica.purses(bucket):
+            found = _budget(purse, bucket.config.quality_range, self._replica.now_ns())
+            own, project = (found, project) if purse.pacer is bucket.pacer else (own, found)
         return rpc.GetBucketInsightResponse(
             name=bucket_name(bucket.config.id),
+            budget=own,
+            project_budget=project,
             models=models,
             decisions=int(bucket.decisions_k.sum()),
             spend_usd=sum(model.spend_usd for model in models),
@@ -84,13 +94,35 @@ def _take(rows: Iterator[Row], count: int) -> list[Row]:
     return list(islice(rows, count))
 
 
-def _insights(bucket: BucketState) -> list[rpc.ModelInsight]:
+def _budget(purse: Purse, quality: QualityRange, now_ns: int) -> rpc.BudgetInsight:
+    """A budget as it stands at ``now_ns``; ``quality`` is the scale of the bucket that is looked at."""
+    budget, pacer = purse.budget, purse.pacer
+    insight = rpc.BudgetInsight(
+        budget=write_budget(budget),
+        spent_usd=pacer.spent,
+        held_usd=budget.amount - left(purse, now_ns) if budget.hard else 0.0,
+        multiplier=pacer.multiplier * quality.width,
+        target_usd_per_request=pacer.target,
+    )
+    if budget.period_ns:
+        now_ns = max(now_ns, pacer.last_ns)
+        start_ns = now_ns - now_ns % budget.period_ns
+        insight.period_start.FromNanoseconds(start_ns)
+        insight.period_end.FromNanoseconds(start_ns + budget.period_ns)
+        if start_ns != pacer.start_ns:  # nothing was decided in this period yet
+            insight.spent_usd = 0.0
+    return insight
+
+
+def _insights(bucket: BucketState, health: Mapping[str, Health]) -> list[rpc.ModelInsight]:
     scale = bucket.config.quality_range
     average_d = bucket.context_d.copy()
     average_d[-1] = 1.0  # also before the first decision
     mean_kr, variance_kr = predict(bucket.posteriors, average_d)
     noise_kr = noise(bucket.posteriors)
     total = max(int(bucket.decisions_k.sum()), 1)
+    new_k = newcomers(bucket)
+    new = set() if new_k is None else {bucket.candidates.names[i] for i in np.flatnonzero(new_k >= 0)}
     insights = []
     for k in sorted(range(len(bucket.columns)), key=lambda k: bucket.columns[k]):
         count, sums = bucket.count_sk[:, k], bucket.sum_sk[:, k]
@@ -115,6 +147,11 @@ def _insights(bucket: BucketState) -> list[rpc.ModelInsight]:
                 quality_noise_sd=scale.width * float(np.sqrt(noise_kr[k, QUALITY])),
                 successes=round(sums[Signal.SUCCESS]),
                 failures=int(count[Signal.SUCCESS]) - round(sums[Signal.SUCCESS]),
+                success_rate=health.get(bucket.columns[k], Health()).success_rate,
+                circuit_open=health.get(bucket.columns[k], Health()).open,
+                newcomer=bucket.columns[k] in new,
+                latency_p95_factor=float(np.exp(bucket.posteriors.tail_k[k])),
+                prior_mass=float(bucket.posteriors.mass_k[k]),
             )
         )
     return insights

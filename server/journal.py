@@ -111,6 +111,10 @@ class Journal(Protocol):
         """Where ``key`` occurs, or ``None`` if it never did."""
         ...
 
+    def appended(self, once: bytes) -> Duplicate | None:
+        """What a group with this ``once`` would be answered if one was appended before, else ``None``."""
+        ...
+
     def last_position(self) -> int:
         """The position of the last row; 0 for an empty journal."""
         ...

@@ -17,14 +17,15 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from bandit import event as e
-from bandit.catalog import Bucket, Model, Objective, QualityRange
+from bandit.catalog import Bucket, Model, Objective, Project, QualityRange
 from bandit.decide import NO_LIMITS, decide
 from bandit.encoder import Context
-from bandit.errors import FieldError, within
+from bandit.errors import FieldError, NothingEligibleError, within
 from bandit.join import join
 from bandit.outcome import Ledger, Signal
+from bandit.pacer import Purse
 from bandit.policy import Limits
-from bandit.state import BucketState, ModelState, State, apply, purses
+from bandit.state import BucketState, ModelState, ProjectState, State, apply, purses
 from pointsman.v1 import journal_pb2
 from server import snapshot
 from server.codec import read_event, write_event
@@ -48,9 +49,11 @@ from server.journal import (
     Result,
     Row,
 )
-from server.names import bucket_name, decision_name, model_name, new_decision_id
+from server.names import bucket_name, decision_name, model_name, new_decision_id, project_name
+from server.pending import Pending, holders
 
 log = logging.getLogger("pointsman.replica")
+Resource = ModelState | BucketState | ProjectState
 
 DECISIONS_KEPT = 20_000
 """Recent decisions kept in memory, so that their outcomes need no look-up. About 3 kB each."""
@@ -117,6 +120,7 @@ class Replica:
         self._loop = asyncio.get_running_loop()
         self._commit = GroupCommit(journal, self._loop, clock_ns, self._deliver)
         self._recent: OrderedDict[bytes, Known] = OrderedDict()
+        self._pending = Pending()
         self._unseen = 0  # outcomes folded whose decision was not in memory
         self._watchers: set[asyncio.Queue[e.DecisionMade | None]] = set()
         self._ending = False
@@ -143,23 +147,30 @@ class Replica:
         for i, context in enumerate(contexts):
             with within(field if field == "context" else f"{field}[{i}]"):
                 encoded.append(bucket.encoder.encode(context))
-        now_ns = self._clock_ns()
-        events = decide(
-            bucket,
-            encoded,
-            [new_decision_id(now_ns) for _ in encoded],
-            self._rng,
-            health=self.state.health,
-            now_ns=now_ns,
-            state_position=self.state.position,
-            purses=purses(self.state, bucket),
-            objective=objective,
-            limits=limits or NO_LIMITS,
-            request_id=request_id,
-        )
         once = f"d:{bucket_id}\n{request_id}".encode() if request_id else b""
+        now_ns = self._clock_ns()
+        try:
+            events = decide(
+                bucket,
+                encoded,
+                [new_decision_id(now_ns) for _ in encoded],
+                self._rng,
+                health=self.state.health,
+                now_ns=now_ns,
+                state_position=self.state.position,
+                purses=self.purses(bucket),
+                objective=objective,
+                limits=limits or NO_LIMITS,
+                request_id=request_id,
+            )
+        except NothingEligibleError:  # the first decision may have taken the last of a budget
+            before = await self._loop.run_in_executor(None, self._journal.appended, once) if once else None
+            if before is None:
+                raise
+            return await self._decided(before, len(contexts))
         entries = tuple(Entry(_encode(event), key=event.id, expect=0) for event in events)
-        result = await self._commit.write(Group(entries, once), events)
+        release = self._pending.hold(holders(bucket.config), sum(event.worst_cost for event in events))
+        result = await self._commit.write(Group(entries, once), events, release)
         match result:
             case Appended():
                 return [
@@ -167,14 +178,27 @@ class Replica:
                     for event, position in zip(events, positions(result), strict=True)
                 ]
             case Duplicate():
-                if result.count != len(events):
-                    raise FieldError(
-                        "request_id", f"was used before, for {result.count} decisions, got {len(events)} contexts"
-                    )
-                rows = await self._rows(result.first, result.first + result.count - 1)
-                return [self._known(row) for row in rows]
+                return await self._decided(result, len(contexts))
             case Conflict():
                 raise UnavailableError("two decisions were given the same id; nothing was written, retry")
+
+    async def _decided(self, before: Duplicate, count: int) -> list[Known]:
+        """The decisions that a request id was given before; there must be ``count``."""
+        if before.count != count:
+            raise FieldError("request_id", f"was used before, for {before.count} decisions, got {count} contexts")
+        return [self._known(row) for row in await self._rows(before.first, before.first + before.count - 1)]
+
+    def now_ns(self) -> int:
+        """The time, in nanoseconds since 1970."""
+        return self._clock_ns()
+
+    def purses(self, bucket: BucketState) -> list[Purse]:
+        """The budgets that a bucket's decisions draw on, with what decisions hold that are not folded yet."""
+        own, project = holders(bucket.config)
+        return [
+            replace(purse, pending=self._pending.held(own if purse.pacer is bucket.pacer else project))
+            for purse in purses(self.state, bucket)
+        ]
 
     async def report(self, report: Report) -> Reported:
         """Join a report with its decision and journal it; when this returns it is durable and learned, exactly once.
@@ -289,60 +313,83 @@ class Replica:
             raise NotFoundError(field, bucket_name(id_))
         return self.state.buckets[id_]
 
+    def project(self, id_: str, field: str = "name") -> ProjectState:
+        """A project. Raises ``NotFoundError``."""
+        if id_ not in self.state.projects:
+            raise NotFoundError(field, project_name(id_))
+        return self.state.projects[id_]
+
     async def put_model(self, model: Model, seen: int | None) -> ModelState:
         """Create (``seen`` 0) or replace a model whose last change must be at ``seen`` (``None``: whichever)."""
         known = self.state.models.get(model.id)
-        if seen == 0 and known:
-            raise AlreadyExistsError("model.name", model_name(model.id))
-        _check_seen(model_name(model.id), known, seen)
-        if known is None or known.model != model:
-            await self._change(f"models/{model.id}", e.ModelPut(model), seen)
+        same = known is not None and known.model == model
+        await self._put(model_name(model.id), known, same, e.ModelPut(model), seen)
         return self.model(model.id)
 
     async def set_availability(self, id_: str, available: bool, reason: str) -> ModelState:
         """Switch a model on or off."""
-        if self.model(id_).available != available:
-            await self._change(f"models/{id_}", e.AvailabilitySet(id_, available, reason), None)
+        known = self.model(id_)
+        if known.available != available:
+            await self._change(model_name(id_), known, e.AvailabilitySet(id_, available, reason), None)
         return self.model(id_)
 
     async def delete_model(self, id_: str, seen: int | None) -> None:
         """Delete a model. Raises ``InUseError`` while buckets list it."""
-        _check_seen(model_name(id_), self.model(id_), seen)
         users = [bucket_name(b) for b, bucket in self.state.buckets.items() if id_ in bucket.config.models]
-        if users:
-            shown = ", ".join(sorted(users)[:10]) + (f" and {len(users) - 10} more" if len(users) > 10 else "")
-            raise InUseError("name", f"{model_name(id_)} is listed by {shown}")
-        await self._change(f"models/{id_}", e.ModelDeleted(id_), seen)
+        await self._delete(model_name(id_), self.model(id_), users, e.ModelDeleted(id_), seen)
 
     async def put_bucket(self, bucket: Bucket, seen: int | None) -> BucketState:
         """Create (``seen`` 0) or replace a bucket whose last change must be at ``seen`` (``None``: whichever)."""
-        known = self.state.buckets.get(bucket.id)
-        if seen == 0 and known:
-            raise AlreadyExistsError("bucket.name", bucket_name(bucket.id))
-        _check_seen(bucket_name(bucket.id), known, seen)
         for i, model in enumerate(bucket.models):
             self.model(model, f"bucket.models[{i}]")
-        if known is None or known.config != bucket:
-            await self._change(f"buckets/{bucket.id}", e.BucketPut(bucket), seen)
+        if bucket.project:
+            self.project(bucket.project, "bucket.project")
+        known = self.state.buckets.get(bucket.id)
+        same = known is not None and known.config == bucket
+        await self._put(bucket_name(bucket.id), known, same, e.BucketPut(bucket), seen)
         return self.bucket(bucket.id)
 
     async def delete_bucket(self, id_: str, seen: int | None) -> None:
         """Delete a bucket and its posteriors."""
-        _check_seen(bucket_name(id_), self.bucket(id_, "name"), seen)
-        await self._change(f"buckets/{id_}", e.BucketDeleted(id_), seen)
+        await self._delete(bucket_name(id_), self.bucket(id_, "name"), [], e.BucketDeleted(id_), seen)
 
-    async def _change(self, key: str, event: e.Event, seen: int | None) -> None:
+    async def put_project(self, project: Project, seen: int | None) -> ProjectState:
+        """Create (``seen`` 0) or replace a project whose last change must be at ``seen`` (``None``: whichever)."""
+        known = self.state.projects.get(project.id)
+        same = known is not None and known.project == project
+        await self._put(project_name(project.id), known, same, e.ProjectPut(project), seen)
+        return self.project(project.id)
+
+    async def delete_project(self, id_: str, seen: int | None) -> None:
+        """Delete a project. Raises ``InUseError`` while buckets name it."""
+        users = [bucket_name(b) for b, bucket in self.state.buckets.items() if id_ == bucket.config.project]
+        await self._delete(project_name(id_), self.project(id_), users, e.ProjectDeleted(id_), seen)
+
+    async def _put(self, name: str, known: Resource | None, same: bool, event: e.Event, seen: int | None) -> None:
+        """Create or replace the resource ``name``, ``known`` so far; nothing is written if it is the ``same``."""
+        if seen == 0 and known:
+            raise AlreadyExistsError(f"{name.partition('s/')[0]}.name", name)
+        _check_seen(name, known, seen)
+        if not same:
+            await self._change(name, known, event, seen)
+
+    async def _delete(self, name: str, known: Resource, users: Sequence[str], event: e.Event, seen: int | None) -> None:
+        _check_seen(name, known, seen)
+        if users:
+            raise InUseError("name", name, sorted(users))
+        await self._change(name, known, event, seen)
+
+    async def _change(self, name: str, known: Resource | None, event: e.Event, seen: int | None) -> None:
         expect = None
         if seen is not None:
-            span = self._journal.span(key.encode())
-            known = self.state.models.get(key[7:]) if key.startswith("models/") else self.state.buckets.get(key[8:])
             if known is not None:
                 expect = known.version
             else:  # never there, or deleted; a change that is in the journal but not folded yet is a conflict
+                span = self._journal.span(name.encode())
                 expect = span.last if span is not None and span.last <= self.state.position else 0
-        result = await self._commit.write(Group((Entry(_encode(event), key.encode(), expect),)), (event,))
+        result = await self._commit.write(Group((Entry(_encode(event), name.encode(), expect),)), (event,))
         if not isinstance(result, Appended):
-            raise StaleError("etag", f"{key} was changed at the same time; read it again")
+            raise StaleError("etag", f"{name} was changed at the same time; read it again")
 
     # --- the journal ------------------------------------------------------------------------------------------------
 
@@ -439,7 +486,7 @@ def _put(queue: asyncio.Queue[e.DecisionMade | None], item: e.DecisionMade | Non
     queue.put_nowait(item)
 
 
-def _check_seen(name: str, known: ModelState | BucketState | None, seen: int | None) -> None:
+def _check_seen(name: str, known: Resource | None, seen: int | None) -> None:
     if seen and (known is None or known.version != seen):
         raise StaleError("etag", f"{name} has changed since that etag; read it again")
 

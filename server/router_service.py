@@ -146,6 +146,7 @@ def write_decision(replica: Replica, known: Known) -> decision_pb2.Decision:
         limits_violated=event.limits_violated,
         objective=write_objective(event.objective),
         state_position=event.state_position,
+        newcomer_quota=event.quota if event.newcomers else None,
     )
     message.create_time.FromNanoseconds(known.time_ns)
     message.expire_time.FromNanoseconds(event.expire_ns)
@@ -189,6 +190,7 @@ def _write_candidates(replica: Replica, event: DecisionMade, scale: QualityRange
                 latency_p95_seconds=predicted.latency_p95_k[k],
                 propensity=pi_k[k],
                 utility=utility_k[k],
+                newcomer=k in event.newcomers,
             )
         )
     return candidates

@@ -97,12 +97,13 @@ class SqliteJournal:
 
     def span(self, key: bytes) -> Span | None:
         """See ``Journal.span``."""
-        with self._read_lock:
-            try:
-                found = self._reader.execute("SELECT first, last FROM keys WHERE key = ?", (key,)).fetchone()
-            except sqlite3.Error as error:
-                raise JournalError(f"cannot read {self._path}: {error}") from error
+        found = self._find("SELECT first, last FROM keys WHERE key = ?", key)
         return Span(*found) if found else None
+
+    def appended(self, once: bytes) -> Duplicate | None:
+        """See ``Journal.appended``."""
+        found = self._find("SELECT first, count FROM once WHERE once = ?", once)
+        return Duplicate(*found) if found else None
 
     def last_position(self) -> int:
         """See ``Journal.last_position``."""
@@ -114,6 +115,14 @@ class SqliteJournal:
             self._reader.close()
             self._writer.close()
             os.close(self._lock_file)
+
+    def _find(self, query: str, key: bytes) -> tuple[int, int] | None:
+        with self._read_lock:
+            try:
+                found: tuple[int, int] | None = self._reader.execute(query, (key,)).fetchone()
+            except sqlite3.Error as error:
+                raise JournalError(f"cannot read {self._path}: {error}") from error
+        return found
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:

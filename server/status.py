@@ -80,6 +80,8 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
                         description=error.problem,
                     )
                 )
+            if isinstance(error, InUseError):
+                details.append(_in_use(error))
         case _:
             code, reason, message = (
                 grpc.StatusCode.UNAVAILABLE,
@@ -101,6 +103,14 @@ def _bad_request(field: str, description: str) -> error_details_pb2.BadRequest:
         field=_clipped(field, LONGEST_FIELD), description=_clipped(description)
     )
     return error_details_pb2.BadRequest(field_violations=[violation])
+
+
+def _in_use(error: InUseError) -> error_details_pb2.PreconditionFailure:
+    """One violation for each user of the resource that is named."""
+    violation = error_details_pb2.PreconditionFailure.Violation
+    return error_details_pb2.PreconditionFailure(
+        violations=[violation(type="IN_USE", subject=user, description="names it") for user in error.users]
+    )
 
 
 def _clipped(text: str, longest: int = LONGEST) -> str:

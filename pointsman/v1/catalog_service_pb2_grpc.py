@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CatalogServiceStub(object):
-    """Standard methods on models and buckets. Every change is a journal event.
+    """Standard methods on models, buckets and projects. Every change is a journal event.
     """
 
     def __init__(self, channel):
@@ -90,10 +90,35 @@ class CatalogServiceStub(object):
                 request_serializer=pointsman_dot_v1_dot_catalog__service__pb2.DeleteBucketRequest.SerializeToString,
                 response_deserializer=pointsman_dot_v1_dot_catalog__service__pb2.DeleteBucketResponse.FromString,
                 _registered_method=True)
+        self.CreateProject = channel.unary_unary(
+                '/pointsman.v1.CatalogService/CreateProject',
+                request_serializer=pointsman_dot_v1_dot_catalog__service__pb2.CreateProjectRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_catalog__service__pb2.CreateProjectResponse.FromString,
+                _registered_method=True)
+        self.GetProject = channel.unary_unary(
+                '/pointsman.v1.CatalogService/GetProject',
+                request_serializer=pointsman_dot_v1_dot_catalog__service__pb2.GetProjectRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_catalog__service__pb2.GetProjectResponse.FromString,
+                _registered_method=True)
+        self.ListProjects = channel.unary_unary(
+                '/pointsman.v1.CatalogService/ListProjects',
+                request_serializer=pointsman_dot_v1_dot_catalog__service__pb2.ListProjectsRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_catalog__service__pb2.ListProjectsResponse.FromString,
+                _registered_method=True)
+        self.UpdateProject = channel.unary_unary(
+                '/pointsman.v1.CatalogService/UpdateProject',
+                request_serializer=pointsman_dot_v1_dot_catalog__service__pb2.UpdateProjectRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_catalog__service__pb2.UpdateProjectResponse.FromString,
+                _registered_method=True)
+        self.DeleteProject = channel.unary_unary(
+                '/pointsman.v1.CatalogService/DeleteProject',
+                request_serializer=pointsman_dot_v1_dot_catalog__service__pb2.DeleteProjectRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_catalog__service__pb2.DeleteProjectResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer(object):
-    """Standard methods on models and buckets. Every change is a journal event.
+    """Standard methods on models, buckets and projects. Every change is a journal event.
     """
 
     def CreateModel(self, request, context):
@@ -121,7 +146,8 @@ class CatalogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModel(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Refused while buckets list it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -159,6 +185,37 @@ class CatalogServiceServicer(object):
 
     def DeleteBucket(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateProject(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProject(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProjects(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateProject(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteProject(self, request, context):
+        """Refused while buckets name it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -221,6 +278,31 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=pointsman_dot_v1_dot_catalog__service__pb2.DeleteBucketRequest.FromString,
                     response_serializer=pointsman_dot_v1_dot_catalog__service__pb2.DeleteBucketResponse.SerializeToString,
             ),
+            'CreateProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateProject,
+                    request_deserializer=pointsman_dot_v1_dot_catalog__service__pb2.CreateProjectRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_catalog__service__pb2.CreateProjectResponse.SerializeToString,
+            ),
+            'GetProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProject,
+                    request_deserializer=pointsman_dot_v1_dot_catalog__service__pb2.GetProjectRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_catalog__service__pb2.GetProjectResponse.SerializeToString,
+            ),
+            'ListProjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProjects,
+                    request_deserializer=pointsman_dot_v1_dot_catalog__service__pb2.ListProjectsRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_catalog__service__pb2.ListProjectsResponse.SerializeToString,
+            ),
+            'UpdateProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateProject,
+                    request_deserializer=pointsman_dot_v1_dot_catalog__service__pb2.UpdateProjectRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_catalog__service__pb2.UpdateProjectResponse.SerializeToString,
+            ),
+            'DeleteProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProject,
+                    request_deserializer=pointsman_dot_v1_dot_catalog__service__pb2.DeleteProjectRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_catalog__service__pb2.DeleteProjectResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'pointsman.v1.CatalogService', rpc_method_handlers)
@@ -230,7 +312,7 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CatalogService(object):
-    """Standard methods on models and buckets. Every change is a journal event.
+    """Standard methods on models, buckets and projects. Every change is a journal event.
     """
 
     @staticmethod
@@ -520,6 +602,141 @@ class CatalogService(object):
             '/pointsman.v1.CatalogService/DeleteBucket',
             pointsman_dot_v1_dot_catalog__service__pb2.DeleteBucketRequest.SerializeToString,
             pointsman_dot_v1_dot_catalog__service__pb2.DeleteBucketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.v1.CatalogService/CreateProject',
+            pointsman_dot_v1_dot_catalog__service__pb2.CreateProjectRequest.SerializeToString,
+            pointsman_dot_v1_dot_catalog__service__pb2.CreateProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.v1.CatalogService/GetProject',
+            pointsman_dot_v1_dot_catalog__service__pb2.GetProjectRequest.SerializeToString,
+            pointsman_dot_v1_dot_catalog__service__pb2.GetProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.v1.CatalogService/ListProjects',
+            pointsman_dot_v1_dot_catalog__service__pb2.ListProjectsRequest.SerializeToString,
+            pointsman_dot_v1_dot_catalog__service__pb2.ListProjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.v1.CatalogService/UpdateProject',
+            pointsman_dot_v1_dot_catalog__service__pb2.UpdateProjectRequest.SerializeToString,
+            pointsman_dot_v1_dot_catalog__service__pb2.UpdateProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.v1.CatalogService/DeleteProject',
+            pointsman_dot_v1_dot_catalog__service__pb2.DeleteProjectRequest.SerializeToString,
+            pointsman_dot_v1_dot_catalog__service__pb2.DeleteProjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

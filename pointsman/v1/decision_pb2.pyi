@@ -77,7 +77,7 @@ class Limits(_message.Message):
     def __init__(self, max_cost_usd: _Optional[float] = ..., max_latency_seconds: _Optional[float] = ..., latency_statistic: _Optional[_Union[LatencyStatistic, str]] = ..., min_quality: _Optional[float] = ..., allow_models: _Optional[_Iterable[str]] = ..., deny_models: _Optional[_Iterable[str]] = ..., required_capabilities: _Optional[_Iterable[str]] = ..., required_tags: _Optional[_Mapping[str, str]] = ..., allow_least_violating: bool = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("name", "bucket", "model", "upstream", "fallbacks", "propensity", "explored", "limits_violated", "create_time", "expire_time", "objective", "candidates", "state_position")
+    __slots__ = ("name", "bucket", "model", "upstream", "fallbacks", "propensity", "explored", "limits_violated", "create_time", "expire_time", "objective", "candidates", "state_position", "newcomer_quota")
     NAME_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,7 @@ class Decision(_message.Message):
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     STATE_POSITION_FIELD_NUMBER: _ClassVar[int]
+    NEWCOMER_QUOTA_FIELD_NUMBER: _ClassVar[int]
     name: str
     bucket: str
     model: str
@@ -104,10 +105,11 @@ class Decision(_message.Message):
     objective: _catalog_pb2.Objective
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
     state_position: int
-    def __init__(self, name: _Optional[str] = ..., bucket: _Optional[str] = ..., model: _Optional[str] = ..., upstream: _Optional[str] = ..., fallbacks: _Optional[_Iterable[str]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., state_position: _Optional[int] = ...) -> None: ...
+    newcomer_quota: float
+    def __init__(self, name: _Optional[str] = ..., bucket: _Optional[str] = ..., model: _Optional[str] = ..., upstream: _Optional[str] = ..., fallbacks: _Optional[_Iterable[str]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., state_position: _Optional[int] = ..., newcomer_quota: _Optional[float] = ...) -> None: ...
 
 class Candidate(_message.Message):
-    __slots__ = ("model", "eligible", "exclusions", "quality_mean", "quality_sd", "cost_usd", "latency_seconds", "latency_p95_seconds", "propensity", "utility")
+    __slots__ = ("model", "eligible", "exclusions", "quality_mean", "quality_sd", "cost_usd", "latency_seconds", "latency_p95_seconds", "propensity", "utility", "newcomer")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ELIGIBLE_FIELD_NUMBER: _ClassVar[int]
     EXCLUSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +120,7 @@ class Candidate(_message.Message):
     LATENCY_P95_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PROPENSITY_FIELD_NUMBER: _ClassVar[int]
     UTILITY_FIELD_NUMBER: _ClassVar[int]
+    NEWCOMER_FIELD_NUMBER: _ClassVar[int]
     model: str
     eligible: bool
     exclusions: _containers.RepeatedCompositeFieldContainer[Exclusion]
@@ -128,7 +131,8 @@ class Candidate(_message.Message):
     latency_p95_seconds: float
     propensity: float
     utility: float
-    def __init__(self, model: _Optional[str] = ..., eligible: bool = ..., exclusions: _Optional[_Iterable[_Union[Exclusion, _Mapping]]] = ..., quality_mean: _Optional[float] = ..., quality_sd: _Optional[float] = ..., cost_usd: _Optional[float] = ..., latency_seconds: _Optional[float] = ..., latency_p95_seconds: _Optional[float] = ..., propensity: _Optional[float] = ..., utility: _Optional[float] = ...) -> None: ...
+    newcomer: bool
+    def __init__(self, model: _Optional[str] = ..., eligible: bool = ..., exclusions: _Optional[_Iterable[_Union[Exclusion, _Mapping]]] = ..., quality_mean: _Optional[float] = ..., quality_sd: _Optional[float] = ..., cost_usd: _Optional[float] = ..., latency_seconds: _Optional[float] = ..., latency_p95_seconds: _Optional[float] = ..., propensity: _Optional[float] = ..., utility: _Optional[float] = ..., newcomer: bool = ...) -> None: ...
 
 class Exclusion(_message.Message):
     __slots__ = ("reason", "detail")

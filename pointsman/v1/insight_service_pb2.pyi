@@ -1,3 +1,7 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from pointsman.v1 import catalog_pb2 as _catalog_pb2
 from pointsman.v1 import decision_pb2 as _decision_pb2
 from pointsman.v1 import journal_pb2 as _journal_pb2
 from google.protobuf.internal import containers as _containers
@@ -15,21 +19,43 @@ class GetBucketInsightRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class GetBucketInsightResponse(_message.Message):
-    __slots__ = ("name", "models", "decisions", "spend_usd", "position")
+    __slots__ = ("name", "models", "decisions", "spend_usd", "position", "budget", "project_budget")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     SPEND_USD_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_BUDGET_FIELD_NUMBER: _ClassVar[int]
     name: str
     models: _containers.RepeatedCompositeFieldContainer[ModelInsight]
     decisions: int
     spend_usd: float
     position: int
-    def __init__(self, name: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelInsight, _Mapping]]] = ..., decisions: _Optional[int] = ..., spend_usd: _Optional[float] = ..., position: _Optional[int] = ...) -> None: ...
+    budget: BudgetInsight
+    project_budget: BudgetInsight
+    def __init__(self, name: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelInsight, _Mapping]]] = ..., decisions: _Optional[int] = ..., spend_usd: _Optional[float] = ..., position: _Optional[int] = ..., budget: _Optional[_Union[BudgetInsight, _Mapping]] = ..., project_budget: _Optional[_Union[BudgetInsight, _Mapping]] = ...) -> None: ...
+
+class BudgetInsight(_message.Message):
+    __slots__ = ("budget", "period_start", "period_end", "spent_usd", "held_usd", "multiplier", "target_usd_per_request")
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    PERIOD_START_FIELD_NUMBER: _ClassVar[int]
+    PERIOD_END_FIELD_NUMBER: _ClassVar[int]
+    SPENT_USD_FIELD_NUMBER: _ClassVar[int]
+    HELD_USD_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
+    TARGET_USD_PER_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    budget: _catalog_pb2.Budget
+    period_start: _timestamp_pb2.Timestamp
+    period_end: _timestamp_pb2.Timestamp
+    spent_usd: float
+    held_usd: float
+    multiplier: float
+    target_usd_per_request: float
+    def __init__(self, budget: _Optional[_Union[_catalog_pb2.Budget, _Mapping]] = ..., period_start: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., period_end: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., spent_usd: _Optional[float] = ..., held_usd: _Optional[float] = ..., multiplier: _Optional[float] = ..., target_usd_per_request: _Optional[float] = ...) -> None: ...
 
 class ModelInsight(_message.Message):
-    __slots__ = ("model", "decisions", "traffic_share", "quality_observations", "cost_observations", "latency_observations", "mean_quality", "mean_cost_usd", "mean_latency_seconds", "spend_usd", "quality_posterior_mean", "quality_posterior_sd", "quality_noise_sd", "successes", "failures")
+    __slots__ = ("model", "decisions", "traffic_share", "quality_observations", "cost_observations", "latency_observations", "mean_quality", "mean_cost_usd", "mean_latency_seconds", "spend_usd", "quality_posterior_mean", "quality_posterior_sd", "quality_noise_sd", "successes", "failures", "success_rate", "circuit_open", "newcomer", "latency_p95_factor", "prior_mass")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     TRAFFIC_SHARE_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +71,11 @@ class ModelInsight(_message.Message):
     QUALITY_NOISE_SD_FIELD_NUMBER: _ClassVar[int]
     SUCCESSES_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
+    SUCCESS_RATE_FIELD_NUMBER: _ClassVar[int]
+    CIRCUIT_OPEN_FIELD_NUMBER: _ClassVar[int]
+    NEWCOMER_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_P95_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    PRIOR_MASS_FIELD_NUMBER: _ClassVar[int]
     model: str
     decisions: int
     traffic_share: float
@@ -60,7 +91,12 @@ class ModelInsight(_message.Message):
     quality_noise_sd: float
     successes: int
     failures: int
-    def __init__(self, model: _Optional[str] = ..., decisions: _Optional[int] = ..., traffic_share: _Optional[float] = ..., quality_observations: _Optional[int] = ..., cost_observations: _Optional[int] = ..., latency_observations: _Optional[int] = ..., mean_quality: _Optional[float] = ..., mean_cost_usd: _Optional[float] = ..., mean_latency_seconds: _Optional[float] = ..., spend_usd: _Optional[float] = ..., quality_posterior_mean: _Optional[float] = ..., quality_posterior_sd: _Optional[float] = ..., quality_noise_sd: _Optional[float] = ..., successes: _Optional[int] = ..., failures: _Optional[int] = ...) -> None: ...
+    success_rate: float
+    circuit_open: bool
+    newcomer: bool
+    latency_p95_factor: float
+    prior_mass: float
+    def __init__(self, model: _Optional[str] = ..., decisions: _Optional[int] = ..., traffic_share: _Optional[float] = ..., quality_observations: _Optional[int] = ..., cost_observations: _Optional[int] = ..., latency_observations: _Optional[int] = ..., mean_quality: _Optional[float] = ..., mean_cost_usd: _Optional[float] = ..., mean_latency_seconds: _Optional[float] = ..., spend_usd: _Optional[float] = ..., quality_posterior_mean: _Optional[float] = ..., quality_posterior_sd: _Optional[float] = ..., quality_noise_sd: _Optional[float] = ..., successes: _Optional[int] = ..., failures: _Optional[int] = ..., success_rate: _Optional[float] = ..., circuit_open: bool = ..., newcomer: bool = ..., latency_p95_factor: _Optional[float] = ..., prior_mass: _Optional[float] = ...) -> None: ...
 
 class WatchDecisionsRequest(_message.Message):
     __slots__ = ("bucket",)

@@ -55,6 +55,11 @@ def create_bucket(**fields: Any) -> Message:
     return catalog_service_pb2.CreateBucketRequest(bucket=catalog_pb2.Bucket(**fields))
 
 
+def create_project(**fields: Any) -> Message:
+    fields.setdefault("name", "projects/new")
+    return catalog_service_pb2.CreateProjectRequest(project=catalog_pb2.Project(**fields))
+
+
 def create_model(**fields: Any) -> Message:
     return catalog_service_pb2.CreateModelRequest(model=catalog_pb2.Model(**fields))
 
@@ -134,7 +139,67 @@ CASES: list[tuple[str, Message, grpc.StatusCode, str]] = [
     ("CreateBucket", create_bucket(priors={"cost_usd": 0}), INVALID, "bucket.priors.cost_usd"),
     ("CreateBucket", create_bucket(budget={}), INVALID, "bucket.budget.amount"),
     ("CreateBucket", create_bucket(budget={"usd_per_request": -1}), INVALID, "bucket.budget.usd_per_request"),
+    (
+        "CreateBucket",
+        create_bucket(budget={"usd_per_request": 1, "hard": True}),
+        INVALID,
+        "bucket.budget.hard",
+    ),
+    ("CreateBucket", create_bucket(budget={"usd_per_period": math.nan}), INVALID, "bucket.budget.usd_per_period"),
+    ("CreateBucket", create_bucket(budget={"usd_per_period": 1, "period": {}}), INVALID, "bucket.budget.period"),
     ("CreateBucket", create_bucket(half_life_outcomes=1), INVALID, "bucket.half_life_outcomes"),
+    ("CreateBucket", create_bucket(half_life={}), INVALID, "bucket.half_life"),
+    ("CreateBucket", create_bucket(half_life={"seconds": 59}), INVALID, "bucket.half_life"),
+    ("CreateBucket", create_bucket(half_life={"seconds": -60}), INVALID, "bucket.half_life"),
+    ("CreateBucket", create_bucket(half_life={"nanos": -1}), INVALID, "bucket.half_life"),
+    ("CreateBucket", create_bucket(half_life={"seconds": 10_001 * 86_400}), INVALID, "bucket.half_life"),
+    ("CreateBucket", create_bucket(half_life={"seconds": 2**62}), INVALID, "bucket.half_life"),
+    ("CreateBucket", create_bucket(project="projects/none"), MISSING, "bucket.project"),
+    ("CreateBucket", create_bucket(project="p"), INVALID, "bucket.project"),
+    ("CreateBucket", create_bucket(project="projects/"), INVALID, "bucket.project"),
+    ("CreateBucket", create_bucket(project="projects/a b"), INVALID, "bucket.project"),
+    (
+        "UpdateBucket",
+        catalog_service_pb2.UpdateBucketRequest(
+            bucket={"name": "buckets/b", "project": "projects/none"}, update_mask={"paths": ["project"]}
+        ),
+        MISSING,
+        "bucket.project",
+    ),
+    (
+        "UpdateBucket",
+        catalog_service_pb2.UpdateBucketRequest(
+            bucket={"name": "buckets/b", "budget": {"hard": True}}, update_mask={"paths": ["budget.hard"]}
+        ),
+        INVALID,
+        "bucket.budget.amount",
+    ),
+    (
+        "UpdateBucket",
+        catalog_service_pb2.UpdateBucketRequest(bucket={"name": "buckets/b"}, update_mask={"paths": ["models.name"]}),
+        INVALID,
+        "update_mask",
+    ),
+    ("CreateProject", create_project(name="buckets/b"), INVALID, "project.name"),
+    ("CreateProject", create_project(name="projects/a b"), INVALID, "project.name"),
+    ("CreateProject", create_project(display_name="x" * 257), INVALID, "project.display_name"),
+    ("CreateProject", create_project(budget={}), INVALID, "project.budget.amount"),
+    (
+        "CreateProject",
+        create_project(budget={"usd_per_request": 1, "hard": True}),
+        INVALID,
+        "project.budget.hard",
+    ),
+    ("GetProject", catalog_service_pb2.GetProjectRequest(name="projects/none"), MISSING, "name"),
+    ("GetProject", catalog_service_pb2.GetProjectRequest(name="none"), INVALID, "name"),
+    (
+        "UpdateProject",
+        catalog_service_pb2.UpdateProjectRequest(project={"name": "projects/none"}),
+        MISSING,
+        "project.name",
+    ),
+    ("DeleteProject", catalog_service_pb2.DeleteProjectRequest(name="projects/none"), MISSING, "name"),
+    ("ListProjects", catalog_service_pb2.ListProjectsRequest(page_size=1001), INVALID, "page_size"),
     (
         "CreateBucket",
         create_bucket(context_schema={"embeddings": [{"name": "e", "dimension": 0}]}),
@@ -231,7 +296,9 @@ def test_nothing_eligible_names_the_limit_of_each_model(run: Run) -> None:
 
 _TEXT = st.one_of(
     st.text(max_size=8),
-    st.sampled_from(["buckets/b", "models/a", "buckets/f", "models/f", UNKNOWN, "n", "e", "c", "x", "/", "*"]),
+    st.sampled_from(
+        ["buckets/b", "models/a", "buckets/f", "models/f", "projects/f", UNKNOWN, "n", "e", "c", "x", "/", "*"]
+    ),
 )
 _FLOAT = st.one_of(st.floats(width=32), st.sampled_from([0.0, 0.5, 1.0, -1.0, math.nan, math.inf, 3e38, 1e-40]))
 
@@ -289,6 +356,9 @@ METHODS: dict[str, type[Message]] = {
     "UpdateBucket": catalog_service_pb2.UpdateBucketRequest,
     "DeleteBucket": catalog_service_pb2.DeleteBucketRequest,
     "ListBuckets": catalog_service_pb2.ListBucketsRequest,
+    "CreateProject": catalog_service_pb2.CreateProjectRequest,
+    "UpdateProject": catalog_service_pb2.UpdateProjectRequest,
+    "DeleteProject": catalog_service_pb2.DeleteProjectRequest,
     "GetBucketInsight": insight_service_pb2.GetBucketInsightRequest,
 }
 FINE = {Code.OK, INVALID, MISSING, FAILED, Code.ALREADY_EXISTS, Code.ABORTED}

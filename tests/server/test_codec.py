@@ -17,11 +17,13 @@ from server.codec import (
     read_limits,
     read_model,
     read_objective,
+    read_project,
     write_bucket,
     write_event,
     write_limits,
     write_model,
     write_objective,
+    write_project,
 )
 from server.names import decision_name, new_decision_id, parse_decision
 
@@ -72,7 +74,10 @@ objectives = st.one_of(
     ),
 )
 rules = st.builds(c.OutcomeRules, *[st.sampled_from(list(c.Aggregation))] * 3)
-budgets = st.builds(c.Budget, positive, st.sampled_from([0, 10**9, 86_400 * 10**9 + 7]))
+budgets = st.builds(c.Budget, positive, st.sampled_from([0, 10**9, 86_400 * 10**9 + 7])) | st.builds(
+    c.Budget, positive, st.integers(10**9, c.MAX_WINDOW_NS), st.booleans()
+)
+projects = st.builds(c.Project, ids, words, st.none() | budgets)
 buckets = st.builds(
     c.Bucket,
     id=ids,
@@ -87,6 +92,8 @@ buckets = st.builds(
     priors=st.builds(c.Priors, st.none() | st.floats(0, 0.1), positive, positive),
     budget=st.none() | budgets,
     half_life=st.just(0.0) | st.floats(8, 1e9),
+    half_life_ns=st.just(0) | st.integers(c.MIN_HALF_LIFE_NS, c.MAX_HALF_LIFE_NS),
+    project=st.just("") | ids,
 )
 limits = st.builds(
     Limits,
@@ -118,6 +125,22 @@ def test_models(model: c.Model, available: bool) -> None:
 @given(buckets)
 def test_buckets(bucket: c.Bucket) -> None:
     assert read_bucket(catalog_pb2.Bucket.FromString(write_bucket(bucket).SerializeToString())) == bucket
+
+
+@given(projects)
+def test_projects(project: c.Project) -> None:
+    message = catalog_pb2.Project.FromString(write_project(project, "7").SerializeToString())
+    assert read_project(message) == project
+
+
+def test_a_half_life_in_time_takes_the_place_of_the_default_and_joins_a_given_one() -> None:
+    message = catalog_pb2.Bucket(name="buckets/b", half_life={"seconds": 3600})
+    assert (read_bucket(message).half_life, read_bucket(message).half_life_ns) == (0.0, 3600 * 10**9)
+    message.half_life_outcomes = 100
+    assert (read_bucket(message).half_life, read_bucket(message).half_life_ns) == (100.0, 3600 * 10**9)
+    message.ClearField("half_life_outcomes")
+    message.ClearField("half_life")
+    assert (read_bucket(message).half_life, read_bucket(message).half_life_ns) == (c.Bucket("b").half_life, 0)
 
 
 @given(objectives)
@@ -159,14 +182,38 @@ def test_decisions(k: int, data: st.DataObject) -> None:
         request_id=data.draw(words),
         input_tokens=data.draw(st.integers(-1, 2**40)),
         max_output_tokens=data.draw(st.integers(-1, 2**40)),
+        newcomers=tuple(data.draw(st.lists(st.integers(0, k - 1), max_size=k, unique=True))),
+        quota=data.draw(st.floats(0, 1)),
+        worst_cost=data.draw(amount),
+        mark=data.draw(amount),
+        clocks=tuple(data.draw(st.lists(anything, max_size=4))),
     )
     same(event, read_event(journal_pb2.JournalEvent.FromString(write_event(event).SerializeToString())))
 
 
-@given(st.lists(st.builds(Change, signals, st.none() | anything, anything, anything), max_size=4), ledgers)
-def test_outcomes(changes: list[Change], ledger: Ledger) -> None:
-    x_d = np.array([0.5, 1.0])
-    event = e.OutcomeApplied(b"1" * 16, "b", 3, "m", x_d, 9, 0.25, tuple(changes), {"m": ledger}, "key")
+@given(
+    st.lists(st.builds(Change, signals, st.none() | anything, anything, anything), max_size=4),
+    ledgers,
+    st.integers(0, 2**62),
+    amount,
+    amount,
+)
+def test_outcomes(changes: list[Change], ledger: Ledger, decided_ns: int, worst_cost: float, mark: float) -> None:
+    event = e.OutcomeApplied(
+        decision_id=b"1" * 16,
+        bucket="b",
+        generation=3,
+        model="m",
+        x_d=np.array([0.5, 1.0]),
+        state_position=9,
+        expected_cost=0.25,
+        changes=tuple(changes),
+        ledgers={"m": ledger},
+        idempotency_key="key",
+        decided_ns=decided_ns,
+        worst_cost=worst_cost,
+        mark=mark,
+    )
     same(event, read_event(journal_pb2.JournalEvent.FromString(write_event(event).SerializeToString())))
 
 
@@ -177,6 +224,8 @@ def test_catalogue_events() -> None:
         e.AvailabilitySet("m", False, "why"),
         e.BucketPut(c.Bucket("b")),
         e.BucketDeleted("b"),
+        e.ProjectPut(c.Project("p", "P", c.Budget(1.0, c.DAY_NS, hard=True))),
+        e.ProjectDeleted("p"),
     ):
         assert read_event(write_event(event)) == event
 

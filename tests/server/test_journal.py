@@ -91,6 +91,8 @@ def test_a_group_is_written_once(engine: Open) -> None:
     assert journal.append([one(b"z"), twice, twice], 1) == [Appended(1, 1, 1), Appended(2, 2, 1), Duplicate(2, 2)]
     assert journal.append([twice], 2) == [Duplicate(2, 2)]
     assert journal.last_position() == 3
+    assert journal.appended(b"o") == Duplicate(2, 2)
+    assert journal.appended(b"other") is None
 
 
 def test_an_expectation_that_fails_writes_nothing(engine: Open) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -30,9 +29,9 @@ SqliteJournal(Path(sys.argv[1]))
 """
 
 
-def run_python(code: str, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_a_second_process_is_locked_out(tmp_path: Path) -> None:
@@ -107,6 +106,8 @@ from pathlib import Path
 from server.journal import Entry, Group, JournalError
 from server.sqlite_journal import SqliteJournal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails as on a full disk
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
 journal = SqliteJournal(Path(sys.argv[1]))
 written = 0
 try:
@@ -117,7 +118,6 @@ except JournalError as error:
     print("refused:", error)
 assert journal.last_position() == 2 * written
 assert journal.span(b"k%d" % written) is None
-soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 journal.append([Group((Entry(b"space again", b"k%d" % written, 0),))], 1)
 print(written)
@@ -125,10 +125,7 @@ print(written)
 
 
 def test_a_write_that_the_system_refuses_loses_nothing(tmp_path: Path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-
-    done = run_python(NO_MORE_SPACE, str(tmp_path), preexec_fn=limit)
+    done = run_python(NO_MORE_SPACE, str(tmp_path))
     assert done.returncode == 0, done.stderr
     refused, written = done.stdout.splitlines()
     assert refused.startswith("refused: cannot append to")
