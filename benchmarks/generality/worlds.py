@@ -411,7 +411,7 @@ def compare(results: list[dict[str, Any]], before: list[dict[str, Any]], console
             continue
         was, now = _values(matched, THOMPSON, "gain"), _values(group, THOMPSON, "gain")
         step, error = mean_se(now - was)
-        scale = (_values(group, "ideal", "utility") - _values(group, "uniform", "utility")).mean()
+        scale = (_values(group, "ideal", "gain") - _values(group, "uniform", "gain")).mean()
         share = step / scale if scale > 1e-6 else 0.0
         relative.append(share)
         mark = "" if abs(step) < 2 * error else "[green]" if step > 0 else "[red]"
