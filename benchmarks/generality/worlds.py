@@ -13,7 +13,7 @@ luck of single outcomes is no part of it:
   under the floor, the tolerance the stated loss (0.05 under an absolute floor).
 
 Gain is utility above the best static choice in hindsight (the best fixed model; within a budget, the best mixture for what was
-really spent, if that is more). Score is gain over what the ideal gains: the best choice for every context, knowing all
+really spent, if that is more); spend is what the calls cost, luck included, over the budget. Score is gain over what the ideal gains: the best choice for every context, knowing all
 expectations. `--against` a file that `--json` wrote with other code prints the differences, world by world.
 """
 
@@ -294,7 +294,7 @@ def run(job: tuple[Case, int]) -> dict[str, Any]:
             "gain": utility - static,
             "quality": quality,
             "cost": cost,
-            "spend": cost / budget if budget else 1.0,
+            "spend": float((share_nk * table.cost_nk).sum(axis=1).mean()) / budget if budget else 1.0,
         }
 
     found = {name: row(control(name, budget)) for name in CONTROLS}
