@@ -13,8 +13,9 @@ luck of single outcomes is no part of it:
   under the floor, the tolerance the stated loss (0.05 under an absolute floor).
 
 Gain is utility above the best static choice in hindsight (the best fixed model; within a budget, the best mixture for what was
-really spent, if that is more); spend is what the calls cost, luck included, over the budget. Score is gain over what the ideal gains: the best choice for every context, knowing all
-expectations. `--against` a file that `--json` wrote with other code prints the differences, world by world.
+really spent, if that is more). Score is gain over what the ideal gains: the best choice for every context, knowing all
+expectations. Spend is what the calls cost, luck included, over the budget. `--against` a file that `--json` wrote with other
+code prints the differences, world by world.
 """
 
 from __future__ import annotations
