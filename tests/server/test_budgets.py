@@ -1,0 +1,387 @@
+"""Hard budgets through the real service: whatever calls come at once, get lost or fail, the cap is not passed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import field_mask_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from bandit.event import DecisionMade, OutcomeApplied
+from bandit.outcome import Signal
+from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, insight_service_pb2, router_service_pb2
+from server.pending import Pending
+from server.replica import decode
+from tests.server.conftest import Scenario, Service
+
+Run = Callable[[Scenario], None]
+SECOND = 10**9
+PRICES = {"a": (1.0, 10.0, 0.0), "b": (0.1, 0.4, 0.0001)}
+"""Dollars per million input tokens, per million output tokens, per request. `c/d` has no prices: no bound on its calls."""
+WORST = 0.001
+"""The most that a call of `a` costs with 0 input tokens and 100 output tokens."""
+
+
+async def put_model(service: Service, name: str, prices: tuple[float, float, float]) -> None:
+    model = catalog_pb2.Model(name=f"models/{name}", max_output_tokens=100)
+    model.prices.input_usd_per_million_tokens, model.prices.output_usd_per_million_tokens = prices[:2]
+    model.prices.request_usd = prices[2]
+    await service.catalog.UpdateModel(catalog_service_pb2.UpdateModelRequest(model=model))
+
+
+async def put_bucket(service: Service, name: str, **fields: Any) -> catalog_pb2.Bucket:
+    bucket = catalog_pb2.Bucket(name=f"buckets/{name}", **fields)
+    request = catalog_service_pb2.UpdateBucketRequest(bucket=bucket, allow_missing=True)
+    return (await service.catalog.UpdateBucket(request)).bucket
+
+
+async def put_project(service: Service, name: str, **fields: Any) -> catalog_pb2.Project:
+    project = catalog_pb2.Project(name=f"projects/{name}", **fields)
+    request = catalog_service_pb2.UpdateProjectRequest(project=project, allow_missing=True)
+    return (await service.catalog.UpdateProject(request)).project
+
+
+def hard(dollars: float, seconds: int = 100) -> catalog_pb2.Budget:
+    return catalog_pb2.Budget(usd_per_period=dollars, period={"seconds": seconds}, hard=True)
+
+
+async def only_a(service: Service, dollars: float) -> None:
+    """The bucket `one`, whose only model is `a`, with a hard budget."""
+    await put_model(service, "a", PRICES["a"])
+    await put_bucket(service, "one", models=["models/a"], budget=hard(dollars), attribution_window={"seconds": 10_000})
+
+
+ONE = context_pb2.Context(input_tokens=0)
+
+
+async def decide(service: Service, **fields: Any) -> Any:
+    return await service.decide("buckets/one", context=ONE, **fields)
+
+
+async def insight(service: Service, bucket: str = "one") -> insight_service_pb2.GetBucketInsightResponse:
+    return await service.insight.GetBucketInsight(insight_service_pb2.GetBucketInsightRequest(name=f"buckets/{bucket}"))
+
+
+async def held(service: Service) -> float:
+    """What counts against the cap of bucket `one`, in flight included."""
+    return (await insight(service)).budget.held_usd
+
+
+def refused(answers: list[Any]) -> int:
+    """How many of ``answers`` are refusals because nothing is eligible; any other error is raised."""
+    errors = [answer for answer in answers if isinstance(answer, BaseException)]
+    for error in errors:
+        if not isinstance(error, grpc.aio.AioRpcError) or error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+            raise error
+    return len(errors)
+
+
+def most_counted(service: Service) -> dict[tuple[str, int], float]:
+    """By holder of a budget and start of a period (100 s), the most that counted against it at any position of the journal.
+
+    A decision counts with the most that its call can cost, worked out from the list prices, until its cost is reported.
+    """
+    counted: dict[tuple[str, int], float] = defaultdict(float)
+    most: dict[tuple[str, int], float] = defaultdict(float)
+    decisions: dict[bytes, tuple[list[tuple[str, int]], float]] = {}
+    for row in service.replica.export(1, service.replica.state.position):
+        event = decode(row).event
+        if isinstance(event, DecisionMade):
+            start = row.time_ns - row.time_ns % (100 * SECOND)
+            of_input, of_output, of_request = PRICES[event.models[event.chosen]]
+            output = min(100, event.max_output_tokens) if event.max_output_tokens >= 0 else 100
+            worst = (of_input * event.input_tokens + of_output * output) / 1e6 + of_request
+            decisions[event.id] = ([(event.bucket, start), ("p", start)], worst)
+            change, id_ = worst, event.id
+        elif isinstance(event, OutcomeApplied):
+            id_ = event.decision_id
+            keys, before = decisions[id_]
+            after = event.ledgers[event.model].tallies[Signal.COST].value
+            decisions[id_], change = (keys, after), after - before
+        else:
+            continue
+        for key in decisions[id_][0]:
+            counted[key] += change
+            most[key] = max(most[key], counted[key])
+    return most
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_cap_holds_whatever_happens_at_once(run: Run, seed: int) -> None:
+    caps = {"b1": 0.008, "b2": 0.02, "p": 0.02}
+
+    async def scenario(service: Service) -> None:
+        rng = random.Random(seed)
+        for name, prices in PRICES.items():
+            await put_model(service, name, prices)
+        await put_project(service, "p", budget=hard(caps["p"]))
+        window = {"seconds": 10_000}
+        await put_bucket(service, "b1", project="projects/p", budget=hard(caps["b1"]), attribution_window=window)
+        await put_bucket(service, "b2", project="projects/p", attribution_window=window)
+        tally = {"made": 0, "cancelled": 0, "reported": 0}
+        refusals: list[grpc.aio.AioRpcError] = []
+
+        def context() -> context_pb2.Context:
+            one = context_pb2.Context(input_tokens=rng.randrange(500))
+            if rng.random() < 0.5:
+                one.max_output_tokens = rng.randrange(200)
+            return one
+
+        async def settle(decision: Any, one: context_pb2.Context) -> None:
+            of_input, of_output, of_request = PRICES[decision.model.removeprefix("models/")]
+            tokens = min(100, one.max_output_tokens) if one.HasField("max_output_tokens") else 100
+            most = (of_input * one.input_tokens + of_output * tokens) / 1e6 + of_request
+            if rng.random() < 0.7:
+                await asyncio.sleep(rng.choice([0.0, 0.01]))
+                await service.report(decision.name, cost_usd=rng.choice([0.0, most, most * rng.random()]))
+                tally["reported"] += 1
+
+        async def call(contexts: list[context_pb2.Context]) -> list[Any]:
+            bucket = rng.choice(["buckets/b1", "buckets/b2"])
+            if len(contexts) > 1:
+                batch = router_service_pb2.BatchDecideRequest(bucket=bucket, contexts=contexts)
+                return list((await service.router.BatchDecide(batch)).decisions)
+            if rng.random() < 0.2:  # its decision may have been made for another caller's context: do not report on it
+                await service.decide(bucket, context=contexts[0], request_id=f"r{rng.randrange(20)}")
+                return []
+            return [await service.decide(bucket, context=contexts[0])]
+
+        async def caller() -> None:
+            for _ in range(6):
+                contexts = [context() for _ in range(rng.choice([1, 1, 1, 2, 5]))]
+                task = asyncio.ensure_future(call(contexts))
+                if rng.random() < 0.1:
+                    await asyncio.sleep(rng.random() * 0.02)
+                    task.cancel()
+                try:
+                    decisions = await task
+                except asyncio.CancelledError:
+                    tally["cancelled"] += 1
+                except grpc.aio.AioRpcError as error:
+                    refusals.append(error)
+                else:
+                    tally["made"] += len(decisions)
+                    for decision, one in zip(decisions, contexts, strict=False):
+                        await settle(decision, one)
+                if rng.random() < 0.02:
+                    service.clock[0] += rng.randrange(60) * SECOND
+
+        await asyncio.gather(*(caller() for _ in range(64)))
+        assert refused(refusals) > 0
+        for error in refusals:
+            assert all(part in str(error.details()) for part in ("a: ", "b: ", "c/d: ", "hard budget"))
+        most = most_counted(service)
+        for (holder, _), dollars in most.items():
+            assert dollars <= caps[holder] * (1 + 1e-9), holder
+        assert max(dollars for (holder, _), dollars in most.items() if holder == "p") > 0.9 * caps["p"]
+        assert min(tally.values()) > 0, tally
+        for bucket in ("b1", "b2"):  # nothing is left in flight: what is held is what was folded
+            found = await insight(service, bucket)
+            assert found.project_budget.held_usd == pytest.approx(service.replica.state.projects["p"].pacer.held)
+
+    run(scenario)
+
+
+def test_of_many_calls_at_once_as_many_pass_as_the_budget_pays(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        await only_a(service, 5.5 * WORST)
+        answers = await asyncio.gather(*(decide(service) for _ in range(64)), return_exceptions=True)
+        assert refused(answers) == 59
+        assert await held(service) == pytest.approx(5 * WORST)
+        made = [answer for answer in answers if not isinstance(answer, BaseException)]
+        await service.report(made[0].name, cost_usd=0.0)
+        await service.report(made[1].name, cost_usd=0.6 * WORST)
+        answers = await asyncio.gather(*(decide(service) for _ in range(64)), return_exceptions=True)
+        assert refused(answers) == 63  # 3.6 of 5.5 are gone: one more fits, and then 0.9 is left
+        service.clock[0] += 100 * SECOND
+        assert refused(await asyncio.gather(*(decide(service) for _ in range(64)), return_exceptions=True)) == 59
+        await service.report(made[2].name, cost_usd=WORST)  # of the period before: it takes nothing from this one
+        assert await held(service) == pytest.approx(5 * WORST)
+
+    run(scenario)
+
+
+def test_a_batch_is_paid_for_as_a_whole_or_not_made(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        await only_a(service, 5.5 * WORST)
+
+        async def batch(size: int) -> Any:
+            return await service.router.BatchDecide(
+                router_service_pb2.BatchDecideRequest(bucket="buckets/one", contexts=[ONE] * size)
+            )
+
+        assert refused(await asyncio.gather(batch(6), return_exceptions=True)) == 1
+        assert await held(service) == 0.0
+        assert refused(await asyncio.gather(*(batch(2) for _ in range(8)), return_exceptions=True)) == 6
+        assert await held(service) == pytest.approx(4 * WORST)
+
+    run(scenario)
+
+
+def test_a_refusal_says_for_each_model_why(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        for name, prices in PRICES.items():
+            await put_model(service, name, prices)
+        await put_project(service, "p", budget=hard(1e-9))
+        await put_bucket(service, "one", project="projects/p")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await decide(service)
+        assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        details = dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"]
+        failure = error_details_pb2.PreconditionFailure()
+        assert any(detail.Unpack(failure) for detail in status_pb2.Status.FromString(details).details)
+        assert {violation.subject for violation in failure.violations} == {"models/a", "models/b", "models/c/d"}
+        assert all("hard budget" in violation.description for violation in failure.violations)
+
+    run(scenario)
+
+
+def test_a_call_that_was_cancelled_holds_its_dollars_until_its_write_is_known(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        await only_a(service, 1.5 * WORST)
+        journal, go, started = service.replica._journal, threading.Event(), threading.Event()
+        append = journal.append
+
+        def slow(*arguments: Any) -> Any:
+            started.set()
+            go.wait(30)
+            return append(*arguments)
+
+        journal.append = slow  # type: ignore[method-assign]
+        call = asyncio.ensure_future(decide(service))
+        await asyncio.get_running_loop().run_in_executor(None, started.wait, 30)
+        call.cancel()
+        await asyncio.wait([call])
+        assert call.cancelled()
+        assert refused([await answered(decide(service))]) == 1  # it may yet be made
+        assert await held(service) == pytest.approx(WORST)
+        go.set()
+        while service.replica.state.buckets["one"].pacer.held == 0.0:  # type: ignore[union-attr]
+            await asyncio.sleep(0.01)
+        assert await held(service) == pytest.approx(
+            WORST
+        )  # it was made: the state counts it now, and nothing else does
+        assert refused([await answered(decide(service))]) == 1
+
+    run(scenario)
+
+
+def test_a_write_that_fails_holds_nothing(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        await only_a(service, 1.5 * WORST)
+        journal = service.replica._journal
+        append = journal.append
+
+        def broken(*_: object) -> None:
+            raise OverflowError("no such luck")
+
+        journal.append = broken  # type: ignore[method-assign, assignment]
+        for _ in range(3):
+            error = await answered(decide(service))
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+        journal.append = append  # type: ignore[method-assign]
+        await decide(service)
+        assert await held(service) == pytest.approx(WORST)
+
+    run(scenario)
+
+
+def test_a_repeated_request_takes_nothing_and_is_answered_also_when_nothing_is_left(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        await only_a(service, 3.5 * WORST)
+        first = await decide(service, request_id="r")
+        answers = await asyncio.gather(*(decide(service, request_id="r") for _ in range(20)))
+        assert {answer.name for answer in answers} == {first.name}
+        assert await held(service) == pytest.approx(WORST)
+        await decide(service)
+        await decide(service)
+        assert refused([await answered(decide(service))]) == 1
+        assert (await decide(service, request_id="r")).name == first.name
+        assert refused([await answered(decide(service, request_id="new"))]) == 1
+
+    run(scenario)
+
+
+def test_budgets_are_shown(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        await put_model(service, "a", PRICES["a"])
+        await put_project(service, "p", budget=catalog_pb2.Budget(usd_per_request=0.5))
+        quality = {"min": 0, "max": 100}
+        await put_bucket(
+            service, "one", models=["models/a"], project="projects/p", budget=hard(10 * WORST), quality_range=quality
+        )
+        await put_bucket(service, "free")
+        free = await insight(service, "free")
+        assert not free.HasField("budget") and not free.HasField("project_budget")
+        decision = await decide(service)
+        await decide(service)
+        await service.report(decision.name, cost_usd=0.25 * WORST, success=False)
+        found = await insight(service)
+        assert found.budget.budget == hard(10 * WORST)
+        assert found.budget.held_usd == pytest.approx(1.25 * WORST)
+        assert found.budget.period_start.seconds == 10**9
+        assert found.budget.period_end.seconds == 10**9 + 100
+        assert found.project_budget.budget.usd_per_request == 0.5
+        assert found.project_budget.spent_usd == found.budget.spent_usd
+        assert found.project_budget.held_usd == 0.0
+        assert not found.project_budget.HasField("period_start")
+        pacer = service.replica.state.buckets["one"].pacer
+        assert pacer is not None
+        assert found.budget.spent_usd == pacer.spent
+        assert found.budget.multiplier == 100 * pacer.multiplier
+        assert found.budget.target_usd_per_request == pacer.target
+        (model,) = found.models
+        assert 0.5 < model.success_rate < 0.95
+        assert not model.circuit_open
+        assert model.latency_p95_factor > 0.0
+        assert model.prior_mass > 0.0
+        for _ in range(4):
+            await service.report((await decide(service)).name, success=False, cost_usd=0.0)
+        assert (await insight(service)).models[0].circuit_open
+        service.clock[0] += 100 * SECOND
+        later = await insight(service)
+        assert later.budget.held_usd == later.budget.spent_usd == 0.0
+        assert later.budget.period_start.seconds == 10**9 + 100
+
+    run(scenario)
+
+
+def test_hard_is_switched_by_a_mask_and_acts_on_the_next_decision(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        await put_model(service, "a", PRICES["a"])
+        soft = catalog_pb2.Budget(usd_per_period=0.5 * WORST, period={"seconds": 100})
+        await put_project(service, "p", budget=soft)
+        await put_bucket(service, "one", models=["models/a"], project="projects/p")
+        await decide(service)
+        request = catalog_service_pb2.UpdateProjectRequest(
+            project=catalog_pb2.Project(name="projects/p", budget={"hard": True}),
+            update_mask=field_mask_pb2.FieldMask(paths=["budget.hard"]),
+        )
+        project = (await service.catalog.UpdateProject(request)).project
+        assert project.budget == hard(0.5 * WORST)
+        assert refused([await answered(decide(service))]) == 1
+
+    run(scenario)
+
+
+def test_what_is_held_adds_up_and_leaves_nothing_behind() -> None:
+    pending = Pending()
+    releases = [pending.hold(["b", "p"], 0.1) for _ in range(10)] + [pending.hold(["q", "p"], 0.3)]
+    assert pending.held("b") == pytest.approx(1.0)
+    assert pending.held("p") == pytest.approx(1.3)
+    for release in releases:
+        release()
+    assert [pending.held(name) for name in ("b", "p", "q")] == [0.0, 0.0, 0.0]
+
+
+async def answered(call: Any) -> Any:
+    """What ``call`` gives, or the error that it ends with."""
+    (answer,) = await asyncio.gather(call, return_exceptions=True)
+    return answer
