@@ -64,8 +64,13 @@ async def set_up(address: str) -> None:
         for name in MODELS:
             model = catalog_pb2.Model(name=name)
             await catalog.UpdateModel(catalog_service_pb2.UpdateModelRequest(model=model, allow_missing=True))
+        budget = catalog_pb2.Budget(usd_per_period=1e6)
+        project = catalog_pb2.Project(name="projects/p", budget=budget)
+        await catalog.UpdateProject(catalog_service_pb2.UpdateProjectRequest(project=project, allow_missing=True))
         bucket = catalog_pb2.Bucket(
             name="buckets/b",
+            project="projects/p",
+            budget=budget,
             context_schema=catalog_pb2.ContextSchema(numbers=[catalog_pb2.NumberFeature(name="n")]),
             outcome_rules=catalog_pb2.OutcomeRules(quality=catalog_pb2.AGGREGATION_LAST),
         )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import pytest
 from google.protobuf import field_mask_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from bandit.decide import QUOTA
 from bandit.event import Record
 from bandit.state import State as FoldedState
 from bandit.state import apply, fingerprint
@@ -187,6 +190,109 @@ def test_the_catalogue(run: Run) -> None:
         assert gone.value.code() == grpc.StatusCode.NOT_FOUND
 
     run(scenario)
+
+
+def test_projects(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        rpc, catalog = catalog_service_pb2, service.catalog
+        budget = catalog_pb2.Budget(usd_per_period=5, period={"seconds": 60}, hard=True)
+        project = catalog_pb2.Project(name="projects/p", display_name="P", budget=budget)
+        made = (await catalog.CreateProject(rpc.CreateProjectRequest(project=project))).project
+        assert made.budget == budget
+        assert (await catalog.GetProject(rpc.GetProjectRequest(name="projects/p"))).project == made
+        with pytest.raises(grpc.aio.AioRpcError) as twice:
+            await catalog.CreateProject(rpc.CreateProjectRequest(project=project))
+        assert twice.value.code() == grpc.StatusCode.ALREADY_EXISTS
+        masked = rpc.UpdateProjectRequest(
+            project={"name": "projects/p", "etag": made.etag, "budget": {"usd_per_period": 7}},
+            update_mask={"paths": ["budget.usd_per_period"]},
+        )
+        changed = (await catalog.UpdateProject(masked)).project
+        assert changed.budget == catalog_pb2.Budget(usd_per_period=7, period={"seconds": 60}, hard=True)
+        assert changed.display_name == "P"
+        with pytest.raises(grpc.aio.AioRpcError) as stale:
+            await catalog.UpdateProject(masked)
+        assert stale.value.code() == grpc.StatusCode.ABORTED
+        same = (await catalog.UpdateProject(rpc.UpdateProjectRequest(project=changed))).project
+        assert same.etag == changed.etag
+        other = rpc.UpdateProjectRequest(project={"name": "projects/o"}, allow_missing=True)
+        await catalog.UpdateProject(other)
+        page = await catalog.ListProjects(rpc.ListProjectsRequest(page_size=1))
+        assert [p.name for p in page.projects] == ["projects/o"]
+        page = await catalog.ListProjects(rpc.ListProjectsRequest(page_token=page.next_page_token))
+        assert [p.name for p in page.projects] == ["projects/p"]
+        assert page.next_page_token == ""
+        for i in range(12):
+            bucket = catalog_pb2.Bucket(name=f"buckets/u{i:02d}", project="projects/p")
+            assert (await catalog.CreateBucket(rpc.CreateBucketRequest(bucket=bucket))).bucket.project == "projects/p"
+        with pytest.raises(grpc.aio.AioRpcError, match="and 2 more") as used:
+            await catalog.DeleteProject(rpc.DeleteProjectRequest(name="projects/p"))
+        assert used.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        details = dict(used.value.trailing_metadata() or ())["grpc-status-details-bin"]
+        failure = error_details_pb2.PreconditionFailure()
+        assert any(detail.Unpack(failure) for detail in status_pb2.Status.FromString(details).details)
+        assert [v.subject for v in failure.violations] == [f"buckets/u{i:02d}" for i in range(10)]
+        for i in range(12):  # moved away, by a mask that names the project alone
+            moved = {"name": f"buckets/u{i:02d}", "project": "projects/o" if i % 2 else ""}
+            request = rpc.UpdateBucketRequest(bucket=moved, update_mask={"paths": ["project"]})
+            assert (await catalog.UpdateBucket(request)).bucket.project == moved["project"]
+        await catalog.DeleteProject(rpc.DeleteProjectRequest(name="projects/p", etag=changed.etag))
+        with pytest.raises(grpc.aio.AioRpcError) as gone:
+            await catalog.GetProject(rpc.GetProjectRequest(name="projects/p"))
+        assert gone.value.code() == grpc.StatusCode.NOT_FOUND
+        again = (await catalog.CreateProject(rpc.CreateProjectRequest(project=project))).project
+        assert int(again.etag) > int(changed.etag)
+
+    run(scenario)
+
+
+def test_masks_change_what_they_name_and_nothing_else(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        async def update(paths: list[str], **fields: Any) -> catalog_pb2.Bucket:
+            request = catalog_service_pb2.UpdateBucketRequest(
+                bucket=catalog_pb2.Bucket(name="buckets/b", **fields), update_mask={"paths": paths}
+            )
+            return (await service.catalog.UpdateBucket(request)).bucket
+
+        before = await update(["budget", "half_life"], budget={"usd_per_period": 2}, half_life={"seconds": 3600})
+        assert before.half_life.seconds == 3600
+        after = await update(["budget.period", "exploration_floor"], budget={"period": {"seconds": 60}}, project="x")
+        assert after.budget == catalog_pb2.Budget(usd_per_period=2, period={"seconds": 60})
+        assert after.project == ""
+        after = await update(["priors.cost_usd"], priors={"cost_usd": 0.5})
+        assert (after.priors.cost_usd, after.priors.latency_seconds) == (0.5, before.priors.latency_seconds)
+        after = await update(["half_life", "budget", "models"], models=["models/a"])
+        assert not after.HasField("half_life") and not after.HasField("budget")
+        assert after.models == ["models/a"]
+        assert after.context_schema == before.context_schema
+        assert (await update(["context_schema.text"], context_schema={"text": {}})).context_schema.HasField("text")
+
+    run(scenario)
+
+
+def test_a_model_that_joins_later_is_shown_as_a_newcomer(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        for i in range(24):
+            decision = await service.decide(explain=True)
+            assert not decision.HasField("newcomer_quota")
+            await service.report(decision.name, quality=0.5 + i % 2 / 10)
+        request = catalog_service_pb2.CreateModelRequest(model=catalog_pb2.Model(name="models/new"))
+        await service.catalog.CreateModel(request)
+        decision = await service.decide(explain=True)
+        assert decision.newcomer_quota == pytest.approx(QUOTA)
+        assert [c.model for c in decision.candidates if c.newcomer] == ["models/new"]
+        assert sum(c.propensity for c in decision.candidates) == pytest.approx(1, abs=1e-9)
+        new = next(c for c in decision.candidates if c.newcomer)
+        assert new.propensity <= QUOTA + decision_floor(decision)
+        assert (await get(service, decision.name)).decision == decision
+        assert {m.model for m in (await insight(service)).models if m.newcomer} == {"models/new"}
+
+    run(scenario)
+
+
+def decision_floor(decision: decision_pb2.Decision) -> float:
+    """The largest part of a propensity that the exploration floor's default can make up."""
+    return 0.01 / len(decision.candidates)
 
 
 def test_switching_a_model_off_acts_on_the_next_decision(run: Run) -> None:

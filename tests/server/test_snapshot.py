@@ -1,0 +1,83 @@
+"""A snapshot is the state bit for bit, and what is folded on top of it is what a full fold gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import astuple, fields
+from pathlib import Path
+
+from bandit.state import State, fingerprint
+from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2
+from server import snapshot
+from server.replica import fold_rows
+from tests.server.conftest import Scenario, Service
+from tests.server.test_budgets import PRICES, hard, put_bucket, put_model, put_project
+
+Run = Callable[[Scenario], None]
+
+
+async def traffic(service: Service, rounds: int) -> None:
+    """Decisions of two buckets of a project, most of them with outcomes, a failing model, time passing."""
+    for i in range(rounds):
+        bucket = f"buckets/b{1 + i % 2}"
+        context = context_pb2.Context(numbers={"n": i / rounds}, input_tokens=i % 7)
+        decision = await service.decide(bucket, context=context)
+        service.clock[0] += 10**9
+        if i % 5:
+            quality = 0.3 + 0.02 * len(decision.model) + 0.1 * (i % 3)
+            known = {"quality": quality, "cost_usd": 1e-5 * (i % 9), "latency_seconds": 0.5 + i % 3}
+            await service.report(decision.name, success=bool(i % 11), **known)
+
+
+async def set_up(service: Service) -> None:
+    for name, prices in PRICES.items():
+        await put_model(service, name, prices)
+    await put_project(service, "p", budget=hard(0.5))
+    await put_project(service, "empty")
+    schema = catalog_pb2.ContextSchema(numbers=[catalog_pb2.NumberFeature(name="n")])
+    await put_bucket(service, "b1", project="projects/p", context_schema=schema, budget=hard(0.1))
+    await put_bucket(service, "b2", project="projects/p", context_schema=schema, half_life={"seconds": 60})
+
+
+def saved_and_loaded(state: State, directory: Path) -> State:
+    return snapshot.load(snapshot.save(directory, snapshot.capture(state), state.position).read_bytes())
+
+
+def test_a_snapshot_is_the_state_with_projects_and_pool(run: Run, tmp_path: Path) -> None:
+    async def scenario(service: Service) -> None:
+        await set_up(service)
+        await traffic(service, 120)
+        live = service.replica.state
+        loaded = saved_and_loaded(live, tmp_path / "s")
+        level, offsets = astuple(loaded.pool)
+        assert level.any()
+        assert offsets
+        assert loaded.projects["p"].pacer is not None and loaded.projects["p"].pacer.held > 0.0
+        assert loaded.projects["empty"].pacer is None
+        assert fingerprint(loaded) == fingerprint(live)
+        await traffic(service, 60)
+        new = catalog_service_pb2.CreateModelRequest(model=catalog_pb2.Model(name="models/new"))
+        await service.catalog.CreateModel(new)  # starts from the pool
+        await put_bucket(service, "b3", project="projects/p")
+        await service.catalog.DeleteBucket(catalog_service_pb2.DeleteBucketRequest(name="buckets/b2"))
+        await service.catalog.DeleteProject(catalog_service_pb2.DeleteProjectRequest(name="projects/empty"))
+        rows = list(service.replica.export(1, live.position))
+        assert fingerprint(fold_rows(rows[loaded.position :], loaded)) == fingerprint(live)
+        assert fingerprint(fold_rows(rows, State())) == fingerprint(live)
+
+    run(scenario)
+
+
+def test_the_fingerprint_sees_projects_and_pool(run: Run, tmp_path: Path) -> None:
+    async def scenario(service: Service) -> None:
+        await set_up(service)
+        await traffic(service, 40)
+        live = service.replica.state
+        spent, pooled, renamed = (saved_and_loaded(live, tmp_path / "s") for _ in range(3))
+        assert spent.projects["p"].pacer is not None
+        spent.projects["p"].pacer.sums[4] += 1e-12
+        next(iter(getattr(pooled.pool, fields(pooled.pool)[1].name).values()))[1, 0] += 1e-12
+        renamed.projects["q"] = renamed.projects.pop("empty")
+        assert len({fingerprint(state) for state in (live, spent, pooled, renamed)}) == 4
+
+    run(scenario)
