@@ -357,8 +357,8 @@ RESHAPE = 0.5
 features the full spread explores for longer than it pays, warm or cold (`docs/decisions/reshaped-draw.md`)."""
 NO_SPREAD = 1e-12
 """A standard deviation of quality, scaled to [0, 1], that counts as none: quadrature need not resolve it."""
-OUT = -1e9
-"""Mean of an arm that may not run: below anything that may."""
+OUT = -1e30
+"""Mean of an arm that may not run: below anything that may, whatever multiplier a budget has put on the largest cost."""
 
 
 def race(

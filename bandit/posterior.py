@@ -32,7 +32,7 @@ import numpy.typing as npt
 from scipy.linalg.blas import dspmv, dspr
 from scipy.linalg.lapack import dpotrf, dpotri
 
-from bandit.tail import UNTRIED, new_tails
+from bandit.tail import UNTRIED, log_factor, new_tails
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -308,6 +308,7 @@ def fade(posteriors: Posteriors, design: int, model: int, share: float) -> None:
         posteriors.square_kr[model, response] *= share
         if response == LATENCY:
             posteriors.late_kn[model] *= share
+            posteriors.tail_k[model] = log_factor(posteriors.late_kn[model])
 
 
 DRIFT = 0.25

@@ -35,7 +35,7 @@ from bandit.pacer import Pacer, Purse, decided, new_pacer, restart_ring, settled
 from bandit.pacer import from_arrays as pacer_from_arrays
 from bandit.pacer import to_arrays as pacer_arrays
 from bandit.policy import Candidates
-from bandit.pool import Offer, Pool, exchange, forget, nothing, offer, pooled_priors, seen
+from bandit.pool import Pool, exchange, forget, nothing, pooled_priors, says, seen
 from bandit.posterior import (
     COST,
     LATENCY,
@@ -59,7 +59,7 @@ from bandit.posterior import (
 from bandit.tail import count, log_factor
 
 SIGNALS = max(Signal) + 1
-COUNTERS = ("born_k", "joined_k", "decisions_k", "count_sk", "sum_sk", "context_d", "faded_ns", "level_r", "offset_kr")
+COUNTERS = ("born_k", "joined_k", "decisions_k", "count_sk", "sum_sk", "context_d", "faded_ns", "said_3mr")
 RESPONSE_OF = {
     Signal.QUALITY: QUALITY,
     Signal.COST: COST,
@@ -72,7 +72,7 @@ SMALLEST = {COST: 1e-9, LATENCY: 1e-4, TOKENS: 1.0}
 EXPECTED_TOKENS = 256.0
 """Output tokens expected of an unknown model."""
 OFFER_EVERY = 16
-"""Outcomes of a bucket between two times that it tells the pool what it knows."""
+"""Judged outcomes of a bucket between two times that it tells the pool what it knows; it tells the first ones each."""
 YOUNG = 32
 """Outcomes of a cell from which on the pool says nothing to it any more."""
 ESTABLISHED = 20
@@ -100,7 +100,7 @@ class BucketState:
     of decisions. ``generation`` is the position at which the posteriors started afresh, ``born_k`` that at which each
     column did: what was decided before that is not learned; ``joined_k`` is how many outcomes had been judged by then.
     ``context_d`` is the average context, ``faded_ns`` (one number) the time up to which a half-life in time was applied,
-    ``level_r`` and ``offset_kr`` what the pool was last told (``bandit.pool.Offer``). ``pacer`` is there if the bucket has a
+    ``said_3mr`` what the pool was last told (``bandit.pool.says``). ``pacer`` is there if the bucket has a
     budget. ``members`` are the columns of the present candidates (``None``: all columns in their order), ``candidates`` what
     the policy needs of them, ``objective`` the bucket's with its defaults filled in; all three are derived.
     """
@@ -118,8 +118,7 @@ class BucketState:
     sum_sk: npt.NDArray[np.float64]
     context_d: npt.NDArray[np.float64]
     faded_ns: npt.NDArray[np.int64]
-    level_r: npt.NDArray[np.float64]
-    offset_kr: npt.NDArray[np.float64]
+    said_3mr: npt.NDArray[np.float64]
     pacer: Pacer | None = None
     members: npt.NDArray[np.intp] | None = None
     candidates: Candidates = field(default_factory=lambda: Candidates((), ()))
@@ -236,8 +235,7 @@ def new_bucket(config: Bucket, version: int, generation: int) -> BucketState:
         decisions_k=np.zeros(0, dtype=np.int64),
         context_d=np.zeros(encoder.dim),
         faded_ns=np.zeros(1, dtype=np.int64),
-        level_r=nothing(0).level_r,
-        offset_kr=nothing(0).offset_kr,
+        said_3mr=nothing(0),
         count_sk=np.zeros((SIGNALS, 0), dtype=np.int64),
         sum_sk=np.zeros((SIGNALS, 0)),
     )
@@ -369,9 +367,9 @@ def fingerprint(state: State) -> str:
         digest.update(repr((name, project.project, project.version)).encode())
         for array in (pacer_arrays(project.pacer) if project.pacer else {}).values():
             digest.update(np.ascontiguousarray(array).data)
-    digest.update(state.pool.level_3r.tobytes())
-    for name, offset_3r in sorted(state.pool.offset_3r.items()):
-        digest.update(name.encode() + offset_3r.tobytes())
+    digest.update(state.pool.level_4r.tobytes())
+    for name, offset_4r in sorted(state.pool.offset_4r.items()):
+        digest.update(name.encode() + offset_4r.tobytes())
     for name, health in sorted(state.health.items()):
         digest.update(repr((name, health)).encode())
     for name, bucket in sorted(state.buckets.items()):
@@ -423,7 +421,7 @@ def _put_bucket(state: State, config: Bucket, position: int) -> None:
 def _drop_bucket(state: State, id_: str) -> None:
     bucket = state.buckets.pop(id_, None)
     if bucket is not None:
-        exchange(state.pool, bucket.columns, Offer(bucket.level_r, bucket.offset_kr), nothing(len(bucket.columns)))
+        exchange(state.pool, bucket.columns, bucket.said_3mr, nothing(len(bucket.columns)))
 
 
 def _renew_all(state: State, position: int) -> None:
@@ -464,7 +462,8 @@ def _apply_outcome(state: State, event: OutcomeApplied, time_ns: int) -> None:
     _tick(bucket, time_ns)
     if event.model in bucket.columns and event.state_position >= bucket.born_k[bucket.columns.index(event.model)]:
         learn(bucket, event.model, event.x_d, event.changes, mark=event.mark)
-        if bucket.count_sk[Signal.QUALITY].sum() % OFFER_EVERY == 0:
+        judged = int(bucket.count_sk[Signal.QUALITY].sum())
+        if judged <= OFFER_EVERY or judged % OFFER_EVERY == 0:
             _tell_pool(state, bucket)
     for change in event.changes:
         if change.signal is Signal.COST:
@@ -493,9 +492,9 @@ def _tick(bucket: BucketState, time_ns: int) -> None:
 
 def _tell_pool(state: State, bucket: BucketState) -> None:
     """Tell the pool what a bucket knows by now, in place."""
-    new = offer(bucket.posteriors, bucket.context_d)
-    exchange(state.pool, bucket.columns, Offer(bucket.level_r, bucket.offset_kr), new)
-    bucket.level_r, bucket.offset_kr = new.level_r, new.offset_kr
+    said = says(bucket.posteriors, bucket.context_d)
+    exchange(state.pool, bucket.columns, bucket.said_3mr, said)
+    bucket.said_3mr = said
 
 
 def _pool_priors(state: State, bucket: BucketState, models: list[int]) -> None:
@@ -504,11 +503,10 @@ def _pool_priors(state: State, bucket: BucketState, models: list[int]) -> None:
     Not in a bucket whose operator said what to believe, and not before anybody knows anything.
     """
     said = bucket.config.priors != Priors()
-    if not models or said or not (state.pool.level_3r[0, QUALITY] > 0.5 or bucket.joined_k.any()):
+    if not models or said or not (state.pool.level_4r[0].any() or bucket.joined_k.any()):
         return
-    own = Offer(bucket.level_r, bucket.offset_kr)
     default = default_priors(bucket.config)
-    made = pooled_priors(state.pool, bucket.columns, own, bucket.posteriors, bucket.context_d, default)
+    made = pooled_priors(state.pool, bucket.columns, bucket.said_3mr, bucket.posteriors, bucket.context_d, default)
     for model in models:
         set_prior(bucket.posteriors, model, *made[model])
 
@@ -522,7 +520,7 @@ def _add_column(bucket: BucketState, model: str, position: int) -> None:
     bucket.decisions_k = np.append(bucket.decisions_k, 0)
     bucket.count_sk = np.pad(bucket.count_sk, ((0, 0), (0, 1)))
     bucket.sum_sk = np.pad(bucket.sum_sk, ((0, 0), (0, 1)))
-    bucket.offset_kr = np.vstack([bucket.offset_kr, nothing(1).offset_kr])
+    bucket.said_3mr = np.pad(bucket.said_3mr, ((0, 0), (0, 1), (0, 0)))
 
 
 def _drop_column(bucket: BucketState, model: str) -> None:
@@ -536,4 +534,4 @@ def _drop_column(bucket: BucketState, model: str) -> None:
     bucket.decisions_k = np.delete(bucket.decisions_k, k)
     bucket.count_sk = np.delete(bucket.count_sk, k, axis=1)
     bucket.sum_sk = np.delete(bucket.sum_sk, k, axis=1)
-    bucket.offset_kr = np.delete(bucket.offset_kr, k, axis=0)
+    bucket.said_3mr = np.delete(bucket.said_3mr, k + 1, axis=1)

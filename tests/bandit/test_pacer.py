@@ -12,7 +12,7 @@ from bandit.decide import decide
 from bandit.encoder import Context
 from bandit.event import BucketPut
 from bandit.outcome import Signal
-from bandit.state import fingerprint, fold
+from bandit.state import fingerprint, fold, purses
 from tests.bandit.worlds import SECOND, World
 
 QUALITY = {"cheap": 0.6, "middle": 0.8, "dear": 0.9}
@@ -109,6 +109,7 @@ def test_propensities_are_those_of_the_paced_policy() -> None:
         health={},
         now_ns=0,
         state_position=0,
+        purses=purses(made.state, state),
     )
     for other in many:
         counts[other.models[other.chosen]] += 1

@@ -25,6 +25,7 @@ class World:
     def __init__(self, bucket: Bucket, models: list[Model], seed: int = 0) -> None:
         self.state, self.rng, self.now_ns = State(), np.random.default_rng(seed), 0
         self.bucket_id = bucket.id
+        self.times: dict[bytes, int] = {}
         for model in models:
             self.put(ModelPut(model))
         self.put(BucketPut(bucket))
@@ -51,13 +52,14 @@ class World:
             limits=limits,
         )[0]
         self.put(made)
+        self.times[made.id] = self.now_ns
         return made
 
     def report(self, made: DecisionMade, signals: dict[Signal, float], ledger: Ledger | None = None) -> Ledger:
         """Report on the chosen model; gives the ledger to hand in with the next report on the same decision."""
         model = made.models[made.chosen]
         ledgers = None if ledger is None else {model: ledger}
-        joined = join(self.bucket, made, made.expire_ns - self.bucket.config.window_ns, signals, ledgers=ledgers)
+        joined = join(self.bucket, made, self.times[made.id], signals, ledgers=ledgers)
         self.put(joined)
         return joined.ledgers[model]
 

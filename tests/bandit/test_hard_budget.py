@@ -1,0 +1,182 @@
+"""A hard budget is never passed, whatever is reported when; a project's budget binds all its buckets together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bandit.catalog import Bucket, Budget, Mode, Model, Objective, Prices, Project, Schema, TokenCountFeature
+from bandit.decide import decide
+from bandit.encoder import Context
+from bandit.errors import FieldError, NothingEligibleError
+from bandit.event import BucketPut, DecisionMade, ProjectDeleted, ProjectPut
+from bandit.join import join
+from bandit.outcome import Signal
+from bandit.pacer import left
+from bandit.state import purses
+from tests.bandit.worlds import SECOND, World
+
+PERIOD = 1000 * SECOND
+CHEAP = Model("cheap", prices=Prices(1.0, 2.0), max_output_tokens=1000)
+DEAR = Model("dear", prices=Prices(10.0, 30.0), max_output_tokens=1000)
+FREE_FORM = Model("unbounded", prices=Prices(1.0, 1.0))
+SCHEMA = Schema(input_tokens=TokenCountFeature())
+
+
+def bound(decision: DecisionMade, tokens: int) -> float:
+    model = {"cheap": CHEAP, "dear": DEAR}[decision.models[decision.chosen]]
+    assert model.prices is not None
+    return (model.prices.input_per_million * tokens + model.prices.output_per_million * 1000) / 1e6
+
+
+actions = st.lists(
+    st.tuples(st.sampled_from(["decide", "report", "silent", "wait"]), st.floats(0, 1), st.integers(1, 5000)),
+    min_size=50,
+    max_size=150,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(actions=actions, seed=st.integers(0, 1000))
+def test_it_is_never_passed(actions: list[tuple[str, float, int]], seed: int) -> None:
+    cap = 0.2
+    made = World(Bucket("b", schema=SCHEMA, budget=Budget(cap, PERIOD, hard=True)), [CHEAP, DEAR], seed)
+    spent: dict[int, float] = {}
+    waiting: list[tuple[DecisionMade, int, int, float]] = []
+    for action, share, tokens in actions * 3:
+        if action == "wait":
+            made.now_ns += int(share * 100 * SECOND)
+        elif action == "decide":
+            try:
+                decision = made.decide(Context(input_tokens=tokens))
+            except NothingEligibleError:
+                continue
+            period = made.now_ns // PERIOD
+            waiting.append((decision, period, tokens, share))
+            # as much as it can cost, until it is known: what the provider bills may be any of it
+            spent[period] = spent.get(period, 0.0) + bound(decision, tokens)
+        elif waiting:
+            decision, period, tokens, factor = waiting.pop(int(share * len(waiting)) % len(waiting))
+            if action == "report":
+                made.report(decision, {Signal.COST: factor * bound(decision, tokens)})
+                spent[period] -= (1.0 - factor) * bound(decision, tokens)
+        assert all(dollars <= cap * (1 + 1e-9) for dollars in spent.values())
+    assert spent
+
+
+def test_money_that_was_held_and_not_needed_is_spent() -> None:
+    made = World(Bucket("b", schema=SCHEMA, budget=Budget(0.05, PERIOD, hard=True)), [CHEAP], 0)
+    for _ in range(100):  # each may cost 0.0021 and costs a twentieth of it
+        made.report(made.decide(Context(input_tokens=100)), {Signal.COST: 0.0001})
+
+
+def test_a_batch_holds_back_for_each_of_its_decisions() -> None:
+    made = World(Bucket("b", schema=SCHEMA, budget=Budget(0.01, PERIOD, hard=True)), [CHEAP], 0)
+    held = made.bucket
+    encoded = [held.encoder.encode(Context(input_tokens=100))] * 4
+    ids = [i.to_bytes(16, "big") for i in range(8)]
+    state = {"health": {}, "now_ns": made.now_ns, "state_position": 0, "purses": purses(made.state, held)}
+    four = decide(held, encoded, ids, made.rng, **state)
+    assert sum(one.worst_cost for one in four) == pytest.approx(4 * 0.0021)
+    with pytest.raises(NothingEligibleError, match="hard budget"):
+        decide(held, encoded * 2, ids, made.rng, **state)
+
+
+def test_a_model_without_a_bound_is_not_eligible() -> None:
+    made = World(Bucket("b", schema=SCHEMA, budget=Budget(5.0, PERIOD, hard=True)), [CHEAP, FREE_FORM], 0)
+    assert {(one := made.decide(Context(input_tokens=10))).models[one.chosen] for _ in range(30)} == {"cheap"}
+    bounded = Context(input_tokens=10, max_output_tokens=50)
+    assert len({(one := made.decide(bounded)).models[one.chosen] for _ in range(60)}) == 2
+
+
+def test_a_cost_over_its_bound_still_counts() -> None:
+    made = World(Bucket("b", schema=SCHEMA, budget=Budget(0.05, PERIOD, hard=True)), [CHEAP], 0)
+    made.report(made.decide(Context(input_tokens=10)), {Signal.COST: 0.049})
+    with pytest.raises(NothingEligibleError):
+        made.decide(Context(input_tokens=10))
+    made.now_ns += PERIOD
+    made.decide(Context(input_tokens=10))  # a new period
+
+
+def test_a_clock_put_back_does_not_open_a_period_again() -> None:
+    made = World(Bucket("b", schema=SCHEMA, budget=Budget(0.005, PERIOD, hard=True)), [CHEAP], 0)
+    made.now_ns = 5 * PERIOD
+    for _ in range(2):
+        made.decide(Context(input_tokens=10))
+    (purse,) = purses(made.state, made.bucket)
+    assert left(purse, made.now_ns) < 0.0021
+    assert left(purse, 2 * PERIOD) == left(purse, made.now_ns)
+    assert left(purse, 7 * PERIOD) == 0.005
+
+
+def test_late_costs_of_a_past_period_do_not_touch_this_one() -> None:
+    made = World(Bucket("b", schema=SCHEMA, budget=Budget(0.05, PERIOD, hard=True)), [CHEAP], 0)
+    old = made.decide(Context(input_tokens=10))
+    made.now_ns += PERIOD
+    made.decide(Context(input_tokens=10))
+    (purse,) = purses(made.state, made.bucket)
+    before = purse.pacer.held, purse.pacer.spent
+    made.report(old, {Signal.COST: 0.001})
+    assert (purse.pacer.held, purse.pacer.spent) == before
+
+
+def test_an_average_cannot_be_hard() -> None:
+    with pytest.raises(FieldError, match="per period"):
+        Budget(1.0, hard=True)
+
+
+QUALITY = {"low": 0.6, "high": 0.9}
+COST = {"low": 1e-4, "high": 1e-2}
+
+
+def test_a_project_s_budget_binds_its_buckets_together() -> None:
+    """Two buckets with different models and objectives; the one where money buys more gets more of it."""
+    rng = np.random.default_rng(1)
+    low, high = Model("low"), Model("high")
+    made = World(
+        Bucket("needs", models=("low", "high"), objective=Objective(Mode.QUALITY_FIRST), project="p"), [low, high]
+    )
+    made.put(BucketPut(Bucket("easy", models=("high", "low"), objective=Objective(Mode.QUALITY_FIRST), project="p")))
+    budget = 4e-3
+    made.put(ProjectPut(Project("p", budget=Budget(budget))))
+    spend, dear = 0.0, {"needs": 0, "easy": 0}
+    for t in range(3000):
+        bucket = made.state.buckets["needs" if t % 2 else "easy"]
+        decision = decide(
+            bucket,
+            [bucket.encoder.encode(Context())],
+            [t.to_bytes(16, "big")],
+            made.rng,
+            health={},
+            now_ns=made.now_ns,
+            state_position=made.state.position,
+            purses=purses(made.state, bucket),
+        )[0]
+        made.put(decision)
+        model = decision.models[decision.chosen]
+        gain = 0.1 if bucket.config.id == "easy" and model == "high" else 0.0
+        quality = float(np.clip(QUALITY[model] - 2 * gain + 0.1 * rng.normal(), 0, 1))
+        made.put(join(bucket, decision, made.now_ns, {Signal.QUALITY: quality, Signal.COST: COST[model]}))
+        spend += COST[model]
+        dear[bucket.config.id] += model == "high"
+    assert 0.93 * budget <= spend / 3000 <= 1.02 * budget
+    assert dear["needs"] > 2 * dear["easy"]
+    made.put(ProjectDeleted("p"))
+    assert purses(made.state, made.bucket) == ()
+
+
+def test_the_tighter_of_two_budgets_binds() -> None:
+    made = World(
+        Bucket("b", objective=Objective(Mode.QUALITY_FIRST), budget=Budget(5e-3), project="p"),
+        [Model("low"), Model("high")],
+    )
+    made.put(ProjectPut(Project("p", budget=Budget(1e-3))))
+    rng = np.random.default_rng(2)
+
+    def answer(t: int, model: str) -> dict[Signal, float]:
+        return {Signal.QUALITY: float(np.clip(QUALITY[model] + 0.1 * rng.normal(), 0, 1)), Signal.COST: COST[model]}
+
+    made.play(1500, answer)
+    assert made.bucket.sum_sk[Signal.COST].sum() / 1500 <= 1.05e-3

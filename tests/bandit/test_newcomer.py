@@ -1,0 +1,124 @@
+"""A model that joins a bucket that knows others gets a bounded share until it is known, with propensities that say so."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from bandit.catalog import Bucket, Budget, Mode, Model, Objective
+from bandit.decide import QUOTA, decide
+from bandit.encoder import Context
+from bandit.event import ModelDeleted, ModelPut
+from bandit.outcome import Signal
+from bandit.policy import propensities
+from bandit.state import ADOPTED, newcomers, purses
+from tests.bandit.worlds import World
+
+LEVELS = {"a": 0.8, "b": 0.7, "new": 0.9}
+
+
+def established(
+    objective: Objective, level: float = 0.9, cost: float = 1e-3, seed: int = 0, budget: Budget | None = None
+):
+    """A bucket that has judged 300 outcomes of two models, and then gets a third."""
+    rng = np.random.default_rng(seed)
+    quality, costs = {"a": 0.8, "b": 0.7, "new": level}, {"a": 1e-3, "b": 1e-4, "new": cost}
+
+    def answer(t: int, model: str) -> dict[Signal, float]:
+        return {Signal.QUALITY: float(np.clip(quality[model] + 0.1 * rng.normal(), 0, 1)), Signal.COST: costs[model]}
+
+    made = World(Bucket("b", objective=objective, budget=budget), [Model("a"), Model("b")], seed)
+    made.play(300, answer)
+    made.put(ModelPut(Model("new")))
+    return made, answer
+
+
+MODES = [
+    Objective(Mode.QUALITY_FIRST),
+    Objective(Mode.COST_FIRST, max_quality_loss=0.05),
+    Objective(Mode.COST_FIRST, min_quality=0.75),
+    Objective(Mode.BALANCED),
+]
+
+
+@pytest.mark.parametrize("objective", MODES, ids=lambda o: f"{o.mode.value} {o.min_quality or ''}")
+def test_before_anything_is_known_its_share_is_bounded(objective: Objective) -> None:
+    """However long outcomes take to come."""
+    made, _ = established(objective)
+    chosen = Counter((one := made.decide()).models[one.chosen] for _ in range(3000))
+    assert chosen["new"] / 3000 <= QUOTA + 0.01 / 3 + 0.01
+
+
+@pytest.mark.parametrize("objective", MODES, ids=lambda o: f"{o.mode.value} {o.min_quality or ''}")
+def test_propensities_are_those_of_the_mixture(objective: Objective) -> None:
+    made, answer = established(objective)
+    made.play(30, answer)
+    held = made.bucket
+    assert newcomers(held) is not None
+    many = decide(
+        held,
+        [held.encoder.encode(Context())] * 20_000,
+        [b""] * 20_000,
+        made.rng,
+        health={},
+        now_ns=0,
+        state_position=0,
+        purses=purses(made.state, held),
+    )
+    counts = Counter(one.chosen for one in many)
+    one = many[0]
+    pi_k = propensities(
+        one.objective,
+        held.config.quality_range,
+        one.exploration_floor,
+        one.predicted,
+        one.exclusions_k,
+        one.multiplier,
+        one.newcomers,
+        one.quota,
+    )
+    assert pi_k.sum() == pytest.approx(1.0, abs=1e-9)
+    for k in range(3):
+        assert counts[k] / len(many) == pytest.approx(pi_k[k], abs=5 * np.sqrt(0.25 / len(many)))
+    for other in many[:50]:
+        assert other.propensity == pytest.approx(pi_k[other.chosen], abs=1e-9)
+
+
+def test_a_better_newcomer_is_adopted_soon() -> None:
+    shares = []
+    for seed in range(6):
+        made, answer = established(Objective(Mode.QUALITY_FIRST), level=0.95, seed=seed)
+        chosen = made.play(600, answer)
+        shares.append(chosen[400:].count("new") / 200)
+    assert np.mean(shares) > 0.85
+
+
+def test_a_worse_newcomer_costs_little() -> None:
+    made, answer = established(Objective(Mode.QUALITY_FIRST), level=0.3)
+    chosen = made.play(1000, answer)
+    assert chosen.count("new") <= 40
+    assert newcomers(made.bucket) is None or made.bucket.count_sk[Signal.QUALITY, 2] < ADOPTED
+
+
+def test_a_dear_newcomer_does_not_break_the_budget() -> None:
+    made, answer = established(Objective(Mode.QUALITY_FIRST), level=0.95, cost=0.05, budget=Budget(5e-4))
+    before = made.bucket.sum_sk[Signal.COST].sum()
+    made.play(1500, answer)
+    assert (made.bucket.sum_sk[Signal.COST].sum() - before) / 1500 <= 1.05 * 5e-4
+
+
+def test_models_that_start_together_are_no_newcomers() -> None:
+    made = World(Bucket("b"), [Model("a")])
+    made.put(ModelPut(Model("c")))
+    made.put(ModelPut(Model("d")))
+    assert newcomers(made.bucket) is None
+    assert made.decide().quota == 1.0
+
+
+def test_where_only_newcomers_may_run_they_do() -> None:
+    made, _ = established(Objective(Mode.QUALITY_FIRST))
+    made.put(ModelDeleted("a"))
+    made.put(ModelDeleted("b"))
+    assert {made.decide().propensity for _ in range(5)} == {1.0}

@@ -1,0 +1,154 @@
+"""A bucket that knows little starts from what its models did elsewhere, in proportion to how alike buckets are."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bandit.catalog import Bucket, Mode, Model, Objective, Priors
+from bandit.decide import decide
+from bandit.encoder import Context
+from bandit.event import BucketDeleted, BucketPut, ModelPut
+from bandit.join import join
+from bandit.outcome import Signal
+from bandit.pool import MOMENTS, MOST, Pool, exchange, nothing
+from bandit.posterior import INTERCEPT_PRECISION, QUALITY, RESPONSES
+from bandit.state import fingerprint, purses
+from tests.bandit.worlds import SECOND, World
+
+OFFSETS = {"good": 0.15, "fair": 0.0, "poor": -0.15}
+BEST = Objective(Mode.QUALITY_FIRST)
+
+
+def play(
+    made: World, bucket_id: str, rounds: int, level: float, rng: np.random.Generator, offsets=OFFSETS
+) -> list[str]:
+    """Decide and report in one bucket; the models differ by ``offsets`` from the bucket's ``level``."""
+    chosen = []
+    for _ in range(rounds):
+        bucket = made.state.buckets[bucket_id]
+        decision = decide(
+            bucket,
+            [bucket.encoder.encode(Context())],
+            [made.state.position.to_bytes(16, "big")],
+            made.rng,
+            health={},
+            now_ns=made.now_ns,
+            state_position=made.state.position,
+            purses=purses(made.state, bucket),
+        )[0]
+        made.put(decision)
+        model = decision.models[decision.chosen]
+        quality = float(np.clip(level + offsets[model] + 0.2 * rng.normal(), 0, 1))
+        made.put(join(bucket, decision, made.now_ns, {Signal.QUALITY: quality}))
+        chosen.append(model)
+    return chosen
+
+
+def world(seed: int, others: int = 4) -> tuple[World, np.random.Generator]:
+    """Several buckets of different levels in which the models have been tried."""
+    rng = np.random.default_rng(seed)
+    made = World(Bucket("b0", objective=BEST), [Model(name) for name in OFFSETS], seed)
+    for i in range(others):
+        made.put(BucketPut(Bucket(f"b{i}", objective=BEST)))
+        play(made, f"b{i}", 150, 0.3 + 0.1 * i, rng)
+    return made, rng
+
+
+def test_a_new_bucket_starts_far_better_than_ignorant() -> None:
+    pooled, alone = [], []
+    for seed in range(8):
+        made, rng = world(seed)
+        made.put(BucketPut(Bucket("fresh", objective=BEST)))
+        pooled += play(made, "fresh", 25, 0.75, rng)
+        made.put(BucketPut(Bucket("own", objective=BEST, priors=Priors(quality=0.5))))  # says what to believe
+        alone += play(made, "own", 25, 0.75, rng)
+    assert pooled.count("good") / len(pooled) > alone.count("good") / len(alone) + 0.2
+
+
+def test_what_buckets_say_gives_way_to_what_is_seen() -> None:
+    """Where a model is the opposite of what it is elsewhere, that is found out."""
+    found = []
+    for seed in range(20, 26):
+        made, rng = world(seed)
+        made.put(BucketPut(Bucket("odd", objective=BEST)))
+        chosen = play(made, "odd", 800, 0.5, rng, {"good": -0.2, "fair": 0.0, "poor": 0.2})
+        found.append(chosen[600:].count("poor") / 200)
+    assert np.median(found) > 0.9
+
+
+def test_buckets_that_existed_before_anybody_knew_anything_profit_too() -> None:
+    rng = np.random.default_rng(3)
+    made = World(Bucket("b0", objective=BEST), [Model(name) for name in OFFSETS], 3)
+    made.put(BucketPut(Bucket("waiting", objective=BEST)))
+    for i in range(4):
+        made.put(BucketPut(Bucket(f"b{i}", objective=BEST)))
+        play(made, f"b{i}", 150, 0.5, rng)
+    assert made.state.buckets["waiting"].posteriors.mass_k.max() == INTERCEPT_PRECISION
+    play(made, "waiting", 1, 0.5, rng)
+    held = made.state.buckets["waiting"]
+    assert held.posteriors.mass_k.max() > 1.0
+    mean = dict(zip(held.columns, held.posteriors.prior_kr2[:, QUALITY, 0], strict=True))
+    assert mean["good"] > mean["fair"] > mean["poor"]
+
+
+def test_a_prior_is_worth_less_where_buckets_differ_more() -> None:
+    masses = {}
+    for name, swing in (("alike", 0.0), ("unlike", 0.5)):
+        rng = np.random.default_rng(4)
+        made = World(Bucket("b0", objective=BEST), [Model(n) for n in OFFSETS], 4)
+        for i in range(6):
+            made.put(BucketPut(Bucket(f"b{i}", objective=BEST)))
+            sign = 1 if i % 2 else -1
+            offsets = {
+                m: o + swing * sign * (1 if m == "good" else -1 if m == "poor" else 0) for m, o in OFFSETS.items()
+            }
+            play(made, f"b{i}", 300, 0.5, rng, offsets)
+        made.put(BucketPut(Bucket("fresh", objective=BEST)))
+        held = made.state.buckets["fresh"]
+        masses[name] = held.posteriors.mass_k[held.columns.index("good")]
+    assert masses["unlike"] < 0.8 * masses["alike"]
+    assert masses["alike"] == MOST
+
+
+def test_a_model_new_everywhere_has_the_population_s_prior() -> None:
+    made, _ = world(5)
+    made.put(ModelPut(Model("unheard")))
+    held = made.state.buckets["b1"]
+    k = held.columns.index("unheard")
+    own = [float(held.posteriors.mean_krd[held.columns.index(m), QUALITY] @ held.context_d) for m in OFFSETS]
+    prior = held.posteriors.prior_kr2[k, QUALITY, 0]
+    assert min(own) - 0.1 < prior < max(own) + 0.1
+    assert INTERCEPT_PRECISION <= held.posteriors.mass_k[k] <= MOST
+
+
+said = st.lists(st.floats(0, 1), min_size=3 * 3 * RESPONSES, max_size=3 * 3 * RESPONSES)
+
+
+@settings(deadline=None)
+@given(st.lists(said, max_size=6))
+def test_what_is_said_last_is_all_that_counts(all_said: list[list[float]]) -> None:
+    models = ("m", "n")
+    one, other, known = Pool(), Pool(), nothing(2)
+    for numbers in all_said:
+        new = np.array(numbers).reshape(3, 3, RESPONSES)
+        exchange(one, models, known, new)
+        known = new
+    exchange(other, models, nothing(2), known)
+    np.testing.assert_allclose(one.level_4r, other.level_4r, atol=1e-12)
+    for model in models:
+        zero = np.zeros((MOMENTS, RESPONSES))
+        np.testing.assert_allclose(one.offset_4r.get(model, zero), other.offset_4r.get(model, zero), atol=1e-12)
+
+
+def test_a_deleted_bucket_takes_back_what_it_said() -> None:
+    made, rng = world(6, others=2)
+    before = made.state.pool.level_4r.copy()
+    made.put(BucketPut(Bucket("passing", objective=BEST)))
+    play(made, "passing", 200, 0.5, rng)
+    assert made.state.pool.level_4r[0, QUALITY] > before[0, QUALITY] + 0.5
+    made.put(BucketDeleted("passing"))
+    np.testing.assert_allclose(made.state.pool.level_4r, before, atol=1e-12)
+    assert len(fingerprint(made.state)) == 64
+    assert made.now_ns > SECOND
