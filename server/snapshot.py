@@ -85,7 +85,7 @@ def capture(state: State) -> list[bytes]:
                 for m in state.models.values()
             ],
             "health": {name: asdict(health) for name, health in state.health.items()},
-            "pool": [state.pool.level_3r.tolist(), {m: o.tolist() for m, o in state.pool.offset_3r.items()}],
+            "pool": [state.pool.level_4r.tolist(), {m: o.tolist() for m, o in state.pool.offset_4r.items()}],
             "projects": projects,
             "buckets": buckets,
         }
