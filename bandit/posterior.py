@@ -244,11 +244,12 @@ def observe_all(
     weight: float = 1.0,
     half_life: float = 0.0,
     clocks: Sequence[float] = (),
-) -> None:
+) -> list[int]:
     """Learn in place the ``answers``, (response, y) pairs, that ``model`` gave at ``x_d`` at the same time. O(d²).
 
     ``half_life`` is the number of observations after which one counts half; 0 means never. ``clocks`` (by response) are those
-    of the decision (``clock``); the present ones by default.
+    of the decision (``clock``); the present ones by default. Returns the responses that were found to have changed, and of
+    which little is kept.
     """
     dim = x_d.size
     changed: list[int] = []
@@ -280,7 +281,8 @@ def observe_all(
                 fade(posteriors, number, model, 2.0 ** (-every / half_life))
             refresh(posteriors, number, model)
     for response in changed:
-        _widen(posteriors, model, response)
+        widen(posteriors, model, response)
+    return changed
 
 
 def clock(posteriors: Posteriors, model: int, response: int) -> float:
@@ -338,10 +340,10 @@ def _watch(posteriors: Posteriors, design: Design, cell: tuple[int, int], residu
     return bool(max(up, down) > ALARM)
 
 
-def _widen(posteriors: Posteriors, model: int, response: int) -> None:
-    """After an alarm: let what was learned of a model's response count as ``KEPT`` observations, in place."""
+def widen(posteriors: Posteriors, model: int, response: int, most: float = KEPT) -> None:
+    """Let what was learned of a model's response count as at most ``most`` observations, in place."""
     ((number, _),) = _by_design(posteriors, ((response, 0.0),))  # it gets a design of its own
-    weigh(posteriors, number, model, KEPT)
+    weigh(posteriors, number, model, most)
     posteriors.alarm_2kr[:, model, response] = 0.0
 
 

@@ -54,12 +54,24 @@ from bandit.posterior import (
     set_prior,
     to_arrays,
     weigh,
+    widen,
     without_model,
 )
 from bandit.tail import count, log_factor
 
 SIGNALS = max(Signal) + 1
-COUNTERS = ("born_k", "joined_k", "decisions_k", "count_sk", "sum_sk", "context_d", "faded_ns", "said_3mr")
+COUNTERS = (
+    "born_k",
+    "joined_k",
+    "decisions_k",
+    "count_sk",
+    "sum_sk",
+    "context_d",
+    "faded_ns",
+    "said_3mr",
+    "warm_k",
+    "shaken_k",
+)
 RESPONSE_OF = {
     Signal.QUALITY: QUALITY,
     Signal.COST: COST,
@@ -73,6 +85,14 @@ EXPECTED_TOKENS = 256.0
 """Output tokens expected of an unknown model."""
 OFFER_EVERY = 16
 """Judged outcomes of a bucket between two times that it tells the pool what it knows; it tells the first ones each."""
+TRIAL = 200
+"""Decisions of a model within which a change of its quality puts the whole warm start in doubt, …"""
+DISTRUSTED = 0.3
+"""… which from then on counts as so many observations of each model."""
+SHAKEN = 150.0
+"""Decisions of a bucket in which what is known of a model fades by half after its quality has changed, …"""
+SHAKE_EVERY = 16
+"""… in steps of so many."""
 YOUNG = 32
 """Outcomes of a cell from which on the pool says nothing to it any more."""
 ESTABLISHED = 20
@@ -100,9 +120,11 @@ class BucketState:
     of decisions. ``generation`` is the position at which the posteriors started afresh, ``born_k`` that at which each
     column did: what was decided before that is not learned; ``joined_k`` is how many outcomes had been judged by then.
     ``context_d`` is the average context, ``faded_ns`` (one number) the time up to which a half-life in time was applied,
-    ``said_3mr`` what the pool was last told (``bandit.pool.says``). ``pacer`` is there if the bucket has a
-    budget. ``members`` are the columns of the present candidates (``None``: all columns in their order), ``candidates`` what
-    the policy needs of them, ``objective`` the bucket's with its defaults filled in; all three are derived.
+    ``said_3mr`` what the pool was last told (``bandit.pool.says``), ``warm_k`` judged outcomes from a warm start on trial,
+    ``shaken_k`` one more than the number of decisions when a model's quality was last found to have changed, 0 for never.
+    ``pacer`` is there if the bucket has a budget. ``members`` are the columns of the present candidates (``None``: all columns
+    in their order), ``candidates`` what the policy needs of them, ``objective`` the bucket's with its defaults filled in; all
+    three are derived.
     """
 
     config: Bucket
@@ -119,6 +141,8 @@ class BucketState:
     context_d: npt.NDArray[np.float64]
     faded_ns: npt.NDArray[np.int64]
     said_3mr: npt.NDArray[np.float64]
+    warm_k: npt.NDArray[np.int64]
+    shaken_k: npt.NDArray[np.int64]
     pacer: Pacer | None = None
     members: npt.NDArray[np.intp] | None = None
     candidates: Candidates = field(default_factory=lambda: Candidates((), ()))
@@ -236,6 +260,8 @@ def new_bucket(config: Bucket, version: int, generation: int) -> BucketState:
         context_d=np.zeros(encoder.dim),
         faded_ns=np.zeros(1, dtype=np.int64),
         said_3mr=nothing(0),
+        warm_k=np.zeros(0, dtype=np.int64),
+        shaken_k=np.zeros(0, dtype=np.int64),
         count_sk=np.zeros((SIGNALS, 0), dtype=np.int64),
         sum_sk=np.zeros((SIGNALS, 0)),
     )
@@ -306,17 +332,45 @@ def learn(
             count(posteriors.late_kn[k], new - math.log(mark), left)
             posteriors.tail_k[k] = log_factor(posteriors.late_kn[k])
     if first:
-        observe_all(posteriors, k, x_d, first, weight, bucket.config.half_life, clocks)
+        changed = observe_all(posteriors, k, x_d, first, weight, bucket.config.half_life, clocks)
+        if QUALITY in changed:
+            bucket.shaken_k[k] = 1 + bucket.decisions_k.sum()
+            if bucket.warm_k.any() and bucket.decisions_k[k] < TRIAL:
+                _distrust(bucket)
 
 
 def warm(bucket: BucketState, most: float) -> None:
-    """Let all that was learned so far count as at most ``most`` observations of each model and response, in place.
+    """End a warm start: let all that was learned so far count as at most ``most`` observations of each model and response, in
+    place.
 
-    The stated effective sample size of a warm start: Λ = s·Λ_off + Λ₀ with s = most / n (Taberna-Miller et al., ParetoBandit).
+    The stated effective sample size: Λ = s·Λ_off + Λ₀ with s = most / n (ParetoBandit's warm start, RouterConfig.n_eff). What
+    it says of quality is on trial: if a model turns out different within its first ``TRIAL`` decisions, no model's counts more
+    than a few observations from then on, because they came from the same place.
     """
     for model in range(bucket.posteriors.models):
         for design in range(len(bucket.posteriors.designs)):
             weigh(bucket.posteriors, design, model, most)
+    bucket.warm_k = seen(bucket.posteriors)[:, QUALITY].copy()
+    bucket.posteriors.alarm_2kr[:] = 0.0
+
+
+def _distrust(bucket: BucketState) -> None:
+    for model in np.flatnonzero(bucket.warm_k):
+        widen(bucket.posteriors, int(model), QUALITY, DISTRUSTED)
+    bucket.warm_k[:] = 0
+
+
+def _shake(bucket: BucketState, decisions: int) -> None:
+    """Let what is known of models whose quality has changed once fade, in place, so that a change back is found.
+
+    A model that got worse is chosen no more, and would never be seen to recover. The half-life grows with the time since the
+    change, so that a model that stays worse is tried again ever more rarely: a number of times that is logarithmic in time.
+    """
+    number = int(bucket.posteriors.design_r[QUALITY])
+    for model in np.flatnonzero(bucket.shaken_k):
+        age = decisions - int(bucket.shaken_k[model])
+        fade(bucket.posteriors, number, int(model), 2.0 ** (-SHAKE_EVERY / max(SHAKEN, age / 4)))
+        refresh(bucket.posteriors, number, int(model))
 
 
 def clocks(bucket: BucketState, model: str) -> tuple[float, ...]:
@@ -445,6 +499,8 @@ def _apply_decision(state: State, event: DecisionMade, time_ns: int) -> None:
         bucket.decisions_k[bucket.columns.index(event.models[event.chosen])] += 1
         total = int(bucket.decisions_k.sum())
         bucket.context_d += (event.x_d - bucket.context_d) / total
+        if total % SHAKE_EVERY == 0 and bucket.shaken_k.any():
+            _shake(bucket, total)
         if total & (total - 1) == 0 and len(state.buckets) > 1:
             seen_kr = seen(bucket.posteriors)
             _pool_priors(state, bucket, np.flatnonzero(seen_kr[:, QUALITY] < YOUNG).tolist())
@@ -520,6 +576,8 @@ def _add_column(bucket: BucketState, model: str, position: int) -> None:
     bucket.decisions_k = np.append(bucket.decisions_k, 0)
     bucket.count_sk = np.pad(bucket.count_sk, ((0, 0), (0, 1)))
     bucket.sum_sk = np.pad(bucket.sum_sk, ((0, 0), (0, 1)))
+    bucket.warm_k = np.append(bucket.warm_k, 0)
+    bucket.shaken_k = np.append(bucket.shaken_k, 0)
     bucket.said_3mr = np.pad(bucket.said_3mr, ((0, 0), (0, 1), (0, 0)))
 
 
@@ -534,4 +592,6 @@ def _drop_column(bucket: BucketState, model: str) -> None:
     bucket.decisions_k = np.delete(bucket.decisions_k, k)
     bucket.count_sk = np.delete(bucket.count_sk, k, axis=1)
     bucket.sum_sk = np.delete(bucket.sum_sk, k, axis=1)
+    bucket.warm_k = np.delete(bucket.warm_k, k)
+    bucket.shaken_k = np.delete(bucket.shaken_k, k)
     bucket.said_3mr = np.delete(bucket.said_3mr, k + 1, axis=1)
