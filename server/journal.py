@@ -40,7 +40,8 @@ class Entry:
 class Group:
     """Entries that are appended all or none, next to each other.
 
-    If ``once`` is not empty and a group with the same ``once`` was appended before, nothing is written: idempotency.
+    If ``once`` is not empty and a group with the same ``once`` was appended before, nothing is written: idempotency. A group
+    without entries asks whether that is so, and writes nothing.
     """
 
     entries: tuple[Entry, ...]
@@ -109,10 +110,6 @@ class Journal(Protocol):
 
     def span(self, key: bytes) -> Span | None:
         """Where ``key`` occurs, or ``None`` if it never did."""
-        ...
-
-    def appended(self, once: bytes) -> Duplicate | None:
-        """What a group with this ``once`` would be answered if one was appended before, else ``None``."""
         ...
 
     def last_position(self) -> int:

@@ -163,9 +163,9 @@ class Replica:
                 limits=limits or NO_LIMITS,
                 request_id=request_id,
             )
-        except NothingEligibleError:  # the first decision may have taken the last of a budget
-            before = await self._loop.run_in_executor(None, self._journal.appended, once) if once else None
-            if before is None:
+        except NothingEligibleError:  # the first decision of this request may have taken the last of a budget
+            before = await self._commit.write(Group((), once), ()) if once else None
+            if not isinstance(before, Duplicate):
                 raise
             return await self._decided(before, len(contexts))
         entries = tuple(Entry(_encode(event), key=event.id, expect=0) for event in events)

@@ -97,13 +97,12 @@ class SqliteJournal:
 
     def span(self, key: bytes) -> Span | None:
         """See ``Journal.span``."""
-        found = self._find("SELECT first, last FROM keys WHERE key = ?", key)
+        with self._read_lock:
+            try:
+                found = self._reader.execute("SELECT first, last FROM keys WHERE key = ?", (key,)).fetchone()
+            except sqlite3.Error as error:
+                raise JournalError(f"cannot read {self._path}: {error}") from error
         return Span(*found) if found else None
-
-    def appended(self, once: bytes) -> Duplicate | None:
-        """See ``Journal.appended``."""
-        found = self._find("SELECT first, count FROM once WHERE once = ?", once)
-        return Duplicate(*found) if found else None
 
     def last_position(self) -> int:
         """See ``Journal.last_position``."""
@@ -115,14 +114,6 @@ class SqliteJournal:
             self._reader.close()
             self._writer.close()
             os.close(self._lock_file)
-
-    def _find(self, query: str, key: bytes) -> tuple[int, int] | None:
-        with self._read_lock:
-            try:
-                found: tuple[int, int] | None = self._reader.execute(query, (key,)).fetchone()
-            except sqlite3.Error as error:
-                raise JournalError(f"cannot read {self._path}: {error}") from error
-        return found
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:
@@ -149,7 +140,7 @@ class SqliteJournal:
             "INSERT INTO keys VALUES (?1, ?2, ?2) ON CONFLICT (key) DO UPDATE SET last = ?2",
             [(entry.key, first + i) for i, entry in enumerate(group.entries) if entry.key],
         )
-        if group.once:
+        if group.once and group.entries:
             cursor.execute("INSERT INTO once VALUES (?, ?, ?)", (group.once, first, count))
         return Appended(first, count, time_ns)
 

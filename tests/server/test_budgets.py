@@ -305,6 +305,11 @@ def test_a_repeated_request_takes_nothing_and_is_answered_also_when_nothing_is_l
         assert refused([await answered(decide(service))]) == 1
         assert (await decide(service, request_id="r")).name == first.name
         assert refused([await answered(decide(service, request_id="new"))]) == 1
+        service.clock[0] += 100 * SECOND
+        await decide(service)
+        await decide(service)  # one more fits: of these, one is made, and the others find it, on its way or made
+        answers = await asyncio.gather(*(decide(service, request_id="last") for _ in range(20)))
+        assert len({answer.name for answer in answers}) == 1
 
     run(scenario)
 

@@ -91,8 +91,15 @@ def test_a_group_is_written_once(engine: Open) -> None:
     assert journal.append([one(b"z"), twice, twice], 1) == [Appended(1, 1, 1), Appended(2, 2, 1), Duplicate(2, 2)]
     assert journal.append([twice], 2) == [Duplicate(2, 2)]
     assert journal.last_position() == 3
-    assert journal.appended(b"o") == Duplicate(2, 2)
-    assert journal.appended(b"other") is None
+
+
+def test_a_group_without_entries_asks_and_writes_nothing(engine: Open) -> None:
+    journal = engine()
+    asked = Group((), once=b"o")
+    groups = [asked, one(b"a", once=b"o"), asked, one(b"b")]
+    assert journal.append(groups, 1) == [Appended(1, 0, 1), Appended(1, 1, 1), Duplicate(1, 1), Appended(2, 1, 1)]
+    assert journal.append([asked], 2) == [Duplicate(1, 1)]
+    assert journal.last_position() == 2
 
 
 def test_an_expectation_that_fails_writes_nothing(engine: Open) -> None:
