@@ -90,7 +90,8 @@ def decide(
         predicted = _heed(health, candidates, predicted, exclusions_bk)
     worst_bk = None
     if any(purse.budget.hard for purse in purses):
-        worst_bk = worst_costs(candidates, input_b, most_b)
+        worst_bk = worst_costs(candidates, np.array([one.input_most for one in encoded]), most_b)
+        predicted = replace(predicted, cost_k=np.minimum(predicted.cost_k, worst_bk))
         remaining = min(left(purse, now_ns) for purse in purses if purse.budget.hard)
         if len(encoded) > 1 and np.max(worst_bk, axis=1, where=np.isfinite(worst_bk), initial=0.0).sum() > remaining:
             return _one_by_one(
@@ -140,6 +141,7 @@ def decide(
             request_id=request_id,
             input_tokens=one.input_tokens,
             max_output_tokens=one.max_output_tokens,
+            project=config.project,
             newcomers=new_models,
             quota=quota,
             worst_cost=0.0 if worst_bk is None else float(worst_bk[i, choices.chosen_b[i]]),

@@ -46,15 +46,21 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A context as the policy sees it: ``x_d`` with the intercept last, and token counts (-1 when unknown)."""
+    """A context as the policy sees it: ``x_d`` with the intercept last, and token counts (-1 when unknown).
+
+    ``input_most`` is the most that the input tokens can be: their number, or, if that is only estimated, the bytes of the text.
+    """
 
     x_d: npt.NDArray[np.float64]
     input_tokens: int
     max_output_tokens: int
+    input_most: int = -1
 
 
 class Encoder:
-    """A schema made ready to encode contexts. Immutable; ``dim`` counts the intercept."""
+    """A schema made ready to encode contexts. Immutable; ``dim`` counts the intercept, ``content`` are the places of features
+    made of the content (embeddings, text).
+    """
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
@@ -63,6 +69,9 @@ class Encoder:
         self._category_names = {c.name for c in schema.categories}
         self._embedding_names = {e.name for e in schema.embeddings}
         self.dim = len(feature_names(schema))
+        before = len(schema.numbers) + sum(len(c.values) for c in schema.categories)
+        content = sum(e.dimension for e in schema.embeddings) + (TEXT_DIM if schema.text is not None else 0)
+        self.content = slice(before, before + content)
 
     def encode(self, context: Context) -> Encoded:
         """Make the feature vector of ``context``.
@@ -74,6 +83,7 @@ class Encoder:
         self._refuse_unknown(context)
         input_tokens = _tokens(context.input_tokens, "input_tokens")
         max_output_tokens = _tokens(context.max_output_tokens, "max_output_tokens")
+        input_most = input_tokens
         if context.text is not None:
             if len(context.text) > MAX_TEXT:
                 raise FieldError(
@@ -82,6 +92,7 @@ class Encoder:
                 )
             if input_tokens < 0:
                 input_tokens = estimate_tokens(context.text)
+                input_most = len(context.text.encode("utf-8", "surrogatepass"))
         x_d = np.zeros(self.dim)
         at = 0
         for number in schema.numbers:
@@ -150,7 +161,7 @@ class Encoder:
                 raise FieldError("input_tokens", "expected a number of tokens or a text, got nothing")
             at += 1
         x_d[at] = 1.0
-        return Encoded(x_d.astype(np.float32).astype(np.float64), input_tokens, max_output_tokens)
+        return Encoded(x_d.astype(np.float32).astype(np.float64), input_tokens, max_output_tokens, input_most)
 
     def _refuse_unknown(self, context: Context) -> None:
         for kind, given, known in (

@@ -71,7 +71,8 @@ class DecisionMade:
     ``id`` is the 16 bytes of a ULID, ``x_d`` the features, ``expire_ns`` the end of the attribution window,
     ``state_position`` the position of the state the draw was made on; token counts are -1 when unknown. ``draw_k`` are the
     draws of quality that decided (``bandit.policy.OUT`` for models that were not eligible), ``multiplier`` what a budget
-    added to λ (quality scaled to [0, 1], per dollar). ``newcomers`` took part in the race only with probability ``quota``.
+    added to λ (quality scaled to [0, 1], per dollar), ``project`` the id of the project that it draws on, or "".
+    ``newcomers`` took part in the race only with probability ``quota``.
 
     For what is to be learned of the chosen model later: ``worst_cost`` are the dollars that a hard budget holds for it until
     its cost is known (0 without one), ``mark`` the regression's own 95th percentile of its latency, ``clocks`` its clocks of
@@ -100,6 +101,7 @@ class DecisionMade:
     request_id: str = ""
     input_tokens: int = -1
     max_output_tokens: int = -1
+    project: str = ""
     newcomers: tuple[int, ...] = ()
     quota: float = 1.0
     worst_cost: float = 0.0
@@ -111,9 +113,9 @@ class DecisionMade:
 class OutcomeApplied:
     """An outcome joined with its decision, as the change it makes.
 
-    ``x_d``, ``state_position`` and ``decided_ns`` (its time) are the decision's; so are ``expected_cost``, what it counted as
-    spent (dollars), ``worst_cost``, what it held for a hard budget, and ``mark`` (see ``DecisionMade``), each 0 unless
-    ``model`` was the chosen one. ``ledgers`` is all that is known of the decision after this event, by model.
+    ``x_d``, ``state_position``, ``project`` and ``decided_ns`` (its time) are the decision's; so are ``expected_cost``, what it
+    counted as spent (dollars), ``worst_cost``, what it held for a hard budget, and ``mark`` (see ``DecisionMade``), each 0
+    unless ``model`` was the chosen one. ``ledgers`` is all that is known of the decision after this event, by model.
     """
 
     decision_id: bytes
@@ -126,6 +128,7 @@ class OutcomeApplied:
     changes: tuple[Change, ...]
     ledgers: Mapping[str, Ledger]
     idempotency_key: str = ""
+    project: str = ""
     decided_ns: int = 0
     worst_cost: float = 0.0
     mark: float = 0.0

@@ -47,6 +47,7 @@ def join(
         changes=changes,
         ledgers={**known, model: ledger},
         idempotency_key=idempotency_key,
+        project=decision.project,
         decided_ns=decided_ns,
         worst_cost=decision.worst_cost if is_chosen else 0.0,
         mark=decision.mark if is_chosen else 0.0,

@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import Budget, QualityRange
-from bandit.event import DecisionMade
+from bandit.catalog import Aggregation, Budget, QualityRange
+from bandit.event import DecisionMade, OutcomeApplied
+from bandit.outcome import Signal
 from bandit.policy import OUT, Array, Ints, Race, race
 
 RING = 128
@@ -81,6 +82,11 @@ class Pacer:
         return int(self.counts[3])
 
     @property
+    def born(self) -> int:
+        """Position at which the pacer was made: what was decided on an earlier state is not its business."""
+        return int(self.counts[4])
+
+    @property
     def spent(self) -> float:
         """Dollars since the start: reported, and predicted where nothing is reported yet."""
         return float(self.sums[0])
@@ -115,10 +121,10 @@ class Purse:
     pending: float = 0.0
 
 
-def new_pacer() -> Pacer:
-    """A pacer that has seen nothing."""
+def new_pacer(position: int) -> Pacer:
+    """A pacer that has seen nothing, made at ``position``."""
     return Pacer(
-        counts=np.zeros(4, dtype=np.int64),
+        counts=np.array([0, 0, 0, 0, position], dtype=np.int64),
         sums=np.zeros(5),
         mean_nk=np.full((RING, 0), OUT),
         draw_nk=np.full((RING, 0), OUT),
@@ -169,8 +175,10 @@ def left(purse: Purse, now_ns: int) -> float:
     return purse.budget.amount - held - purse.pending
 
 
-def decided(pacer: Pacer, budget: Budget, quality: QualityRange, event: DecisionMade, time_ns: int) -> None:
-    """Count a decision, in place, and find the multiplier anew when it is time."""
+def decided(pacer: Pacer, budget: Budget, quality: QualityRange | None, event: DecisionMade, time_ns: int) -> None:
+    """Count a decision, in place, and find the multiplier anew when it is time. ``quality`` is the scale of its bucket,
+    ``None`` if that is gone.
+    """
     if budget.period_ns:
         start_ns = _period(budget, time_ns)
         if start_ns != pacer.start_ns:
@@ -180,10 +188,12 @@ def decided(pacer: Pacer, budget: Budget, quality: QualityRange, event: Decision
     if pacer.total:
         pacer.sums[3] += (gap - pacer.gap_ns) * max(0.02, 1.0 / pacer.total)
     pacer.counts[3] = time_ns
-    _keep(pacer, quality, event)
     pacer.sums[0] += event.predicted.cost_k[event.chosen]
     pacer.sums[4] += event.worst_cost
     pacer.counts[0] += 1
+    if quality is None:
+        return
+    _keep(pacer, quality, event)
     pacer.counts[1] += 1
     if pacer.total <= EVERY or pacer.total % EVERY == 0:
         pacer.sums[2] = _target(pacer, budget, time_ns)
@@ -200,14 +210,21 @@ def decided(pacer: Pacer, budget: Budget, quality: QualityRange, event: Decision
         )
 
 
-def settled(pacer: Pacer, budget: Budget, decided_ns: int, spent: float, held: float) -> None:
-    """Count, in place, that a decision of ``decided_ns`` costs ``spent`` and ``held`` dollars more than was counted so far.
+def settled(pacer: Pacer, budget: Budget, event: OutcomeApplied, rule: Aggregation) -> None:
+    """Count, in place, what an outcome says of the cost of its decision instead of what was counted for it so far.
 
-    One of an earlier period changes nothing any more.
+    What is held for it is let go at the first report, unless ``rule`` says that more parts of the cost may come. A decision of
+    an earlier period, or from before the pacer was made, changes nothing any more.
     """
-    if not budget.period_ns or _period(budget, decided_ns) == pacer.start_ns:
-        pacer.sums[0] += spent
-        pacer.sums[4] += held
+    in_period = not budget.period_ns or _period(budget, event.decided_ns) == pacer.start_ns
+    if not in_period or event.state_position < pacer.born:
+        return
+    for change in event.changes:
+        if change.signal is Signal.COST:
+            least = event.worst_cost if rule is Aggregation.SUM else 0.0
+            pacer.sums[0] += change.after - (event.expected_cost if change.before is None else change.before)
+            before = event.worst_cost if change.before is None else max(change.before, least)
+            pacer.sums[4] += max(change.after, least) - before
 
 
 def solve(

@@ -239,7 +239,8 @@ def priced(predicted: Predictions, candidates: Candidates, seen_rk: Ints, input_
     in_k, out_k, request_k = candidates.prices_3k
     told_k = (seen_rk[TOKENS] > 0) | (seen_rk[COST] == 0) | (out_k == 0.0)
     known_bk = np.isfinite(in_k) & told_k & ((input_b[:, None] >= 0) | (in_k == 0.0))
-    tokens_bk = np.where(most_b[:, None] >= 0, np.minimum(predicted.tokens_k, most_b[:, None]), predicted.tokens_k)
+    most_bk = np.minimum(np.where(most_b[:, None] >= 0, most_b[:, None], np.inf), candidates.output_k)
+    tokens_bk = np.minimum(predicted.tokens_k, most_bk)
     cost_bk = in_k * np.maximum(input_b, 0)[:, None] + out_k * tokens_bk + request_k
     return replace(predicted, cost_k=np.where(known_bk, cost_bk, predicted.cost_k))
 

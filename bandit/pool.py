@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from bandit.posterior import INTERCEPT_PRECISION, QUALITY, RESPONSES, Posteriors, Prior, noise
+from bandit.posterior import INTERCEPT_PRECISION, PRIOR_A, QUALITY, RESPONSES, Posteriors, Prior, noise
 
 Array = npt.NDArray[np.float64]
 
@@ -68,13 +68,20 @@ def says(posteriors: Posteriors, x_d: Array) -> Array:
     said = nothing(posteriors.models)
     said[VALUE, 0], said[WEIGHT, 0] = level_r, total_r / (total_r + 1.0)
     said[VALUE, 1:], said[WEIGHT, 1:] = value_kr - level_r, weight_kr * several_r
-    said[ERROR, 1:] = noise(posteriors) / np.maximum(seen_kr, 1)
+    said[ERROR, 1:] = _common_noise(posteriors) / np.maximum(seen_kr, 1)
     return said
 
 
 def seen(posteriors: Posteriors) -> npt.NDArray[np.int64]:
     """How often each response of each model was observed, (k, r)."""
     return np.array([posteriors.designs[g].seen_k for g in posteriors.design_r]).T
+
+
+def _common_noise(posteriors: Posteriors) -> Array:
+    """Expected noise variance (r) if it were the same for all models: a cell of few outcomes has mostly its prior's."""
+    b_r = posteriors.prior_kr2[0, :, 1] + (posteriors.b_kr - posteriors.prior_kr2[:, :, 1]).sum(axis=0)
+    a_r = PRIOR_A + (posteriors.a_kr - PRIOR_A).sum(axis=0)
+    return np.asarray(b_r / (a_r - 1.0))
 
 
 def exchange(pool: Pool, models: Sequence[str], old: Array, new: Array) -> None:

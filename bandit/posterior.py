@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import dspmv, dspr
+from scipy.linalg.blas import dspmv, dspr, dtrsv
 from scipy.linalg.lapack import dpotrf, dpotri
 
 from bandit.tail import UNTRIED, log_factor, new_tails
@@ -57,8 +57,8 @@ class Prior:
     """Where a cell starts, and what forgetting leads back to: its intercept expects ``intercept``, all other coefficients 0;
     σ² ~ InvGamma(``PRIOR_A``, ``b``).
 
-    The precision is ``PRECISION`` on the diagonal and, at its end, the model's ``mass``: how many observations the expected
-    intercept is worth.
+    The precision is diagonal: the bucket's ``ridge_d`` and, at its end, the model's ``mass``: how many observations the
+    expected intercept is worth.
     """
 
     intercept: float
@@ -82,9 +82,9 @@ class Posteriors:
     """The cells of one bucket: k models, r responses, d features. Changed in place by the functions below.
 
     ``mean_krd`` m; ``eta_krd`` η; ``a_kr``, ``b_kr``; ``square_kr`` the sum of y². ``prior_kr2`` is the prior's intercept and
-    b, ``mass_k`` its precision of the intercept. ``design_r`` says which of ``designs`` a response uses. ``alarm_2kr`` are the
-    sums of the change detector (see ``_watch``); ``late_kn`` counts latencies against their predicted 95th percentile and
-    ``tail_k`` is what corrects it (``bandit.tail``).
+    b, ``mass_k`` its precision of the intercept, ``ridge_d`` that of all other coefficients. ``design_r`` says which of
+    ``designs`` a response uses. ``alarm_2kr`` are the sums of the change detector (see ``_watch``); ``late_kn`` counts
+    latencies against their predicted 95th percentile and ``tail_k`` is what corrects it (``bandit.tail``).
     """
 
     mean_krd: Array
@@ -97,6 +97,7 @@ class Posteriors:
     alarm_2kr: Array
     late_kn: Array
     tail_k: Array
+    ridge_d: Array
     design_r: npt.NDArray[np.int64]
     designs: list[Design]
 
@@ -145,10 +146,9 @@ def unpack(packed_p: Array, dim: int) -> Array:
     return matrix_dd
 
 
-@lru_cache(maxsize=256)
-def prior_precision(dim: int, mass: float = INTERCEPT_PRECISION) -> Array:
+def prior_precision(ridge_d: Array, mass: float) -> Array:
     """The diagonal (d) of a prior's Λ whose intercept is worth ``mass`` observations."""
-    diagonal_d = np.full(dim, PRECISION)
+    diagonal_d = ridge_d.copy()
     diagonal_d[-1] = mass
     return diagonal_d
 
@@ -167,6 +167,7 @@ def empty(dim: int) -> Posteriors:
         alarm_2kr=np.empty((2, 0, RESPONSES)),
         late_kn=new_tails(0),
         tail_k=np.empty(0),
+        ridge_d=np.full(dim, PRECISION),
         design_r=np.zeros(RESPONSES, dtype=np.int64),
         designs=[Design(np.empty((0, p)), np.empty((0, p)), np.empty(0, dtype=np.int64), np.empty(0))],
     )
@@ -174,7 +175,7 @@ def empty(dim: int) -> Posteriors:
 
 def add_model(posteriors: Posteriors, priors: Sequence[Prior], mass: float = INTERCEPT_PRECISION) -> Posteriors:
     """The same cells and, last, those of one more model at ``priors``, one for each response."""
-    precision_d = prior_precision(posteriors.dim, mass)
+    precision_d = prior_precision(posteriors.ridge_d, mass)
     mean_rd = np.zeros((RESPONSES, posteriors.dim))
     mean_rd[:, -1] = [prior.intercept for prior in priors]
 
@@ -192,6 +193,7 @@ def add_model(posteriors: Posteriors, priors: Sequence[Prior], mass: float = INT
         alarm_2kr=grow(posteriors.alarm_2kr, np.zeros((2, RESPONSES)), axis=1),
         late_kn=grow(posteriors.late_kn, new_tails(1)[0]),
         tail_k=np.append(posteriors.tail_k, UNTRIED),
+        ridge_d=posteriors.ridge_d,
         design_r=posteriors.design_r,
         designs=[
             Design(
@@ -210,6 +212,7 @@ def without_model(posteriors: Posteriors, model: int) -> Posteriors:
     kept = {name: np.delete(getattr(posteriors, name), model, axis=_MODEL_AXIS.get(name, 0)) for name in _BY_MODEL}
     return Posteriors(
         **kept,
+        ridge_d=posteriors.ridge_d,
         design_r=posteriors.design_r,
         designs=[
             Design(*(np.delete(getattr(design, f.name), model, axis=0) for f in fields(design)))
@@ -229,6 +232,44 @@ def set_prior(posteriors: Posteriors, model: int, priors: Sequence[Prior], mass:
     posteriors.mass_k[model] = mass
     for number in range(len(posteriors.designs)):
         refresh(posteriors, number, model)
+
+
+def set_ridge(posteriors: Posteriors, ridge_d: Array) -> None:
+    """Put another precision under all coefficients but the intercepts, in place: as if all had started from it. O(k·d³)."""
+    change_d = ridge_d - posteriors.ridge_d
+    change_d[-1] = 0.0
+    posteriors.ridge_d = ridge_d
+    for number, design in enumerate(posteriors.designs):
+        design.precision_kp[:, _diagonal(posteriors.dim)] += change_d
+        for model in range(posteriors.models):
+            refresh(posteriors, number, model)
+
+
+def evidence(posteriors: Posteriors, response: int, ridge_d: Array) -> float:
+    """Logarithm of the marginal likelihood of all that was observed of ``response`` if the precision had been ``ridge_d``, up
+    to a constant that does not depend on it. O(k·d³).
+
+    Per model ½ log|Λ₀| - ½ log|Λ| - a·log b (Gelman et al., Bayesian Data Analysis, 14.2; MacKay, "Bayesian interpolation",
+    Neural Computation 1992).
+    """
+    design = posteriors.designs[posteriors.design_r[response]]
+    dim, change_d = posteriors.dim, ridge_d - posteriors.ridge_d
+    change_d[-1] = 0.0
+    total = 0.0
+    for model in np.flatnonzero(design.seen_k):
+        cell = (model, response)
+        precision_dd = unpack(design.precision_kp[model], dim)
+        precision_dd[np.diag_indices(dim)] += change_d
+        factor_dd, failed = dpotrf(precision_dd)
+        if failed:
+            raise ArithmeticError(f"the precision of model {model} is not positive definite")
+        eta_d, (intercept, b) = posteriors.eta_krd[cell], posteriors.prior_kr2[cell].tolist()
+        root_d = dtrsv(factor_dd, eta_d, trans=1)
+        spread = float(posteriors.square_kr[cell] + posteriors.mass_k[model] * intercept**2 - root_d.dot(root_d))
+        total -= float(np.log(np.diag(factor_dd)).sum())
+        total += 0.5 * float(np.log(ridge_d[:-1]).sum())
+        total -= float(posteriors.a_kr[cell]) * math.log(b + 0.5 * max(spread, 0.0))
+    return total
 
 
 def observe(posteriors: Posteriors, response: int, model: int, x_d: Array, y: float, weight: float = 1.0) -> None:
@@ -297,7 +338,7 @@ def fade(posteriors: Posteriors, design: int, model: int, share: float) -> None:
     concept of forgetting"); b follows from the sums. So the cell is the posterior of its observations with weights.
     """
     dim, held = posteriors.dim, posteriors.designs[design]
-    diagonal_d = prior_precision(dim, float(posteriors.mass_k[model]))
+    diagonal_d = prior_precision(posteriors.ridge_d, float(posteriors.mass_k[model]))
     held.precision_kp[model] *= share
     held.precision_kp[model][_diagonal(dim)] += (1.0 - share) * diagonal_d
     held.faded_k[model] += math.log(share)
@@ -449,7 +490,7 @@ _BY_MODEL = (
     "mean_krd", "eta_krd", "a_kr", "b_kr", "square_kr", "prior_kr2", "mass_k", "alarm_2kr", "late_kn", "tail_k",
 )  # fmt: skip
 _MODEL_AXIS = {"alarm_2kr": 1}
-_PLAIN = (*_BY_MODEL, "design_r")
+_PLAIN = (*_BY_MODEL, "ridge_d", "design_r")
 
 
 def to_arrays(posteriors: Posteriors) -> dict[str, npt.NDArray[np.generic]]:

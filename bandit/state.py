@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import Bucket, Model, Objective, Priors, Project
+from bandit.catalog import Aggregation, Bucket, Model, Objective, Priors, Project
 from bandit.encoder import Encoder
 from bandit.event import (
     AvailabilitySet,
@@ -39,6 +39,7 @@ from bandit.pool import Pool, exchange, forget, nothing, pooled_priors, says, se
 from bandit.posterior import (
     COST,
     LATENCY,
+    PRECISION,
     QUALITY,
     TOKENS,
     Posteriors,
@@ -47,11 +48,13 @@ from bandit.posterior import (
     clock,
     correct,
     empty,
+    evidence,
     fade,
     from_arrays,
     observe_all,
     refresh,
     set_prior,
+    set_ridge,
     to_arrays,
     weigh,
     widen,
@@ -85,6 +88,12 @@ EXPECTED_TOKENS = 256.0
 """Output tokens expected of an unknown model."""
 OFFER_EVERY = 16
 """Judged outcomes of a bucket between two times that it tells the pool what it knows; it tells the first ones each."""
+FIT_FROM = 32
+"""Decisions of a bucket from which on the shrinkage of content features is fitted, at ever rarer times."""
+CONTENT_SCALES = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 16.0)
+"""What their prior precision is multiplied by."""
+CONTENT_SPREAD = 2.0
+"""Standard deviation of the logarithm of that, beforehand."""
 TRIAL = 200
 """Decisions of a model within which a change of its quality puts the whole warm start in doubt, …"""
 DISTRUSTED = 0.3
@@ -218,7 +227,7 @@ def apply(state: State, record: Record) -> None:
             _drop_bucket(state, event.bucket)
         case ProjectPut():
             held = state.projects.get(event.project.id)
-            pacer = None if event.project.budget is None else new_pacer()
+            pacer = None if event.project.budget is None else new_pacer(record.position)
             if held is not None and held.project.budget == event.project.budget:
                 pacer = held.pacer
             state.projects[event.project.id] = ProjectState(event.project, record.position, pacer)
@@ -231,13 +240,14 @@ def apply(state: State, record: Record) -> None:
 def default_priors(bucket: Bucket) -> tuple[Prior, ...]:
     """Where an unknown model of ``bucket`` starts: quality, log cost, log latency, log output tokens.
 
-    Quality, scaled to [0, 1], starts with an expected noise variance of 0.1, the logarithms with 0.25; intercepts give
-    way to the first few observations (``INTERCEPT_PRECISION``), the effects of features later.
+    Quality, scaled to [0, 1], starts with an expected noise variance of 0.25, the most that a response between 0 and 1 can have:
+    a few early failures then do not condemn a model. The logarithms start with 0.25 too. Intercepts give way to the first few
+    observations (``INTERCEPT_PRECISION``), the effects of features later.
     """
     scale = bucket.quality_range
     quality = 0.5 if bucket.priors.quality is None else (bucket.priors.quality - scale.min) / scale.width
     return (
-        Prior(quality, b=0.2),
+        Prior(quality, b=0.5),
         Prior(math.log(bucket.priors.cost), b=0.5),
         Prior(math.log(bucket.priors.latency), b=0.5),
         Prior(math.log(EXPECTED_TOKENS), b=0.5),
@@ -275,7 +285,7 @@ def renew_candidates(state: State, bucket: BucketState, position: int) -> None:
             _add_column(bucket, model, position)
             _pool_priors(state, bucket, [len(bucket.columns) - 1])
     if bucket.config.budget is not None and bucket.pacer is None:
-        bucket.pacer = new_pacer()
+        bucket.pacer = new_pacer(position)
     refresh_derived(state, bucket)
     if bucket.pacer is not None and before != (bucket.candidates.models, bucket.candidates.available):
         restart_ring(bucket.pacer)
@@ -347,6 +357,7 @@ def warm(bucket: BucketState, most: float) -> None:
     it says of quality is on trial: if a model turns out different within its first ``TRIAL`` decisions, no model's counts more
     than a few observations from then on, because they came from the same place.
     """
+    fit_content(bucket)
     for model in range(bucket.posteriors.models):
         for design in range(len(bucket.posteriors.designs)):
             weigh(bucket.posteriors, design, model, most)
@@ -395,13 +406,15 @@ def newcomers(bucket: BucketState) -> npt.NDArray[np.int64] | None:
 
 def purses(state: State, bucket: BucketState) -> tuple[Purse, ...]:
     """The budgets that decisions of a bucket draw on: its own, then its project's."""
-    found = []
-    if bucket.config.budget is not None and bucket.pacer is not None:
-        found.append(Purse(bucket.config.budget, bucket.pacer))
-    project = state.projects.get(bucket.config.project)
-    if project is not None and project.project.budget is not None and project.pacer is not None:
-        found.append(Purse(project.project.budget, project.pacer))
-    return tuple(found)
+    return tuple(_purses(state, bucket, bucket.config.project))
+
+
+def _purses(state: State, bucket: BucketState | None, project: str) -> Iterator[Purse]:
+    if bucket is not None and bucket.config.budget is not None and bucket.pacer is not None:
+        yield Purse(bucket.config.budget, bucket.pacer)
+    held = state.projects.get(project)
+    if held is not None and held.project.budget is not None and held.pacer is not None:
+        yield Purse(held.project.budget, held.pacer)
 
 
 def response_value(bucket: BucketState, response: int, value: float) -> float:
@@ -468,6 +481,8 @@ def _put_bucket(state: State, config: Bucket, position: int) -> None:
         return
     _drop_bucket(state, config.id)
     bucket = new_bucket(config, version=position, generation=position)
+    if known is not None and config.budget == known.config.budget:
+        bucket.pacer = known.pacer  # what was spent is spent
     renew_candidates(state, bucket, position)
     state.buckets[config.id] = bucket
 
@@ -492,7 +507,11 @@ def _apply_decision(state: State, event: DecisionMade, time_ns: int) -> None:
             if model in state.health:
                 passed(state.health[model], chosen=i == event.chosen)
     bucket = state.buckets.get(event.bucket)
-    if bucket is None or bucket.generation != event.generation:
+    current = bucket is not None and bucket.generation == event.generation
+    quality = bucket.config.quality_range if bucket is not None and current else None
+    for purse in _purses(state, bucket, event.project):
+        decided(purse.pacer, purse.budget, quality, event, time_ns)
+    if bucket is None or not current:
         return
     _tick(bucket, time_ns)
     if event.models[event.chosen] in bucket.columns:
@@ -501,11 +520,11 @@ def _apply_decision(state: State, event: DecisionMade, time_ns: int) -> None:
         bucket.context_d += (event.x_d - bucket.context_d) / total
         if total % SHAKE_EVERY == 0 and bucket.shaken_k.any():
             _shake(bucket, total)
+        if total >= FIT_FROM and _is_round(total):
+            fit_content(bucket)
         if total & (total - 1) == 0 and len(state.buckets) > 1:
             seen_kr = seen(bucket.posteriors)
             _pool_priors(state, bucket, np.flatnonzero(seen_kr[:, QUALITY] < YOUNG).tolist())
-    for purse in purses(state, bucket):
-        decided(purse.pacer, purse.budget, bucket.config.quality_range, event, time_ns)
 
 
 def _apply_outcome(state: State, event: OutcomeApplied, time_ns: int) -> None:
@@ -513,6 +532,8 @@ def _apply_outcome(state: State, event: OutcomeApplied, time_ns: int) -> None:
         if change.signal is Signal.SUCCESS and change.before is None and event.model in state.models:
             called(state.health.setdefault(event.model, Health()), change.after != 0.0, time_ns)
     bucket = state.buckets.get(event.bucket)
+    for purse in _purses(state, bucket, event.project):
+        settled(purse.pacer, purse.budget, event, bucket.config.rules.cost if bucket else Aggregation.LAST)
     if bucket is None or bucket.generation != event.generation:
         return
     _tick(bucket, time_ns)
@@ -521,12 +542,33 @@ def _apply_outcome(state: State, event: OutcomeApplied, time_ns: int) -> None:
         judged = int(bucket.count_sk[Signal.QUALITY].sum())
         if judged <= OFFER_EVERY or judged % OFFER_EVERY == 0:
             _tell_pool(state, bucket)
-    for change in event.changes:
-        if change.signal is Signal.COST:
-            spent = change.after - (event.expected_cost if change.before is None else change.before)
-            held = change.after - (event.worst_cost if change.before is None else change.before)
-            for purse in purses(state, bucket):
-                settled(purse.pacer, purse.budget, event.decided_ns, spent, held)
+
+
+def _is_round(number: int) -> bool:
+    """Whether ``number`` is a power of two or three times one: ever rarer."""
+    number = number // 3 if number % 3 == 0 else number
+    return number & (number - 1) == 0
+
+
+def fit_content(bucket: BucketState) -> None:
+    """Fit how strongly the effects of content features on quality are shrunk, in place, by the evidence of what was observed.
+
+    Nobody can know beforehand whether an embedding says much of quality or nothing: the prior's precision of its coefficients
+    is multiplied by one of ``CONTENT_SCALES``, that of the largest marginal likelihood times a log-normal prior around 1
+    (empirical Bayes). It happens when decisions are folded, not outcomes, whose order must not matter.
+    """
+    content = bucket.encoder.content
+    if content.start == content.stop or not bucket.posteriors.models:
+        return
+    best, most = bucket.posteriors.ridge_d, -math.inf
+    for scale in CONTENT_SCALES:
+        ridge_d = np.full(bucket.encoder.dim, PRECISION)
+        ridge_d[content] *= scale
+        found = evidence(bucket.posteriors, QUALITY, ridge_d) - 0.5 * (math.log(scale) / CONTENT_SPREAD) ** 2
+        if found > most:
+            best, most = ridge_d, found
+    if (best != bucket.posteriors.ridge_d).any():
+        set_ridge(bucket.posteriors, best)
 
 
 def _tick(bucket: BucketState, time_ns: int) -> None:

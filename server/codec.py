@@ -517,6 +517,7 @@ def _write_decision(event: e.DecisionMade) -> journal_pb2.DecisionMade:
         worst_cost=event.worst_cost,
         latency_mark=event.mark,
         clocks=event.clocks,
+        project=event.project,
     )
 
 
@@ -556,6 +557,7 @@ def _read_decision(m: journal_pb2.DecisionMade) -> e.DecisionMade:
         worst_cost=m.worst_cost,
         mark=m.latency_mark,
         clocks=tuple(m.clocks),
+        project=m.project,
     )
 
 
@@ -576,6 +578,7 @@ def _write_outcome_applied(event: e.OutcomeApplied) -> journal_pb2.OutcomeApplie
         ],
         idempotency_key=event.idempotency_key,
         decided_time_ns=event.decided_ns,
+        project=event.project,
         worst_cost=event.worst_cost,
         latency_mark=event.mark,
         ledgers=[_write_ledger(model, ledger) for model, ledger in event.ledgers.items()],
@@ -616,6 +619,7 @@ def _read_outcome_applied(m: journal_pb2.OutcomeApplied) -> e.OutcomeApplied:
         ledgers=read_ledgers(m),
         idempotency_key=m.idempotency_key,
         decided_ns=m.decided_time_ns,
+        project=m.project,
         worst_cost=m.worst_cost,
         mark=m.latency_mark,
     )

@@ -105,7 +105,7 @@ class ModelAvailabilitySet(_message.Message):
     def __init__(self, model: _Optional[str] = ..., availability: _Optional[_Union[_catalog_pb2.ModelAvailability, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class DecisionMade(_message.Message):
-    __slots__ = ("id", "bucket", "generation", "features", "models", "chosen", "fallbacks", "propensity", "explored", "limits_violated", "quality_mean", "quality_sd", "cost", "latency", "latency_p95", "quality_draw", "output_tokens", "multiplier", "exclusions", "objective", "exploration_floor", "limits", "state_position", "expire_time_ns", "request_id", "input_tokens", "max_output_tokens", "newcomers", "quota", "worst_cost", "latency_mark", "clocks")
+    __slots__ = ("id", "bucket", "generation", "features", "models", "chosen", "fallbacks", "propensity", "explored", "limits_violated", "quality_mean", "quality_sd", "cost", "latency", "latency_p95", "quality_draw", "output_tokens", "multiplier", "exclusions", "objective", "exploration_floor", "limits", "state_position", "expire_time_ns", "request_id", "input_tokens", "max_output_tokens", "newcomers", "quota", "worst_cost", "latency_mark", "clocks", "project")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,7 @@ class DecisionMade(_message.Message):
     WORST_COST_FIELD_NUMBER: _ClassVar[int]
     LATENCY_MARK_FIELD_NUMBER: _ClassVar[int]
     CLOCKS_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
     id: bytes
     bucket: str
     generation: int
@@ -170,10 +171,11 @@ class DecisionMade(_message.Message):
     worst_cost: float
     latency_mark: float
     clocks: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., features: _Optional[_Iterable[float]] = ..., models: _Optional[_Iterable[str]] = ..., chosen: _Optional[int] = ..., fallbacks: _Optional[_Iterable[int]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., quality_mean: _Optional[_Iterable[float]] = ..., quality_sd: _Optional[_Iterable[float]] = ..., cost: _Optional[_Iterable[float]] = ..., latency: _Optional[_Iterable[float]] = ..., latency_p95: _Optional[_Iterable[float]] = ..., quality_draw: _Optional[_Iterable[float]] = ..., output_tokens: _Optional[_Iterable[float]] = ..., multiplier: _Optional[float] = ..., exclusions: _Optional[_Iterable[int]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., state_position: _Optional[int] = ..., expire_time_ns: _Optional[int] = ..., request_id: _Optional[str] = ..., input_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., newcomers: _Optional[_Iterable[int]] = ..., quota: _Optional[float] = ..., worst_cost: _Optional[float] = ..., latency_mark: _Optional[float] = ..., clocks: _Optional[_Iterable[float]] = ...) -> None: ...
+    project: str
+    def __init__(self, id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., features: _Optional[_Iterable[float]] = ..., models: _Optional[_Iterable[str]] = ..., chosen: _Optional[int] = ..., fallbacks: _Optional[_Iterable[int]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., quality_mean: _Optional[_Iterable[float]] = ..., quality_sd: _Optional[_Iterable[float]] = ..., cost: _Optional[_Iterable[float]] = ..., latency: _Optional[_Iterable[float]] = ..., latency_p95: _Optional[_Iterable[float]] = ..., quality_draw: _Optional[_Iterable[float]] = ..., output_tokens: _Optional[_Iterable[float]] = ..., multiplier: _Optional[float] = ..., exclusions: _Optional[_Iterable[int]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., state_position: _Optional[int] = ..., expire_time_ns: _Optional[int] = ..., request_id: _Optional[str] = ..., input_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., newcomers: _Optional[_Iterable[int]] = ..., quota: _Optional[float] = ..., worst_cost: _Optional[float] = ..., latency_mark: _Optional[float] = ..., clocks: _Optional[_Iterable[float]] = ..., project: _Optional[str] = ...) -> None: ...
 
 class OutcomeApplied(_message.Message):
-    __slots__ = ("decision_id", "bucket", "generation", "model", "features", "changes", "idempotency_key", "ledgers", "state_position", "expected_cost", "decided_time_ns", "worst_cost", "latency_mark")
+    __slots__ = ("decision_id", "bucket", "generation", "model", "features", "changes", "idempotency_key", "ledgers", "state_position", "expected_cost", "decided_time_ns", "worst_cost", "project", "latency_mark")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +188,7 @@ class OutcomeApplied(_message.Message):
     EXPECTED_COST_FIELD_NUMBER: _ClassVar[int]
     DECIDED_TIME_NS_FIELD_NUMBER: _ClassVar[int]
     WORST_COST_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
     LATENCY_MARK_FIELD_NUMBER: _ClassVar[int]
     decision_id: bytes
     bucket: str
@@ -199,8 +202,9 @@ class OutcomeApplied(_message.Message):
     expected_cost: float
     decided_time_ns: int
     worst_cost: float
+    project: str
     latency_mark: float
-    def __init__(self, decision_id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., features: _Optional[_Iterable[float]] = ..., changes: _Optional[_Iterable[_Union[SignalChange, _Mapping]]] = ..., idempotency_key: _Optional[str] = ..., ledgers: _Optional[_Iterable[_Union[SignalLedger, _Mapping]]] = ..., state_position: _Optional[int] = ..., expected_cost: _Optional[float] = ..., decided_time_ns: _Optional[int] = ..., worst_cost: _Optional[float] = ..., latency_mark: _Optional[float] = ...) -> None: ...
+    def __init__(self, decision_id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., features: _Optional[_Iterable[float]] = ..., changes: _Optional[_Iterable[_Union[SignalChange, _Mapping]]] = ..., idempotency_key: _Optional[str] = ..., ledgers: _Optional[_Iterable[_Union[SignalLedger, _Mapping]]] = ..., state_position: _Optional[int] = ..., expected_cost: _Optional[float] = ..., decided_time_ns: _Optional[int] = ..., worst_cost: _Optional[float] = ..., project: _Optional[str] = ..., latency_mark: _Optional[float] = ...) -> None: ...
 
 class SignalChange(_message.Message):
     __slots__ = ("signal", "before", "after", "faded")

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandit.catalog import Bucket, Budget, Mode, Model, Objective, Prices, Project, Schema, TokenCountFeature
+from bandit.catalog import (
+    Aggregation,
+    Bucket,
+    Budget,
+    Mode,
+    Model,
+    Objective,
+    OutcomeRules,
+    Prices,
+    Project,
+    QualityRange,
+    Schema,
+    TextFeature,
+    TokenCountFeature,
+)
 from bandit.decide import decide
 from bandit.encoder import Context
 from bandit.errors import FieldError, NothingEligibleError
-from bandit.event import BucketPut, DecisionMade, ProjectDeleted, ProjectPut
+from bandit.event import BucketDeleted, BucketPut, DecisionMade, ProjectDeleted, ProjectPut
 from bandit.join import join
 from bandit.outcome import Signal
 from bandit.pacer import left
@@ -180,3 +196,74 @@ def test_the_tighter_of_two_budgets_binds() -> None:
 
     made.play(1500, answer)
     assert made.bucket.sum_sk[Signal.COST].sum() / 1500 <= 1.05e-3
+
+
+HARD = Budget(0.0105, PERIOD, hard=True)  # five calls of 0.0021
+
+
+def calls_left(made: World) -> int:
+    count = 0
+    while True:
+        try:
+            made.decide(Context(input_tokens=100))
+        except NothingEligibleError:
+            return count
+        count += 1
+
+
+def test_a_budget_changed_meanwhile_does_not_settle_what_it_never_counted() -> None:
+    made = World(Bucket("b", schema=SCHEMA, budget=Budget(1.0, PERIOD, hard=True)), [CHEAP], 0)
+    old = [made.decide(Context(input_tokens=100)) for _ in range(10)]
+    made.put(BucketPut(replace(made.bucket.config, budget=HARD)))
+    for one in old:
+        made.report(one, {Signal.COST: 0.0})
+    assert calls_left(made) == 5
+
+
+def test_a_bucket_that_moves_to_another_project_takes_nothing_along() -> None:
+    made = World(Bucket("b", schema=SCHEMA, project="from"), [CHEAP], 0)
+    made.put(ProjectPut(Project("from", budget=HARD)))
+    made.put(ProjectPut(Project("to", budget=HARD)))
+    old = [made.decide(Context(input_tokens=100)) for _ in range(3)]
+    made.put(BucketPut(replace(made.bucket.config, project="to")))
+    for one in old:
+        made.report(one, {Signal.COST: 0.0})
+    start, end = (made.state.projects[name].pacer for name in ("from", "to"))
+    assert start is not None
+    assert end is not None
+    assert start.held == pytest.approx(0.0, abs=1e-12)
+    assert end.held == 0.0
+    assert calls_left(made) == 5
+
+
+def test_what_a_bucket_spent_is_spent_when_it_starts_to_learn_afresh() -> None:
+    made = World(Bucket("b", schema=SCHEMA, budget=HARD, project="p"), [CHEAP], 0)
+    made.put(ProjectPut(Project("p", budget=HARD)))
+    old = [made.decide(Context(input_tokens=100)) for _ in range(3)]
+    made.put(BucketPut(replace(made.bucket.config, quality_range=QualityRange(0.0, 5.0))))
+    made.report(old[0], {Signal.COST: 0.0})
+    assert calls_left(made) == 3
+    made.put(BucketDeleted("b"))
+    pacer = made.state.projects["p"].pacer
+    assert pacer is not None
+    assert pacer.held == pytest.approx(5 * 0.0021)
+    made.put(old[1])  # a decision that was in flight when its bucket went
+    assert pacer.held == pytest.approx(6 * 0.0021)
+
+
+def test_parts_of_a_cost_let_go_of_nothing() -> None:
+    """Where reports add up, more may come until the period ends."""
+    rules = OutcomeRules(cost=Aggregation.SUM)
+    made = World(Bucket("b", schema=SCHEMA, budget=HARD, rules=rules), [CHEAP], 0)
+    decision = made.decide(Context(input_tokens=100))
+    ledger = made.report(decision, {Signal.COST: 0.0001})
+    made.report(decision, {Signal.COST: 0.002}, ledger)
+    assert calls_left(made) == 4
+
+
+def test_an_estimate_of_the_input_is_no_bound() -> None:
+    schema = Schema(input_tokens=TokenCountFeature(), text=TextFeature())
+    made = World(Bucket("b", schema=schema, budget=HARD), [CHEAP], 0)
+    text = "ab " * 1000
+    decision = made.decide(Context(text=text))
+    assert decision.worst_cost == pytest.approx((3000 * 1.0 + 1000 * 2.0) / 1e6)
