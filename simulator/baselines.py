@@ -1,9 +1,9 @@
 """What a routing policy is set beside: controls that need no context, and optima that know all in hindsight.
 
-``uniform``, ``fixed:<model>`` and ``epsilon-greedy`` could be run in earnest. The others know every outcome beforehand and
-are bounds: ``best-fixed``; ``best-mix``, which splits the traffic between models without looking at a prompt; ``task-lp``,
-which splits each task's; ``prompt-oracle``, which splits each prompt's. Within a budget (mean dollars a request) each of the
-last three maximises total utility over a larger set than the one before, so they are ordered.
+``fixed:<model>`` could be run in earnest. The others know every outcome beforehand and are bounds: ``best-fixed``;
+``best-mix``, which splits the traffic between models without looking at a prompt; ``task-lp``, which splits each task's;
+``prompt-oracle``, which splits each prompt's. Within a budget (mean dollars a request) each of the last three maximises total
+utility over a larger set than the one before, so they are ordered.
 
 All three are one linear program: groups of prompts, each with shares of the models that sum to 1, maximise utility, one
 constraint on total cost. It is the relaxed multiple-choice knapsack, whose exact solution is to start every group at its
@@ -13,7 +13,6 @@ Kellerer et al., Knapsack Problems, 2004, 11.2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -97,48 +96,7 @@ def best_fixed(utility_nk: Array, cost_nk: Array | None, budget: float | None) -
     return int(np.argmax(np.where(cost_k <= budget, utility_k, -np.inf)))
 
 
-def epsilon_greedy(
-    outcome_snk: Array,
-    warm_tsk: tuple[Array, Array] | None,
-    task_n: Indices,
-    order_n: Sequence[int],
-    objective: Objective,
-    quality: QualityRange,
-    delay: int,
-    rng: np.random.Generator,
-) -> Indices:
-    """The models chosen (n, by row) by ε-greedy on each task's mean quality, cost and latency.
-
-    ``outcome_snk`` holds quality scaled to [0, 1], cost and latency, NaN where unknown; ``warm_tsk`` sums and counts of them
-    by task to start from. A model that its task has not seen comes first; then the objective decides on the means. An
-    outcome is known ``delay`` rounds after its decision.
-    """
-    tasks, models = int(task_n.max()) + 1, outcome_snk.shape[2]
-    if warm_tsk is None:
-        sum_tsk, count_tsk = np.zeros((tasks, 3, models)), np.zeros((tasks, 3, models))
-    else:
-        sum_tsk, count_tsk = warm_tsk[0].copy(), warm_tsk[1].copy()
-    chosen_n = np.zeros(len(order_n), dtype=np.intp)
-    for t, row in enumerate(order_n):
-        if t > delay:
-            learned = order_n[t - delay - 1]
-            value_s = outcome_snk[:, learned, chosen_n[learned]]
-            there_s = ~np.isnan(value_s)
-            sum_tsk[task_n[learned], there_s, chosen_n[learned]] += value_s[there_s]
-            count_tsk[task_n[learned], there_s, chosen_n[learned]] += 1.0
-        count_sk = count_tsk[task_n[row]]
-        unseen = np.flatnonzero(count_sk[0] == 0.0)
-        if unseen.size:
-            chosen_n[row] = rng.choice(unseen)
-        elif rng.random() < EPSILON:
-            chosen_n[row] = rng.integers(models)
-        else:
-            mean_sk = sum_tsk[task_n[row]] / np.maximum(count_sk, 1.0)
-            chosen_n[row] = _greedy(mean_sk, objective, quality)
-    return chosen_n
-
-
-def _greedy(mean_sk: Array, objective: Objective, quality: QualityRange) -> int:
+def greedy(mean_sk: Array, objective: Objective, quality: QualityRange) -> int:
     """The model that a resolved ``objective`` prefers if quality (scaled to [0, 1]), cost and latency are their means."""
     quality_k, cost_k, latency_k = mean_sk
     if objective.mode in FLOOR_MODES:

@@ -17,11 +17,12 @@ from rich.table import Table
 from bandit.catalog import QualityRange
 from bandit.errors import FieldError
 from simulator.experiment import run_all
-from simulator.replay import BUCKETS, FEATURES, FIXED, HINDSIGHT, ONLINE, Features, Run, check_run, make_world
+from simulator.replay import FIXED, HINDSIGHT, ONLINE, check_run
 from simulator.report import number, write_results
 from simulator.summary import Group, group, is_ours, verdicts
 from simulator.table import OutcomeTable, TableError, UnknownTableError, load_table, with_features
 from simulator.utility import SettingError, parse_objective
+from simulator.world import BUCKETS, FEATURES, Features, Run, make_world
 
 WIDTH = 160
 """Characters of a line where the output is no terminal."""
@@ -47,7 +48,10 @@ _POLICIES = ", ".join((*ONLINE, f"{FIXED}MODEL", *HINDSIGHT))
     help="MODE[:parameter=value…], such as COST_FIRST:max_quality_loss=0.05 or WEIGHTED:cost_weight=20:latency_weight=0.1.",
 )
 @click.option(
-    "--budget", metavar="B[,B…]", help="Dollars a request, on average. Policies that cannot pace spend as they will."
+    "--budget",
+    metavar="B[,B…]",
+    help="Dollars a request, on average. What knows no budget of its own is given one (simulator.online); uniform and fixed "
+    "models spend as they will.",
 )
 @click.option(
     "--features",

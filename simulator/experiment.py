@@ -8,16 +8,21 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import TypedDict
+from functools import partial
+from typing import TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from simulator.baselines import grouped_optimum
-from simulator.replay import Run, World, check_run, order_of, play
+from simulator.replay import check_run, play
 from simulator.utility import utilities
+from simulator.world import Run, World, order_of
 
 Array = npt.NDArray[np.float64]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 CHECKPOINTS = 50
 """Most points of a trace."""
@@ -77,22 +82,26 @@ def run_all(
     """
     for run in {(run.policy, run.objective, run.budget): run for _, run in runs}.values():
         check_run(world, run)
-    results = []
-    if jobs == 1 or len(runs) == 1:
-        for name, run in runs:
-            results.append(evaluate(world, name, run))
-            done()
-        return results
+    results: list[Result] = []
+    for result in over_processes(world, _evaluate_named, runs, jobs):
+        results.append(result)
+        done()
+    return results
+
+
+def over_processes(world: World, work: Callable[[World, T], R], items: Sequence[T], jobs: int) -> Iterator[R]:
+    """What ``work`` makes of each item in ``world``, in their order, over ``jobs`` processes; ``work`` is a module's function."""
+    if jobs == 1 or len(items) == 1:
+        for item in items:
+            yield work(world, item)
+        return
     # New interpreters, not forks: a fork of a process that has threads can hang.
     context = multiprocessing.get_context("spawn")
     with (
         _one_blas_thread(),
-        ProcessPoolExecutor(min(jobs, len(runs)), context, initializer=_set_world, initargs=(world,)) as pool,
+        ProcessPoolExecutor(min(jobs, len(items)), context, initializer=_set_world, initargs=(world,)) as pool,
     ):
-        for result in pool.map(_evaluate_here, runs):
-            results.append(result)
-            done()
-    return results
+        yield from pool.map(partial(_work_here, work), items)
 
 
 def evaluate(world: World, objective_name: str, run: Run) -> Result:
@@ -165,8 +174,12 @@ def _set_world(world: World) -> None:
     _worker["world"] = world
 
 
-def _evaluate_here(named_run: tuple[str, Run]) -> Result:
-    return evaluate(_worker["world"], *named_run)
+def _work_here(work: Callable[[World, T], R], item: T) -> R:
+    return work(_worker["world"], item)
+
+
+def _evaluate_named(world: World, named_run: tuple[str, Run]) -> Result:
+    return evaluate(world, *named_run)
 
 
 @contextlib.contextmanager

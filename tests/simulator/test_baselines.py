@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from bandit.catalog import Objective, QualityRange
-from simulator.baselines import best_fixed, best_shares, epsilon_greedy, grouped_optimum, sums_by_task
-from simulator.utility import parse_objective
+from bandit.catalog import QualityRange
+from simulator.baselines import best_fixed, best_shares, grouped_optimum, sums_by_task
 
 UNIT = QualityRange()
 
@@ -110,48 +109,6 @@ def test_best_fixed() -> None:
     assert best_fixed(utility_nk, cost_nk, 3.0) == 1
     assert best_fixed(utility_nk, cost_nk, 0.5) == 0
     assert best_fixed(utility_nk, None, None) == 2
-
-
-def last_choice(outcome_sk: list[list[float]], objective: Objective) -> int:
-    """What ε-greedy prefers after many rounds of outcomes that never vary."""
-    outcome_snk = np.repeat(np.array(outcome_sk)[:, None, :], 300, axis=1)
-    chosen_n = epsilon_greedy(
-        outcome_snk, None, np.zeros(300, dtype=np.intp), range(300), objective, UNIT, 0, np.random.default_rng(0)
-    )
-    values, counts = np.unique(chosen_n[10:], return_counts=True)
-    assert counts.max() > 0.85 * counts.sum()  # 1 - ε and its share of ε
-    return int(values[np.argmax(counts)])
-
-
-@pytest.mark.parametrize(
-    ("objective", "best"),
-    [
-        ("QUALITY_FIRST", 2),
-        ("BALANCED:cost_weight=1", 1),
-        ("BALANCED:cost_weight=100", 0),
-        ("WEIGHTED:latency_weight=1", 1),
-        ("COST_FIRST:max_quality_loss=0.1", 1),
-        ("COST_FIRST:min_quality=0.5", 0),
-        ("COST_FIRST:min_quality=0.95", 2),
-        ("LATENCY_FIRST:max_quality_loss=0.5", 1),
-    ],
-)
-def test_epsilon_greedy_follows_the_objective(objective: str, best: int) -> None:
-    quality, cost, latency = [0.6, 0.88, 0.93], [0.01, 0.02, 0.4], [0.5, 0.1, 0.3]
-    assert last_choice([quality, cost, latency], parse_objective(objective, UNIT)) == best
-
-
-def test_epsilon_greedy_learns_only_what_is_known_by_then() -> None:
-    """With a delay as long as the run no outcome is ever learned, so every model stays unseen."""
-    outcome_snk = np.repeat(np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]])[:, None, :], 400, axis=1)
-    task_n = np.zeros(400, dtype=np.intp)
-    objective = parse_objective("QUALITY_FIRST", UNIT)
-    shares = [
-        np.mean(epsilon_greedy(outcome_snk, None, task_n, range(400), objective, UNIT, delay, np.random.default_rng(2)))
-        for delay in (0, 400)
-    ]
-    assert shares[0] < 0.1
-    assert 0.4 < shares[1] < 0.6
 
 
 def test_sums_by_task_leaves_out_what_is_unknown() -> None:
