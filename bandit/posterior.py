@@ -10,7 +10,7 @@ What makes it fast, small and sound:
   solve. Every ``REFRESH`` observations of a cell Σ and m are made anew from Λ and η, which are plain sums, by Cholesky:
   rounding cannot build up, and the moment at which it happens is a function of the events alone.
 - Symmetric matrices are kept packed (p = d(d+1)/2 numbers). With z the packed xxᵀ (off-diagonals twice), the quadratic
-  forms xᵀΣx of all models are one matrix-vector product, and of a batch of contexts one matrix-matrix product.
+  forms xᵀΣx of all models at one context are one matrix-vector product.
 - Λ and Σ depend on the contexts seen, not on the answers. Responses that have always been reported together share one
   ``Design``; the first report that has one without the other splits it. All priors have the same Λ for that reason.
 - Only ``y`` enters η and b, so a correction y → y′ needs no downdate: Λ and Σ stay.
@@ -48,8 +48,10 @@ PRIOR_A = 3.0
 """Shape of every prior's σ²: worth six observations."""
 REFRESH = 256
 """Observations of a cell between two factorisations: O(d³) every 256 costs less than one O(d²) step on average."""
+FEW = 16
+"""Contexts below which unpacking the covariances for a matrix product costs more than it saves."""
 BATCH = 256
-"""Contexts whose packed outer products are made at a time: 256 · 528 doubles (d = 32) stay in the second-level cache."""
+"""Contexts multiplied at a time: the products with 8 models at d = 32, 256 · 256 doubles, stay in the second-level cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -459,25 +461,23 @@ def predict_batch(posteriors: Posteriors, x_bd: Array, noise_kr: Array | None = 
     """``predict`` for b contexts at once, each (b, k, r)."""
     b, dim = x_bd.shape
     k, r = posteriors.a_kr.shape
-    if b == 1:
-        mean_kr, variance_kr = predict(posteriors, x_bd[0], noise_kr)
-        return mean_kr[None], variance_kr[None]
-    doubled_p = _doubled(dim)
-    quadratic_bkg = np.empty((b, k, len(posteriors.designs)))
-    z_bp = np.empty((min(b, BATCH), doubled_p.size))
-    for start in range(0, b, BATCH):
-        chunk_bd = x_bd[start : start + BATCH]
-        z = z_bp[: len(chunk_bd)]
-        at = 0
-        for j in range(dim):  # column j of the upper triangle: rows 0..j
-            np.multiply(chunk_bd[:, : j + 1], chunk_bd[:, j : j + 1], out=z[:, at : at + j + 1])
-            at += j + 1
-        z *= doubled_p
-        for g, design in enumerate(posteriors.designs):
-            quadratic_bkg[start : start + BATCH, :, g] = z @ design.cov_kp.T
+    noise_kr = noise(posteriors) if noise_kr is None else noise_kr
+    if b < FEW:
+        each = [predict(posteriors, x_d, noise_kr) for x_d in x_bd]
+        return np.array([mean_kr for mean_kr, _ in each]), np.array([variance_kr for _, variance_kr in each])
+    row, column = packed_indices(dim)
+    quadratic_bgk = np.empty((b, len(posteriors.designs), k))
+    cov_kdd = np.empty((k, dim, dim))
+    for g, design in enumerate(posteriors.designs):
+        cov_kdd[:, row, column] = cov_kdd[:, column, row] = design.cov_kp
+        cov_dkd = np.ascontiguousarray(cov_kdd.transpose(1, 0, 2)).reshape(dim, k * dim)
+        for start in range(0, b, BATCH):
+            chunk_bd = x_bd[start : start + BATCH]
+            product_bkd = (chunk_bd @ cov_dkd).reshape(-1, k, dim)
+            product_bkd *= chunk_bd[:, None]
+            np.add.reduce(product_bkd, axis=2, out=quadratic_bgk[start : start + BATCH, g])
     mean_bc = x_bd @ posteriors.mean_krd.reshape(k * r, dim).T
-    variance_bkr = np.maximum(quadratic_bkg, 0.0)[:, :, posteriors.design_r]
-    variance_bkr *= noise(posteriors) if noise_kr is None else noise_kr
+    variance_bkr = np.maximum(quadratic_bgk, 0.0)[:, posteriors.design_r].transpose(0, 2, 1) * noise_kr
     return mean_bc.reshape(b, k, r), variance_bkr
 
 

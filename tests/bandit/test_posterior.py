@@ -12,7 +12,9 @@ from scipy import stats
 
 from bandit.posterior import (
     COST,
+    INTERCEPT_PRECISION,
     LATENCY,
+    PRECISION,
     PRIOR_A,
     QUALITY,
     REFRESH,
@@ -21,6 +23,7 @@ from bandit.posterior import (
     add_model,
     correct,
     empty,
+    evidence,
     from_arrays,
     noise,
     observe,
@@ -30,6 +33,8 @@ from bandit.posterior import (
     predict,
     predict_batch,
     prior_precision,
+    set_prior,
+    set_ridge,
     to_arrays,
     unpack,
     without_model,
@@ -55,7 +60,7 @@ def data(n: int, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def batch(x_nd: np.ndarray, y_n: np.ndarray, w_n: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
     """Mean, covariance, a and b of quality by the textbook's formulas."""
     dim = x_nd.shape[1]
-    prior_d, mean0_d = prior_precision(dim), np.zeros(dim)
+    prior_d, mean0_d = prior_precision(np.full(dim, PRECISION), INTERCEPT_PRECISION), np.zeros(dim)
     mean0_d[-1] = 0.5
     precision_dd = np.diag(prior_d) + (x_nd * w_n[:, None]).T @ x_nd
     mean_d = np.linalg.solve(precision_dd, prior_d * mean0_d + x_nd.T @ (w_n * y_n))
@@ -211,3 +216,50 @@ def test_arrays_come_back_as_they_were() -> None:
     observe(made, QUALITY, 0, x_nd[0], 0.1)
     observe(back, QUALITY, 0, x_nd[0], 0.1)
     np.testing.assert_array_equal(made.mean_krd, back.mean_krd)
+
+
+@given(st.integers(0, 1000), st.sampled_from([0.1, 1.0, 30.0]))
+def test_evidence_is_the_marginal_likelihood(seed: int, scale: float) -> None:
+    """Up to a constant: against scipy's multivariate t (Gelman et al., Bayesian Data Analysis, 14.2)."""
+    dim, n = 4, 12
+    x_nd, y_n, _ = data(n, dim, seed)
+    made = fresh(dim)
+    for x_d, y in zip(x_nd, y_n, strict=True):
+        observe(made, QUALITY, 0, x_d, float(y))
+    other_d = np.full(dim, PRECISION)
+    other_d[: dim // 2] *= scale
+    exact = []
+    for ridge_d in (made.ridge_d, other_d):
+        prior_d = prior_precision(ridge_d, INTERCEPT_PRECISION)
+        intercept, b = made.prior_kr2[0, QUALITY]
+        shape_nn = (np.eye(n) + (x_nd / prior_d) @ x_nd.T) * b / PRIOR_A
+        exact.append(stats.multivariate_t(x_nd[:, -1] * intercept, shape_nn, df=2 * PRIOR_A).logpdf(y_n))
+    found = evidence(made, QUALITY, other_d) - evidence(made, QUALITY, made.ridge_d)
+    assert found == pytest.approx(exact[1] - exact[0], rel=1e-6, abs=1e-8)
+
+
+def test_another_ridge_is_as_if_it_had_been_there_from_the_start() -> None:
+    dim = 5
+    x_nd, y_n, _ = data(40, dim, 3)
+    ridge_d = np.array([1.0, 2.0, 50.0, 8.0, 8.0])
+    late, early = fresh(dim, 2), fresh(dim, 2)
+    set_ridge(early, ridge_d)
+    for made in (late, early):
+        for i, (x_d, y) in enumerate(zip(x_nd, y_n, strict=True)):
+            observe_all(made, i % 2, x_d, ((QUALITY, float(y)), (COST, float(-y))))
+    set_ridge(late, ridge_d)
+    for name in ("mean_krd", "eta_krd", "a_kr", "b_kr"):
+        np.testing.assert_allclose(getattr(late, name), getattr(early, name), rtol=1e-9, atol=1e-12)
+
+
+def test_another_prior_is_as_if_it_had_been_there_from_the_start() -> None:
+    x_nd, y_n, _ = data(40, 3, 4)
+    priors = [Prior(0.8, 0.3), Prior(-5.0, 0.5), Prior(0.1, 0.5), Prior(4.0, 0.5)]
+    late, early = fresh(3, 2), fresh(3, 2)
+    set_prior(early, 1, priors, 2.5)
+    for made in (late, early):
+        for i, (x_d, y) in enumerate(zip(x_nd, y_n, strict=True)):
+            observe(made, i % 4, 1, x_d, float(y))
+    set_prior(late, 1, priors, 2.5)
+    for name in ("mean_krd", "eta_krd", "a_kr", "b_kr"):
+        np.testing.assert_allclose(getattr(late, name), getattr(early, name), rtol=1e-9, atol=1e-12)
