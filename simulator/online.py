@@ -3,9 +3,11 @@
 ``thompson`` is the policy that serves: the same buckets, decisions (``bandit.decide``) and fold of the same events
 (``bandit.state.apply``), one event each for a decision and for its outcome. The rivals are in ``simulator.peers``.
 
-A rival that knows no budget gets the simplest one that its authors could have added, the same for each: the dual step of the
-ParetoBandit paper. With c̄ ← .95 c̄ + .05 cost after every call and λ ← clip(λ + .05 (c̄/B − 1), 0, 5), it maximises
-reward − λ·c̃, where c̃ is a model's running mean cost as a logarithm, 0 for the cheapest model and 1 for the dearest.
+A rival that knows no budget gets the simplest one that does not cripple it, the same for each: it maximises
+reward − λ·c/B, where c is a model's running mean cost and B the budget. λ is found by multiplicative weights on the constraint
+(the dual of Badanidiyuru, Kleinberg & Slivkins, arXiv:1305.2545): after every call c̄ ← .95 c̄ + .05 cost and
+λ ← λ·exp(.05 (c̄/B − 1)), the bracket at most 3. Being multiplicative it needs no scale of costs; the additive step on
+log-normalised cost of the ParetoBandit paper did worse for every rival.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ Array = npt.NDArray[np.float64]
 
 ROUND_NS = 10**9
 """Time between two rounds: a second."""
-_SMOOTHING, _STEP, _MOST = 0.05, 0.05, 5.0
+_SMOOTHING, _STEP, _EXCESS = 0.05, 0.05, 3.0
+_LEAST, _FIRST, _MOST = 1e-5, 1e-3, 10.0
+"""Ends and start of a multiplier: at 1e-3 a call of 100 budgets is worth a tenth of the range of quality."""
 _RECENT = 0.02
 """Smallest weight of a new cost in a model's running mean."""
 
@@ -190,7 +194,7 @@ class Dual:
 
     def __init__(self, world: World, budget: float | None) -> None:
         self._budget = budget
-        self.multiplier = 0.0
+        self.multiplier = _FIRST
         self._running = 0.0 if budget is None else budget
         k = len(world.table.models)
         self._mean_k, self._count_k = np.full(k, np.nan), np.zeros(k)
@@ -199,18 +203,11 @@ class Dual:
             self._mean_k[columns] = world.warm.outcome_snk[1].mean(axis=0)
             self._count_k[columns] = world.warm.outcome_snk.shape[1]
 
-    def relative_k(self) -> Array:
-        """c̃ of every model, 0 to 1; 0 for one whose cost is unknown."""
-        if np.isnan(self._mean_k).all():
-            return np.zeros(len(self._mean_k))
-        log_k = np.log(np.maximum(self._mean_k, 1e-12))
-        low, high = float(np.nanmin(log_k)), float(np.nanmax(log_k))
-        relative_k: Array = np.nan_to_num((log_k - low) / (high - low), nan=0.0) if high > low else np.zeros(len(log_k))
-        return relative_k
-
     def penalty_k(self) -> Array:
-        """λ·c̃ of every model (quality scaled to [0, 1]); 0 without a budget."""
-        return self.multiplier * self.relative_k()
+        """λ·c/B of every model (quality scaled to [0, 1]); 0 without a budget, or of a model whose cost is unknown."""
+        if self._budget is None:
+            return np.zeros(len(self._mean_k))
+        return self.multiplier * np.nan_to_num(self._mean_k, nan=0.0) / self._budget
 
     def learn(self, model: int, outcome: Outcome) -> None:
         """One call's cost; what a failed call costs says nothing of the next one's."""
@@ -222,8 +219,8 @@ class Dual:
             before = self._mean_k[model]
             self._mean_k[model] = outcome.cost if math.isnan(before) else before + weight * (outcome.cost - before)
         self._running += _SMOOTHING * (outcome.cost - self._running)
-        step = _STEP * (self._running / self._budget - 1.0)
-        self.multiplier = min(_MOST, max(0.0, self.multiplier + step))
+        excess = min(_EXCESS, self._running / self._budget - 1.0)
+        self.multiplier = min(_MOST, max(_LEAST, self.multiplier * math.exp(_STEP * excess)))
 
 
 def reward_of(world: World, objective: Objective, outcome: Outcome) -> float | None:
