@@ -207,7 +207,8 @@ class Dual:
         """λ·c/B of every model (quality scaled to [0, 1]); 0 without a budget, or of a model whose cost is unknown."""
         if self._budget is None:
             return np.zeros(len(self._mean_k))
-        return self.multiplier * np.nan_to_num(self._mean_k, nan=0.0) / self._budget
+        penalty_k: Array = self.multiplier * np.nan_to_num(self._mean_k, nan=0.0) / self._budget
+        return penalty_k
 
     def learn(self, model: int, outcome: Outcome) -> None:
         """One call's cost; what a failed call costs says nothing of the next one's."""

@@ -2,7 +2,8 @@
 
 They see what ours sees: the same features (unscaled, the task one-hot among them, an intercept last), the same warm start, the
 same announcements. Settings are those that each package's authors recommend or ship; where they recommend none, the best of
-a small grid on half of ``paretobandit:val`` (see ``benchmarks/routing/experiments.py``).
+a small grid on one half of ``paretobandit:val``, warm from the other: α of MABWiser in {.02, .1, .3, 1}, learning rate and γ
+of SquareCB in {.02, .05, .1, .5} × {10, 100, 1000}.
 
 - ``paretobandit``: ``BanditRouter`` with its own ``BudgetPacer`` (adaptive, its defaults), its tuned settings for warm and for
   cold starts (``pareto_bandit.config``), priors made by its own ``generate_warmup_priors``, realised costs fed back, and 20
@@ -48,10 +49,9 @@ FORCED_CALLS = 20
 TOKENS_PER_CALL = 1000.0
 """Makes dollars a call of a price per token, for a model without list prices."""
 LINTS_ALPHA, LINUCB_ALPHA = 0.1, 0.1
-VW_OPTIONS = "--quiet -q SA"
-SQUARECB = "--cb_explore_adf --squarecb"
-GAMMA_SCALE, GAMMA_EXPONENT = 10.0, 0.5
-"""SquareCB's γ = scale · t^exponent after t examples: Vowpal Wabbit's defaults."""
+VW_OPTIONS = "--quiet -q SA -l 0.05"
+GAMMA_SCALE, GAMMA_EXPONENT = 100.0, 0.5
+"""SquareCB's γ = scale · t^exponent after t examples."""
 
 
 def check_installed(policy: str) -> None:
@@ -188,7 +188,8 @@ class SquareCb:
     def __init__(self, world: World, run: Run, rng: np.random.Generator) -> None:
         module = importlib.import_module("vowpalwabbit")
         self._world, self._run, self._rng = world, run, rng
-        reduction = SQUARECB if run.budget is None else "--cb_adf"
+        squarecb = f"--cb_explore_adf --squarecb --gamma_scale {GAMMA_SCALE} --gamma_exponent {GAMMA_EXPONENT}"
+        reduction = squarecb if run.budget is None else "--cb_adf"
         self._vw = module.Workspace(f"{reduction} {VW_OPTIONS} --random_seed {run.seed}")
         self._examples = 0
         self._models = [world.table.models.index(model) for model in world.present]

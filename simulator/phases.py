@@ -34,6 +34,8 @@ WARNING = 20
 """Calls of the concerned model in a phase after which a policy could know."""
 BINS = 48
 """Points of a curve."""
+ALL = "all"
+"""Name of the phase of all phases together."""
 CONTROLS = HINDSIGHT[:3]
 """Optima in hindsight that are measured: each phase's own, within the budget."""
 
@@ -111,6 +113,7 @@ def measure(world: World, trial: Trial) -> Measured:
         cost = float(cost_t[part].mean())
         mix = mix_quality(rounds, phase, cost)
         quality = float(quality_t[part].mean())
+        target = float(lp_tk[part, concerned].mean())
         rows.append(
             PhaseRow(
                 policy=run.policy,
@@ -123,13 +126,13 @@ def measure(world: World, trial: Trial) -> Measured:
                 spend_ratio=cost / run.budget,
                 share=float(share_t[part].mean()),
                 share_warned=warned(share_t[part]),
-                settled=settled(share_t, phase, float(lp_tk[part, concerned].mean()))
-                if run.policy in ONLINE
-                else math.nan,
+                settled=settled(share_t, phase, target) if run.policy in ONLINE else math.nan,
                 mix=mix,
                 gain=quality - mix,
             )
         )
+    if len(rows) > 1:
+        rows.append(_whole(rows))
     ends = np.linspace(0, len(rounds), BINS + 1).round().astype(np.int64)
     size_c = np.diff(ends)
     series = np.stack([quality_t, cost_t / run.budget, share_t])
@@ -157,16 +160,15 @@ def settled(share_t: Array, phase: Phase, target: float) -> float:
     """Requests until the share over the last ``WINDOW`` has gone half the way to ``target``; NaN if that is not far, inf if
     it never has by the end of the phase.
     """
-    before = float(share_t[max(0, phase.start - BEFORE) : phase.start].mean()) if phase.start else math.nan
-    if math.isnan(before) or abs(target - before) < LEAST:
+    start = max(phase.start, WARNING)  # in the first phase the first few requests say where a share was
+    before = float(share_t[max(0, start - BEFORE) : start].mean())
+    if abs(target - before) < LEAST:
         return math.nan
     total_t = np.concatenate([[0.0], np.cumsum(share_t)])
     middle = (before + target) / 2.0
-    for end in range(phase.start + 1, phase.end + 1):
-        start = max(phase.start, end - WINDOW)
-        if end - start < min(WINDOW, phase.end - phase.start) // 5:
-            continue  # a handful of requests says nothing of a share
-        share = (total_t[end] - total_t[start]) / (end - start)
+    for end in range(start + WINDOW // 5, phase.end + 1):  # a handful of requests says nothing of a share
+        since = max(start, end - WINDOW)
+        share = (total_t[end] - total_t[since]) / (end - since)
         if (share >= middle) if target > before else (share <= middle):
             return float(end - phase.start)
     return math.inf
@@ -177,6 +179,30 @@ def warned(share_t: Array) -> float:
     calls_t = np.cumsum(share_t)
     after = int(np.searchsorted(calls_t, WARNING)) + 1
     return float(share_t[after:].mean()) if after < len(share_t) else math.nan
+
+
+def _whole(rows: list[PhaseRow]) -> PhaseRow:
+    """All phases together: means weighted by their rounds. What they had to get used to is not asked."""
+    weight_n = np.array([row["rounds"] for row in rows], dtype=np.float64)
+
+    def mean(values: list[float]) -> float:
+        return float(np.average(values, weights=weight_n))
+
+    return PhaseRow(
+        policy=rows[0]["policy"],
+        budget=rows[0]["budget"],
+        seed=rows[0]["seed"],
+        phase=ALL,
+        rounds=int(weight_n.sum()),
+        quality=mean([row["quality"] for row in rows]),
+        cost=mean([row["cost"] for row in rows]),
+        spend_ratio=mean([row["spend_ratio"] for row in rows]),
+        share=mean([row["share"] for row in rows]),
+        share_warned=math.nan,
+        settled=math.nan,
+        mix=mean([row["mix"] for row in rows]),
+        gain=mean([row["gain"] for row in rows]),
+    )
 
 
 def _optimum(world: World, rounds: Rounds, phase: Phase, budget: float, control: str) -> Array:

@@ -20,7 +20,7 @@ from simulator.utility import utility_unit
 
 FIXED_COLOUR, MIX_COLOUR = "#5a5a5a", "#9a9a9a"
 _MIX_POINTS = 60
-_STYLE = """
+STYLE = """
 :root{color-scheme:light dark;--ink:#1c1c1c;--paper:#fff;--faint:#8886;--card:#f6f6f4}
 @media(prefers-color-scheme:dark){:root{--ink:#e8e8e8;--paper:#161616;--card:#222}}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);
@@ -37,6 +37,7 @@ figure{margin:0}svg{width:100%;height:auto}svg text{font-size:12px;fill:var(--in
 .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.35em}
 li.yes::marker{content:"✓  "}li.no::marker{content:"✗  "}li.open::marker{content:"?  "}
 """
+"""Of all our pages."""
 
 
 def write_results(
@@ -74,21 +75,21 @@ def html(table: OutcomeTable, groups: Sequence[Group], configuration: Mapping[st
         "<p>Means over the seeds; ± is a 95 % Student-t interval over the seeds, which differ in the order of the prompts "
         "and in the policy's draws. best-fixed, best-mix, task-lp and prompt-oracle are optima in hindsight.</p>",
         "<h2>Cost and quality</h2>",
-        _cards(
+        cards(
             (objective, _frontier(table, [one for one in groups if one.objective == objective]))
             for objective in dict.fromkeys(one.objective for one in groups)
         ),
         "<h2>Cumulative regret</h2>",
         "<p>Best achievable utility less the achieved one, added up over rounds; with a budget the best within it, so that a "
         "policy which overspends can fall below 0. Bands are 95 % intervals over the seeds.</p>",
-        _cards(
+        cards(
             (members[0].setting, _regret(members))
             for members in ([g for g in groups if (g.objective, g.budget) == setting] for setting in settings)
         ),
     ]
     online = [one for one in groups if routes(one) and one.policy != "uniform"]
     if online:
-        sections += ["<h2>Share of the traffic</h2>", _cards((one.title, _traffic(table, one)) for one in online)]
+        sections += ["<h2>Share of the traffic</h2>", cards((one.title, _traffic(table, one)) for one in online)]
     rows = "".join(
         f'<tr><td>{escape(name)}</td><td class="text">{escape(value)}</td></tr>'
         for name, value in configuration.items()
@@ -96,7 +97,7 @@ def html(table: OutcomeTable, groups: Sequence[Group], configuration: Mapping[st
     sections += ["<h2>Configuration</h2>", f"<table>{rows}</table>"]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Pointsman: {escape(table.name)}</title><style>{_STYLE}</style></head><body>{''.join(sections)}</body>"
+        f"<title>Pointsman: {escape(table.name)}</title><style>{STYLE}</style></head><body>{''.join(sections)}</body>"
         "</html>\n"
     )
 
@@ -147,7 +148,8 @@ def _result_table(groups: Sequence[Group]) -> str:
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
-def _cards(charts: Iterable[tuple[str, str]]) -> str:
+def cards(charts: Iterable[tuple[str, str]]) -> str:
+    """Charts with their titles, side by side where there is room."""
     cards = [f"<div><h3>{escape(title)}</h3>{chart}</div>" for title, chart in charts]
     return f'<div class="grid-of-charts">{"".join(cards)}</div>'
 
