@@ -34,7 +34,6 @@ from bandit.posterior import (
     TOKENS,
     Posteriors,
     noise,
-    predict,
     predict_batch,
 )
 from bandit.propensity import (
@@ -200,29 +199,27 @@ class Choices:
 
 def predictions(posteriors: Posteriors, x_d: Array) -> Predictions:
     """What the posteriors say at ``x_d``. O(k·d²)."""
-    noise_kr = noise(posteriors)
-    return _predictions(*predict(posteriors, x_d, noise_kr), noise_kr, posteriors.tail_k)
+    return predictions_batch(posteriors, x_d[None]).at(0)
 
 
 def predictions_batch(posteriors: Posteriors, x_bd: Array) -> Predictions:
     """``predictions`` for b contexts, computed as one, each (b, k)."""
+    mean_bkr, (quality_bk, latency_bk) = predict_batch(posteriors, x_bd, (QUALITY, LATENCY))
     noise_kr = noise(posteriors)
-    return _predictions(*predict_batch(posteriors, x_bd, noise_kr), noise_kr, posteriors.tail_k)
-
-
-def _predictions(mean: Array, variance: Array, noise_kr: Array, tail_k: Array) -> Predictions:
     # E[exp(N(m, σ²))] = exp(m + σ²/2). Only the spread of responses enters, not that of θ: a model of which little is
     # known should look as its prior says, not dearer for being unknown.
-    expected = mean[..., COST:] + 0.5 * noise_kr[:, COST:]
-    np.exp(np.minimum(expected, _MAX_LOG, out=expected), out=expected)
-    spread = np.sqrt(noise_kr[:, LATENCY] + variance[..., LATENCY])
+    expected_bkr = mean_bkr[:, :, COST:] + 0.5 * noise_kr[:, COST:]
+    np.minimum(expected_bkr, _MAX_LOG, out=expected_bkr)
+    np.exp(expected_bkr, out=expected_bkr)
+    p95_bk = _Z95 * np.sqrt(noise_kr[:, LATENCY] * (1.0 + latency_bk))
+    p95_bk += mean_bkr[:, :, LATENCY] + posteriors.tail_k
     return Predictions(
-        quality_k=mean[..., QUALITY],
-        quality_sd_k=np.sqrt(variance[..., QUALITY]),
-        cost_k=expected[..., COST - 1],
-        latency_k=expected[..., LATENCY - 1],
-        latency_p95_k=np.exp(np.minimum(mean[..., LATENCY] + _Z95 * spread + tail_k, _MAX_LOG)),
-        tokens_k=expected[..., TOKENS - 1],
+        quality_k=mean_bkr[:, :, QUALITY],
+        quality_sd_k=np.sqrt(noise_kr[:, QUALITY] * quality_bk),
+        cost_k=expected_bkr[:, :, COST - 1],
+        latency_k=expected_bkr[:, :, LATENCY - 1],
+        latency_p95_k=np.exp(np.minimum(p95_bk, _MAX_LOG, out=p95_bk), out=p95_bk),
+        tokens_k=expected_bkr[:, :, TOKENS - 1],
     )
 
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import dspmv, dspr, dtrsv
+from scipy.linalg.blas import dger, dspmv, dspr, dtrsv
 from scipy.linalg.lapack import dpotrf, dpotri
 
 from bandit.tail import UNTRIED, log_factor, new_tails
@@ -40,6 +40,8 @@ Indices = npt.NDArray[np.intp]
 QUALITY, COST, LATENCY, TOKENS = 0, 1, 2, 3
 """Indices of the responses: quality scaled to [0, 1], natural logarithms of dollars, of seconds, of output tokens."""
 RESPONSES = 4
+A, B, SQUARE, UP, DOWN = 0, 1, 2, 3, 4
+"""Places of a cell's scalars."""
 INTERCEPT_PRECISION = 0.1
 """Prior precision of the intercept, in units of the noise's: it gives way to the first few observations."""
 PRECISION = 8.0
@@ -83,25 +85,43 @@ class Design:
 class Posteriors:
     """The cells of one bucket: k models, r responses, d features. Changed in place by the functions below.
 
-    ``mean_krd`` m; ``eta_krd`` η; ``a_kr``, ``b_kr``; ``square_kr`` the sum of y². ``prior_kr2`` is the prior's intercept and
-    b, ``mass_k`` its precision of the intercept, ``ridge_d`` that of all other coefficients. ``design_r`` says which of
-    ``designs`` a response uses. ``alarm_2kr`` are the sums of the change detector (see ``_watch``); ``late_kn`` counts
-    latencies against their predicted 95th percentile and ``tail_k`` is what corrects it (``bandit.tail``).
+    ``mean_krd`` m; ``eta_krd`` η; ``scalar_krs`` the five scalars of a cell, in one place because they are read and written
+    together: a, b, the sum of y², and the two sums of the change detector (see ``_watch``). ``prior_kr2`` is the prior's
+    intercept and b, ``mass_k`` its precision of the intercept, ``ridge_d`` that of all other coefficients. ``design_r`` says
+    which of ``designs`` a response uses. ``late_kn`` counts latencies against their predicted 95th percentile and ``tail_k`` is
+    what corrects it (``bandit.tail``).
     """
 
     mean_krd: Array
     eta_krd: Array
-    a_kr: Array
-    b_kr: Array
-    square_kr: Array
+    scalar_krs: Array
     prior_kr2: Array
     mass_k: Array
-    alarm_2kr: Array
     late_kn: Array
     tail_k: Array
     ridge_d: Array
     design_r: npt.NDArray[np.int64]
     designs: list[Design]
+
+    @property
+    def a_kr(self) -> Array:
+        """Shapes of the cells' σ²: a view."""
+        return self.scalar_krs[:, :, A]
+
+    @property
+    def b_kr(self) -> Array:
+        """Scales of the cells' σ²: a view."""
+        return self.scalar_krs[:, :, B]
+
+    @property
+    def square_kr(self) -> Array:
+        """Sums of y²: a view."""
+        return self.scalar_krs[:, :, SQUARE]
+
+    @property
+    def alarm_kr2(self) -> Array:
+        """Sums of the change detector, upwards and downwards: a view."""
+        return self.scalar_krs[:, :, UP:]
 
     @property
     def models(self) -> int:
@@ -161,12 +181,9 @@ def empty(dim: int) -> Posteriors:
     return Posteriors(
         mean_krd=np.empty((0, RESPONSES, dim)),
         eta_krd=np.empty((0, RESPONSES, dim)),
-        a_kr=np.empty((0, RESPONSES)),
-        b_kr=np.empty((0, RESPONSES)),
-        square_kr=np.empty((0, RESPONSES)),
+        scalar_krs=np.empty((0, RESPONSES, DOWN + 1)),
         prior_kr2=np.empty((0, RESPONSES, 2)),
         mass_k=np.empty(0),
-        alarm_2kr=np.empty((2, 0, RESPONSES)),
         late_kn=new_tails(0),
         tail_k=np.empty(0),
         ridge_d=np.full(dim, PRECISION),
@@ -181,18 +198,15 @@ def add_model(posteriors: Posteriors, priors: Sequence[Prior], mass: float = INT
     mean_rd = np.zeros((RESPONSES, posteriors.dim))
     mean_rd[:, -1] = [prior.intercept for prior in priors]
 
-    def grow(old: Array, new: npt.ArrayLike, axis: int = 0) -> Array:
-        return np.concatenate([old, np.expand_dims(np.asarray(new), axis)], axis=axis)
+    def grow(old: Array, new: npt.ArrayLike) -> Array:
+        return np.concatenate([old, np.asarray(new)[None]])
 
     return Posteriors(
         mean_krd=grow(posteriors.mean_krd, mean_rd),
         eta_krd=grow(posteriors.eta_krd, mean_rd * precision_d),
-        a_kr=grow(posteriors.a_kr, [PRIOR_A] * RESPONSES),
-        b_kr=grow(posteriors.b_kr, [prior.b for prior in priors]),
-        square_kr=grow(posteriors.square_kr, [0.0] * RESPONSES),
+        scalar_krs=grow(posteriors.scalar_krs, [(PRIOR_A, prior.b, 0.0, 0.0, 0.0) for prior in priors]),
         prior_kr2=grow(posteriors.prior_kr2, [(prior.intercept, prior.b) for prior in priors]),
         mass_k=np.append(posteriors.mass_k, mass),
-        alarm_2kr=grow(posteriors.alarm_2kr, np.zeros((2, RESPONSES)), axis=1),
         late_kn=grow(posteriors.late_kn, new_tails(1)[0]),
         tail_k=np.append(posteriors.tail_k, UNTRIED),
         ridge_d=posteriors.ridge_d,
@@ -211,7 +225,7 @@ def add_model(posteriors: Posteriors, priors: Sequence[Prior], mass: float = INT
 
 def without_model(posteriors: Posteriors, model: int) -> Posteriors:
     """The cells of all models but number ``model``."""
-    kept = {name: np.delete(getattr(posteriors, name), model, axis=_MODEL_AXIS.get(name, 0)) for name in _BY_MODEL}
+    kept = {name: np.delete(getattr(posteriors, name), model, axis=0) for name in _BY_MODEL}
     return Posteriors(
         **kept,
         ridge_d=posteriors.ridge_d,
@@ -295,31 +309,38 @@ def observe_all(
     which little is kept.
     """
     dim = x_d.size
+    mean_dr, eta_dr = posteriors.mean_krd[model].T, posteriors.eta_krd[model].T
+    fitted_r = x_d.dot(mean_dr).tolist()
+    scalar_rs = posteriors.scalar_krs[model].tolist()
     changed: list[int] = []
     for number, together in _by_design(posteriors, answers):
         design = posteriors.designs[number]
+        seen = int(design.seen_k[model])
         left = weight
         if clocks:
             left *= math.exp(min(0.0, float(design.faded_k[model]) - clocks[together[0][0]]))
-        cov_p, precision_p = design.cov_kp[model], design.precision_kp[model]
+        cov_p = design.cov_kp[model]
         v_d = dspmv(dim, 1.0, cov_p, x_d)
         gain = left / (1.0 + left * float(x_d.dot(v_d)))
+        push_r, pull_r = [0.0] * RESPONSES, [0.0] * RESPONSES
         for response, y in together:
-            cell = (model, response)
-            mean_d = posteriors.mean_krd[cell]
-            residual = y - float(mean_d.dot(x_d))
-            if _watch(posteriors, design, cell, residual, left / gain):
+            residual = y - fitted_r[response]
+            push_r[response], pull_r[response] = gain * residual, left * y
+            scalars = scalar_rs[response]
+            if seen >= WARM and _watch(scalars, residual, left / gain):
                 changed.append(response)
-            mean_d += (gain * residual) * v_d
-            posteriors.eta_krd[cell] += (left * y) * x_d
-            posteriors.a_kr[cell] += 0.5 * left
-            posteriors.b_kr[cell] += 0.5 * gain * residual * residual
-            posteriors.square_kr[cell] += left * y * y
-        dspr(dim, -gain, v_d, cov_p, overwrite_ap=1)  # in place: rows are contiguous doubles
-        dspr(dim, left, x_d, precision_p, overwrite_ap=1)
-        design.seen_k[model] += 1
+            scalars[A] += 0.5 * left
+            scalars[B] += 0.5 * gain * residual * residual
+            scalars[SQUARE] += left * y * y
+            posteriors.scalar_krs[model, response] = scalars
+        # in place, all of them: rows are contiguous doubles
+        dger(1.0, v_d, push_r, a=mean_dr, overwrite_a=1)
+        dger(1.0, x_d, pull_r, a=eta_dr, overwrite_a=1)
+        dspr(dim, -gain, v_d, cov_p, overwrite_ap=1)
+        dspr(dim, left, x_d, design.precision_kp[model], overwrite_ap=1)
+        design.seen_k[model] = seen = seen + 1
         every = REFRESH if half_life == 0.0 else max(1, min(REFRESH, int(half_life / 8)))
-        if design.seen_k[model] % every == 0:
+        if seen % every == 0:
             if half_life > 0.0:
                 fade(posteriors, number, model, 2.0 ** (-every / half_life))
             refresh(posteriors, number, model)
@@ -366,28 +387,24 @@ KEPT = 10.0
 """What a model's data count, in observations, after an alarm."""
 
 
-def _watch(posteriors: Posteriors, design: Design, cell: tuple[int, int], residual: float, widening: float) -> bool:
+def _watch(scalars: list[float], residual: float, widening: float) -> bool:
     """Whether a response has changed: two one-sided CUSUMs (Page 1954) of the standardised residual, clipped at 3.
 
-    ``widening`` is 1 + xᵀΣx: the predictive variance is that much times the noise's.
+    ``scalars`` are the cell's, of which the sums are changed in place; ``widening`` is 1 + xᵀΣx: the predictive variance is
+    that much times the noise's.
     """
-    model, response = cell
-    if design.seen_k[model] < WARM:
-        return False
-    z = residual / math.sqrt(posteriors.b_kr[cell] / (posteriors.a_kr[cell] - 1.0) * widening)
-    z = 3.0 if z > 3.0 else -3.0 if z < -3.0 else float(z)
-    up_down = posteriors.alarm_2kr[:, model, response]
-    up, down = up_down.tolist()
-    up, down = max(0.0, up + z - DRIFT), max(0.0, down - z - DRIFT)
-    up_down[:] = up, down
-    return bool(max(up, down) > ALARM)
+    z = residual / math.sqrt(scalars[B] / (scalars[A] - 1.0) * widening)
+    z = 3.0 if z > 3.0 else -3.0 if z < -3.0 else z
+    scalars[UP] = max(0.0, scalars[UP] + z - DRIFT)
+    scalars[DOWN] = max(0.0, scalars[DOWN] - z - DRIFT)
+    return scalars[UP] > ALARM or scalars[DOWN] > ALARM
 
 
 def widen(posteriors: Posteriors, model: int, response: int, most: float = KEPT) -> None:
     """Let what was learned of a model's response count as at most ``most`` observations, in place."""
     ((number, _),) = _by_design(posteriors, ((response, 0.0),))  # it gets a design of its own
     weigh(posteriors, number, model, most)
-    posteriors.alarm_2kr[:, model, response] = 0.0
+    posteriors.alarm_kr2[model, response] = 0.0
 
 
 def weigh(posteriors: Posteriors, design: int, model: int, most: float) -> None:
@@ -440,45 +457,50 @@ def refresh(posteriors: Posteriors, design: int, model: int) -> None:
         posteriors.b_kr[cell] = b + 0.5 * max(spread, 0.0)
 
 
-def predict(posteriors: Posteriors, x_d: Array, noise_kr: Array | None = None) -> tuple[Array, Array]:
-    """Mean and variance of θ·x for all cells, each (k, r). ``noise_kr`` is ``noise(posteriors)``, for callers who have it.
+def predict(posteriors: Posteriors, x_d: Array) -> tuple[Array, Array]:
+    """Mean and variance of θ·x for all cells, each (k, r).
 
     Given the data θ·x is Student-t with 2a degrees of freedom; the variance is that of this law, b/(a-1)·xᵀΣx.
     """
-    k, r, dim = posteriors.mean_krd.shape
-    row, column = packed_indices(dim)
-    z_p = x_d.take(row)
-    z_p *= x_d.take(column)
-    z_p *= _doubled(dim)
-    quadratic_gk = np.array([design.cov_kp.dot(z_p) for design in posteriors.designs])
-    variance_kr = quadratic_gk[posteriors.design_r].T
-    variance_kr = np.maximum(variance_kr, 0.0)
-    variance_kr *= noise(posteriors) if noise_kr is None else noise_kr
-    return posteriors.mean_krd.reshape(k * r, dim).dot(x_d).reshape(k, r), variance_kr
+    mean_bkr, quadratics = predict_batch(posteriors, x_d[None], range(RESPONSES))
+    return mean_bkr[0], np.array([quadratic_bk[0] for quadratic_bk in quadratics]).T * noise(posteriors)
 
 
-def predict_batch(posteriors: Posteriors, x_bd: Array, noise_kr: Array | None = None) -> tuple[Array, Array]:
-    """``predict`` for b contexts at once, each (b, k, r)."""
+def predict_batch(posteriors: Posteriors, x_bd: Array, responses: Sequence[int]) -> tuple[Array, list[Array]]:
+    """Means of θ·x for b contexts and all cells, (b, k, r), and, for each of ``responses``, xᵀΣx of all models, (b, k).
+
+    One context takes a product of packed vectors, O(k·d²/2); a batch takes matrix products.
+    """
     b, dim = x_bd.shape
-    k, r = posteriors.a_kr.shape
-    noise_kr = noise(posteriors) if noise_kr is None else noise_kr
+    k, r = posteriors.models, RESPONSES
+    mean_kr_d = posteriors.mean_krd.reshape(k * r, dim)
+    needed = {int(posteriors.design_r[response]) for response in responses}
     if b < FEW:
-        each = [predict(posteriors, x_d, noise_kr) for x_d in x_bd]
-        return np.array([mean_kr for mean_kr, _ in each]), np.array([variance_kr for _, variance_kr in each])
+        row, column = packed_indices(dim)
+        z_bp = x_bd.take(row, axis=1)
+        z_bp *= x_bd.take(column, axis=1)
+        z_bp *= _doubled(dim)
+        found = {g: np.maximum(z_bp.dot(posteriors.designs[g].cov_kp.T), 0.0) for g in needed}
+    else:
+        found = {g: _quadratics(posteriors.designs[g].cov_kp, x_bd) for g in needed}
+    mean_bkr = x_bd.dot(mean_kr_d.T).reshape(b, k, r)
+    return mean_bkr, [found[int(posteriors.design_r[response])] for response in responses]
+
+
+def _quadratics(cov_kp: Array, x_bd: Array) -> Array:
+    """xᵀΣx of all models (k) for a batch of contexts (b)."""
+    (b, dim), k = x_bd.shape, len(cov_kp)
     row, column = packed_indices(dim)
-    quadratic_bgk = np.empty((b, len(posteriors.designs), k))
     cov_kdd = np.empty((k, dim, dim))
-    for g, design in enumerate(posteriors.designs):
-        cov_kdd[:, row, column] = cov_kdd[:, column, row] = design.cov_kp
-        cov_dkd = np.ascontiguousarray(cov_kdd.transpose(1, 0, 2)).reshape(dim, k * dim)
-        for start in range(0, b, BATCH):
-            chunk_bd = x_bd[start : start + BATCH]
-            product_bkd = (chunk_bd @ cov_dkd).reshape(-1, k, dim)
-            product_bkd *= chunk_bd[:, None]
-            np.add.reduce(product_bkd, axis=2, out=quadratic_bgk[start : start + BATCH, g])
-    mean_bc = x_bd @ posteriors.mean_krd.reshape(k * r, dim).T
-    variance_bkr = np.maximum(quadratic_bgk, 0.0)[:, posteriors.design_r].transpose(0, 2, 1) * noise_kr
-    return mean_bc.reshape(b, k, r), variance_bkr
+    cov_kdd[:, row, column] = cov_kdd[:, column, row] = cov_kp
+    cov_dkd = np.ascontiguousarray(cov_kdd.transpose(1, 0, 2)).reshape(dim, k * dim)
+    quadratic_bk = np.empty((b, k))
+    for start in range(0, b, BATCH):
+        chunk_bd = x_bd[start : start + BATCH]
+        product_bkd = (chunk_bd @ cov_dkd).reshape(-1, k, dim)
+        product_bkd *= chunk_bd[:, None]
+        np.add.reduce(product_bkd, axis=2, out=quadratic_bk[start : start + BATCH])
+    return np.maximum(quadratic_bk, 0.0, out=quadratic_bk)
 
 
 def noise(posteriors: Posteriors) -> Array:
@@ -486,10 +508,7 @@ def noise(posteriors: Posteriors) -> Array:
     return posteriors.b_kr / (posteriors.a_kr - 1.0)
 
 
-_BY_MODEL = (
-    "mean_krd", "eta_krd", "a_kr", "b_kr", "square_kr", "prior_kr2", "mass_k", "alarm_2kr", "late_kn", "tail_k",
-)  # fmt: skip
-_MODEL_AXIS = {"alarm_2kr": 1}
+_BY_MODEL = ("mean_krd", "eta_krd", "scalar_krs", "prior_kr2", "mass_k", "late_kn", "tail_k")
 _PLAIN = (*_BY_MODEL, "ridge_d", "design_r")
 
 
@@ -517,12 +536,13 @@ def _by_design(
     posteriors: Posteriors, answers: Sequence[tuple[int, float]]
 ) -> list[tuple[int, list[tuple[int, float]]]]:
     """The answers grouped by design. A design of which only some responses are answered is split first, in place."""
+    design_r = posteriors.design_r.tolist()
     groups: dict[int, list[tuple[int, float]]] = {}
     for answer in answers:
-        groups.setdefault(int(posteriors.design_r[answer[0]]), []).append(answer)
+        groups.setdefault(design_r[answer[0]], []).append(answer)
     found = []
     for number, together in groups.items():
-        if len(together) < np.count_nonzero(posteriors.design_r == number):
+        if len(together) < design_r.count(number):
             held = posteriors.designs[number]
             posteriors.designs.append(Design(*(getattr(held, f.name).copy() for f in fields(held))))
             number = len(posteriors.designs) - 1

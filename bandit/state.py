@@ -362,7 +362,7 @@ def warm(bucket: BucketState, most: float) -> None:
         for design in range(len(bucket.posteriors.designs)):
             weigh(bucket.posteriors, design, model, most)
     bucket.warm_k = seen(bucket.posteriors)[:, QUALITY].copy()
-    bucket.posteriors.alarm_2kr[:] = 0.0
+    bucket.posteriors.alarm_kr2[:] = 0.0
 
 
 def _distrust(bucket: BucketState) -> None:

@@ -123,9 +123,9 @@ def test_calm_raises_no_alarm() -> None:
     x_nd = contexts(6000, 3)
     alarms = 0
     for x_d in x_nd:
-        before = made.alarm_2kr.max()
+        before = made.alarm_kr2.max()
         observe(made, QUALITY, 0, x_d, float(rng.random() < 0.8))
-        alarms += bool(before > 10.0 and made.alarm_2kr.max() == 0.0)
+        alarms += bool(before > 10.0 and made.alarm_kr2.max() == 0.0)
     assert alarms == 0
     design = made.designs[made.design_r[QUALITY]]
     assert design.precision_kp[0, -1] > 5000 > KEPT

@@ -18,6 +18,7 @@ from bandit.posterior import (
     PRIOR_A,
     QUALITY,
     REFRESH,
+    RESPONSES,
     Posteriors,
     Prior,
     add_model,
@@ -147,7 +148,8 @@ def test_a_batch_predicts_what_each_does(b: int) -> None:
     for i, x_d in enumerate(x_nd):
         observe(made, i % 3, i % 5, x_d, float(y_n[i]))
     x_bd, _, _ = data(b, 6, 4)
-    mean_bkr, variance_bkr = predict_batch(made, x_bd)
+    mean_bkr, quadratics = predict_batch(made, x_bd, range(RESPONSES))
+    variance_bkr = np.stack(quadratics, axis=2) * noise(made)
     for i in range(0, b, 13):
         mean_kr, variance_kr = predict(made, x_bd[i])
         np.testing.assert_allclose(mean_bkr[i], mean_kr, rtol=1e-12, atol=1e-12)
