@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -114,8 +113,14 @@ def decide(
         )
     new_models = () if new is None else tuple(np.flatnonzero(new.new_k).tolist())
     quota = 1.0 if new is None else new.quota
-    clocks_k = {int(k): clocks(bucket, candidates.names[k]) for k in set(choices.chosen_b.tolist())}
+    # plain lists: reading numbers out of arrays one by one costs more than all else here
+    chosen, order, eligible = choices.chosen_b.tolist(), choices.order_bk.tolist(), choices.eligible_b.tolist()
+    propensity, explored = choices.propensity_b.tolist(), choices.explored_b.tolist()
+    violated, exploration = choices.limits_violated_b.tolist(), exploration_b.tolist()
+    marks = predicted.latency_p95_k[np.arange(len(encoded)), choices.chosen_b].tolist()
+    clocks_k = {k: clocks(bucket, candidates.names[k]) for k in set(chosen)}
     tail_k = bucket.posteriors.tail_k if bucket.members is None else bucket.posteriors.tail_k[bucket.members]
+    untail = np.exp(-tail_k).tolist()
     expire_ns = now_ns + config.window_ns
     return [
         DecisionMade(
@@ -124,17 +129,17 @@ def decide(
             generation=bucket.generation,
             x_d=one.x_d,
             models=candidates.names,
-            chosen=int(choices.chosen_b[i]),
-            fallbacks=tuple(choices.order_bk[i, 1 : choices.eligible_b[i]].tolist()),
-            propensity=float(choices.propensity_b[i]),
-            explored=bool(choices.explored_b[i]),
-            limits_violated=bool(choices.limits_violated_b[i]),
+            chosen=chosen[i],
+            fallbacks=tuple(order[i][1 : eligible[i]]),
+            propensity=propensity[i],
+            explored=explored[i],
+            limits_violated=violated[i],
             predicted=predicted.at(i),
             draw_k=choices.draw_bk[i],
             exclusions_k=exclusions_bk[i],
             objective=resolved,
             multiplier=multiplier,
-            exploration_floor=float(exploration_b[i]),
+            exploration_floor=exploration[i],
             limits=limits,
             state_position=state_position,
             expire_ns=expire_ns,
@@ -144,9 +149,9 @@ def decide(
             project=config.project,
             newcomers=new_models,
             quota=quota,
-            worst_cost=0.0 if worst_bk is None else float(worst_bk[i, choices.chosen_b[i]]),
-            mark=float(predicted.latency_p95_k[i, choices.chosen_b[i]]) * math.exp(-tail_k[choices.chosen_b[i]]),
-            clocks=clocks_k[int(choices.chosen_b[i])],
+            worst_cost=0.0 if worst_bk is None else float(worst_bk[i, chosen[i]]),
+            mark=marks[i] * untail[chosen[i]],
+            clocks=clocks_k[chosen[i]],
         )
         for i, one in enumerate(encoded)
     ]

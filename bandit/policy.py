@@ -284,7 +284,9 @@ def exclusions(
 
     ``predicted`` is (b, k); ``needed_b`` the tokens that a context window must hold, 0 if unknown.
     """
-    bits_bk = np.repeat(static_exclusions(candidates, limits)[None], len(needed_b), axis=0)
+    static_k = static_exclusions(candidates, limits)
+    bits_bk = np.empty((len(needed_b), len(static_k)), dtype=np.int64)
+    bits_bk[:] = static_k
     if candidates.window_k.any():
         bits_bk[(needed_b[:, None] > candidates.window_k) & (candidates.window_k > 0)] |= Exclusion.CONTEXT_WINDOW.bit
     if limits.max_cost is not None:
@@ -458,13 +460,14 @@ def explored_share(race_: Race, predicted: Predictions, floor: float | None) -> 
     Where models differ a hundredfold in cost, a fixed share of even draws can cost more than all that routing saves; the floor
     gives way before that, and the propensities that are logged say by how much.
     """
-    b = len(race_.mean_bk)
+    eligible_bk, mean_bk = race_.eligible_bk, race_.mean_bk
+    b = len(mean_bk)
     if floor is not None:
         return np.full(b, floor)
-    eligible_bk, mean_bk = race_.eligible_bk, race_.mean_bk
-    count_b = np.maximum(eligible_bk.sum(axis=1), 1)
+    count_b = np.maximum(np.add.reduce(eligible_bk, axis=1), 1)
     if race_.rank_bk is None or race_.floor_b is None:
-        gap_bk = (mean_bk.max(axis=1, keepdims=True) - mean_bk) * eligible_bk
+        gap_bk = np.maximum.reduce(mean_bk, axis=1, keepdims=True) - mean_bk
+        gap_bk *= eligible_bk
         most_b: Array | float = EXPLORE_LOSS
     else:
         rows, best_b = np.arange(b), mean_bk.argmax(axis=1)
@@ -473,7 +476,7 @@ def explored_share(race_: Race, predicted: Predictions, floor: float | None) -> 
         cost_b = predicted.cost_k[rows, np.where(clears_bk.any(axis=1), expected_b, best_b)]
         gap_bk = np.where(eligible_bk, predicted.cost_k - cost_b[:, None], 0.0)
         most_b = EXPLORE_DOLLARS * cost_b
-    loss_b = np.maximum(gap_bk.sum(axis=1) / count_b, 1e-300)
+    loss_b = np.maximum(np.add.reduce(gap_bk, axis=1) / count_b, 1e-300)
     return np.asarray(np.minimum(EXPLORE, most_b / loss_b))
 
 

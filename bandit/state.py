@@ -388,8 +388,9 @@ def clocks(bucket: BucketState, model: str) -> tuple[float, ...]:
     """The present clocks of forgetting of a model by response; empty if it has no column."""
     if model not in bucket.columns:
         return ()
-    k = bucket.columns.index(model)
-    return tuple(clock(bucket.posteriors, k, response) for response in RESPONSE_OF.values())
+    k, posteriors = bucket.columns.index(model), bucket.posteriors
+    faded = [float(design.faded_k[k]) for design in posteriors.designs]
+    return tuple([faded[g] for g in posteriors.design_r.tolist()])
 
 
 def newcomers(bucket: BucketState) -> npt.NDArray[np.int64] | None:

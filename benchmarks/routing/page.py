@@ -16,19 +16,19 @@ from simulator.report import STYLE, cards
 ALLOWED = {"a": 1.01, "e": 1.01, "b": 1.05, "c": 1.05, "d": 1.05, "f": 1.05}
 """Largest spend over the budget, in every phase."""
 BANDS = (OURS, PEER)
-METHOD = f"""<p>Every policy met the same prompts in the same random orders, and learned only of the models it chose. {OURS} is the
-policy that serves. {PEER} is BanditRouter 0.1.1 in the same process, with its own pacer and its authors' tuned settings, priors
-made by its own generate_warmup_priors from the same warm table, and realised costs fed back. MABWiser's LinTS and LinUCB,
-Vowpal Wabbit's SquareCB and ε-greedy know no budget; each got the same simple primal-dual one: it maximises reward − λ·c/B, with c
-a model's running mean cost, B the budget, and λ ← λ·exp(.05 (c̄/B − 1)) after every call, where c̄ is a running mean of cost with
-weight .05 and the bracket is at most 3. Features are the same for all: the task one-hot, then x (whitened for the peers), the
-text featuriser's, or nothing, then an intercept.</p>
+METHOD = f"""<p>Every policy met the same prompts in the same random orders, and learned only of the models it chose. {OURS} is
+the policy that serves. {PEER} is BanditRouter 0.1.1 in the same process, with its own pacer and its authors' tuned settings,
+priors made by its own generate_warmup_priors from the same warm table, and realised costs fed back. MABWiser's LinTS and LinUCB,
+Vowpal Wabbit's SquareCB and ε-greedy know no budget; each got the same simple primal-dual one: it maximises reward − λ·c/B, with
+c a model's running mean cost, B the budget, and λ ← λ·exp(.05 (c̄/B − 1)) after every call, where c̄ is a running mean of cost
+with weight .05 and the bracket is at most 3. Features are the same for all: the task one-hot, then x (whitened for the peers),
+the text featuriser's, or nothing, then an intercept. A call that fails is worth 0 to the peers; ours is told that it failed.</p>
 <p><b>Ahead</b> compares at equal spend: a policy's gain is its mean quality less that of the best static mix of models, in
 hindsight of the same phase, that costs what the policy spent; ahead is the difference of two gains, in pairs of seeds.
-<b>Settled</b> is the median number of requests until the share of the model concerned over the last 50 had gone half the way from
-where it was to its share in the best per-task mixture of the phase (<i>never</i>: not within the phase; –: it need not change by
-.1). <b>Share after 20</b> is the share of that model after its first 20 calls in the phase. best-fixed, best-mix and task-lp are
-optima in hindsight of each phase, within the budget.</p>"""
+<b>Settled</b> is the median number of requests until the share of the model concerned over the last 50 had gone half the way
+from where it was to its share in the best per-task mixture of the phase (<i>never</i>: not within the phase; –: it need not
+change by .1). <b>Share after 20</b> is the share of that model after its first 20 calls in the phase. best-fixed, best-mix and
+task-lp are optima in hindsight of each phase, within the budget.</p>"""
 
 
 def html(found: Sequence[Summary], drawn: Sequence[Curve], settings: Mapping[str, str], *, holdout: bool) -> str:
