@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -176,6 +177,12 @@ class Encoder:
                         f'{kind}["{name[:80]}"]',
                         f"unknown feature; the bucket declares {declared}",
                     )
+
+
+@lru_cache(maxsize=1024)
+def encoder_of(schema: Schema) -> Encoder:
+    """The encoder of ``schema``, shared by all buckets that have the same."""
+    return Encoder(schema)
 
 
 def feature_names(schema: Schema) -> list[str]:

@@ -192,31 +192,33 @@ def empty(dim: int) -> Posteriors:
     )
 
 
-def add_model(posteriors: Posteriors, priors: Sequence[Prior], mass: float = INTERCEPT_PRECISION) -> Posteriors:
-    """The same cells and, last, those of one more model at ``priors``, one for each response."""
+def add_models(
+    posteriors: Posteriors, count: int, priors: Sequence[Prior], mass: float = INTERCEPT_PRECISION
+) -> Posteriors:
+    """The same cells and, last, those of ``count`` more models at ``priors``, one for each response."""
     precision_d = prior_precision(posteriors.ridge_d, mass)
     mean_rd = np.zeros((RESPONSES, posteriors.dim))
     mean_rd[:, -1] = [prior.intercept for prior in priors]
 
     def grow(old: Array, new: npt.ArrayLike) -> Array:
-        return np.concatenate([old, np.asarray(new)[None]])
+        return np.concatenate([old, np.repeat(np.asarray(new)[None], count, axis=0)])
 
     return Posteriors(
         mean_krd=grow(posteriors.mean_krd, mean_rd),
         eta_krd=grow(posteriors.eta_krd, mean_rd * precision_d),
         scalar_krs=grow(posteriors.scalar_krs, [(PRIOR_A, prior.b, 0.0, 0.0, 0.0) for prior in priors]),
         prior_kr2=grow(posteriors.prior_kr2, [(prior.intercept, prior.b) for prior in priors]),
-        mass_k=np.append(posteriors.mass_k, mass),
+        mass_k=grow(posteriors.mass_k, mass),
         late_kn=grow(posteriors.late_kn, new_tails(1)[0]),
-        tail_k=np.append(posteriors.tail_k, UNTRIED),
+        tail_k=grow(posteriors.tail_k, UNTRIED),
         ridge_d=posteriors.ridge_d,
         design_r=posteriors.design_r,
         designs=[
             Design(
-                np.vstack([design.cov_kp, pack(np.diag(1.0 / precision_d))]),
-                np.vstack([design.precision_kp, pack(np.diag(precision_d))]),
-                np.append(design.seen_k, 0),
-                np.append(design.faded_k, 0.0),
+                grow(design.cov_kp, pack(np.diag(1.0 / precision_d))),
+                grow(design.precision_kp, pack(np.diag(precision_d))),
+                np.concatenate([design.seen_k, np.zeros(count, dtype=np.int64)]),
+                grow(design.faded_k, 0.0),
             )
             for design in posteriors.designs
         ],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bandit.catalog import Aggregation, Bucket, Model, Objective, Priors, Project
-from bandit.encoder import Encoder
+from bandit.encoder import Encoder, encoder_of
 from bandit.event import (
     AvailabilitySet,
     BucketDeleted,
@@ -44,7 +44,7 @@ from bandit.posterior import (
     TOKENS,
     Posteriors,
     Prior,
-    add_model,
+    add_models,
     clock,
     correct,
     empty,
@@ -172,6 +172,7 @@ class State:
     """The fold of a journal up to ``position``, whose last event happened at ``time_ns``.
 
     ``health`` has the models of which a success or failure was ever reported; ``pool`` is what buckets tell each other.
+    ``candidates`` are those of each list of models that some bucket has: derived, and shared by all buckets with that list.
     """
 
     position: int = 0
@@ -181,6 +182,7 @@ class State:
     projects: dict[str, ProjectState] = field(default_factory=dict)
     health: dict[str, Health] = field(default_factory=dict)
     pool: Pool = field(default_factory=Pool)
+    candidates: dict[tuple[str, ...], Candidates] = field(default_factory=dict)
 
 
 def fold(records: Iterable[Record], state: State | None = None) -> State:
@@ -256,12 +258,13 @@ def default_priors(bucket: Bucket) -> tuple[Prior, ...]:
 
 def new_bucket(config: Bucket, version: int, generation: int) -> BucketState:
     """A bucket that has seen nothing and has no columns yet."""
-    encoder = Encoder(config.schema)
+    encoder = encoder_of(config.schema)
     return BucketState(
         config=config,
         version=version,
         generation=generation,
         encoder=encoder,
+        objective=config.objective.resolve(config.quality_range),
         columns=(),
         posteriors=empty(encoder.dim),
         born_k=np.zeros(0, dtype=np.int64),
@@ -279,30 +282,35 @@ def new_bucket(config: Bucket, version: int, generation: int) -> BucketState:
 
 def renew_candidates(state: State, bucket: BucketState, position: int) -> None:
     """Make ``members`` and ``candidates`` of one bucket anew, in place; new candidates get columns born at ``position``."""
-    before = (bucket.candidates.models, bucket.candidates.available)
-    for model in bucket.config.models or tuple(sorted(state.models)):
-        if model in state.models and model not in bucket.columns:
-            _add_column(bucket, model, position)
-            _pool_priors(state, bucket, [len(bucket.columns) - 1])
+    before, now = bucket.candidates, _candidates(state, bucket.config.models)
+    new = [] if now.names == bucket.columns else [model for model in now.names if model not in bucket.columns]
+    if new:
+        _add_columns(bucket, new, position)
+        _pool_priors(state, bucket, list(range(len(bucket.columns) - len(new), len(bucket.columns))))
     if bucket.config.budget is not None and bucket.pacer is None:
         bucket.pacer = new_pacer(position)
     refresh_derived(state, bucket)
-    if bucket.pacer is not None and before != (bucket.candidates.models, bucket.candidates.available):
+    if bucket.pacer is not None and (before.models, before.available) != (now.models, now.available):
         restart_ring(bucket.pacer)
 
 
 def refresh_derived(state: State, bucket: BucketState) -> None:
-    """Make ``members`` and ``candidates`` of one bucket anew, in place, from the models that have columns."""
-    listed = bucket.config.models or tuple(sorted(state.models))
-    present = [model for model in listed if model in state.models and model in bucket.columns]
-    place = {model: i for i, model in enumerate(bucket.columns)}
-    bucket.objective = bucket.config.objective.resolve(bucket.config.quality_range)
-    members = [place[model] for model in present]
-    bucket.members = None if members == list(range(len(bucket.columns))) else np.array(members, dtype=np.intp)
-    bucket.candidates = Candidates(
-        models=tuple(state.models[model].model for model in present),
-        available=tuple(state.models[model].available for model in present),
-    )
+    """Make ``members`` and ``candidates`` of one bucket anew, in place; all candidates have columns."""
+    bucket.candidates = _candidates(state, bucket.config.models)
+    bucket.members = None
+    if bucket.candidates.names != bucket.columns:
+        place = {model: i for i, model in enumerate(bucket.columns)}
+        bucket.members = np.array([place[model] for model in bucket.candidates.names], dtype=np.intp)
+
+
+def _candidates(state: State, listed: tuple[str, ...]) -> Candidates:
+    """The candidates of buckets that list these models; an empty list means every model of the catalogue."""
+    found = state.candidates.get(listed)
+    if found is None:
+        present = [state.models[model] for model in listed or sorted(state.models) if model in state.models]
+        found = Candidates(tuple(one.model for one in present), tuple(one.available for one in present))
+        state.candidates[listed] = found
+    return found
 
 
 def learn(
@@ -478,6 +486,7 @@ def _put_bucket(state: State, config: Bucket, position: int) -> None:
         if config.budget != known.config.budget:
             known.pacer = None
         known.config, known.version = config, position
+        known.objective = config.objective.resolve(config.quality_range)
         renew_candidates(state, known, position)
         return
     _drop_bucket(state, config.id)
@@ -495,6 +504,7 @@ def _drop_bucket(state: State, id_: str) -> None:
 
 
 def _renew_all(state: State, position: int) -> None:
+    state.candidates.clear()
     for bucket in state.buckets.values():
         renew_candidates(state, bucket, position)
     for project in state.projects.values():
@@ -610,18 +620,19 @@ def _pool_priors(state: State, bucket: BucketState, models: list[int]) -> None:
         set_prior(bucket.posteriors, model, *made[model])
 
 
-def _add_column(bucket: BucketState, model: str, position: int) -> None:
-    judged = int(bucket.count_sk[Signal.QUALITY].sum())
-    bucket.posteriors = add_model(bucket.posteriors, default_priors(bucket.config))
-    bucket.columns = (*bucket.columns, model)
-    bucket.born_k = np.append(bucket.born_k, position)
-    bucket.joined_k = np.append(bucket.joined_k, judged)
-    bucket.decisions_k = np.append(bucket.decisions_k, 0)
-    bucket.count_sk = np.pad(bucket.count_sk, ((0, 0), (0, 1)))
-    bucket.sum_sk = np.pad(bucket.sum_sk, ((0, 0), (0, 1)))
-    bucket.warm_k = np.append(bucket.warm_k, 0)
-    bucket.shaken_k = np.append(bucket.shaken_k, 0)
-    bucket.said_3mr = np.pad(bucket.said_3mr, ((0, 0), (0, 1), (0, 0)))
+def _add_columns(bucket: BucketState, models: Sequence[str], position: int) -> None:
+    count, judged = len(models), int(bucket.count_sk[Signal.QUALITY].sum())
+    nothing_k = np.zeros(count, dtype=np.int64)
+    bucket.posteriors = add_models(bucket.posteriors, count, default_priors(bucket.config))
+    bucket.columns = (*bucket.columns, *models)
+    bucket.born_k = np.concatenate([bucket.born_k, nothing_k + position])
+    bucket.joined_k = np.concatenate([bucket.joined_k, nothing_k + judged])
+    bucket.decisions_k = np.concatenate([bucket.decisions_k, nothing_k])
+    bucket.count_sk = np.pad(bucket.count_sk, ((0, 0), (0, count)))
+    bucket.sum_sk = np.pad(bucket.sum_sk, ((0, 0), (0, count)))
+    bucket.warm_k = np.concatenate([bucket.warm_k, nothing_k])
+    bucket.shaken_k = np.concatenate([bucket.shaken_k, nothing_k])
+    bucket.said_3mr = np.pad(bucket.said_3mr, ((0, 0), (0, count), (0, 0)))
 
 
 def _drop_column(bucket: BucketState, model: str) -> None:

@@ -16,7 +16,7 @@ from bandit.posterior import (
     REFRESH,
     Posteriors,
     Prior,
-    add_model,
+    add_models,
     correct,
     empty,
     fade,
@@ -34,7 +34,7 @@ PRIORS = (Prior(0.5, 0.2), Prior(-9.0, 0.5), Prior(-0.7, 0.5), Prior(5.5, 0.5))
 def posteriors(dim: int, models: int = 1) -> Posteriors:
     made = empty(dim)
     for _ in range(models):
-        made = add_model(made, PRIORS)
+        made = add_models(made, 1, PRIORS)
     return made
 
 

@@ -21,7 +21,7 @@ from bandit.posterior import (
     RESPONSES,
     Posteriors,
     Prior,
-    add_model,
+    add_models,
     correct,
     empty,
     evidence,
@@ -47,7 +47,7 @@ PRIORS = (Prior(0.5, 0.2), Prior(-9.0, 0.5), Prior(-0.7, 0.5), Prior(5.5, 0.5))
 def fresh(dim: int, models: int = 2) -> Posteriors:
     made = empty(dim)
     for _ in range(models):
-        made = add_model(made, PRIORS)
+        made = add_models(made, 1, PRIORS)
     return made
 
 
@@ -199,7 +199,7 @@ def test_adding_and_removing_a_model_leaves_the_others_alone() -> None:
     for i, x_d in enumerate(x_nd):
         observe(made, i % 4, i % 3, x_d, float(y_n[i]))
     before = predict(made, x_nd[0])
-    grown = add_model(made, PRIORS)
+    grown = add_models(made, 1, PRIORS)
     for old, new in zip(before, predict(grown, x_nd[0]), strict=True):
         np.testing.assert_array_equal(old, new[:3])
     left = without_model(grown, 1)
