@@ -3,11 +3,11 @@
 They see what ours sees: the same features (unscaled, the task one-hot among them, an intercept last), the same warm start, the
 same announcements. Settings are those that each package's authors recommend or ship; where they recommend none, the best of
 a small grid on one half of ``paretobandit:val``, warm from the other: α of MABWiser in {.02, .1, .3, 1}, learning rate and γ
-of SquareCB in {.02, .05, .1, .5} × {10, 100, 1000}.
+of SquareCB in {.02, .05, .1, .5} × {10, 100, 1000}; α and γ once more for cold starts.
 
 - ``paretobandit``: ``BanditRouter`` with its own ``BudgetPacer`` (adaptive, its defaults), its tuned settings for warm and for
   cold starts (``pareto_bandit.config``), priors made by its own ``generate_warmup_priors``, realised costs fed back, and 20
-  forced calls of a new model, as in its paper's experiments.
+  forced calls of a new model, as in its paper's experiments; the others get these too.
 - ``mabwiser-lints``, ``mabwiser-linucb``: ``mabwiser.MAB``; the warm start is one ``fit``. A budget acts at the decision: the
   expectations less λ·c/B (``simulator.online``).
 - ``vw-squarecb``: Vowpal Wabbit ``cb_explore_adf --squarecb``; the warm start is learned as logged at probability 1. It gives
@@ -45,13 +45,15 @@ PEERS = {
 }
 """Module and package (as pip calls it) of each."""
 FORCED_CALLS = 20
-"""Calls of a new model that the ParetoBandit paper's experiment makes before its router chooses freely."""
+"""Calls of a new model that the ParetoBandit paper's experiment makes before its router chooses freely. The others here get as
+many: all of them start a new model at a reward of 0, and would otherwise never try it."""
 TOKENS_PER_CALL = 1000.0
 """Makes dollars a call of a price per token, for a model without list prices."""
-LINTS_ALPHA, LINUCB_ALPHA = 0.1, 0.1
+ALPHA = 0.1
+"""Of MABWiser's policies."""
 VW_OPTIONS = "--quiet -q SA -l 0.05"
-GAMMA_SCALE, GAMMA_EXPONENT = 100.0, 0.5
-"""SquareCB's γ = scale · t^exponent after t examples."""
+GAMMA_WARM, GAMMA_COLD, GAMMA_EXPONENT = 100.0, 10.0, 0.5
+"""SquareCB's γ = scale · t^exponent after t examples, with and without a warm start; the last two are its defaults."""
 
 
 def check_installed(policy: str) -> None:
@@ -145,11 +147,12 @@ class MabWiser:
         module = importlib.import_module("mabwiser.mab")
         self._world, self._run, self._rng = world, run, rng
         policies = module.LearningPolicy
-        policy = policies.LinTS(LINTS_ALPHA) if run.policy == "mabwiser-lints" else policies.LinUCB(LINUCB_ALPHA)
+        policy = policies.LinTS(ALPHA) if run.policy == "mabwiser-lints" else policies.LinUCB(ALPHA)
         self._names = list(world.present)
         self._mab = module.MAB(list(world.present), policy, seed=run.seed)
         self._place = {model: i for i, model in enumerate(world.table.models)}
         self._dual = Dual(world, run.budget)
+        self._forced: list[int] = []
         self._fitted = world.warm is not None
         if world.warm is not None:
             reward_nk = warm_rewards(world, run.objective)
@@ -162,9 +165,12 @@ class MabWiser:
         if isinstance(notice, Added):
             self._names.append(notice.model)
             self._mab.add_arm(notice.model)
+            self._forced += [self._place[notice.model]] * FORCED_CALLS
 
     def choose(self, t: int, row: int) -> int:
         """The largest expectation less its penalty; any arm before the first outcome, as it cannot say."""
+        if self._forced:
+            return self._forced.pop()
         if not self._fitted:
             return self._place[self._names[self._rng.integers(len(self._names))]]
         expected = self._mab.predict_expectations(self._world.z_np[row : row + 1])
@@ -188,13 +194,15 @@ class SquareCb:
     def __init__(self, world: World, run: Run, rng: np.random.Generator) -> None:
         module = importlib.import_module("vowpalwabbit")
         self._world, self._run, self._rng = world, run, rng
-        squarecb = f"--cb_explore_adf --squarecb --gamma_scale {GAMMA_SCALE} --gamma_exponent {GAMMA_EXPONENT}"
+        self._gamma = GAMMA_COLD if world.warm is None else GAMMA_WARM
+        squarecb = f"--cb_explore_adf --squarecb --gamma_scale {self._gamma} --gamma_exponent {GAMMA_EXPONENT}"
         reduction = squarecb if run.budget is None else "--cb_adf"
         self._vw = module.Workspace(f"{reduction} {VW_OPTIONS} --random_seed {run.seed}")
         self._examples = 0
         self._models = [world.table.models.index(model) for model in world.present]
         self._dual = Dual(world, run.budget)
         self._asked: dict[int, tuple[list[int], float]] = {}
+        self._forced: list[int] = []
         if world.warm is not None:
             reward_nk = warm_rewards(world, run.objective)
             for row in np.random.default_rng([run.seed, 3]).permutation(len(reward_nk)).tolist():
@@ -205,16 +213,21 @@ class SquareCb:
     def notice(self, t: int, notice: Notice) -> None:
         """Offer a new model too; prices it learns from the costs."""
         if isinstance(notice, Added):
-            self._models = [*self._models, self._world.table.models.index(notice.model)]
+            model = self._world.table.models.index(notice.model)
+            self._models = [*self._models, model]
+            self._forced += [model] * FORCED_CALLS
 
     def choose(self, t: int, row: int) -> int:
         """Draw from the probabilities it gives, or, within a budget, from those that its predictions give."""
+        if self._forced:
+            self._asked[t] = (self._models, 1.0)
+            return self._forced.pop()
         predicted_m = np.array(self._vw.predict(self._lines(_shared(self._world.z_np[row]), self._models)))
         if self._run.budget is None:
             share_m = np.maximum(predicted_m, 0.0) / np.maximum(predicted_m, 0.0).sum()
         else:
             cost_m = predicted_m + self._dual.penalty_k()[self._models]
-            share_m = inverse_gap(cost_m, GAMMA_SCALE * max(self._examples, 1) ** GAMMA_EXPONENT)
+            share_m = inverse_gap(cost_m, self._gamma * max(self._examples, 1) ** GAMMA_EXPONENT)
         drawn = int(self._rng.choice(len(self._models), p=share_m))
         self._asked[t] = (self._models, float(share_m[drawn]))
         return self._models[drawn]
