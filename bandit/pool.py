@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from bandit.posterior import INTERCEPT_PRECISION, PRIOR_A, QUALITY, RESPONSES, Posteriors, Prior, noise
+from bandit.posterior import INTERCEPT_PRECISION, NONE, PRIOR_A, QUALITY, RESPONSES, Posteriors, Prior, noise
 
 Array = npt.NDArray[np.float64]
 
@@ -74,7 +74,8 @@ def says(posteriors: Posteriors, x_d: Array) -> Array:
 
 def seen(posteriors: Posteriors) -> npt.NDArray[np.int64]:
     """How often each response of each model was observed, (k, r)."""
-    return np.array([posteriors.designs[g].seen_k for g in posteriors.design_r]).T
+    nothing_k = np.zeros(posteriors.models, dtype=np.int64)
+    return np.array([nothing_k if g == NONE else posteriors.designs[g].seen_k for g in posteriors.design_r.tolist()]).T
 
 
 def _common_noise(posteriors: Posteriors) -> Array:

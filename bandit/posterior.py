@@ -12,7 +12,8 @@ What makes it fast, small and sound:
 - Symmetric matrices are kept packed (p = d(d+1)/2 numbers). With z the packed xxᵀ (off-diagonals twice), the quadratic
   forms xᵀΣx of all models at one context are one matrix-vector product.
 - Λ and Σ depend on the contexts seen, not on the answers. Responses that have always been reported together share one
-  ``Design``; the first report that has one without the other splits it. All priors have the same Λ for that reason.
+  ``Design``; the first report that has one without the other splits it. All priors of a model have the same Λ for that reason.
+  A response of which nothing was ever reported has none, so that a bucket without outcomes is small.
 - Only ``y`` enters η and b, so a correction y → y′ needs no downdate: Λ and Σ stay.
 - Forgetting weighs an observation by the age of its *decision*, so that it does not matter when, or in which order, outcomes
   arrive: a design's clock (``faded_k``) says what a decision made now will count, and an outcome is learned with what is left
@@ -40,6 +41,8 @@ Indices = npt.NDArray[np.intp]
 QUALITY, COST, LATENCY, TOKENS = 0, 1, 2, 3
 """Indices of the responses: quality scaled to [0, 1], natural logarithms of dollars, of seconds, of output tokens."""
 RESPONSES = 4
+NONE = -1
+"""The design of a response of which nothing was ever reported."""
 A, B, SQUARE, UP, DOWN = 0, 1, 2, 3, 4
 """Places of a cell's scalars."""
 INTERCEPT_PRECISION = 0.1
@@ -88,8 +91,8 @@ class Posteriors:
     ``mean_krd`` m; ``eta_krd`` η; ``scalar_krs`` the five scalars of a cell, in one place because they are read and written
     together: a, b, the sum of y², and the two sums of the change detector (see ``_watch``). ``prior_kr2`` is the prior's
     intercept and b, ``mass_k`` its precision of the intercept, ``ridge_d`` that of all other coefficients. ``design_r`` says
-    which of ``designs`` a response uses. ``late_kn`` counts latencies against their predicted 95th percentile and ``tail_k`` is
-    what corrects it (``bandit.tail``).
+    which of ``designs`` a response uses, ``NONE`` for the prior's, whose clock of forgetting is ``idle_1``. ``late_kn`` counts
+    latencies against their predicted 95th percentile and ``tail_k`` is what corrects it (``bandit.tail``).
     """
 
     mean_krd: Array
@@ -100,6 +103,7 @@ class Posteriors:
     late_kn: Array
     tail_k: Array
     ridge_d: Array
+    idle_1: Array
     design_r: npt.NDArray[np.int64]
     designs: list[Design]
 
@@ -177,7 +181,6 @@ def prior_precision(ridge_d: Array, mass: float) -> Array:
 
 def empty(dim: int) -> Posteriors:
     """Posteriors over ``dim`` features with no models yet."""
-    p = dim * (dim + 1) // 2
     return Posteriors(
         mean_krd=np.empty((0, RESPONSES, dim)),
         eta_krd=np.empty((0, RESPONSES, dim)),
@@ -187,8 +190,9 @@ def empty(dim: int) -> Posteriors:
         late_kn=new_tails(0),
         tail_k=np.empty(0),
         ridge_d=np.full(dim, PRECISION),
-        design_r=np.zeros(RESPONSES, dtype=np.int64),
-        designs=[Design(np.empty((0, p)), np.empty((0, p)), np.empty(0, dtype=np.int64), np.empty(0))],
+        idle_1=np.zeros(1),
+        design_r=np.full(RESPONSES, NONE, dtype=np.int64),
+        designs=[],
     )
 
 
@@ -212,6 +216,7 @@ def add_models(
         late_kn=grow(posteriors.late_kn, new_tails(1)[0]),
         tail_k=grow(posteriors.tail_k, UNTRIED),
         ridge_d=posteriors.ridge_d,
+        idle_1=posteriors.idle_1,
         design_r=posteriors.design_r,
         designs=[
             Design(
@@ -231,6 +236,7 @@ def without_model(posteriors: Posteriors, model: int) -> Posteriors:
     return Posteriors(
         **kept,
         ridge_d=posteriors.ridge_d,
+        idle_1=posteriors.idle_1,
         design_r=posteriors.design_r,
         designs=[
             Design(*(np.delete(getattr(design, f.name), model, axis=0) for f in fields(design)))
@@ -248,6 +254,9 @@ def set_prior(posteriors: Posteriors, model: int, priors: Sequence[Prior], mass:
         design.precision_kp[model, last] += mass - posteriors.mass_k[model]
     posteriors.prior_kr2[model] = [(prior.intercept, prior.b) for prior in priors]
     posteriors.mass_k[model] = mass
+    untold = posteriors.design_r == NONE
+    posteriors.mean_krd[model, untold, -1] = posteriors.prior_kr2[model, untold, 0]
+    posteriors.b_kr[model, untold] = posteriors.prior_kr2[model, untold, 1]
     for number in range(len(posteriors.designs)):
         refresh(posteriors, number, model)
 
@@ -270,6 +279,8 @@ def evidence(posteriors: Posteriors, response: int, ridge_d: Array) -> float:
     Per model ½ log|Λ₀| - ½ log|Λ| - a·log b (Gelman et al., Bayesian Data Analysis, 14.2; MacKay, "Bayesian interpolation",
     Neural Computation 1992).
     """
+    if posteriors.design_r[response] == NONE:
+        return 0.0
     design = posteriors.designs[posteriors.design_r[response]]
     dim, change_d = posteriors.dim, ridge_d - posteriors.ridge_d
     change_d[-1] = 0.0
@@ -353,7 +364,17 @@ def observe_all(
 
 def clock(posteriors: Posteriors, model: int, response: int) -> float:
     """How much of an observation made at the start forgetting has left, as a natural logarithm."""
-    return float(posteriors.designs[posteriors.design_r[response]].faded_k[model])
+    number = int(posteriors.design_r[response])
+    return float(posteriors.idle_1[0]) if number == NONE else float(posteriors.designs[number].faded_k[model])
+
+
+def fade_all(posteriors: Posteriors, share: float) -> None:
+    """Let all data count ``share`` as much as before, in place. O(k·d³)."""
+    posteriors.idle_1 += math.log(share)
+    for design in range(len(posteriors.designs)):
+        for model in range(posteriors.models):
+            fade(posteriors, design, model, share)
+            refresh(posteriors, design, model)
 
 
 def fade(posteriors: Posteriors, design: int, model: int, share: float) -> None:
@@ -476,17 +497,34 @@ def predict_batch(posteriors: Posteriors, x_bd: Array, responses: Sequence[int])
     b, dim = x_bd.shape
     k, r = posteriors.models, RESPONSES
     mean_kr_d = posteriors.mean_krd.reshape(k * r, dim)
-    needed = {int(posteriors.design_r[response]) for response in responses}
-    if b < FEW:
-        row, column = packed_indices(dim)
-        z_bp = x_bd.take(row, axis=1)
-        z_bp *= x_bd.take(column, axis=1)
-        z_bp *= _doubled(dim)
-        found = {g: np.maximum(z_bp.dot(posteriors.designs[g].cov_kp.T), 0.0) for g in needed}
-    else:
-        found = {g: _quadratics(posteriors.designs[g].cov_kp, x_bd) for g in needed}
+    numbers = [int(posteriors.design_r[response]) for response in responses]
+    found: dict[int, Array] = {}
+    z_bp: Array | None = None
+    for g in numbers:
+        if g in found:
+            continue
+        if g == NONE:
+            square_bd = x_bd * x_bd
+            found[g] = (square_bd[:, :-1] @ (1.0 / posteriors.ridge_d[:-1]))[:, None] + square_bd[
+                :, -1:
+            ] / posteriors.mass_k
+        elif b < FEW:
+            z_bp = _products(x_bd) if z_bp is None else z_bp
+            found[g] = np.maximum(z_bp.dot(posteriors.designs[g].cov_kp.T), 0.0)
+        else:
+            found[g] = _quadratics(posteriors.designs[g].cov_kp, x_bd)
     mean_bkr = x_bd.dot(mean_kr_d.T).reshape(b, k, r)
-    return mean_bkr, [found[int(posteriors.design_r[response])] for response in responses]
+    return mean_bkr, [found[g] for g in numbers]
+
+
+def _products(x_bd: Array) -> Array:
+    """The packed xxᵀ, off-diagonals twice, (b, p)."""
+    dim = x_bd.shape[1]
+    row, column = packed_indices(dim)
+    z_bp = x_bd.take(row, axis=1)
+    z_bp *= x_bd.take(column, axis=1)
+    z_bp *= _doubled(dim)
+    return z_bp
 
 
 def _quadratics(cov_kp: Array, x_bd: Array) -> Array:
@@ -511,7 +549,7 @@ def noise(posteriors: Posteriors) -> Array:
 
 
 _BY_MODEL = ("mean_krd", "eta_krd", "scalar_krs", "prior_kr2", "mass_k", "late_kn", "tail_k")
-_PLAIN = (*_BY_MODEL, "ridge_d", "design_r")
+_PLAIN = (*_BY_MODEL, "ridge_d", "idle_1", "design_r")
 
 
 def to_arrays(posteriors: Posteriors) -> dict[str, npt.NDArray[np.generic]]:
@@ -537,17 +575,38 @@ def from_arrays(named: Mapping[str, npt.NDArray[Any]]) -> Posteriors:
 def _by_design(
     posteriors: Posteriors, answers: Sequence[tuple[int, float]]
 ) -> list[tuple[int, list[tuple[int, float]]]]:
-    """The answers grouped by design. A design of which only some responses are answered is split first, in place."""
+    """The answers grouped by design. A design of which only some responses are answered is split first, in place; responses
+    that have none get one.
+    """
     design_r = posteriors.design_r.tolist()
     groups: dict[int, list[tuple[int, float]]] = {}
     for answer in answers:
         groups.setdefault(design_r[answer[0]], []).append(answer)
     found = []
     for number, together in groups.items():
-        if len(together) < design_r.count(number):
-            held = posteriors.designs[number]
-            posteriors.designs.append(Design(*(getattr(held, f.name).copy() for f in fields(held))))
+        if number == NONE or len(together) < design_r.count(number):
+            posteriors.designs.append(_unseen(posteriors) if number == NONE else _copy(posteriors.designs[number]))
             number = len(posteriors.designs) - 1
             posteriors.design_r[[response for response, _ in together]] = number
         found.append((number, together))
     return found
+
+
+def _copy(design: Design) -> Design:
+    return Design(*(getattr(design, f.name).copy() for f in fields(design)))
+
+
+def _unseen(posteriors: Posteriors) -> Design:
+    """The design of all models before any outcome."""
+    k, dim = posteriors.models, posteriors.dim
+    diagonal_kd = np.repeat(posteriors.ridge_d[None], k, axis=0)
+    diagonal_kd[:, -1] = posteriors.mass_k
+    design = Design(
+        np.zeros((k, dim * (dim + 1) // 2)),
+        np.zeros((k, dim * (dim + 1) // 2)),
+        np.zeros(k, dtype=np.int64),
+        np.full(k, posteriors.idle_1[0]),
+    )
+    design.cov_kp[:, _diagonal(dim)] = 1.0 / diagonal_kd
+    design.precision_kp[:, _diagonal(dim)] = diagonal_kd
+    return design

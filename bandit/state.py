@@ -50,6 +50,7 @@ from bandit.posterior import (
     empty,
     evidence,
     fade,
+    fade_all,
     from_arrays,
     observe_all,
     refresh,
@@ -385,7 +386,7 @@ def _shake(bucket: BucketState, decisions: int) -> None:
     A model that got worse is chosen no more, and would never be seen to recover. The half-life grows with the time since the
     change, so that a model that stays worse is tried again ever more rarely: a number of times that is logarithmic in time.
     """
-    number = int(bucket.posteriors.design_r[QUALITY])
+    number = int(bucket.posteriors.design_r[QUALITY])  # there is one: a change was seen
     for model in np.flatnonzero(bucket.shaken_k):
         age = decisions - int(bucket.shaken_k[model])
         fade(bucket.posteriors, number, int(model), 2.0 ** (-SHAKE_EVERY / max(SHAKEN, age / 4)))
@@ -397,7 +398,10 @@ def clocks(bucket: BucketState, model: str) -> tuple[float, ...]:
     if model not in bucket.columns:
         return ()
     k, posteriors = bucket.columns.index(model), bucket.posteriors
-    faded = [float(design.faded_k[k]) for design in posteriors.designs]
+    faded = [
+        *(float(design.faded_k[k]) for design in posteriors.designs),
+        float(posteriors.idle_1[0]),
+    ]  # the last: ``NONE``
     return tuple([faded[g] for g in posteriors.design_r.tolist()])
 
 
@@ -593,10 +597,7 @@ def _tick(bucket: BucketState, time_ns: int) -> None:
     bucket.faded_ns[0] = time_ns
     if not passed_ns:
         return
-    for design in range(len(bucket.posteriors.designs)):
-        for model in range(bucket.posteriors.models):
-            fade(bucket.posteriors, design, model, max(2.0 ** (-passed_ns / half_life_ns), 1e-300))
-            refresh(bucket.posteriors, design, model)
+    fade_all(bucket.posteriors, max(2.0 ** (-passed_ns / half_life_ns), 1e-300))
 
 
 def _tell_pool(state: State, bucket: BucketState) -> None:

@@ -77,7 +77,7 @@ def measure(state: State, size: int, grown: int) -> dict[str, float]:
             changes = [Change(Signal.QUALITY, None, float(rng.random())), Change(Signal.COST, None, 0.01)]
             learn(state.buckets[name], f"m{rng.integers(K)}", x_d, changes)
     anywhere = [f"b{i}" for i in rng.choice(size, CALLS)]
-    raw = sum(array.nbytes for array in arrays(state.buckets["b0"]).values()) / K
+    raw = sum(array.nbytes for bucket in state.buckets.values() for array in arrays(bucket).values()) / size / K
     seconds = []
     for available in (False, True):
         began = time.perf_counter()

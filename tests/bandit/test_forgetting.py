@@ -10,6 +10,7 @@ import pytest
 from bandit.catalog import Bucket, Mode, Model, Objective
 from bandit.outcome import Signal
 from bandit.posterior import (
+    INTERCEPT_PRECISION,
     KEPT,
     PRIOR_A,
     QUALITY,
@@ -23,6 +24,7 @@ from bandit.posterior import (
     observe,
     observe_all,
     predict,
+    prior_precision,
     refresh,
     unpack,
 )
@@ -65,7 +67,7 @@ def test_a_half_life_weighs_observations_as_a_batch_solve_does() -> None:
         observe_all(made, 0, x_d, ((QUALITY, float(y)),), half_life=half_life)
     every = int(half_life / 8)
     weight_n = 2.0 ** (-((n // every) - np.arange(n) // every) * every / half_life)
-    prior_d = np.diag(unpack(posteriors(dim).designs[0].precision_kp[0], dim))
+    prior_d = prior_precision(posteriors(dim).ridge_d, INTERCEPT_PRECISION)
     precision_dd = np.diag(prior_d) + (x_nd * weight_n[:, None]).T @ x_nd
     eta_d = x_nd.T @ (weight_n * y_n)
     eta_d[-1] += prior_d[-1] * 0.5

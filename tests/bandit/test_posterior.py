@@ -69,7 +69,7 @@ def batch(x_nd: np.ndarray, y_n: np.ndarray, w_n: np.ndarray) -> tuple[np.ndarra
     return mean_d, np.linalg.inv(precision_dd), PRIOR_A + w_n.sum() / 2, 0.2 + squares / 2
 
 
-@given(st.integers(1, 12), st.integers(0, 60), st.integers(0, 10**6))
+@given(st.integers(1, 12), st.integers(1, 60), st.integers(0, 10**6))
 def test_observing_is_a_batch_solve(dim: int, n: int, seed: int) -> None:
     made = fresh(dim)
     x_nd, y_n, w_n = data(n, dim, seed)
@@ -265,3 +265,16 @@ def test_another_prior_is_as_if_it_had_been_there_from_the_start() -> None:
     set_prior(late, 1, priors, 2.5)
     for name in ("mean_krd", "eta_krd", "a_kr", "b_kr"):
         np.testing.assert_allclose(getattr(late, name), getattr(early, name), rtol=1e-9, atol=1e-12)
+
+
+def test_what_was_never_reported_takes_no_room_and_predicts_the_prior() -> None:
+    made, x_d = fresh(4, 2), np.array([0.5, -1.0, 2.0, 1.0])
+    assert made.designs == []
+    prior_d = prior_precision(made.ridge_d, INTERCEPT_PRECISION)
+    before = predict(made, x_d)[1]
+    np.testing.assert_allclose(before, noise(made) * ((x_d**2) / prior_d).sum(), rtol=1e-12)
+    observe(made, QUALITY, 0, np.array([0.0, 0.0, 1.0, 1.0]), 0.7)
+    after = predict(made, x_d)[1]
+    np.testing.assert_array_equal(after[:, 1:], before[:, 1:])
+    np.testing.assert_allclose(after[1], before[1], rtol=1e-12)
+    assert after[0, QUALITY] < before[0, QUALITY]

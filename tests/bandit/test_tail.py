@@ -21,7 +21,7 @@ from tests.bandit.worlds import World
 SHAPES: dict[str, Callable[[np.random.Generator], float]] = {
     "log-normal": lambda rng: float(np.exp(0.5 * rng.normal())),
     "Pareto": lambda rng: float(rng.pareto(2.5) + 0.3),
-    "one in twelve stalls": lambda rng: float(np.exp(0.2 * rng.normal()) * (8.0 if rng.random() < 1 / 12 else 1.0)),
+    "one in twelve stalls": lambda rng: float(np.exp(0.2 * rng.normal()) * (5.0 if rng.random() < 1 / 12 else 1.0)),
     "uniform": lambda rng: float(rng.uniform(0.5, 1.5)),
     "constant": lambda rng: 1.0,
 }
