@@ -55,6 +55,7 @@ def main() -> None:
     if arguments.features:
         kinds = arguments.features.split(",")
     policies = arguments.policies.split(",")
+    arguments.out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     measured: list[tuple[Case, Measured]] = []
     for case in cases(experiments, table, warm, kinds, all_kinds=bool(arguments.features)):
@@ -70,13 +71,12 @@ def main() -> None:
             measured.append((case, one))
             head = {name: getattr(case, name) for name in ("experiment", "variant", "start", "features")}
             rows += [Row(**head, **row) for row in one.rows]
+        _write(arguments.out / "experiments.csv", rows)  # after each case: a long run that fails late keeps what it found
         spent = time.monotonic() - start
         console.print(
             f"({case.experiment}) {case.variant}, {case.start}, {case.features}: {len(trials)} runs, {spent:.0f} s"
         )
     found, drawn = summaries(rows), curves(measured)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    _write(arguments.out / "experiments.csv", rows)
     _write(arguments.out / "summary.csv", found)
     _write(arguments.out / "curves.csv", drawn)
     settings = {
