@@ -71,7 +71,9 @@ def main() -> None:
             measured.append((case, one))
             head = {name: getattr(case, name) for name in ("experiment", "variant", "start", "features")}
             rows += [Row(**head, **row) for row in one.rows]
-        _write(arguments.out / "experiments.csv", rows)  # after each case: a long run that fails late keeps what it found
+        _write(
+            arguments.out / "experiments.csv", rows
+        )  # after each case: a long run that fails late keeps what it found
         spent = time.monotonic() - start
         console.print(
             f"({case.experiment}) {case.variant}, {case.start}, {case.features}: {len(trials)} runs, {spent:.0f} s"
