@@ -36,8 +36,10 @@ from bandit.pool import seen
 from bandit.state import BucketState, clocks, newcomers
 
 NO_LIMITS = Limits()
+FREE = 10
+"""Calls of a newcomer that may wait to be judged before its share of traffic is bounded."""
 QUOTA = 0.05
-"""Share of the requests in whose race newcomers take part until something is known of them; it doubles …"""
+"""Share of the requests in whose race newcomers take part from then on; it doubles …"""
 QUOTA_DOUBLES = 2.0
 """… with so many judged outcomes of the one of which least is known."""
 
@@ -191,11 +193,18 @@ def _one_by_one(
 
 
 def _newcomers(bucket: BucketState, race_: Race) -> Newcomers | None:
-    """The bucket's newcomers, if any, and the share of requests that they may race in."""
+    """The bucket's newcomers, if their share of traffic must be bounded, and the share of requests that they may race in.
+
+    Where outcomes come at once a newcomer is an ordinary candidate of which little is known; where they come late, or never,
+    it would go on being tried.
+    """
     count_k = newcomers(bucket)
     if count_k is None:
         return None
     new_k = count_k >= 0
+    calls_k = bucket.decisions_k if bucket.members is None else bucket.decisions_k[bucket.members]
+    if (calls_k[new_k] - count_k[new_k] < FREE).all():
+        return None
     quota = min(1.0, QUOTA * 2.0 ** (int(count_k[new_k].min()) / QUOTA_DOUBLES))
     return Newcomers(new_k, quota, without(race_, new_k))
 

@@ -3,9 +3,9 @@
 The dual of "best quality at a mean cost of at most B" is one number, quality per dollar. Gradient steps on it need a step
 size, and no step size suits costs that differ a thousandfold. So the pacer solves for it: it keeps the races of the last
 ``RING`` requests (means, draws and costs of every model), runs them again at a trial multiplier, and takes the smallest
-multiplier at which their mean cost is within the target. The target is the budget plus a share of what was left unspent, or
-less a share of what was overspent, so that errors of prediction, drift and late costs are made good (model-predictive
-control; the budgeted problem and its dual: Badanidiyuru, Kleinberg & Slivkins, arXiv:1305.2545).
+multiplier at which their mean cost is within the target. The target is the budget plus a share of what was left unspent (within
+bounds), or less a share of what was overspent, so that errors of prediction, drift and late costs are
+made good (model-predictive control; the budgeted problem and its dual: Badanidiyuru, Kleinberg & Slivkins, arXiv:1305.2545).
 
 Spend counts a decision at its predicted cost from the moment it is made and at its reported cost once that is known: a cost
 that comes late, or without quality, or never, does not let spend run away. A hard budget counts besides what is *held*: each
@@ -35,6 +35,9 @@ EVERY = 16
 """Decisions between two searches; the first ``EVERY`` decisions each search."""
 HORIZON = 64
 """Requests over which a surplus is spent or a deficit is saved."""
+SURPLUS, SURPLUS_CALLS = 24.0, 3.0
+"""Most requests' worth of a budget per request, or of calls to the dearest model, if those cost more, that is carried over: what
+a quiet time left is not spent all at once."""
 EXPLORE_SHARE = 0.003
 """Largest share of the target that the exploration floor may cost."""
 _STEPS = 14
@@ -107,6 +110,11 @@ class Pacer:
         return float(self.sums[3])
 
     @property
+    def forgone(self) -> float:
+        """Dollars of a budget per request that were left unspent for too long to be spent any more."""
+        return float(self.sums[5])
+
+    @property
     def held(self) -> float:
         """Dollars since the start: reported, and the most that it can be where nothing is reported yet."""
         return float(self.sums[4])
@@ -125,7 +133,7 @@ def new_pacer(position: int) -> Pacer:
     """A pacer that has seen nothing, made at ``position``."""
     return Pacer(
         counts=np.array([0, 0, 0, 0, position], dtype=np.int64),
-        sums=np.zeros(5),
+        sums=np.zeros(6),
         mean_nk=np.full((RING, 0), OUT),
         draw_nk=np.full((RING, 0), OUT),
         cost_nk=np.zeros((RING, 0)),
@@ -315,7 +323,11 @@ def _start_target(budget: Budget) -> float:
 
 def _target(pacer: Pacer, budget: Budget, time_ns: int) -> float:
     if not budget.period_ns:
-        return budget.amount + (budget.amount * pacer.decisions - pacer.spent) / HORIZON
+        unspent = budget.amount * pacer.decisions - pacer.spent - pacer.forgone
+        dearest = float(pacer.cost_nk[: min(pacer.total, RING)].max(axis=1).mean())
+        most = max(SURPLUS * budget.amount, SURPLUS_CALLS * dearest)
+        pacer.sums[5] += max(0.0, unspent - most)
+        return budget.amount + min(unspent, most) / HORIZON
     left_ns = pacer.start_ns + budget.period_ns - time_ns
     if pacer.gap_ns <= 0.0:
         return _start_target(budget)
