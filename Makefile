@@ -62,16 +62,26 @@ protos-check: $(VENV)/.dev ## Whether the committed stubs are those of the contr
 
 .PHONY: bench-core
 bench-core: $(VENV)/.dev ## Time of a decision and of a fold, error of the propensities, against peers
-	@$(PIP) install vowpalwabbit==9.11.9 mabwiser==2.7.4 || echo "peers are not to be had here: measuring without them"
+	@$(PIP) install -e '.[peers]' || echo "peers are not to be had here: measuring without them"
 	@$(BIN)/python benchmarks/core/decide.py
+
+.PHONY: bench-scale
+bench-scale: $(VENV)/.dev ## Memory and time with 100,000 buckets (10 GB); precision after ten million updates (minutes)
+	@$(BIN)/python benchmarks/core/scale.py
+	@$(BIN)/python benchmarks/core/numerics.py
 
 .PHONY: bench-service
 bench-service: $(VENV)/.dev ## Throughput and latency over gRPC against an empty echo
 	@$(BIN)/python benchmarks/service/throughput.py
 
 .PHONY: bench-routing
-bench-routing: $(VENV)/.dev ## Quality at seven budgets on real prompts against published figures and hindsight
-	@$(BIN)/python benchmarks/routing/budgets.py $(ARGS)
+bench-routing: $(VENV)/.dev ## Six experiments on real prompts, side by side with published bandits and hindsight (an hour)
+	@$(PIP) install -e '.[peers]'
+	@$(BIN)/python benchmarks/routing/experiments.py $(ARGS)
+
+.PHONY: bench-generality
+bench-generality: $(VENV)/.dev ## Defaults on a grid of synthetic worlds against linear rivals and hindsight
+	@$(BIN)/python benchmarks/generality/worlds.py $(ARGS)
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches

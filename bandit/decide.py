@@ -214,15 +214,20 @@ def _heed(
 ) -> Predictions:
     """Exclude, in place, models whose breaker is open, and discount quality by the chance that a call succeeds.
 
-    Of a batch at most one request may be a probe.
+    Of a batch at most one request may be a probe. Where the breakers of all models that could be chosen are open they are not
+    heeded: a try that will probably fail is better than none.
     """
     rate_k = np.ones(len(candidates.names))
+    without_bk = exclusions_bk.copy()
     for k, name in enumerate(candidates.names):
         known = health.get(name)
         if known is not None:
             rate_k[k] = known.discount
             if known.open:
                 exclusions_bk[int(known.may_run) :, k] |= Exclusion.CIRCUIT_OPEN.bit
+    stuck_b = (exclusions_bk != 0).all(axis=1)
+    if stuck_b.any():
+        exclusions_bk[stuck_b] = without_bk[stuck_b]
     return replace(predicted, quality_k=predicted.quality_k * rate_k, quality_sd_k=predicted.quality_sd_k * rate_k)
 
 

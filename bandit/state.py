@@ -83,7 +83,7 @@ RESPONSE_OF = {
     Signal.OUTPUT_TOKENS: TOKENS,
 }
 """Which regression learns from a signal."""
-SMALLEST = {COST: 1e-9, LATENCY: 1e-4, TOKENS: 1.0}
+SMALLEST = {COST: 1e-7, LATENCY: 1e-4, TOKENS: 1.0}
 """Responses learned as logarithms: nothing, and anything smaller, counts as this (dollars, seconds, tokens)."""
 EXPECTED_TOKENS = 256.0
 """Output tokens expected of an unknown model."""
@@ -321,9 +321,11 @@ def learn(
     changes: Iterable[Change],
     weight: float = 1.0,
     mark: float = 0.0,
+    failed: bool = False,
 ) -> None:
     """Learn, in place, changes of what ``model``, which has a column, answered at ``x_d``; what is new as ``weight``
-    observations. ``mark`` is the 95th percentile that its latency is to be counted against, 0 for none.
+    observations. ``mark`` is the 95th percentile that its latency is to be counted against, 0 for none. A ``failed`` call says
+    nothing of what an answer costs, how long it takes and how long it is: that is counted, but not learned.
     """
     k, posteriors = bucket.columns.index(model), bucket.posteriors
     first: list[tuple[int, float]] = []
@@ -334,7 +336,7 @@ def learn(
         if before is None:
             bucket.count_sk[signal, k] += 1
         response = RESPONSE_OF.get(signal)
-        if response is None:
+        if response is None or (failed and response != QUALITY):
             continue
         now = clock(posteriors, k, response)
         clocks[response] = now if change.faded is None else change.faded
@@ -553,7 +555,10 @@ def _apply_outcome(state: State, event: OutcomeApplied, time_ns: int) -> None:
         return
     _tick(bucket, time_ns)
     if event.model in bucket.columns and event.state_position >= bucket.born_k[bucket.columns.index(event.model)]:
-        learn(bucket, event.model, event.x_d, event.changes, mark=event.mark)
+        known = event.ledgers.get(event.model)
+        success = known.tallies.get(Signal.SUCCESS) if known else None
+        failed = success is not None and success.value == 0.0
+        learn(bucket, event.model, event.x_d, event.changes, mark=event.mark, failed=failed)
         judged = int(bucket.count_sk[Signal.QUALITY].sum())
         if judged <= OFFER_EVERY or judged % OFFER_EVERY == 0:
             _tell_pool(state, bucket)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
 from bandit.catalog import Bucket, Mode, Model, Objective
 from bandit.health import PROBE_EVERY, TRIP, Health, called, passed
 from bandit.outcome import Signal
@@ -84,3 +87,21 @@ def test_a_model_that_often_fails_is_worth_less() -> None:
 
     chosen = made.play(600, answer)
     assert chosen[-200:].count("sound") > 150
+
+
+def test_failed_calls_say_nothing_of_what_answers_cost() -> None:
+    made = World(Bucket("b"), [Model("a"), Model("c")])
+    made.play(100, lambda t, model: {Signal.QUALITY: 0.8, Signal.COST: 0.01, Signal.LATENCY: 2.0, Signal.SUCCESS: 1.0})
+    before = made.decide().predicted
+    made.play(20, lambda t, model: {Signal.COST: 0.0, Signal.LATENCY: 0.01, Signal.SUCCESS: 0.0})
+    after = made.decide().predicted
+    np.testing.assert_array_equal(after.cost_k, before.cost_k)
+    np.testing.assert_array_equal(after.latency_k, before.latency_k)
+    assert made.bucket.sum_sk[Signal.COST].sum() == pytest.approx(1.0)
+
+
+def test_when_everything_fails_something_is_tried_all_the_same() -> None:
+    made = World(Bucket("b"), [Model("a"), Model("c")])
+    made.play(50, lambda t, model: {Signal.SUCCESS: 0.0})
+    assert all(health.open for health in made.state.health.values())
+    assert {(one := made.decide()).models[one.chosen] for _ in range(40)} == {"a", "c"}
