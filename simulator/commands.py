@@ -39,6 +39,12 @@ _POLICIES = ", ".join((*ONLINE, f"{FIXED}MODEL", *HINDSIGHT))
     "paretobandit:test_holdout.",
 )
 @click.option("--warm-start", metavar="T2", help="A table whose every outcome is learned first.")
+@click.option(
+    "--warm-mass",
+    metavar="N",
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="As how many observations of each model the warm start counts at most; all of them by default.",
+)
 @click.option("--policy", metavar="P[,P…]", default="thompson", show_default=True, help=f"Any of {_POLICIES}.")
 @click.option(
     "--objective",
@@ -85,6 +91,7 @@ _POLICIES = ", ".join((*ONLINE, f"{FIXED}MODEL", *HINDSIGHT))
 def simulate(
     table_name: str,
     warm_start: str | None,
+    warm_mass: float | None,
     policy: str,
     objective: str,
     budget: str | None,
@@ -110,9 +117,12 @@ def simulate(
         budgets: list[float | None] = [None] if budget is None else [_budget(b) for b in _listed(budget, "--budget")]
         if warm_x_from and not warm_start:
             raise SettingError("--warm-x-from: expected --warm-start too")
+        if warm_mass is not None and not warm_start:
+            raise SettingError("--warm-mass: expected --warm-start too")
         table = _load(table_name, x_from)
         warm = _load(warm_start, warm_x_from) if warm_start else None
-        world = make_world(table, Features(features or _default_features(table), bucket), quality, warm)
+        kind = Features(features or _default_features(table), bucket)
+        world = make_world(table, kind, quality, warm, warm_mass=math.inf if warm_mass is None else warm_mass)
         runs = [
             (name, Run(one, resolved, limit, seed, delay))
             for one in policies
@@ -139,6 +149,9 @@ def simulate(
             "table": f"{table.name} (sha256 {table.sha256}), {len(table)} prompts",
             "models": ", ".join(table.models),
             "warm start": "none" if warm is None else f"{warm.name} (sha256 {warm.sha256}), {len(warm)} prompts",
+            "warm start counts at most": "all of it"
+            if warm_mass is None
+            else f"{warm_mass:g} observations of each model",
             "policies": ", ".join(policies),
             "objectives": "; ".join(f"{name} = {resolved}" for name, resolved in objectives),
             "budgets": "none" if budget is None else budget,

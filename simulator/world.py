@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,8 +39,6 @@ Indices = npt.NDArray[np.intp]
 FEATURES = ("x", "text", "none")
 BUCKETS = ("task", "one")
 UNIT = QualityRange()
-WARM_MASS = 1000.0
-"""Effective sample size of a warm start: what it says of a model counts as at most so many observations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ def make_world(
     later: tuple[str, ...] = (),
     prices: Mapping[str, Prices] | None = None,
     priced: bool = False,
-    warm_mass: float = WARM_MASS,
+    warm_mass: float = math.inf,
 ) -> World:
     """Encode all contexts and, if there is a ``warm`` table, learn every outcome of it, in its order.
 
