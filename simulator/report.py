@@ -28,7 +28,7 @@ body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}h3{font-size:1rem;margin:0 0 .3rem}
 table{border-collapse:collapse;font-size:.9rem}.wide{overflow-x:auto}
 th,td{padding:.25rem .7rem;border-bottom:1px solid var(--faint);text-align:right}
-th:first-child,td:first-child,td.text,th.text{text-align:left}tr.ours{font-weight:600}
+th:first-child,td:first-child,td.text,th.text{text-align:left}td.text{overflow-wrap:anywhere}tr.ours{font-weight:600}
 .grid-of-charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(420px,1fr));gap:1.2rem}
 .grid-of-charts>div{background:var(--card);padding:1rem;border-radius:8px}
 figure{margin:0}svg{width:100%;height:auto}svg text{font-size:12px;fill:var(--ink)}

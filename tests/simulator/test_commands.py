@@ -149,6 +149,8 @@ def test_the_report_says_when_routing_was_not_worth_it(
         (["--table", "FILE", "--quality-range", "1,0"], "--quality-range"),
         (["--table", "FILE", "--x-from", "x.npz"], "FILE.npz:ARRAY"),
         (["--table", "FILE", "--warm-x-from", "x.npz:a"], "--warm-start"),
+        (["--table", "FILE", "--warm-mass", "10"], "--warm-start"),
+        (["--table", "FILE", "--warm-start", "FILE", "--warm-mass", "0"], "--warm-mass"),
     ],
 )  # fmt: skip
 def test_usage_errors_exit_2_and_say_what_was_expected(file: str, args: list[str], said: str) -> None:
