@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bandit.bucket import BucketState, clocks, newcomers
 from bandit.catalog import Objective
 from bandit.encoder import Encoded
 from bandit.errors import FieldError, within
@@ -33,7 +34,6 @@ from bandit.policy import (
     worst_costs,
 )
 from bandit.pool import seen
-from bandit.state import BucketState, clocks, newcomers
 
 NO_LIMITS = Limits()
 FREE = 10

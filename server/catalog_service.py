@@ -9,9 +9,10 @@ from typing import Any, Generic, TypeVar
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from bandit.bucket import BucketState
 from bandit.catalog import Bucket, Model, Project
 from bandit.errors import FieldError, within
-from bandit.state import BucketState, ModelState, ProjectState
+from bandit.state import ModelState, ProjectState
 from pointsman.v1 import catalog_pb2 as pb
 from pointsman.v1 import catalog_service_pb2 as rpc
 from pointsman.v1 import catalog_service_pb2_grpc

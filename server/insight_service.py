@@ -10,13 +10,13 @@ from typing import Any
 import grpc
 import numpy as np
 
+from bandit.bucket import BucketState, newcomers
 from bandit.catalog import QualityRange
 from bandit.errors import FieldError
 from bandit.health import Health
 from bandit.outcome import Signal
 from bandit.pacer import Purse, left
 from bandit.posterior import QUALITY, noise, predict
-from bandit.state import BucketState, newcomers
 from pointsman.v1 import insight_service_pb2 as rpc
 from pointsman.v1 import insight_service_pb2_grpc, journal_pb2
 from server.codec import write_budget

@@ -17,6 +17,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from bandit import event as e
+from bandit.bucket import BucketState
 from bandit.catalog import Bucket, Model, Objective, Project, QualityRange
 from bandit.decide import NO_LIMITS, decide
 from bandit.encoder import Context
@@ -25,7 +26,7 @@ from bandit.join import join
 from bandit.outcome import Ledger, Signal
 from bandit.pacer import Purse
 from bandit.policy import Limits
-from bandit.state import BucketState, ModelState, ProjectState, State, apply, purses
+from bandit.state import ModelState, ProjectState, State, apply, purses
 from pointsman.v1 import journal_pb2
 from server import snapshot
 from server.codec import read_event, write_event

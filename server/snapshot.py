@@ -19,19 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bandit import pacer
+from bandit.bucket import BucketState, arrays, new_bucket, restore_arrays
 from bandit.health import Health
 from bandit.pool import Pool
 from bandit.posterior import to_arrays
-from bandit.state import (
-    BucketState,
-    ModelState,
-    ProjectState,
-    State,
-    arrays,
-    new_bucket,
-    refresh_derived,
-    restore_arrays,
-)
+from bandit.state import ModelState, ProjectState, State, refresh_derived
 from pointsman.v1 import catalog_pb2
 from server.codec import read_bucket, read_model, read_project, write_bucket, write_model, write_project
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from bandit.bucket import learn
+from bandit.bucket import warm as end_warm_start
 from bandit.catalog import (
     MAX_CATEGORY_VALUES,
     Bucket,
@@ -27,8 +29,7 @@ from bandit.encoder import Context, Encoder
 from bandit.errors import FieldError
 from bandit.event import BucketPut, Event, ModelPut, Record
 from bandit.outcome import Change, Signal, check_report
-from bandit.state import State, fold, learn
-from bandit.state import warm as end_warm_start
+from bandit.state import State, fold
 from simulator.changes import Outcome, Schedule
 from simulator.table import OutcomeTable
 from simulator.utility import SettingError

@@ -29,13 +29,14 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from bandit import catalog
+from bandit.bucket import BucketState, learn
 from bandit.decide import decide
 from bandit.encoder import Context
 from bandit.event import BucketPut, ModelPut, Record
 from bandit.outcome import Change, Signal
 from bandit.policy import choose, predictions_batch, race
 from bandit.propensity import argmax_propensities
-from bandit.state import BucketState, State, apply, learn
+from bandit.state import State, apply
 
 D, K, BATCH, REPEATS = 32, 8, 4096, 9
 

@@ -26,11 +26,12 @@ from rich.progress import track
 from rich.table import Table
 
 from bandit import catalog
+from bandit.bucket import BucketState, arrays, learn
 from bandit.decide import decide
 from bandit.encoder import Context, Encoded
 from bandit.event import AvailabilitySet, BucketPut, ModelPut, Record
 from bandit.outcome import Change, Signal
-from bandit.state import BucketState, State, apply, arrays, learn
+from bandit.state import State, apply
 
 D, K, SAMPLE, CALLS, REPEATS = 32, 8, 100, 400, 9
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bandit.bucket import learn
 from bandit.catalog import Bucket, Mode, Model, NumberFeature, Objective, QualityRange, Schema
 from bandit.decide import decide
 from bandit.encoder import Context
@@ -26,7 +27,6 @@ from bandit.policy import (
     propensities,
     race,
 )
-from bandit.state import learn
 from tests.bandit.worlds import World, one_change
 
 UNIT = QualityRange()

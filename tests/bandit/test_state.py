@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bandit.bucket import arrays, restore_arrays
 from bandit.catalog import Aggregation, Bucket, Model, NumberFeature, OutcomeRules, Schema
 from bandit.encoder import Context
 from bandit.event import AvailabilitySet, BucketDeleted, BucketPut, ModelDeleted, ModelPut, OutcomeApplied, Record
 from bandit.outcome import Ledger, Signal, merge
 from bandit.posterior import QUALITY, to_arrays
-from bandit.state import State, apply, arrays, fingerprint, fold, restore_arrays
+from bandit.state import State, apply, fingerprint, fold
 from tests.bandit.worlds import World
 
 SCHEMA = Schema(numbers=(NumberFeature("n"),))

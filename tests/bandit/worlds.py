@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bandit.bucket import BucketState
 from bandit.catalog import Bucket, Model
 from bandit.decide import NO_LIMITS, decide
 from bandit.encoder import Context
@@ -13,7 +14,7 @@ from bandit.event import BucketPut, DecisionMade, Event, ModelPut, Record
 from bandit.join import join
 from bandit.outcome import Change, Ledger, Signal
 from bandit.policy import Limits
-from bandit.state import BucketState, State, apply, purses
+from bandit.state import State, apply, purses
 
 SECOND = 10**9
 Answer = Callable[[int, str], dict[Signal, float]]

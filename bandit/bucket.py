@@ -1,0 +1,372 @@
+"""One bucket's state: what was learned of its models, and everything that changes or reads it.
+
+Nothing here knows of other buckets or of events: ``bandit.state`` folds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bandit.catalog import Bucket, Objective
+from bandit.encoder import Encoder, encoder_of
+from bandit.outcome import Change, Signal
+from bandit.pacer import Pacer
+from bandit.pacer import from_arrays as pacer_from_arrays
+from bandit.pacer import to_arrays as pacer_arrays
+from bandit.policy import Candidates
+from bandit.pool import nothing, seen
+from bandit.posterior import (
+    COST,
+    LATENCY,
+    PRECISION,
+    QUALITY,
+    TOKENS,
+    Posteriors,
+    Prior,
+    add_models,
+    clock,
+    correct,
+    empty,
+    evidence,
+    fade,
+    fade_all,
+    from_arrays,
+    observe_all,
+    refresh,
+    set_ridge,
+    to_arrays,
+    weigh,
+    widen,
+    without_model,
+)
+from bandit.tail import count, log_factor
+
+SIGNALS = max(Signal) + 1
+COUNTERS = (
+    "born_k",
+    "joined_k",
+    "decisions_k",
+    "count_sk",
+    "sum_sk",
+    "context_d",
+    "faded_ns",
+    "said_3mr",
+    "warm_k",
+    "shaken_k",
+)
+RESPONSE_OF = {
+    Signal.QUALITY: QUALITY,
+    Signal.COST: COST,
+    Signal.LATENCY: LATENCY,
+    Signal.OUTPUT_TOKENS: TOKENS,
+}
+"""Which regression learns from a signal."""
+SMALLEST = {COST: 1e-7, LATENCY: 1e-4, TOKENS: 1.0}
+"""Responses learned as logarithms: nothing, and anything smaller, counts as this (dollars, seconds, tokens)."""
+EXPECTED_TOKENS = 256.0
+"""Output tokens expected of an unknown model."""
+FIT_FROM = 32
+"""Decisions of a bucket from which on the shrinkage of content features is fitted, at ever rarer times."""
+CONTENT_SCALES = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 16.0)
+"""What their prior precision is multiplied by."""
+CONTENT_SPREAD = 2.0
+"""Standard deviation of the logarithm of that, beforehand."""
+TRIAL = 200
+"""Decisions of a model within which a change of its quality puts the whole warm start in doubt, …"""
+DISTRUSTED = 0.3
+"""… which from then on counts as so many observations of each model."""
+SHAKEN = 150.0
+"""Decisions of a bucket in which what is known of a model fades by half after its quality has changed, …"""
+SHAKE_EVERY = 16
+"""… in steps of so many."""
+ESTABLISHED = 20
+"""Judged outcomes of a bucket from which on a model that is added is a newcomer."""
+ADOPTED = 9
+"""Its own judged outcomes from which on it is one no more."""
+TICKS = 32
+"""Steps in which a half-life in time is applied."""
+
+
+@dataclass(slots=True)
+class BucketState:
+    """All that is known in one bucket. Columns (k) run over ``columns``: every model that was ever a candidate.
+
+    ``decisions_k`` counts choices; ``count_sk`` and ``sum_sk`` (rows by ``Signal``) count and add up the values known
+    of decisions. ``generation`` is the position at which the posteriors started afresh, ``born_k`` that at which each
+    column did: what was decided before that is not learned; ``joined_k`` is how many outcomes had been judged by then.
+    ``context_d`` is the average context, ``faded_ns`` (one number) the time up to which a half-life in time was applied,
+    ``said_3mr`` what the pool was last told (``bandit.pool.says``), ``warm_k`` judged outcomes from a warm start on trial,
+    ``shaken_k`` one more than the number of decisions when a model's quality was last found to have changed, 0 for never.
+    ``pacer`` is there if the bucket has a budget. ``members`` are the columns of the present candidates (``None``: all columns
+    in their order), ``candidates`` what the policy needs of them, ``objective`` the bucket's with its defaults filled in; all
+    three are derived.
+    """
+
+    config: Bucket
+    version: int
+    generation: int
+    encoder: Encoder
+    columns: tuple[str, ...]
+    posteriors: Posteriors
+    born_k: npt.NDArray[np.int64]
+    decisions_k: npt.NDArray[np.int64]
+    joined_k: npt.NDArray[np.int64]
+    count_sk: npt.NDArray[np.int64]
+    sum_sk: npt.NDArray[np.float64]
+    context_d: npt.NDArray[np.float64]
+    faded_ns: npt.NDArray[np.int64]
+    said_3mr: npt.NDArray[np.float64]
+    warm_k: npt.NDArray[np.int64]
+    shaken_k: npt.NDArray[np.int64]
+    pacer: Pacer | None = None
+    members: npt.NDArray[np.intp] | None = None
+    candidates: Candidates = field(default_factory=lambda: Candidates((), ()))
+    objective: Objective = field(default_factory=Objective)
+
+
+def default_priors(bucket: Bucket) -> tuple[Prior, ...]:
+    """Where an unknown model of ``bucket`` starts: quality, log cost, log latency, log output tokens.
+
+    Quality, scaled to [0, 1], starts with an expected noise variance of 0.25, the most that a response between 0 and 1 can have:
+    a few early failures then do not condemn a model. The logarithms start with 0.25 too. Intercepts give way to the first few
+    observations (``INTERCEPT_PRECISION``), the effects of features later.
+    """
+    scale = bucket.quality_range
+    quality = 0.5 if bucket.priors.quality is None else (bucket.priors.quality - scale.min) / scale.width
+    return (
+        Prior(quality, b=0.5),
+        Prior(math.log(bucket.priors.cost), b=0.5),
+        Prior(math.log(bucket.priors.latency), b=0.5),
+        Prior(math.log(EXPECTED_TOKENS), b=0.5),
+    )
+
+
+def new_bucket(config: Bucket, version: int, generation: int) -> BucketState:
+    """A bucket that has seen nothing and has no columns yet."""
+    encoder = encoder_of(config.schema)
+    return BucketState(
+        config=config,
+        version=version,
+        generation=generation,
+        encoder=encoder,
+        objective=config.objective.resolve(config.quality_range),
+        columns=(),
+        posteriors=empty(encoder.dim),
+        born_k=np.zeros(0, dtype=np.int64),
+        joined_k=np.zeros(0, dtype=np.int64),
+        decisions_k=np.zeros(0, dtype=np.int64),
+        context_d=np.zeros(encoder.dim),
+        faded_ns=np.zeros(1, dtype=np.int64),
+        said_3mr=nothing(0),
+        warm_k=np.zeros(0, dtype=np.int64),
+        shaken_k=np.zeros(0, dtype=np.int64),
+        count_sk=np.zeros((SIGNALS, 0), dtype=np.int64),
+        sum_sk=np.zeros((SIGNALS, 0)),
+    )
+
+
+def learn(
+    bucket: BucketState,
+    model: str,
+    x_d: npt.NDArray[np.float64],
+    changes: Iterable[Change],
+    weight: float = 1.0,
+    mark: float = 0.0,
+    failed: bool = False,
+) -> None:
+    """Learn, in place, changes of what ``model``, which has a column, answered at ``x_d``; what is new as ``weight``
+    observations. ``mark`` is the 95th percentile that its latency is to be counted against, 0 for none. A ``failed`` call says
+    nothing of what an answer costs, how long it takes and how long it is: that is counted, but not learned.
+    """
+    k, posteriors = bucket.columns.index(model), bucket.posteriors
+    first: list[tuple[int, float]] = []
+    clocks = [0.0] * len(RESPONSE_OF)
+    for change in changes:
+        signal, before, after = change.signal, change.before, change.after
+        bucket.sum_sk[signal, k] += after - (before or 0.0)
+        if before is None:
+            bucket.count_sk[signal, k] += 1
+        response = RESPONSE_OF.get(signal)
+        if response is None or (failed and response != QUALITY):
+            continue
+        now = clock(posteriors, k, response)
+        clocks[response] = now if change.faded is None else change.faded
+        left = math.exp(min(0.0, now - clocks[response]))
+        new = response_value(bucket, response, after)
+        if before is None:
+            first.append((response, new))
+        else:
+            correct(posteriors, response, k, x_d, response_value(bucket, response, before), new, left)
+        if response == LATENCY and mark > 0.0:
+            if before is not None:
+                old = response_value(bucket, response, before)
+                count(posteriors.late_kn[k], old - math.log(mark), -left)
+            count(posteriors.late_kn[k], new - math.log(mark), left)
+            posteriors.tail_k[k] = log_factor(posteriors.late_kn[k])
+    if first:
+        changed = observe_all(posteriors, k, x_d, first, weight, bucket.config.half_life, clocks)
+        if QUALITY in changed:
+            bucket.shaken_k[k] = 1 + bucket.decisions_k.sum()
+            if bucket.warm_k.any() and bucket.decisions_k[k] < TRIAL:
+                _distrust(bucket)
+
+
+def warm(bucket: BucketState, most: float) -> None:
+    """End a warm start: let all that was learned so far count as at most ``most`` observations of each model and response, in
+    place.
+
+    The stated effective sample size: Λ = s·Λ_off + Λ₀ with s = most / n (ParetoBandit's warm start, RouterConfig.n_eff). What
+    it says of quality is on trial: if a model turns out different within its first ``TRIAL`` decisions, no model's counts more
+    than a few observations from then on, because they came from the same place.
+    """
+    fit_content(bucket)
+    for model in range(bucket.posteriors.models):
+        for design in range(len(bucket.posteriors.designs)):
+            weigh(bucket.posteriors, design, model, most)
+    bucket.warm_k = seen(bucket.posteriors)[:, QUALITY].copy()
+    bucket.posteriors.alarm_kr2[:] = 0.0
+
+
+def _distrust(bucket: BucketState) -> None:
+    for model in np.flatnonzero(bucket.warm_k):
+        widen(bucket.posteriors, int(model), QUALITY, DISTRUSTED)
+    bucket.warm_k[:] = 0
+
+
+def shake(bucket: BucketState, decisions: int) -> None:
+    """Let what is known of models whose quality has changed once fade, in place, so that a change back is found.
+
+    A model that got worse is chosen no more, and would never be seen to recover. The half-life grows with the time since the
+    change, so that a model that stays worse is tried again ever more rarely: a number of times that is logarithmic in time.
+    """
+    number = int(bucket.posteriors.design_r[QUALITY])  # there is one: a change was seen
+    for model in np.flatnonzero(bucket.shaken_k):
+        age = decisions - int(bucket.shaken_k[model])
+        fade(bucket.posteriors, number, int(model), 2.0 ** (-SHAKE_EVERY / max(SHAKEN, age / 4)))
+        refresh(bucket.posteriors, number, int(model))
+
+
+def clocks(bucket: BucketState, model: str) -> tuple[float, ...]:
+    """The present clocks of forgetting of a model by response; empty if it has no column."""
+    if model not in bucket.columns:
+        return ()
+    k, posteriors = bucket.columns.index(model), bucket.posteriors
+    faded = [
+        *(float(design.faded_k[k]) for design in posteriors.designs),
+        float(posteriors.idle_1[0]),
+    ]  # the last: ``NONE``
+    return tuple([faded[g] for g in posteriors.design_r.tolist()])
+
+
+def newcomers(bucket: BucketState) -> npt.NDArray[np.int64] | None:
+    """Judged outcomes of each candidate (k) that is new to a bucket that knows others, -1 for the others; ``None`` if there is
+    no newcomer.
+    """
+    if not (bucket.joined_k >= ESTABLISHED).any():
+        return None
+    count_k = np.where(bucket.joined_k >= ESTABLISHED, bucket.count_sk[Signal.QUALITY], -1)
+    count_k[count_k >= ADOPTED] = -1
+    count_k = count_k if bucket.members is None else count_k[bucket.members]
+    return count_k if (count_k >= 0).any() else None
+
+
+def response_value(bucket: BucketState, response: int, value: float) -> float:
+    """What the regression of ``response`` learns of a signal's value in the bucket's units, dollars, seconds, tokens."""
+    if response == QUALITY:
+        scale = bucket.config.quality_range
+        return (value - scale.min) / scale.width
+    return math.log(max(value, SMALLEST[response]))
+
+
+def arrays(bucket: BucketState) -> dict[str, npt.NDArray[np.generic]]:
+    """The arrays that make a bucket's state, by name, in a fixed order."""
+    counters = {name: getattr(bucket, name) for name in COUNTERS}
+    pacer = {} if bucket.pacer is None else pacer_arrays(bucket.pacer)
+    return {
+        **to_arrays(bucket.posteriors),
+        **counters,
+        **{f"pacer/{name}": array for name, array in pacer.items()},
+    }
+
+
+def restore_arrays(bucket: BucketState, named: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Put the arrays of ``arrays`` back, in place. Raises ``KeyError`` if one is missing."""
+    bucket.posteriors = from_arrays(named)
+    for name in COUNTERS:
+        setattr(bucket, name, named[name])
+    pacer = {name.removeprefix("pacer/"): array for name, array in named.items() if name.startswith("pacer/")}
+    bucket.pacer = pacer_from_arrays(pacer) if pacer else None
+
+
+def fit_content(bucket: BucketState) -> None:
+    """Fit how strongly the effects of content features on quality are shrunk, in place, by the evidence of what was observed.
+
+    Nobody can know beforehand whether an embedding says much of quality or nothing: the prior's precision of its coefficients
+    is multiplied by one of ``CONTENT_SCALES``, that of the largest marginal likelihood times a log-normal prior around 1
+    (empirical Bayes). It happens when decisions are folded, not outcomes, whose order must not matter.
+    """
+    content = bucket.encoder.content
+    if content.start == content.stop or not bucket.posteriors.models:
+        return
+    best, most = bucket.posteriors.ridge_d, -math.inf
+    for scale in CONTENT_SCALES:
+        ridge_d = np.full(bucket.encoder.dim, PRECISION)
+        ridge_d[content] *= scale
+        found = evidence(bucket.posteriors, QUALITY, ridge_d) - 0.5 * (math.log(scale) / CONTENT_SPREAD) ** 2
+        if found > most:
+            best, most = ridge_d, found
+    if (best != bucket.posteriors.ridge_d).any():
+        set_ridge(bucket.posteriors, best)
+
+
+def tick(bucket: BucketState, time_ns: int) -> None:
+    """Apply a half-life in time, in place, when a step of it has passed."""
+    half_life_ns = bucket.config.half_life_ns
+    if not half_life_ns:
+        return
+    passed_ns = time_ns - int(bucket.faded_ns[0]) if bucket.faded_ns[0] else 0
+    if passed_ns and passed_ns < half_life_ns // TICKS:
+        return
+    bucket.faded_ns[0] = time_ns
+    if not passed_ns:
+        return
+    fade_all(bucket.posteriors, max(2.0 ** (-passed_ns / half_life_ns), 1e-300))
+
+
+def add_columns(bucket: BucketState, models: Sequence[str], position: int) -> None:
+    """Give ``models`` columns, in place, born at ``position``, of which nothing is known."""
+    count, judged = len(models), int(bucket.count_sk[Signal.QUALITY].sum())
+    nothing_k = np.zeros(count, dtype=np.int64)
+    bucket.posteriors = add_models(bucket.posteriors, count, default_priors(bucket.config))
+    bucket.columns = (*bucket.columns, *models)
+    bucket.born_k = np.concatenate([bucket.born_k, nothing_k + position])
+    bucket.joined_k = np.concatenate([bucket.joined_k, nothing_k + judged])
+    bucket.decisions_k = np.concatenate([bucket.decisions_k, nothing_k])
+    bucket.count_sk = np.pad(bucket.count_sk, ((0, 0), (0, count)))
+    bucket.sum_sk = np.pad(bucket.sum_sk, ((0, 0), (0, count)))
+    bucket.warm_k = np.concatenate([bucket.warm_k, nothing_k])
+    bucket.shaken_k = np.concatenate([bucket.shaken_k, nothing_k])
+    bucket.said_3mr = np.pad(bucket.said_3mr, ((0, 0), (0, count), (0, 0)))
+
+
+def drop_column(bucket: BucketState, model: str) -> None:
+    """Take away a model's column, in place, with all that was learned of it, if it has one."""
+    if model not in bucket.columns:
+        return
+    k = bucket.columns.index(model)
+    bucket.posteriors = without_model(bucket.posteriors, k)
+    bucket.columns = bucket.columns[:k] + bucket.columns[k + 1 :]
+    bucket.born_k = np.delete(bucket.born_k, k)
+    bucket.joined_k = np.delete(bucket.joined_k, k)
+    bucket.decisions_k = np.delete(bucket.decisions_k, k)
+    bucket.count_sk = np.delete(bucket.count_sk, k, axis=1)
+    bucket.sum_sk = np.delete(bucket.sum_sk, k, axis=1)
+    bucket.warm_k = np.delete(bucket.warm_k, k)
+    bucket.shaken_k = np.delete(bucket.shaken_k, k)
+    bucket.said_3mr = np.delete(bucket.said_3mr, k + 1, axis=1)
