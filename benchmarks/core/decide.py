@@ -110,6 +110,13 @@ def ours() -> dict[str, float]:
         race_ = race(objective, scale, predicted, everyone_bk)
         choose(race_, floor_b, rng, with_propensity=False)
 
+    x_bd = np.array([one.x_d for one in encoded])
+    nobody_bk, floors_b = np.zeros((BATCH, K), dtype=np.int64), np.full(BATCH, 0.01)
+
+    def draw_batch(with_propensity: bool) -> None:
+        race_ = race(objective, scale, predictions_batch(held.posteriors, x_bd), nobody_bk)
+        choose(race_, floors_b, rng, with_propensity=with_propensity)
+
     ids = [b"0" * 16]
     everything = [b"0" * 16] * BATCH
     return {
@@ -117,7 +124,9 @@ def ours() -> dict[str, float]:
         "decision with propensity, as an event, µs": microseconds(
             lambda: decide(held, [next(turns)], ids, rng, health={}, now_ns=0, state_position=0), 2000
         ),
-        f"batch of {BATCH} with propensities, µs each": microseconds(
+        f"batch of {BATCH} without propensities, µs each": microseconds(lambda: draw_batch(False), 1) / BATCH,
+        f"batch of {BATCH} with propensities, µs each": microseconds(lambda: draw_batch(True), 1) / BATCH,
+        f"batch of {BATCH} with propensities, as events, µs each": microseconds(
             lambda: decide(held, encoded, everything, rng, health={}, now_ns=0, state_position=0), 1
         )
         / BATCH,
