@@ -66,8 +66,11 @@ bench-core: $(VENV)/.dev ## Time of a decision and of a fold, error of the prope
 	@$(BIN)/python benchmarks/core/decide.py
 
 .PHONY: bench-scale
-bench-scale: $(VENV)/.dev ## Memory and time with 100,000 buckets (10 GB); precision after ten million updates (minutes)
+bench-scale: $(VENV)/.dev ## Memory and time with 100,000 buckets (10 GB)
 	@$(BIN)/python benchmarks/core/scale.py
+
+.PHONY: bench-numerics
+bench-numerics: $(VENV)/.dev ## Precision after ten million updates, against a batch solve in extended precision (half an hour)
 	@$(BIN)/python benchmarks/core/numerics.py
 
 .PHONY: bench-service

@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import dger, dspmv, dspr, dtrsv
-from scipy.linalg.lapack import dpotrf, dpotri
+from scipy.linalg.blas import dger, dspmv, dspr, dsyrk, dtrsv
+from scipy.linalg.lapack import dpotrf, dtrtri
 
 from bandit.tail import UNTRIED, log_factor, new_tails
 
@@ -469,8 +469,8 @@ def refresh(posteriors: Posteriors, design: int, model: int) -> None:
     factor_dd, failed = dpotrf(unpack(held.precision_kp[model], dim))
     if failed:  # Λ is a sum of a positive diagonal and squares: only a broken file can make it otherwise
         raise ArithmeticError(f"the precision of model {model} in design {design} is not positive definite")
-    inverse_dd, _ = dpotri(factor_dd)
-    held.cov_kp[model] = pack(inverse_dd)  # dpotri fills the upper triangle, which is what pack takes
+    root_dd, _ = dtrtri(factor_dd)  # not dpotri, which starts threads for no gain
+    held.cov_kp[model] = pack(dsyrk(1.0, root_dd))  # the upper triangle, which is what pack takes
     for response in np.flatnonzero(posteriors.design_r == design):
         cell = (model, response)
         eta_d, (intercept, b) = posteriors.eta_krd[cell], posteriors.prior_kr2[cell].tolist()
