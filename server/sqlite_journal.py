@@ -7,6 +7,7 @@ get group commit by handing many groups to one call.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sqlite3
 import threading
@@ -71,12 +72,8 @@ class SqliteJournal:
             last, time_ns = self._last, max(now_ns, self._time_ns)
             try:
                 cursor.execute("BEGIN IMMEDIATE")
-                results = []
-                for group in groups:
-                    result = self._append_group(cursor, group, last + 1, time_ns)
-                    if isinstance(result, Appended):
-                        last += result.count
-                    results.append(result)
+                results = _judge(cursor, groups, last, time_ns)
+                last += _insert(cursor, groups, results, last + 1, time_ns)
                 cursor.execute("COMMIT")
             except Exception as error:  # an open transaction would refuse every later append, whatever the fault was
                 self._roll_back()
@@ -119,30 +116,105 @@ class SqliteJournal:
         if self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
 
-    @staticmethod
-    def _append_group(cursor: sqlite3.Cursor, group: Group, first: int, time_ns: int) -> Result:
-        if group.once:
-            found = cursor.execute("SELECT first, count FROM once WHERE once = ?", (group.once,)).fetchone()
-            if found:
-                return Duplicate(*found)
+
+class _Packed:
+    """Byte strings and numbers as the two parameters of one statement: a blob, and places in it as JSON.
+
+    Each step of a statement lets go of the interpreter's lock and has to get it back from a busy event loop. So a group commit
+    is a handful of statements that each run through all rows inside SQLite, however many callers share it.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._length = 0
+        self._rows: list[tuple[int, ...]] = []
+
+    def add(self, data: bytes, *numbers: int) -> None:
+        self._rows.append((self._length + 1, len(data), *numbers))
+        self._parts.append(data)
+        self._length += len(data)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def parameters(self) -> dict[str, object]:
+        # one byte more, for to SQLite a part of a blob without bytes is NULL
+        return {"blob": b"".join((*self._parts, b"\0")), "rows": json.dumps(self._rows)}
+
+
+_DATA = "substr(:blob, json_extract(r.value, '$[0]'), json_extract(r.value, '$[1]'))"
+_ONCE = f"""SELECT json_group_array(json_array(r.key, o.first, o.count))
+    FROM json_each(:rows) r JOIN once o ON o.once = {_DATA}"""
+_LAST = f"SELECT json_group_array(json_array(r.key, k.last)) FROM json_each(:rows) r JOIN keys k ON k.key = {_DATA}"
+_ADD_ROWS = f"INSERT INTO journal SELECT :first + r.key, :time_ns, {_DATA} FROM json_each(:rows) r"
+_ADD_KEYS = f"""INSERT INTO keys
+    SELECT {_DATA}, json_extract(r.value, '$[2]'), json_extract(r.value, '$[2]') FROM json_each(:rows) r WHERE true
+    ON CONFLICT (key) DO UPDATE SET last = excluded.last"""
+_ADD_ONCE = f"""INSERT INTO once
+    SELECT {_DATA}, json_extract(r.value, '$[2]'), json_extract(r.value, '$[3]') FROM json_each(:rows) r"""
+
+
+def _judge(cursor: sqlite3.Cursor, groups: Sequence[Group], last: int, time_ns: int) -> list[Result]:
+    """What becomes of each group if they are appended in order after position ``last``."""
+    once, lasts = _known(cursor, groups)
+    results: list[Result] = []
+    for group in groups:
+        before = once.get(group.once) if group.once else None
+        if before is not None:
+            results.append(Duplicate(*before))
+            continue
+        stale = next((e for e in group.entries if e.expect is not None and lasts.get(e.key, 0) != e.expect), None)
+        if stale is not None:
+            results.append(Conflict(stale.key, lasts.get(stale.key, 0)))
+            continue
+        results.append(Appended(last + 1, len(group.entries), time_ns))
         for entry in group.entries:
-            if entry.expect is not None:
-                found = cursor.execute("SELECT last FROM keys WHERE key = ?", (entry.key,)).fetchone()
-                last = found[0] if found else 0
-                if last != entry.expect:
-                    return Conflict(entry.key, last)
-        count = len(group.entries)
-        cursor.executemany(
-            "INSERT INTO journal VALUES (?, ?, ?)",
-            [(first + i, time_ns, entry.data) for i, entry in enumerate(group.entries)],
-        )
-        cursor.executemany(
-            "INSERT INTO keys VALUES (?1, ?2, ?2) ON CONFLICT (key) DO UPDATE SET last = ?2",
-            [(entry.key, first + i) for i, entry in enumerate(group.entries) if entry.key],
-        )
+            last += 1
+            lasts[entry.key] = last
         if group.once and group.entries:
-            cursor.execute("INSERT INTO once VALUES (?, ?, ?)", (group.once, first, count))
-        return Appended(first, count, time_ns)
+            once[group.once] = (last - len(group.entries) + 1, len(group.entries))
+    return results
+
+
+def _known(cursor: sqlite3.Cursor, groups: Sequence[Group]) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int]]:
+    """What is stored of the groups' ``once`` and of the keys for which they expect something."""
+    onces = list({group.once for group in groups if group.once})
+    keys = list({entry.key for group in groups for entry in group.entries if entry.expect is not None})
+    found_once: list[list[int]] = []
+    found_keys: list[list[int]] = []
+    for wanted, query, found in ((onces, _ONCE, found_once), (keys, _LAST, found_keys)):
+        if wanted:
+            packed = _Packed()
+            for one in wanted:
+                packed.add(one)
+            found += json.loads(cursor.execute(query, packed.parameters()).fetchone()[0])
+    return (
+        {onces[i]: (first, count) for i, first, count in found_once},
+        {keys[i]: position for i, position in found_keys},
+    )
+
+
+def _insert(
+    cursor: sqlite3.Cursor, groups: Sequence[Group], results: Sequence[Result], first: int, time_ns: int
+) -> int:
+    """Insert the groups that are to be appended, from position ``first``; returns how many entries that were."""
+    rows, keys, onces = _Packed(), _Packed(), _Packed()
+    for group, result in zip(groups, results, strict=True):
+        if not isinstance(result, Appended):
+            continue
+        for position, entry in enumerate(group.entries, result.first):
+            rows.add(entry.data)
+            if entry.key:
+                keys.add(entry.key, position)
+        if group.once and group.entries:
+            onces.add(group.once, result.first, result.count)
+    if len(rows):
+        cursor.execute(_ADD_ROWS, {**rows.parameters(), "first": first, "time_ns": time_ns})
+    if len(keys):
+        cursor.execute(_ADD_KEYS, keys.parameters())
+    if len(onces):
+        cursor.execute(_ADD_ONCE, onces.parameters())
+    return len(rows)
 
 
 def read_rows(directory: Path) -> Iterator[Row]:
