@@ -56,11 +56,12 @@ def decide(
     purses: Sequence[Purse] = (),
     objective: Objective | None = None,
     limits: Limits = NO_LIMITS,
-    request_id: str = "",
+    request_ids: Sequence[str] = (),
 ) -> list[DecisionMade]:
     """Decide for each of ``encoded`` on the same state, as the events to be journalled; the state does not change.
 
-    ``health`` is the state's, ``purses`` are the budgets (``bandit.state.purses``); ``objective`` replaces the bucket's own.
+    ``health`` is the state's, ``purses`` are the budgets (``bandit.state.purses``); ``objective`` replaces the bucket's own;
+    ``request_ids`` are what the callers named their requests, if they did.
     Raises ``FieldError`` for an objective or limits that do not fit the bucket and ``NothingEligibleError`` if some request has
     no eligible model.
     """
@@ -96,7 +97,7 @@ def decide(
         remaining = min(left(purse, now_ns) for purse in purses if purse.budget.hard)
         if len(encoded) > 1 and np.max(worst_bk, axis=1, where=np.isfinite(worst_bk), initial=0.0).sum() > remaining:
             return _one_by_one(
-                bucket, encoded, ids, rng, health, now_ns, state_position, purses, objective, limits, request_id
+                bucket, encoded, ids, rng, health, now_ns, state_position, purses, objective, limits, request_ids
             )
         exclusions_bk[~(worst_bk <= remaining)] |= Exclusion.BUDGET.bit
     race_ = race(resolved, quality, predicted, exclusions_bk)
@@ -145,7 +146,7 @@ def decide(
             limits=limits,
             state_position=state_position,
             expire_ns=expire_ns,
-            request_id=request_id,
+            request_id=request_ids[i] if request_ids else "",
             input_tokens=one.input_tokens,
             max_output_tokens=one.max_output_tokens,
             project=config.project,
@@ -170,11 +171,11 @@ def _one_by_one(
     purses: Sequence[Purse],
     objective: Objective | None,
     limits: Limits,
-    request_id: str,
+    request_ids: Sequence[str],
 ) -> list[DecisionMade]:
     """``decide`` for a batch that might pass a hard budget as a whole: each decision holds back what it may cost."""
     made: list[DecisionMade] = []
-    for one, id_ in zip(encoded, ids, strict=True):
+    for i, (one, id_) in enumerate(zip(encoded, ids, strict=True)):
         held = sum(event.worst_cost for event in made)
         made += decide(
             bucket,
@@ -187,7 +188,7 @@ def _one_by_one(
             purses=[replace(purse, pending=purse.pending + held) for purse in purses],
             objective=objective,
             limits=limits,
-            request_id=request_id,
+            request_ids=request_ids[i : i + 1],
         )
     return made
 

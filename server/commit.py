@@ -71,15 +71,18 @@ class GroupCommit:
         loop, when the events are folded or it is certain that they will not be, whatever became of the caller.
         """
         done: asyncio.Future[Result] = self._loop.create_future()
+        self.submit([Write(group, tuple(events), done, settled)])
+        return await done
+
+    def submit(self, writes: Sequence[Write]) -> None:
+        """``write`` for many groups, in order, without waiting: their futures get the results or the errors."""
         with self._wake:
             refused = self._broken or ("the server is shutting down" if self._closing else "")
             if not refused:
-                self._pending.append(Write(group, tuple(events), done, settled))
+                self._pending += writes
                 self._wake.notify()
         if refused:
-            settled()
-            raise UnavailableError(refused)
-        return await done
+            self._fail(writes, refused)
 
     def close(self) -> None:
         """Append what is pending, then stop. Blocks; call it off the loop."""

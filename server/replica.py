@@ -74,6 +74,17 @@ class Known:
     ledgers: Mapping[str, Ledger]
 
 
+@dataclass(slots=True, eq=False)
+class _Ask:
+    """One caller's contexts, waiting to be decided. ``done`` gets what became of them; then ``events`` are the decisions."""
+
+    contexts: Sequence[Context]
+    field: str
+    request_id: str
+    done: asyncio.Future[Result]
+    events: Sequence[e.DecisionMade] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """One report on a decision: signals and their values, an idempotency key or "", the model reported on or "" for the
@@ -121,6 +132,7 @@ class Replica:
         self._loop = asyncio.get_running_loop()
         self._commit = GroupCommit(journal, self._loop, clock_ns, self._deliver)
         self._recent: OrderedDict[bytes, Known] = OrderedDict()
+        self._asked: dict[tuple[str, Objective | None], list[_Ask]] = {}
         self._pending = Pending()
         self._unseen = 0  # outcomes folded whose decision was not in memory
         self._watchers: set[asyncio.Queue[e.DecisionMade | None]] = set()
@@ -141,47 +153,87 @@ class Replica:
     ) -> list[Known]:
         """Decide for each of ``contexts`` and journal it; all or none. ``field`` is what errors call a context.
 
-        With a ``request_id`` that this bucket has seen, answers the decisions made then.
+        With a ``request_id`` that this bucket has seen, answers the decisions made then. Single requests that come at about the
+        same time are decided together, on the same state: that costs each a fraction.
         """
-        bucket = self.bucket(bucket_id)
-        encoded = []
-        for i, context in enumerate(contexts):
-            with within(field if field == "context" else f"{field}[{i}]"):
-                encoded.append(bucket.encoder.encode(context))
-        once = f"d:{bucket_id}\n{request_id}".encode() if request_id else b""
-        now_ns = self._clock_ns()
+        ask = _Ask(contexts, field, request_id, self._loop.create_future())
+        if len(contexts) == 1 and limits is None:
+            asks = self._asked.setdefault((bucket_id, objective), [])
+            asks.append(ask)
+            if len(asks) == 1:
+                self._loop.call_soon(self._answer_gathered, bucket_id, objective)
+        else:
+            self._answer([ask], bucket_id, objective, limits)
         try:
-            events = decide(
-                bucket,
-                encoded,
-                [new_decision_id(now_ns) for _ in encoded],
-                self._rng,
-                health=self.state.health,
-                now_ns=now_ns,
-                state_position=self.state.position,
-                purses=self.purses(bucket),
-                objective=objective,
-                limits=limits or NO_LIMITS,
-                request_id=request_id,
-            )
+            result = await ask.done
         except NothingEligibleError:  # the first decision of this request may have taken the last of a budget
+            once = _once(bucket_id, request_id)
             before = await self._commit.write(Group((), once), ()) if once else None
             if not isinstance(before, Duplicate):
                 raise
             return await self._decided(before, len(contexts))
-        entries = tuple(Entry(_encode(event), key=event.id, expect=0) for event in events)
-        release = self._pending.hold(holders(bucket.config), sum(event.worst_cost for event in events))
-        result = await self._commit.write(Group(entries, once), events, release)
         match result:
             case Appended():
                 return [
                     Known(event, result.time_ns, position, {})
-                    for event, position in zip(events, positions(result), strict=True)
+                    for event, position in zip(ask.events, positions(result), strict=True)
                 ]
             case Duplicate():
                 return await self._decided(result, len(contexts))
             case Conflict():
                 raise UnavailableError("two decisions were given the same id; nothing was written, retry")
+
+    def _answer_gathered(self, bucket_id: str, objective: Objective | None) -> None:
+        self._answer(self._asked.pop((bucket_id, objective)), bucket_id, objective, None)
+
+    def _answer(self, asks: Sequence[_Ask], bucket_id: str, objective: Objective | None, limits: Limits | None) -> None:
+        """Decide for ``asks`` on the state as it is and hand that to the journal; ``done`` of each gets what comes of it.
+
+        An ask that cannot be decided fails alone. Who has gone away meanwhile gets no decision.
+        """
+        asks = [ask for ask in asks if not ask.done.done()]
+        try:
+            self._decide(asks, bucket_id, objective, limits)
+        except Exception as error:
+            known = isinstance(error, FieldError | NotFoundError | NothingEligibleError)
+            if known and len(asks) > 1:
+                for ask in asks:
+                    self._answer([ask], bucket_id, objective, limits)
+                return
+            for ask in asks:
+                ask.done.set_exception(error)
+
+    def _decide(self, asks: Sequence[_Ask], bucket_id: str, objective: Objective | None, limits: Limits | None) -> None:
+        bucket = self.bucket(bucket_id)
+        encoded, request_ids = [], []
+        for ask in asks:
+            for i, context in enumerate(ask.contexts):
+                with within(ask.field if ask.field == "context" else f"{ask.field}[{i}]"):
+                    encoded.append(bucket.encoder.encode(context))
+                request_ids.append(ask.request_id)
+        now_ns = self._clock_ns()
+        events = decide(
+            bucket,
+            encoded,
+            [new_decision_id(now_ns) for _ in encoded],
+            self._rng,
+            health=self.state.health,
+            now_ns=now_ns,
+            state_position=self.state.position,
+            purses=self.purses(bucket),
+            objective=objective,
+            limits=limits or NO_LIMITS,
+            request_ids=request_ids,
+        )
+        writes, at = [], 0
+        for ask in asks:
+            ask.events = events[at : at + len(ask.contexts)]
+            at += len(ask.contexts)
+            entries = tuple(Entry(_encode(event), key=event.id, expect=0) for event in ask.events)
+            release = self._pending.hold(holders(bucket.config), sum(event.worst_cost for event in ask.events))
+            group = Group(entries, _once(bucket_id, ask.request_id))
+            writes.append(Write(group, tuple(ask.events), ask.done, release))
+        self._commit.submit(writes)
 
     async def _decided(self, before: Duplicate, count: int) -> list[Known]:
         """The decisions that a request id was given before; there must be ``count``."""
@@ -485,6 +537,11 @@ def _put(queue: asyncio.Queue[e.DecisionMade | None], item: e.DecisionMade | Non
     if queue.full():
         queue.get_nowait()
     queue.put_nowait(item)
+
+
+def _once(bucket_id: str, request_id: str) -> bytes:
+    """What the journal knows a request id of a bucket by; nothing for none."""
+    return f"d:{bucket_id}\n{request_id}".encode() if request_id else b""
 
 
 def _check_seen(name: str, known: Resource | None, seen: int | None) -> None:
