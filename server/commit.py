@@ -37,7 +37,7 @@ Deliver = Callable[[Sequence[tuple[Write, Result]]], None]
 
 class GroupCommit:
     """Appends writes to a journal from one thread. ``deliver`` is called on the loop with each append's results, in
-    journal order, before their futures are resolved: the place to fold the events.
+    journal order, before their futures are resolved: the place to fold the events. ``landed`` is called after that.
     """
 
     def __init__(
@@ -46,12 +46,15 @@ class GroupCommit:
         loop: asyncio.AbstractEventLoop,
         clock_ns: Callable[[], int],
         deliver: Deliver,
+        landed: Callable[[], None] = lambda: None,
     ) -> None:
         self._journal = journal
         self._loop = loop
         self._clock_ns = clock_ns
         self._deliver = deliver
+        self._landed = landed
         self._pending: list[Write] = []
+        self._under_way = 0  # writes submitted whose results are not known yet; touched on the loop only
         self._wake = threading.Condition()
         self._closing = False
         self._broken = ""
@@ -80,9 +83,15 @@ class GroupCommit:
             refused = self._broken or ("the server is shutting down" if self._closing else "")
             if not refused:
                 self._pending += writes
+                self._under_way += len(writes)
                 self._wake.notify()
         if refused:
             self._fail(writes, refused)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being appended; ``landed`` is called when that has ended."""
+        return self._under_way > 0
 
     def close(self) -> None:
         """Append what is pending, then stop. Blocks; call it off the loop."""
@@ -108,7 +117,7 @@ class GroupCommit:
                 # Whatever went wrong, nothing of it was written and the next append may go well: this thread must live.
                 if not isinstance(error, JournalError):
                     log.exception("the journal failed in an unforeseen way")
-                self._call(self._fail, writes, str(error) or repr(error))
+                self._call(self._failed, writes, str(error) or repr(error))
             else:
                 self._call(self._finish, list(zip(writes, results, strict=True)))
 
@@ -116,10 +125,15 @@ class GroupCommit:
         if not self._loop.is_closed():  # else nobody waits for the answer any more; what is durable stays so
             self._loop.call_soon_threadsafe(deliver, *arguments)
 
+    def _failed(self, writes: Sequence[Write], why: str) -> None:
+        self._under_way -= len(writes)
+        self._fail(writes, why)
+        self._landed()
+
     def _finish(self, results: Sequence[tuple[Write, Result]]) -> None:
         writes = [write for write, _ in results]
         if self._broken:
-            self._fail(writes, self._broken)
+            self._failed(writes, self._broken)
             return
         try:
             self._deliver(results)
@@ -129,12 +143,14 @@ class GroupCommit:
             self._broken = (
                 f"the journal cannot be folded any further ({error!r}); nothing is taken until that is mended"
             )
-            self._fail(writes, self._broken)
+            self._failed(writes, self._broken)
             raise
+        self._under_way -= len(writes)
         for write, result in results:
             write.settled()
             if not write.done.done():
                 write.done.set_result(result)
+        self._landed()
 
     @staticmethod
     def _fail(writes: Sequence[Write], why: str) -> None:

@@ -130,7 +130,7 @@ class Replica:
         self._snapshot_position = state.position
         self._snapshot_task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._commit = GroupCommit(journal, self._loop, clock_ns, self._deliver)
+        self._commit = GroupCommit(journal, self._loop, clock_ns, self._deliver, self._answer_gathered)
         self._recent: OrderedDict[bytes, Known] = OrderedDict()
         self._asked: dict[tuple[str, Objective | None], list[_Ask]] = {}
         self._pending = Pending()
@@ -158,10 +158,10 @@ class Replica:
         """
         ask = _Ask(contexts, field, request_id, self._loop.create_future())
         if len(contexts) == 1 and limits is None:
-            asks = self._asked.setdefault((bucket_id, objective), [])
-            asks.append(ask)
-            if len(asks) == 1:
-                self._loop.call_soon(self._answer_gathered, bucket_id, objective)
+            # What is decided now would wait for the append that is under way: so gather until that has ended.
+            if not self._asked and not self._commit.busy:
+                self._loop.call_soon(self._answer_gathered)
+            self._asked.setdefault((bucket_id, objective), []).append(ask)
         else:
             self._answer([ask], bucket_id, objective, limits)
         try:
@@ -183,8 +183,10 @@ class Replica:
             case Conflict():
                 raise UnavailableError("two decisions were given the same id; nothing was written, retry")
 
-    def _answer_gathered(self, bucket_id: str, objective: Objective | None) -> None:
-        self._answer(self._asked.pop((bucket_id, objective)), bucket_id, objective, None)
+    def _answer_gathered(self) -> None:
+        asked, self._asked = self._asked, {}
+        for (bucket_id, objective), asks in asked.items():
+            self._answer(asks, bucket_id, objective, None)
 
     def _answer(self, asks: Sequence[_Ask], bucket_id: str, objective: Objective | None, limits: Limits | None) -> None:
         """Decide for ``asks`` on the state as it is and hand that to the journal; ``done`` of each gets what comes of it.
