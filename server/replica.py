@@ -50,6 +50,7 @@ from server.journal import (
     Result,
     Row,
 )
+from server.keys_of import decisions_once, key_of, report_once
 from server.names import bucket_name, decision_name, model_name, new_decision_id, project_name
 from server.pending import Pending, holders
 
@@ -167,7 +168,7 @@ class Replica:
         try:
             result = await ask.done
         except NothingEligibleError:  # the first decision of this request may have taken the last of a budget
-            once = _once(bucket_id, request_id)
+            once = decisions_once(bucket_id, request_id)
             before = await self._commit.write(Group((), once), ()) if once else None
             if not isinstance(before, Duplicate):
                 raise
@@ -231,9 +232,9 @@ class Replica:
         for ask in asks:
             ask.events = events[at : at + len(ask.contexts)]
             at += len(ask.contexts)
-            entries = tuple(Entry(_encode(event), key=event.id, expect=0) for event in ask.events)
+            entries = tuple(Entry(_encode(event), key_of(event), expect=0) for event in ask.events)
             release = self._pending.hold(holders(bucket.config), sum(event.worst_cost for event in ask.events))
-            group = Group(entries, _once(bucket_id, ask.request_id))
+            group = Group(entries, decisions_once(bucket_id, ask.request_id))
             writes.append(Write(group, tuple(ask.events), ask.done, release))
         self._commit.submit(writes)
 
@@ -262,11 +263,11 @@ class Replica:
         """
         if not report.signals:
             raise FieldError("outcome", "expected at least one signal, got none")
-        once = b"o:" + report.decision + b"\n" + report.key.encode() if report.key else b""
+        once = report_once(report.decision, report.key)
         for _ in range(ATTEMPTS):
             known = await self.decision(report.decision, "decision")
             event = self._join(known, report)
-            entry = Entry(_encode(event), key=report.decision, expect=known.last)
+            entry = Entry(_encode(event), key_of(event), expect=known.last)
             result = await self._commit.write(Group((entry,), once), (event,))
             match result:
                 case Appended():
@@ -442,7 +443,7 @@ class Replica:
             else:  # never there, or deleted; a change that is in the journal but not folded yet is a conflict
                 span = self._journal.span(name.encode())
                 expect = span.last if span is not None and span.last <= self.state.position else 0
-        result = await self._commit.write(Group((Entry(_encode(event), name.encode(), expect),)), (event,))
+        result = await self._commit.write(Group((Entry(_encode(event), key_of(event), expect),)), (event,))
         if not isinstance(result, Appended):
             raise StaleError("etag", f"{name} was changed at the same time; read it again")
 
@@ -539,11 +540,6 @@ def _put(queue: asyncio.Queue[e.DecisionMade | None], item: e.DecisionMade | Non
     if queue.full():
         queue.get_nowait()
     queue.put_nowait(item)
-
-
-def _once(bucket_id: str, request_id: str) -> bytes:
-    """What the journal knows a request id of a bucket by; nothing for none."""
-    return f"d:{bucket_id}\n{request_id}".encode() if request_id else b""
 
 
 def _check_seen(name: str, known: Resource | None, seen: int | None) -> None:
