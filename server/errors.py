@@ -51,5 +51,20 @@ class StaleError(RequestError):
     """The etag given is not the current one, or the resource changed meanwhile: read it again and retry."""
 
 
+class OverloadedError(Exception):
+    """There are too many calls under way; this one was not begun. It may be sent again after ``delay`` seconds."""
+
+    def __init__(self, delay: float) -> None:
+        super().__init__("too many calls are under way; nothing was done, retry later")
+        self.delay = delay
+
+
+class LateError(Exception):
+    """The call's deadline passed before it was begun."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline passed before the call was begun; nothing was done")
+
+
 class UnavailableError(Exception):
     """Nothing was written: the journal cannot be appended to, or the server is shutting down. May be retried."""

@@ -20,15 +20,16 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
+from server.admission import Admission, AdmissionInterceptor
 from server.catalog_service import CatalogService
 from server.config import Config
+from server.drain import drain
 from server.insight_service import InsightService
+from server.limits import OPTIONS
 from server.replica import Replica, open_replica
 from server.router_service import RouterService
 from server.sqlite_journal import SqliteJournal
 
-MAX_MESSAGE = 64 << 20
-"""Largest message in bytes: a full batch of long prompts."""
 SERVICES = tuple(
     descriptor.services_by_name[name].full_name
     for descriptor, name in (
@@ -62,16 +63,17 @@ async def serve(config: Config, ready: Callable[[str], None]) -> None:
         journal.close()
         raise
     try:
-        server, healthy = make_server(replica)
+        admission = Admission()
+        server, healthy = make_server(replica, admission)
         host = config.listen.rpartition(":")[0]
         try:
             port = server.add_insecure_port(config.listen)
         except RuntimeError as error:
             raise ServeError(f"cannot listen on {config.listen}: {error}") from error
-        stop = asyncio.Event()
+        stop, hurry = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        for number in (signal.SIGTERM, signal.SIGINT):  # the second one ends the drain
+            loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
         await server.start()
         for service in ("", *SERVICES):
             await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -79,9 +81,7 @@ async def serve(config: Config, ready: Callable[[str], None]) -> None:
         ready(f"{host}:{port}")
         await stop.wait()
         alarm.cancel()
-        await healthy.enter_graceful_shutdown()
-        replica.end_watches()
-        await server.stop(config.drain_seconds)
+        await drain(server, healthy, replica, admission, config.drain_seconds, hurry)
     finally:
         await replica.close()
 
@@ -93,15 +93,15 @@ async def _tell_when_broken(replica: Replica, healthy: health.aio.HealthServicer
         await healthy.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
 
 
-def make_server(replica: Replica) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    """A gRPC server of all services, health and reflection on ``replica``, without a port yet."""
-    server = grpc.aio.server(
-        options=(
-            ("grpc.max_receive_message_length", MAX_MESSAGE),
-            ("grpc.max_send_message_length", MAX_MESSAGE),
-            ("grpc.so_reuseport", 0),  # else two servers with different journals could share a port and its callers
-        )
-    )
+def make_server(
+    replica: Replica, admission: Admission | None = None
+) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    """A gRPC server of all services, health and reflection on ``replica``, without a port yet.
+
+    ``admission`` limits what runs at once and knows how much that is; one with the defaults if not given.
+    """
+    interceptors = (AdmissionInterceptor(admission or Admission()),)
+    server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
     router_service_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(replica), server)
     catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(replica), server)
     insight_service_pb2_grpc.add_InsightServiceServicer_to_server(InsightService(replica), server)

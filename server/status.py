@@ -17,7 +17,9 @@ from server.errors import (
     AlreadyExistsError,
     ExpiredError,
     InUseError,
+    LateError,
     NotFoundError,
+    OverloadedError,
     RequestError,
     StaleError,
     UnavailableError,
@@ -35,7 +37,15 @@ LONGEST_FIELD = 300
 LONGEST_DETAILS = 1600
 """Most bytes of the violations that say, model by model, why nothing is eligible."""
 _MORE = " …"
-KNOWN_ERRORS = (FieldError, NothingEligibleError, RequestError, UnavailableError, JournalError)
+KNOWN_ERRORS = (
+    FieldError,
+    NothingEligibleError,
+    RequestError,
+    UnavailableError,
+    JournalError,
+    OverloadedError,
+    LateError,
+)
 _REQUEST_ERRORS = {
     NotFoundError: (grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
     AlreadyExistsError: (grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS"),
@@ -82,13 +92,18 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
                 )
             if isinstance(error, InUseError):
                 details.append(_in_use(error))
+        case OverloadedError():
+            code, reason, message = grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", str(error)
+            details.append(_retry(error.delay))
+        case LateError():
+            code, reason, message = grpc.StatusCode.DEADLINE_EXCEEDED, "LATE", str(error)
         case _:
             code, reason, message = (
                 grpc.StatusCode.UNAVAILABLE,
                 "UNAVAILABLE",
                 str(error),
             )
-            details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=1)))
+            details.append(_retry(1.0))
     details.append(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
     packed = []
     for detail in details:
@@ -96,6 +111,13 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
         any_.Pack(detail)
         packed.append(any_)
     return code, status_pb2.Status(code=code.value[0], message=_clipped(message), details=packed)
+
+
+def _retry(delay: float) -> error_details_pb2.RetryInfo:
+    """When to come again, in seconds from now."""
+    wait = duration_pb2.Duration()
+    wait.FromNanoseconds(int(delay * 1e9))
+    return error_details_pb2.RetryInfo(retry_delay=wait)
 
 
 def _bad_request(field: str, description: str) -> error_details_pb2.BadRequest:
@@ -160,8 +182,10 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -
         log.exception("internal error", exc_info=error)
         await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the server's log")
     code, status = status_of(error)
-    metadata = (("grpc-status-details-bin", status.SerializeToString()),)
-    await context.abort(code, status.message, trailing_metadata=metadata)
+    metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
+    if isinstance(error, OverloadedError):  # callers' gRPC keeps to this when it retries
+        metadata.append(("grpc-retry-pushback-ms", str(max(1, round(error.delay * 1000)))))
+    await context.abort(code, status.message, trailing_metadata=tuple(metadata))
 
 
 Unary = Callable[[Any, Request, grpc.aio.ServicerContext[Any, Any]], Awaitable[Response]]
