@@ -61,6 +61,8 @@ DECISIONS_KEPT = 20_000
 """Recent decisions kept in memory, so that their outcomes need no look-up. About 3 kB each."""
 WATCH_QUEUE = 10_000
 """Decisions that a watcher may be behind before it loses the oldest."""
+ENOUGH = 32
+"""Requests gathered that are decided though an append is under way."""
 ATTEMPTS = 64
 """How often an outcome is joined anew because another one of the same decision came first."""
 
@@ -134,6 +136,7 @@ class Replica:
         self._commit = GroupCommit(journal, self._loop, clock_ns, self._deliver, self._answer_gathered)
         self._recent: OrderedDict[bytes, Known] = OrderedDict()
         self._asked: dict[tuple[str, Objective | None], list[_Ask]] = {}
+        self._soon = False  # whether they are about to be answered
         self._pending = Pending()
         self._unseen = 0  # outcomes folded whose decision was not in memory
         self._watchers: set[asyncio.Queue[e.DecisionMade | None]] = set()
@@ -159,10 +162,12 @@ class Replica:
         """
         ask = _Ask(contexts, field, request_id, self._loop.create_future())
         if len(contexts) == 1 and limits is None:
-            # What is decided now would wait for the append that is under way: so gather until that has ended.
-            if not self._asked and not self._commit.busy:
+            # What is decided now would wait for the append that is under way: so gather until that has ended, or enough came.
+            asks = self._asked.setdefault((bucket_id, objective), [])
+            asks.append(ask)
+            if len(asks) == ENOUGH or not (self._commit.busy or self._soon):
+                self._soon = True
                 self._loop.call_soon(self._answer_gathered)
-            self._asked.setdefault((bucket_id, objective), []).append(ask)
         else:
             self._answer([ask], bucket_id, objective, limits)
         try:
@@ -185,7 +190,7 @@ class Replica:
                 raise UnavailableError("two decisions were given the same id; nothing was written, retry")
 
     def _answer_gathered(self) -> None:
-        asked, self._asked = self._asked, {}
+        asked, self._asked, self._soon = self._asked, {}, False
         for (bucket_id, objective), asks in asked.items():
             self._answer(asks, bucket_id, objective, None)
 
