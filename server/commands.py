@@ -10,10 +10,13 @@ import sys
 from pathlib import Path
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bandit.state import State, fingerprint
 from server import config as configuration
 from server.export import write_decisions, write_journal
+from server.import_journal import ImportFileError, import_journal
 from server.journal import JournalError
 from server.replica import fold_rows, recover
 from server.serve import ServeError
@@ -110,6 +113,38 @@ def export(data: Path, path: Path, what: str | None, as_json: bool) -> None:
         click.echo(json.dumps({"what": what, "file": str(path), "rows": count}))
     else:
         click.echo(f"wrote {count} {'records' if what == 'journal' else 'decisions'} to {path}")
+
+
+@click.command(name="import")
+@_DATA
+@click.option(
+    "--from",
+    "path",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help="FILE.jsonl that `pointsman export` wrote.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def import_(data: Path, path: Path, as_json: bool) -> None:
+    """Make a data directory out of an exported journal: the inverse of export.
+
+    The directory must be new or empty. Positions, times and events are restored exactly, so that the state is the same bit for
+    bit; nothing is left behind if the file is wrong or the import is interrupted.
+
+    Example: pointsman import --from journal.jsonl --data restored
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("importing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("", total=path.stat().st_size)
+            done = import_journal(path, data, lambda read: bar.update(task, completed=read))
+    except (ImportFileError, JournalError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps({"data": str(data), "records": done.records, "state": done.state}))
+    else:
+        click.echo(f"imported {done.records} records into {data}; state {done.state}")
 
 
 @click.command()

@@ -1,0 +1,295 @@
+"""`pointsman import`: what was exported comes back exactly, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from bandit.encoder import Context
+from bandit.event import DecisionMade, OutcomeApplied
+from bandit.outcome import Signal
+from bandit.state import State, fingerprint
+from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, router_service_pb2
+from server.commands import export, import_, verify
+from server.import_journal import ImportFileError, import_journal
+from server.journal import Entry, Group, JournalError
+from server.keys_of import key_of, once_of
+from server.replica import Report, decode, fold_rows, open_replica
+from server.sqlite_journal import FILE, SqliteJournal, read_rows
+from tests.server.conftest import ROOT, WAIT, Service
+
+Lines = list[dict[str, Any]]
+
+
+def call(command: Any, *arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def context(n: float) -> context_pb2.Context:
+    return context_pb2.Context(numbers={"n": n})
+
+
+@pytest.fixture
+def exported(run: Callable[..., None], tmp_path: Path) -> Path:
+    """The file of a journal with every kind of event; the journal itself is beside it, in the same directory."""
+
+    async def scenario(service: Service) -> None:
+        pb, rpc = catalog_pb2, catalog_service_pb2
+        prices = pb.Prices(input_usd_per_million_tokens=0.1, output_usd_per_million_tokens=1 / 3)
+        model = pb.Model(name="models/e", prices=prices, tags={"z": "ü\n", "a": "\u2028"}, capabilities=["tools"])
+        await service.catalog.CreateModel(rpc.CreateModelRequest(model=model))
+        budget = pb.Budget(usd_per_period=0.7)
+        await service.catalog.CreateProject(
+            rpc.CreateProjectRequest(project=pb.Project(name="projects/p", budget=budget))
+        )
+        schema = pb.ContextSchema(text=pb.TextFeature(), numbers=[pb.NumberFeature(name="n", scale=3.0)])
+        bucket = pb.Bucket(
+            name="buckets/t", context_schema=schema, project="projects/p", models=["models/e", "models/a"]
+        )
+        await service.catalog.CreateBucket(rpc.CreateBucketRequest(bucket=bucket))
+        await service.catalog.SetModelAvailability(
+            rpc.SetModelAvailabilityRequest(name="models/b", availability=2, reason="maintenance")
+        )
+        for i in range(40):
+            service.clock[0] += (i % 3) * 12_345_678_901
+            made = await service.decide(context=context(i / 7), request_id=f"r{i}")
+            await service.report(made.name, quality=i / 40, cost_usd=1e-4 / (i + 1), success=i % 5 > 0)
+            text = context_pb2.Context(numbers={"n": -i / 3}, text=f"prompt number {i}")
+            made = await service.decide("buckets/t", context=text)
+            await service.report(made.name, latency_seconds=0.1 + i, output_tokens=i, idempotency_key=f"k{i}")
+        for request_id in ("batch", ""):
+            request = router_service_pb2.BatchDecideRequest(
+                bucket="buckets/b", contexts=[context(0.1), context(0.2), context(0.3)], request_id=request_id
+            )
+            await service.router.BatchDecide(request)
+        spare = pb.Bucket(name="buckets/spare", project="projects/p")
+        await service.catalog.CreateBucket(rpc.CreateBucketRequest(bucket=spare))
+        await service.catalog.DeleteBucket(rpc.DeleteBucketRequest(name="buckets/spare"))
+        await service.catalog.CreateProject(rpc.CreateProjectRequest(project=pb.Project(name="projects/q")))
+        await service.catalog.DeleteProject(rpc.DeleteProjectRequest(name="projects/q"))
+        await service.catalog.DeleteModel(rpc.DeleteModelRequest(name="models/c/d"))
+
+    run(scenario)
+    path = tmp_path / "journal.jsonl"
+    assert call(export, "--data", tmp_path, "--to", path).exit_code == 0
+    return path
+
+
+def read(path: Path) -> Lines:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write(path: Path, lines: Lines) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def kinds(lines: Lines) -> set[str]:
+    return {kind for line in lines for kind in line["event"] if kind != "time_ns"}
+
+
+def test_what_was_exported_comes_back(exported: Path, tmp_path: Path) -> None:
+    assert len(kinds(read(exported))) == 9, "every kind of event"
+    before = fingerprint(fold_rows(read_rows(tmp_path), State()))
+    done = call(import_, "--from", exported, "--data", tmp_path / "new", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output) == {
+        "data": str(tmp_path / "new"),
+        "records": len(read(exported)),
+        "state": before,
+    }
+    checked = call(verify, "--data", tmp_path / "new", "--json")
+    assert json.loads(checked.output) == {"equal": True, "position": len(read(exported)), "state": before}
+    again = tmp_path / "again.jsonl"
+    assert call(export, "--data", tmp_path / "new", "--to", again).exit_code == 0
+    assert read(again) == read(exported)
+
+
+def test_every_table_of_the_journal_comes_back(exported: Path, tmp_path: Path) -> None:
+    """What each key and idempotency string points at is what it pointed at before."""
+    import_journal(exported, tmp_path / "new")
+    old, new = SqliteJournal(tmp_path), SqliteJournal(tmp_path / "new")
+    try:
+        for row in old.read(1):
+            event = decode(row).event
+            assert new.span(key_of(event)) == old.span(key_of(event))
+            if once_of(event):
+                ask = [Group((), once_of(event))]
+                assert new.append(ask, 0) == old.append(ask, 0)
+    finally:
+        old.close()
+        new.close()
+
+
+def test_repetitions_are_known_after_an_import(exported: Path, tmp_path: Path) -> None:
+    import_journal(exported, tmp_path / "new")
+    records = [decode(row) for row in read_rows(tmp_path / "new")]
+    batch = [r.event.id for r in records if isinstance(r.event, DecisionMade) and r.event.request_id == "batch"]
+    report = next(r.event for r in records if isinstance(r.event, OutcomeApplied) and r.event.idempotency_key)
+
+    async def go() -> None:
+        journal = SqliteJournal(tmp_path / "new")
+        replica = open_replica(journal, np.random.default_rng(1), lambda: records[-1].time_ns, None)
+        try:
+            contexts = [Context(numbers={"n": 0.1})] * 3
+            known = await replica.decide("b", contexts, None, None, "batch")
+            assert [one.decision.id for one in known] == batch
+            told = await replica.report(Report(report.decision_id, {Signal.LATENCY: 9.0}, report.idempotency_key))
+            assert told.duplicate
+            assert journal.last_position() == len(records)
+            fresh = await replica.report(Report(batch[0], {Signal.QUALITY: 0.5}, "new"))
+            assert not fresh.duplicate
+        finally:
+            await replica.close()
+
+    asyncio.run(go())
+
+
+def edit(lines: Lines, what: str) -> None:
+    """Make line 30 or thereabouts wrong."""
+    decision = next(i for i in range(29, 60) if "request_id" in lines[i]["event"].get("decision_made", {}))
+    first = lines[decision]["event"]["decision_made"]
+    if what == "gap":
+        del lines[29]
+    elif what == "twice":
+        lines.insert(29, lines[28])
+    elif what == "time":
+        lines[29]["event"]["time_ns"] = "5"
+    elif what == "unknown field":
+        lines[29]["event"]["nonsense"] = 1
+    elif what == "no event":
+        lines[29]["event"] = {"time_ns": lines[29]["event"]["time_ns"]}
+    elif what == "bad bucket":
+        put = next(i for i in lines if "bucket_put" in i["event"])
+        put["event"]["bucket_put"]["bucket"]["exploration_floor"] = 7
+    elif what == "does not fold":
+        outcome = next(i for i in lines[29:] if "outcome_applied" in i["event"])
+        outcome["event"]["outcome_applied"]["features"] = [1.0]
+    elif what == "decision twice":
+        later = next(i for i in range(decision + 1, 90) if "decision_made" in lines[i]["event"])
+        for line in lines[later : later + 2]:  # it and its outcome
+            event = line["event"]
+            about = event["decision_made"] if "decision_made" in event else event["outcome_applied"]
+            about["id" if about is event.get("decision_made") else "decision_id"] = first["id"]
+    elif what == "request id twice":
+        same = [i["event"]["decision_made"] for i in lines[decision + 1 :] if "decision_made" in i["event"]]
+        next(i for i in same if i["bucket"] == first["bucket"])["request_id"] = first["request_id"]
+    elif what == "orphan":
+        outcome = next(i for i in lines[29:] if "outcome_applied" in i["event"])
+        outcome["event"]["outcome_applied"]["decision_id"] = "AAAAAAAAAAAAAAAAAAAAAA=="
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("gap", "line 30: position: expected 30, got 31"),
+        ("twice", "line 30: position: expected 30, got 29"),
+        ("time", "line 30: event.time_ns: expected at least"),
+        ("unknown field", "line 30: expected a JournalRecord as JSON"),
+        ("no event", "line 30: event: the event at position 30 cannot be read"),
+        ("bad bucket", "exploration_floor"),
+        ("does not fold", "cannot be folded"),
+        ("decision twice", "its decision was made before"),
+        ("request id twice", "its request id or idempotency key was used"),
+        ("orphan", "was not made before its outcome"),
+    ],
+)
+def test_a_wrong_line_is_named_and_nothing_is_left(exported: Path, tmp_path: Path, what: str, said: str) -> None:
+    lines = read(exported)
+    edit(lines, what)
+    wrong = write(tmp_path / "wrong.jsonl", lines)
+    done = call(import_, "--from", wrong, "--data", tmp_path / "new")
+    assert done.exit_code == 1, done.output
+    assert f"{wrong}, line " in done.output
+    assert said in done.output
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"{", "line 1: expected a JournalRecord as JSON"),
+        (b"\xff\n", "line 1: expected a JournalRecord as JSON"),
+        (b"\n", "line 1: expected a JournalRecord as JSON"),
+        (b"[" * 100_000, "line 1: expected a JournalRecord as JSON"),
+        (b"", "has no records"),
+    ],
+)
+def test_what_is_not_json_lines(tmp_path: Path, text: bytes, said: str) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_bytes(text)
+    with pytest.raises(ImportFileError, match=said):
+        import_journal(file, tmp_path / "new")
+    assert not (tmp_path / "new" / FILE).exists()
+
+
+def test_a_file_that_was_cut_short(exported: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.jsonl"
+    cut.write_bytes(exported.read_bytes()[:-40])
+    with pytest.raises(ImportFileError, match=f"line {len(read(exported))}: expected a JournalRecord"):
+        import_journal(cut, tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_directory_in_use_is_refused(exported: Path, tmp_path: Path) -> None:
+    for data in (tmp_path, tmp_path / "file"):
+        (tmp_path / "file").touch()
+        done = call(import_, "--from", exported, "--data", data)
+        assert done.exit_code == 1, done.output
+    assert call(import_, "--from", tmp_path / "none.jsonl", "--data", tmp_path / "new").exit_code == 2
+    assert call(import_, "--data", tmp_path / "new").exit_code == 2
+
+
+def test_a_journal_that_comes_meanwhile_is_not_replaced(exported: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+
+    def progress(read: int) -> None:
+        if not (new / FILE).exists():
+            journal = SqliteJournal(new)
+            journal.append([Group((Entry(b"other"),))], 1)
+            journal.close()
+
+    with pytest.raises(JournalError, match="got another journal"):
+        import_journal(exported, new, progress)
+    assert [row.data for row in read_rows(new)] == [b"other"]
+
+
+def test_an_import_that_is_interrupted_leaves_nothing(exported: Path, tmp_path: Path) -> None:
+    def interrupt(read: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_journal(exported, tmp_path / "new", interrupt)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_an_import_that_is_killed_can_be_done_again(exported: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from server.import_journal import import_journal\n"
+        "import_journal(Path(sys.argv[1]), Path(sys.argv[2]),"
+        " lambda read: os.kill(os.getpid(), 9) if read > 30_000 else None)"
+    )
+    new = tmp_path / "new"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(exported), str(new)], cwd=ROOT, env=environment, timeout=WAIT, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name[:8] for path in new.iterdir()] == [".import-"], "half a journal, but not in its place"
+    assert import_journal(exported, new).records == len(read(exported))
+    assert [path.name for path in new.iterdir()] == [FILE]
+
+
+def test_import_is_listed_with_an_example() -> None:
+    assert "pointsman import --from" in call(import_, "--help").output
