@@ -6,11 +6,13 @@ Reading a message raises ``FieldError`` with the path of the wrong field, relati
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import numpy as np
 
 from bandit import catalog as c
 from bandit import event as e
+from bandit.decide import NO_LIMITS
 from bandit.encoder import Context
 from bandit.errors import FieldError, within
 from bandit.outcome import Change, Ledger, Signal, Tally
@@ -314,8 +316,9 @@ def read_objective(message: pb.Objective) -> c.Objective | None:
     )
 
 
+@lru_cache(maxsize=256)
 def write_objective(objective: c.Objective) -> pb.Objective:
-    """The message of an objective."""
+    """The message of an objective; shared, not to be changed."""
     return pb.Objective(
         mode=_MODE_NUMBERS[objective.mode],
         cost_weight=objective.cost_weight,
@@ -342,8 +345,10 @@ def read_limits(message: decision_pb2.Limits) -> Limits:
     )
 
 
-def write_limits(limits: Limits) -> decision_pb2.Limits:
-    """The message of limits."""
+def write_limits(limits: Limits) -> decision_pb2.Limits | None:
+    """The message of limits; nothing where nothing is said."""
+    if limits is NO_LIMITS:
+        return None
     statistic = decision_pb2.LATENCY_STATISTIC_P95 if limits.latency_p95 else decision_pb2.LATENCY_STATISTIC_MEAN
     return decision_pb2.Limits(
         max_cost_usd=limits.max_cost,
@@ -546,7 +551,7 @@ def _read_decision(m: journal_pb2.DecisionMade) -> e.DecisionMade:
         objective=read_objective(m.objective) or c.Objective(),
         multiplier=m.multiplier,
         exploration_floor=m.exploration_floor,
-        limits=read_limits(m.limits),
+        limits=read_limits(m.limits) if m.HasField("limits") else NO_LIMITS,
         state_position=m.state_position,
         expire_ns=m.expire_time_ns,
         request_id=m.request_id,
