@@ -133,9 +133,10 @@ class Replica:
         self._snapshot_position = state.position
         self._snapshot_task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._commit = GroupCommit(journal, self._loop, clock_ns, self._deliver, self._answer_gathered)
+        self._commit = GroupCommit(journal, self._loop, clock_ns, self._deliver, self._landed)
         self._recent: OrderedDict[bytes, Known] = OrderedDict()
         self._asked: dict[tuple[str, Objective | None], list[_Ask]] = {}
+        self._gathered = 0  # how many asks these are
         self._soon = False  # whether they are about to be answered
         self._pending = Pending()
         self._unseen = 0  # outcomes folded whose decision was not in memory
@@ -165,9 +166,11 @@ class Replica:
             # What is decided now would wait for the append that is under way: so gather until that has ended, or enough came.
             asks = self._asked.setdefault((bucket_id, objective), [])
             asks.append(ask)
-            if len(asks) == ENOUGH or not (self._commit.busy or self._soon):
-                self._soon = True
+            self._gathered += 1
+            if self._gathered == ENOUGH:
                 self._loop.call_soon(self._answer_gathered)
+            elif not (self._commit.busy or self._soon):
+                self._answer_soon()
         else:
             self._answer([ask], bucket_id, objective, limits)
         try:
@@ -189,8 +192,20 @@ class Replica:
             case Conflict():
                 raise UnavailableError("two decisions were given the same id; nothing was written, retry")
 
+    def _landed(self) -> None:
+        if not self._soon:
+            self._answer_soon()
+
+    def _answer_soon(self, before: int = 0) -> None:
+        """Answer what is gathered once a turn of the loop has brought nothing more."""
+        if self._gathered == before:
+            self._answer_gathered()
+        else:
+            self._soon = True
+            self._loop.call_soon(self._answer_soon, self._gathered)
+
     def _answer_gathered(self) -> None:
-        asked, self._asked, self._soon = self._asked, {}, False
+        asked, self._asked, self._gathered, self._soon = self._asked, {}, 0, False
         for (bucket_id, objective), asks in asked.items():
             self._answer(asks, bucket_id, objective, None)
 
@@ -200,6 +215,8 @@ class Replica:
         An ask that cannot be decided fails alone. Who has gone away meanwhile gets no decision.
         """
         asks = [ask for ask in asks if not ask.done.done()]
+        if not asks:
+            return
         try:
             self._decide(asks, bucket_id, objective, limits)
         except Exception as error:
