@@ -24,6 +24,7 @@ from pointsman.v1 import (
 from server.admission import Admission, AdmissionInterceptor
 from server.catalog_service import CatalogService
 from server.config import Config
+from server.decoding import DecodingInterceptor
 from server.drain import drain
 from server.insight_service import InsightService
 from server.limits import OPTIONS
@@ -119,7 +120,7 @@ def make_server(
 
     ``admission`` limits what runs at once and knows how much that is; one with the defaults if not given.
     """
-    interceptors = (AdmissionInterceptor(admission or Admission()),)
+    interceptors = (DecodingInterceptor(), AdmissionInterceptor(admission or Admission()))
     server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
     router_service_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(replica), server)
     catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(replica), server)

@@ -323,7 +323,7 @@ async def check_insight(stubs: Stubs, ledger: Ledger) -> None:
 
 def soak(kills: int, seed: int, callers: int, data: Path, flags: list[str]) -> tuple[dict[str, object], list[str]]:
     """All of it; the rows of the table and the violations."""
-    ledger, rng = Ledger(catalog={model: ("", "") for model in MODELS}), random.Random(seed)
+    ledger, rng = Ledger(catalog=dict.fromkeys(MODELS, ("", ""))), random.Random(seed)
     kinds: Counter[str] = Counter()
     starts: list[float] = []
     partial = 0
