@@ -5,7 +5,7 @@ Engines store bytes and know nothing of what they mean. Every engine passes `tes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -93,6 +93,14 @@ class Span:
     last: int
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a compacted journal starts from: the state at ``position``, whose event happened at ``time_ns``."""
+
+    position: int = 0
+    time_ns: int = 0
+
+
 class Journal(Protocol):
     """What an engine does. Methods block, and may be called from any thread."""
 
@@ -113,7 +121,31 @@ class Journal(Protocol):
         ...
 
     def last_position(self) -> int:
-        """The position of the last row; 0 for an empty journal."""
+        """The position of the last row, also if it was compacted; 0 for an empty journal."""
+        ...
+
+    def base(self) -> Base:
+        """What the journal starts from; position 0 if it is whole."""
+        ...
+
+    def base_state(self) -> bytes:
+        """The state that was given for ``base``; empty if the journal is whole."""
+        ...
+
+    def compact(self, base: Base, state: bytes, kept: Sequence[int]) -> None:
+        """From now on the journal is ``state``, at ``base``, and the rows after it; all at once and durably, or not at all.
+
+        Of the rows up to ``base.position`` only those at the positions ``kept``, or kept before, stay readable; a key whose first
+        row is gone, and a ``once`` from then, were never there. ``sweep`` frees their space.
+        Raises ``JournalError`` if it cannot be done.
+        """
+        ...
+
+    def sweep(self, stopped: Callable[[], bool]) -> None:
+        """Free the space of what was compacted, in small steps, until done or ``stopped``; to be called again after a crash.
+
+        Appends go on meanwhile. Raises ``JournalError``.
+        """
         ...
 
     def close(self) -> None:

@@ -11,13 +11,15 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
 from server.journal import (
     Appended,
+    Base,
     Conflict,
     Duplicate,
     Group,
@@ -29,16 +31,31 @@ from server.journal import (
     Span,
 )
 
-FORMAT = 1
-"""Version of the tables, kept in SQLite's ``user_version``."""
+FORMAT = 2
+"""Version of the tables, kept in SQLite's ``user_version``. Format 1 had no compaction; it is upgraded when it is opened."""
 FILE = "journal.sqlite3"
 _READ_AT_ONCE = 1000
+_PART = 4 << 20
+"""Bytes of a base's state in one row: appends wait for at most one of these."""
+_SWEPT_AT_ONCE = 500
+"""Rows freed in one transaction: appends wait for at most one of these."""
+_SWEEP_PAUSE = 0.005
+"""Seconds between two of them, so that appends get their turn."""
 
-_TABLES = """
+_TABLES_1 = """
 CREATE TABLE journal (position INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE TABLE keys (key BLOB PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE once (once BLOB PRIMARY KEY, first INTEGER NOT NULL, count INTEGER NOT NULL) WITHOUT ROWID;
 """
+# At most one base; parts of another position are of a base that was replaced, or never came to be.
+_TABLES_2 = """
+CREATE TABLE base (position INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL);
+CREATE TABLE base_part (position INTEGER NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (position, number));
+CREATE TABLE kept (position INTEGER PRIMARY KEY);
+"""
+_BASE = "(SELECT coalesce(max(position), 0) FROM base)"
+_KEPT = "IN (SELECT position FROM kept)"
 
 
 class SqliteJournal:
@@ -60,7 +77,7 @@ class SqliteJournal:
             self._last, self._time_ns = _end(self._writer)
         except sqlite3.Error as error:
             os.close(self._lock_file)
-            raise JournalFormatError(f"cannot open {self._path}: {error}") from error
+            raise _fault(self._path, error, "open") from error
         except JournalError:
             os.close(self._lock_file)
             raise
@@ -96,14 +113,96 @@ class SqliteJournal:
         """See ``Journal.span``."""
         with self._read_lock:
             try:
-                found = self._reader.execute("SELECT first, last FROM keys WHERE key = ?", (key,)).fetchone()
+                found = self._reader.execute(
+                    f"SELECT first, last FROM keys WHERE key = ? AND (first > {_BASE} OR first {_KEPT})", (key,)
+                ).fetchone()
             except sqlite3.Error as error:
-                raise JournalError(f"cannot read {self._path}: {error}") from error
+                raise _fault(self._path, error) from error
         return Span(*found) if found else None
 
     def last_position(self) -> int:
         """See ``Journal.last_position``."""
         return self._last
+
+    def base(self) -> Base:
+        """See ``Journal.base``."""
+        with self._read_lock:
+            try:
+                return _base(self._reader)
+            except sqlite3.Error as error:
+                raise _fault(self._path, error) from error
+
+    def base_state(self) -> bytes:
+        """See ``Journal.base_state``."""
+        query = f"SELECT data FROM base_part WHERE position = {_BASE} ORDER BY number"
+        with self._read_lock:
+            try:
+                return b"".join(part for (part,) in self._reader.execute(query))
+            except sqlite3.Error as error:
+                raise _fault(self._path, error) from error
+
+    def compact(self, base: Base, state: bytes, kept: Sequence[int]) -> None:
+        """See ``Journal.compact``."""
+        before = self.base().position
+        if not before < base.position <= self._last:
+            raise ValueError(f"expected a base after {before} and at most at {self._last}, got {base.position}")
+        self._change("DELETE FROM base_part WHERE position = ?", (base.position,))  # of an attempt that was cut off
+        for number, start in enumerate(range(0, len(state), _PART)):
+            part = state[start : start + _PART]
+            self._change("INSERT INTO base_part VALUES (?, ?, ?)", (base.position, number, part))
+        with self._write_lock:
+            cursor = self._writer.cursor()
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+                cursor.execute("INSERT OR IGNORE INTO kept SELECT value FROM json_each(?)", (json.dumps(list(kept)),))
+                cursor.execute("DELETE FROM base")
+                cursor.execute("INSERT INTO base VALUES (?, ?)", (base.position, base.time_ns))
+                cursor.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._roll_back()
+                raise _fault(self._path, error, "write") from error
+
+    def sweep(self, stopped: Callable[[], bool]) -> None:
+        """See ``Journal.sweep``. Freed pages are used again by later appends; the file does not shrink."""
+        base = self.base().position
+        if not base:
+            return
+        gone = {
+            "journal": ("position", 0, f"position <= {base} AND position NOT {_KEPT}"),
+            "keys": ("key", b"", f"first <= {base} AND first NOT {_KEPT}"),
+            "once": ("once", b"", f"first <= {base}"),
+        }
+        for table, (key, after, condition) in gone.items():
+            while after is not None and not stopped():
+                after = self._sweep_some(table, key, after, condition, base)
+                time.sleep(_SWEEP_PAUSE)
+        while not stopped() and self._change(
+            "DELETE FROM base_part WHERE rowid IN (SELECT rowid FROM base_part WHERE position < ? LIMIT 1)", (base,)
+        ):
+            time.sleep(_SWEEP_PAUSE)
+
+    def _sweep_some(self, table: str, key: str, after: int | bytes, condition: str, base: int) -> int | bytes | None:
+        """Look at the next rows of ``table`` after ``after`` and free what fits; returns the last one, None at the end."""
+        found = "position <= :base AND " if table == "journal" else ""
+        last = f"""SELECT max({key}) FROM
+            (SELECT {key} FROM {table} WHERE {found}{key} > :after ORDER BY {key} LIMIT {_SWEPT_AT_ONCE})"""
+        with self._read_lock:
+            try:
+                (end,) = self._reader.execute(last, {"after": after, "base": base}).fetchone()
+            except sqlite3.Error as error:
+                raise _fault(self._path, error) from error
+        if end is not None:
+            self._change(f"DELETE FROM {table} WHERE {key} > ? AND {key} <= ? AND {condition}", (after, end))
+        return end  # type: ignore[no-any-return]
+
+    def _change(self, statement: str, parameters: tuple[object, ...]) -> int:
+        """Run one statement in a transaction of its own; returns how many rows it changed."""
+        with self._write_lock:
+            try:
+                return self._writer.execute(statement, parameters).rowcount
+            except sqlite3.Error as error:
+                self._roll_back()
+                raise _fault(self._path, error, "write") from error
 
     def close(self) -> None:
         """See ``Journal.close``."""
@@ -144,13 +243,13 @@ class _Packed:
 
 _DATA = "substr(:blob, json_extract(r.value, '$[0]'), json_extract(r.value, '$[1]'))"
 _ONCE = f"""SELECT json_group_array(json_array(r.key, o.first, o.count))
-    FROM json_each(:rows) r JOIN once o ON o.once = {_DATA}"""
+    FROM json_each(:rows) r JOIN once o ON o.once = {_DATA} WHERE o.first > {_BASE}"""
 _LAST = f"SELECT json_group_array(json_array(r.key, k.last)) FROM json_each(:rows) r JOIN keys k ON k.key = {_DATA}"
 _ADD_ROWS = f"INSERT INTO journal SELECT :first + r.key, :time_ns, {_DATA} FROM json_each(:rows) r"
 _ADD_KEYS = f"""INSERT INTO keys
     SELECT {_DATA}, json_extract(r.value, '$[2]'), json_extract(r.value, '$[2]') FROM json_each(:rows) r WHERE true
     ON CONFLICT (key) DO UPDATE SET last = excluded.last"""
-_ADD_ONCE = f"""INSERT INTO once
+_ADD_ONCE = f"""INSERT OR REPLACE INTO once
     SELECT {_DATA}, json_extract(r.value, '$[2]'), json_extract(r.value, '$[3]') FROM json_each(:rows) r"""
 
 
@@ -225,10 +324,40 @@ def read_rows(directory: Path) -> Iterator[Row]:
     try:
         connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
         with closing(connection):
-            _check_format(connection, path)
-            yield from _read(connection, threading.Lock(), path, 1, _end(connection)[0])
+            whole = _check_format(connection, path) == 1
+            first = 1 if whole else _base(connection).position + 1
+            yield from _read(connection, threading.Lock(), path, first, _end(connection, whole)[0], whole)
     except sqlite3.Error as error:
-        raise JournalFormatError(f"cannot read {path}: {error}") from error
+        raise _fault(path, error) from error
+
+
+def check(directory: Path) -> None:
+    """Look at every page of the journal in ``directory``. Raises ``JournalFormatError`` if one is damaged."""
+    path = directory / FILE
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+            _check_format(connection, path)
+            found = [text for (text,) in connection.execute("PRAGMA integrity_check(5)")]
+    except sqlite3.Error as error:
+        raise _fault(path, error) from error
+    if found != ["ok"]:
+        raise JournalFormatError(f"{path} is damaged ({'; '.join(found)}); {_RESTORE}")
+
+
+_RESTORE = (
+    "stop the server, put a copy of the directory aside, and restore the file from a backup, "
+    "or import what `pointsman export` can still read"
+)
+
+
+def _fault(path: Path, error: sqlite3.Error, what: str = "read") -> JournalError:
+    """What to say of an error of SQLite."""
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    if code == sqlite3.SQLITE_CORRUPT:
+        return JournalFormatError(f"{path} is damaged ({error}); {_RESTORE}")
+    if code == sqlite3.SQLITE_NOTADB:
+        return JournalFormatError(f"{path} is not a journal ({error}); {_RESTORE}")
+    return JournalError(f"cannot {what} {path}: {error}")
 
 
 def _lock(directory: Path) -> int:
@@ -256,20 +385,34 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-        connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {FORMAT}; COMMIT;")
-    _check_format(connection, path)
+        connection.executescript(f"BEGIN; {_TABLES_1} {_TABLES_2} PRAGMA user_version = {FORMAT}; COMMIT;")
+    if _check_format(connection, path) == 1:
+        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES_2} PRAGMA user_version = {FORMAT}; COMMIT;")
 
 
-def _check_format(connection: sqlite3.Connection, path: Path) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version != FORMAT:
-        raise JournalFormatError(f"{path} has format {version}; this version reads format {FORMAT}")
+def _check_format(connection: sqlite3.Connection, path: Path) -> int:
+    """The format, if this version reads it."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > FORMAT:
+        raise JournalFormatError(
+            f"{path} has format {version}, written by a newer version of Pointsman; this one reads formats 1 to {FORMAT}: "
+            "serve it with that version or a later one"
+        )
+    if version < 1:
+        raise JournalFormatError(f"{path} has format {version}: it is a database, but not a journal")
+    return version
 
 
-def _end(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Position and time of the last row."""
+def _base(connection: sqlite3.Connection) -> Base:
+    found = connection.execute("SELECT position, time_ns FROM base").fetchone()
+    return Base(*found) if found else Base()
+
+
+def _end(connection: sqlite3.Connection, whole: bool = False) -> tuple[int, int]:
+    """Position and time of the last row, which may have been compacted; ``whole``: it cannot have been."""
     row = connection.execute("SELECT position, time_ns FROM journal ORDER BY position DESC LIMIT 1").fetchone()
-    return (row[0], row[1]) if row else (0, 0)
+    base = Base() if whole else _base(connection)
+    return max((row[0], row[1]) if row else (0, 0), (base.position, base.time_ns))
 
 
 def _read(
@@ -278,16 +421,19 @@ def _read(
     path: Path,
     first: int,
     last: int,
+    whole: bool = False,
 ) -> Iterator[Row]:
+    there = "" if whole else f"AND (position > {_BASE} OR position {_KEPT})"
     while first <= last:
         with lock:
             try:
                 found = connection.execute(
-                    "SELECT position, time_ns, data FROM journal WHERE position BETWEEN ? AND ? ORDER BY position",
-                    (first, min(last, first + _READ_AT_ONCE - 1)),
+                    f"""SELECT position, time_ns, data FROM journal WHERE position BETWEEN ? AND ? {there}
+                        ORDER BY position LIMIT {_READ_AT_ONCE}""",
+                    (first, last),
                 ).fetchall()
             except sqlite3.Error as error:
-                raise JournalError(f"cannot read {path}: {error}") from error
+                raise _fault(path, error) from error
         if not found:
             return
         for row in found:
