@@ -14,8 +14,8 @@ OPTIONS = (
     ("grpc.max_concurrent_streams", 1024),  # of one connection; a caller's further calls wait on its side
     # Calls that are not begun yet: gRPC refuses them rather than let them wait, some from the first number on, all from
     # the second. What is begun is limited by `server/admission.py`.
-    ("grpc.server.max_pending_requests", 1000),
-    ("grpc.server.max_pending_requests_hard_limit", 2000),
+    ("grpc.server.max_pending_requests", 2000),
+    ("grpc.server.max_pending_requests_hard_limit", 4000),
     # Callers may ping every 10 s, with or without calls, to find a broken path early; the server does every minute.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10 * _SECOND),

@@ -7,6 +7,7 @@ import gc
 import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import numpy as np
@@ -28,7 +29,7 @@ from server.decoding import DecodingInterceptor
 from server.drain import drain
 from server.insight_service import InsightService
 from server.limits import OPTIONS
-from server.probe import probe
+from server.probe import OneQueue, probe
 from server.replica import Replica, open_replica
 from server.router_service import RouterService
 from server.sqlite_journal import SqliteJournal
@@ -122,10 +123,11 @@ def make_server(
     """
     interceptors = (DecodingInterceptor(), AdmissionInterceptor(admission or Admission()))
     server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
-    router_service_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(replica), server)
-    catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(replica), server)
-    insight_service_pb2_grpc.add_InsightServiceServicer_to_server(InsightService(replica), server)
+    queue: Any = OneQueue(server)
+    router_service_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(replica), queue)
+    catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(replica), queue)
+    insight_service_pb2_grpc.add_InsightServiceServicer_to_server(InsightService(replica), queue)
     healthy = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, queue)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return server, healthy
