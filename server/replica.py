@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,6 +47,7 @@ from server.journal import (
     Entry,
     Group,
     Journal,
+    JournalError,
     JournalFormatError,
     Result,
     Row,
@@ -53,6 +55,7 @@ from server.journal import (
 from server.keys_of import decisions_once, key_of, report_once
 from server.names import bucket_name, decision_name, model_name, new_decision_id, project_name
 from server.pending import Pending, holders
+from server.retention import retain
 
 log = logging.getLogger("pointsman.replica")
 Resource = ModelState | BucketState | ProjectState
@@ -123,8 +126,11 @@ class Replica:
         clock_ns: Callable[[], int],
         snapshots: Path | None,
         snapshot_every: int = snapshot.EVERY,
+        retention_ns: int = 0,
     ) -> None:
         self.state = state
+        self._retention_ns = retention_ns
+        self._closing = threading.Event()
         self._journal = journal
         self._rng = rng
         self._clock_ns = clock_ns
@@ -472,11 +478,12 @@ class Replica:
     # --- the journal ------------------------------------------------------------------------------------------------
 
     def export(self, first: int, last: int) -> Iterator[Row]:
-        """The journal's rows from ``first`` to ``last``. Blocks; meant for another thread."""
-        return self._journal.read(first, last)
+        """The journal's rows from ``first``, or from where it starts, to ``last``. Blocks; meant for another thread."""
+        return self._journal.read(max(first, self._journal.base().position + 1), last)
 
     async def close(self) -> None:
         """Finish what is pending, snapshot, and release the journal."""
+        self._closing.set()
         await self._loop.run_in_executor(None, self._commit.close)
         await asyncio.sleep(0)  # let the last results be delivered
         if self._snapshot_task is not None:
@@ -528,6 +535,14 @@ class Replica:
             await self._loop.run_in_executor(None, snapshot.save, directory, captured, position)
         except OSError as error:
             log.warning("cannot write a snapshot (a restart will take longer): %s", error)
+        if self._retention_ns and not self._closing.is_set():
+            try:
+                await self._loop.run_in_executor(None, self._retain, directory)
+            except (JournalError, OSError) as error:
+                log.warning("cannot compact the journal (it is tried again after the next snapshot): %s", error)
+
+    def _retain(self, directory: Path) -> None:
+        retain(self._journal, directory, self._retention_ns, self._clock_ns(), self._closing.is_set)
 
     def _remember(self, known: Known) -> None:
         self._recent[known.decision.id] = known
@@ -539,10 +554,14 @@ class Replica:
         span = self._journal.span(id_)
         if span is None:
             return None
-        known = self._known(next(self._journal.read(span.first, span.first)))
+        first = next(self._journal.read(span.first, span.first), None)
+        last = next(self._journal.read(span.last, span.last), None)
+        if first is None or last is None:  # compacted since the span was read
+            return None
+        known = self._known(first)
         if span.last == span.first:
             return known
-        outcome = decode(next(self._journal.read(span.last, span.last))).event
+        outcome = decode(last).event
         if not isinstance(outcome, e.OutcomeApplied):
             raise ValueError(f"the journal's position {span.last} should hold an outcome")
         return replace(known, last=span.last, ledgers=outcome.ledgers)
@@ -575,27 +594,36 @@ def open_replica(
     clock_ns: Callable[[], int],
     snapshots: Path | None,
     snapshot_every: int = snapshot.EVERY,
+    retention_ns: int = 0,
 ) -> Replica:
     """Recover the state (newest good snapshot, then the tail) and serve it. Needs a running event loop.
 
+    Decisions and outcomes stay in the journal for at least ``retention_ns``; 0 means for ever. It needs ``snapshots``.
+
     Raises ``JournalError`` if the journal cannot be read or folded.
     """
-    return Replica(journal, recover(journal, snapshots), rng, clock_ns, snapshots, snapshot_every)
+    return Replica(journal, recover(journal, snapshots), rng, clock_ns, snapshots, snapshot_every, retention_ns)
 
 
 def recover(journal: Journal, snapshots: Path | None) -> State:
     """The fold of ``journal``: from the newest snapshot in ``snapshots`` that is whole and of this journal, else from the start.
 
-    Raises ``JournalFormatError``, with the position, for an event that cannot be read or folded.
+    Raises ``JournalFormatError``, with the position, for an event that cannot be read or folded, and for a base that is damaged;
+    also if there is a snapshot of a journal that is empty: then the journal was lost.
     """
-    state = State()
-    end = journal.last_position()
+    state = None
+    base, end = journal.base(), journal.last_position()
     for path in snapshot.saved(snapshots) if snapshots is not None else []:
         try:
             loaded = snapshot.load(path.read_bytes())
         except Exception as error:  # a snapshot is a cache: whatever is wrong with it must not keep the service down
             log.warning("skipping the snapshot %s: %s", path.name, error or repr(error))
             continue
+        if loaded.position and not end:
+            raise JournalFormatError(
+                f"the journal is empty, but {path} is of position {loaded.position}: the journal was lost. Restore it from a "
+                "backup; or, to begin anew, move the snapshots away"
+            )
         if loaded.position > end:
             log.warning(
                 "skipping the snapshot %s: the journal ends before it, at %d",
@@ -603,12 +631,45 @@ def recover(journal: Journal, snapshots: Path | None) -> State:
                 end,
             )
             continue
-        if next((row.time_ns for row in journal.read(loaded.position, loaded.position)), 0) != loaded.time_ns:
+        if loaded.position < base.position:
+            log.warning("skipping the snapshot %s: the journal starts after it, at %d", path.name, base.position)
+            continue
+        at = base.time_ns if loaded.position == base.position else time_at(journal, loaded.position)
+        if at != loaded.time_ns:
             log.warning("skipping the snapshot %s: it is of another journal", path.name)
             continue
         state = loaded
         break
+    if state is None:
+        state = base_state(journal)
     return fold_rows(journal.read(state.position + 1, end), state)
+
+
+def time_at(journal: Journal, position: int) -> int:
+    """The time of the row at ``position``, 0 if there is none."""
+    return next((row.time_ns for row in journal.read(position, position)), 0)
+
+
+def base_state(journal: Journal) -> State:
+    """The state that ``journal`` starts from: an empty one if it is whole. Raises ``JournalFormatError`` if it is damaged."""
+    base = journal.base()
+    if not base.position:
+        return State()
+    try:
+        state = snapshot.load(journal.base_state())
+    except JournalError:
+        raise
+    except Exception as error:
+        raise JournalFormatError(
+            f"the journal starts from a state at position {base.position} that cannot be read: {error or repr(error)}. "
+            "Restore it from a backup"
+        ) from error
+    if (state.position, state.time_ns) != (base.position, base.time_ns):
+        raise JournalFormatError(
+            f"the journal starts at position {base.position}, but its state there is of {state.position}. "
+            "Restore it from a backup"
+        )
+    return state
 
 
 def fold_rows(rows: Iterable[Row], state: State) -> State:

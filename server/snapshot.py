@@ -1,5 +1,7 @@
 """Snapshots: a state as bytes at one journal position, to start a fold from. A cache only: the journal is the truth.
 
+A compacted journal starts from one of these bytes, its base: what they say must stay readable for later versions too.
+
 Layout: magic, SHA-256 of the rest, length of the header, a JSON header (configuration as base64 of the contract's
 messages, names and shapes of the arrays), then the arrays' raw little-endian numbers. So a state comes back bit for bit.
 """
@@ -26,6 +28,7 @@ from bandit.posterior import to_arrays
 from bandit.state import ModelState, ProjectState, State, refresh_derived
 from pointsman.v1 import catalog_pb2
 from server.codec import read_bucket, read_model, read_project, write_bucket, write_model, write_project
+from server.journal import Base
 
 MAGIC = b"POINTSMAN-SNAPSHOT-2\n"
 EVERY = 50_000
@@ -87,21 +90,13 @@ def capture(state: State) -> list[bytes]:
 
 def load(data: bytes) -> State:
     """The state that was captured. Raises ``SnapshotError`` if ``data`` is not what was saved."""
-    start = len(MAGIC) + 32
-    body = memoryview(data)[start:]
-    if data[: len(MAGIC)] != MAGIC:
-        raise SnapshotError("it is not a snapshot of this version")
-    if hashlib.sha256(body).digest() != data[len(MAGIC) : start]:
-        raise SnapshotError("its checksum is wrong")
-    length = int.from_bytes(body[:8], "little")
-    header = json.loads(bytes(body[8 : 8 + length]))
+    header, body, at = _header(data)
     state = State(position=header["position"], time_ns=header["time_ns"])
     for entry in header["models"]:
         model = read_model(catalog_pb2.Model.FromString(base64.b64decode(entry["config"])))
         state.models[model.id] = ModelState(model, entry["available"], entry["version"])
     for name, entry in header["health"].items():
         state.health[name] = Health(**entry)
-    at = 8 + length
     for entry in header["buckets"]:
         bucket, at = _load_bucket(entry, body, at)
         refresh_derived(state, bucket)
@@ -114,6 +109,24 @@ def load(data: bytes) -> State:
     level, offsets = header["pool"]
     state.pool = Pool(np.array(level), {model: np.array(offset) for model, offset in offsets.items()})
     return state
+
+
+def position_and_time(data: bytes) -> Base:
+    """Where in its journal a snapshot was taken. Raises ``SnapshotError`` if ``data`` is not whole."""
+    header = _header(data)[0]
+    return Base(header["position"], header["time_ns"])
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], memoryview, int]:
+    """The header of a whole snapshot, its body, and where in that the arrays start."""
+    start = len(MAGIC) + 32
+    body = memoryview(data)[start:]
+    if data[: len(MAGIC)] != MAGIC:
+        raise SnapshotError("it is not a snapshot of this version")
+    if hashlib.sha256(body).digest() != data[len(MAGIC) : start]:
+        raise SnapshotError("its checksum is wrong")
+    length = int.from_bytes(body[:8], "little")
+    return json.loads(bytes(body[8 : 8 + length])), body, 8 + length
 
 
 def _load_bucket(entry: dict[str, Any], body: memoryview, at: int) -> tuple[BucketState, int]:
