@@ -5,6 +5,7 @@ gRPC itself would answer UNKNOWN, with the name of a Python class, and log a tra
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,8 @@ class DecodingInterceptor(grpc.aio.ServerInterceptor):
 def _checked(handler: Any) -> Any:
     read, write = _tolerant(handler.request_deserializer), handler.response_serializer
     if handler.response_streaming:
+        if not inspect.isasyncgenfunction(handler.unary_stream):  # writes its responses itself, as health's Watch does
+            return grpc.unary_stream_rpc_method_handler(_unary(handler.unary_stream), read, write)  # type: ignore[arg-type]
         return grpc.unary_stream_rpc_method_handler(_streaming(handler.unary_stream), read, write)
     return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), read, write)
 
