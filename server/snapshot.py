@@ -90,6 +90,15 @@ def capture(state: State) -> list[bytes]:
 
 def load(data: bytes) -> State:
     """The state that was captured. Raises ``SnapshotError`` if ``data`` is not what was saved."""
+    try:
+        return _load(data)
+    except SnapshotError:
+        raise
+    except Exception as error:  # a header that is wrong can make anything fail: parsing, names, shapes, numbers
+        raise SnapshotError(f"it cannot be read: {error!r}") from error
+
+
+def _load(data: bytes) -> State:
     header, body, at = _header(data)
     state = State(position=header["position"], time_ns=header["time_ns"])
     for entry in header["models"]:
