@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -60,13 +61,15 @@ class Collection(Generic[Message, Value, State]):
         return self.write(self.find(parse(name, self.name, "name"), "name"))
 
     def page(self, size: int, token: str) -> tuple[list[Message], str]:
-        """Those after ``token`` (the last id of the page before) by name, and the token of the next page."""
+        """Those after the page that gave ``token`` by name, and the token of the next page."""
         if not 0 <= size <= MAX_PAGE:
             raise FieldError("page_size", f"expected 0 to {MAX_PAGE}, got {size}")
         states = self.states()
-        rest = sorted(id_ for id_ in states if id_ > token)
+        last = _read_token(token, self.name) if token else ""
+        rest = sorted(id_ for id_ in states if id_ > last)
         page = rest[: size or DEFAULT_PAGE]
-        return [self.write(states[id_]) for id_ in page], page[-1] if len(page) < len(rest) else ""
+        more = len(page) < len(rest)
+        return [self.write(states[id_]) for id_ in page], _write_token(self.name, page[-1]) if more else ""
 
     async def update(self, new: Message, mask: FieldMask, allow_missing: bool) -> Message:
         """Change one, or the fields of it that the mask names.
@@ -76,6 +79,7 @@ class Collection(Generic[Message, Value, State]):
         with within(self.field):
             id_ = parse(new.name, self.name, "name")
             seen = _seen(new.etag, "etag")
+        _check_mask(mask, new)
         for _ in range(ATTEMPTS):
             known = self.states().get(id_)
             if known is None and not allow_missing:
@@ -262,15 +266,37 @@ def _seen(etag: str, field: str) -> int | None:
     return int(etag)
 
 
+def _write_token(collection: str, last: str) -> str:
+    """A page's token: the name of its last resource, which need not exist any more when the next page is asked for."""
+    return urlsafe_b64encode(f"{collection}/{last}".encode()).decode()
+
+
+def _read_token(token: str, collection: str) -> str:
+    """The id in a token of ``collection``. Raises ``FieldError`` if this service gave no such token."""
+    try:
+        name = urlsafe_b64decode(token.encode()).decode("ascii")
+        last = parse(name, collection, "page_token")
+    except (ValueError, FieldError):  # ValueError: not base 64, or not of ASCII
+        last = ""
+    if not last or _write_token(collection, last) != token:
+        raise FieldError("page_token", f"expected a token that List of {collection} gave, got {token[:40]!r}")
+    return last
+
+
+def _check_mask(mask: FieldMask, new: Message) -> None:
+    """Raise ``FieldError`` unless every path names a changeable field, or the only one is ``*``."""
+    for path in mask.paths if list(mask.paths) != ["*"] else ():
+        fixed = path.partition(".")[0] in ("name", "etag", "availability")
+        if fixed or not FieldMask(paths=[path]).IsValidForDescriptor(new.DESCRIPTOR):  # type: ignore[arg-type]
+            raise FieldError("update_mask", f"expected names of changeable fields, or * alone, got {path[:140]!r}")
+
+
 def _masked(old: Message | None, new: Message, mask: FieldMask) -> Message:
     """``old`` with the fields of ``new`` that ``mask`` names; all of ``new`` if there is no mask or no ``old``."""
     if old is None or not mask.paths or list(mask.paths) == ["*"]:
         return new
     for path in mask.paths:
         *outer, last = path.split(".")
-        fixed = path.partition(".")[0] in ("name", "etag", "availability")
-        if fixed or not FieldMask(paths=[path]).IsValidForDescriptor(new.DESCRIPTOR):  # type: ignore[arg-type]
-            raise FieldError("update_mask", f"expected names of changeable fields, got {path!r}")
         target: Any = old
         source: Any = new
         for name in outer:
