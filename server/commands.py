@@ -7,21 +7,25 @@ import json
 import logging
 import os
 import sys
+import time
+from itertools import chain
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bandit.state import State, fingerprint
+from bandit.state import fingerprint
 from server import config as configuration
+from server.compact import compact
 from server.export import write_decisions, write_journal
 from server.import_journal import ImportFileError, import_journal
 from server.journal import JournalError
-from server.replica import fold_rows, recover
+from server.replica import base_state, fold_rows, recover
+from server.retention import DAY_NS
 from server.serve import ServeError
 from server.serve import serve as run
-from server.sqlite_journal import SqliteJournal, read_rows
+from server.sqlite_journal import SqliteJournal, check, read_rows
 
 _DATA = click.option(
     "--data",
@@ -57,6 +61,11 @@ _DATA = click.option(
     help="How long a stopping server lets calls finish. Default 10",
 )
 @click.option("--snapshot-every", type=int, help="Events between two snapshots. Default 50,000")
+@click.option(
+    "--retention-days",
+    type=int,
+    help="Days that decisions and outcomes stay in the journal at least. Default 0: for ever",
+)
 def serve(config: Path | None, **flags: object) -> None:
     """Serve decisions over gRPC.
 
@@ -106,13 +115,18 @@ def export(data: Path, path: Path, what: str | None, as_json: bool) -> None:
         raise click.UsageError("--what journal: expected --to FILE.jsonl")
     try:
         write = write_journal if what == "journal" else write_decisions
-        count = write(read_rows(data), path)
+        rows = read_rows(data)
+        begin = next(rows, None)
+        count = write(rows if begin is None else chain((begin,), rows), path)
     except (JournalError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        click.echo(json.dumps({"what": what, "file": str(path), "rows": count}))
+        done = {"what": what, "file": str(path), "rows": count, "from_position": begin.position if begin else 1}
+        click.echo(json.dumps(done))
     else:
         click.echo(f"wrote {count} {'records' if what == 'journal' else 'decisions'} to {path}")
+        if begin and begin.position > 1:
+            click.echo(f"the journal is compacted: the export starts at position {begin.position}", err=True)
 
 
 @click.command(name="import")
@@ -147,20 +161,49 @@ def import_(data: Path, path: Path, as_json: bool) -> None:
         click.echo(f"imported {done.records} records into {data}; state {done.state}")
 
 
+@click.command(name="compact")
+@_DATA
+@click.option("--older-than", "days", metavar="DAYS", type=click.FloatRange(min=0), required=True, help="What may go.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def compact_(data: Path, days: float, as_json: bool) -> None:
+    """Replace old decisions and outcomes by the state they led to. The server must not be running.
+
+    What was learned stays; what goes cannot be exported, looked up or repeated any more.
+
+    Example: pointsman compact --data DIR --older-than 30
+    """
+    try:
+        next(read_rows(data), None)  # opening would make a journal where there is none
+        journal = SqliteJournal(data)
+        try:
+            now_ns = time.time_ns()
+            done = compact(journal, now_ns - int(days * DAY_NS), now_ns)
+        finally:
+            journal.close()
+    except JournalError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps({"position": done.position, "bytes": done.size}))
+    else:
+        click.echo(f"the journal starts after position {done.position}; its file has {done.size:,} bytes")
+
+
 @click.command()
 @_DATA
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(data: Path, as_json: bool) -> None:
     """Fold the whole journal anew and compare with what a restart would serve. The server must not be running.
 
-    Exits 1 if they differ in a single bit.
+    A compacted journal is folded from the state that it starts from. Exits 1 if they differ in a single bit, or if a page of
+    the journal is damaged.
     """
     try:
         next(read_rows(data), None)  # opening would make a journal where there is none
         journal = SqliteJournal(data)
         try:
             recovered = recover(journal, data / "snapshots")
-            refolded = fold_rows(journal.read(1), State())
+            check(data)
+            refolded = fold_rows(journal.read(journal.base().position + 1), base_state(journal))
         finally:
             journal.close()
     except JournalError as error:

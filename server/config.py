@@ -39,6 +39,9 @@ class Config(BaseModel):
     snapshot_every: int = Field(
         EVERY, ge=1, description="events between two snapshots: what a restart may have to fold"
     )
+    retention_days: int = Field(
+        0, ge=0, le=36_500, description="days that decisions and outcomes stay in the journal at least; 0: for ever"
+    )
 
 
 def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Config:

@@ -31,6 +31,7 @@ from server.insight_service import InsightService
 from server.limits import OPTIONS
 from server.probe import OneQueue, probe
 from server.replica import Replica, open_replica
+from server.retention import DAY_NS
 from server.router_service import RouterService
 from server.sqlite_journal import SqliteJournal
 
@@ -62,7 +63,8 @@ async def serve(config: Config, ready: Callable[[str], None]) -> None:
     journal = SqliteJournal(config.data)
     try:
         rng = np.random.default_rng(config.seed)
-        replica = open_replica(journal, rng, steady_clock_ns(), config.data / "snapshots", config.snapshot_every)
+        snapshots, retention_ns = config.data / "snapshots", config.retention_days * DAY_NS
+        replica = open_replica(journal, rng, steady_clock_ns(), snapshots, config.snapshot_every, retention_ns)
     except BaseException:
         journal.close()
         raise

@@ -169,6 +169,12 @@ def _encode(message: catalog_pb2.Model | catalog_pb2.Bucket | catalog_pb2.Projec
     return base64.b64encode(message.SerializeToString(deterministic=True)).decode()
 
 
+def whole(captured: Sequence[bytes]) -> bytes:
+    """The bytes of the snapshot whose body is ``captured``, as ``load`` takes them."""
+    body = b"".join(captured)
+    return MAGIC + hashlib.sha256(body).digest() + body
+
+
 def save(directory: Path, captured: Sequence[bytes], position: int) -> Path:
     """Write a snapshot so that it is whole or absent whatever happens, and drop all but the newest ``KEEP``."""
     directory.mkdir(parents=True, exist_ok=True)

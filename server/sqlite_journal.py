@@ -167,12 +167,13 @@ class SqliteJournal:
         base = self.base().position
         if not base:
             return
-        gone = {
+        gone: dict[str, tuple[str, int | bytes, str]] = {
             "journal": ("position", 0, f"position <= {base} AND position NOT {_KEPT}"),
             "keys": ("key", b"", f"first <= {base} AND first NOT {_KEPT}"),
             "once": ("once", b"", f"first <= {base}"),
         }
-        for table, (key, after, condition) in gone.items():
+        for table, (key, start, condition) in gone.items():
+            after: int | bytes | None = start
             while after is not None and not stopped():
                 after = self._sweep_some(table, key, after, condition, base)
                 time.sleep(_SWEEP_PAUSE)
@@ -180,6 +181,12 @@ class SqliteJournal:
             "DELETE FROM base_part WHERE rowid IN (SELECT rowid FROM base_part WHERE position < ? LIMIT 1)", (base,)
         ):
             time.sleep(_SWEEP_PAUSE)
+
+    def shrink(self) -> int:
+        """Give free pages back to the file system; returns the size of the file. Takes as long as copying it."""
+        self._change("VACUUM", ())
+        self._change("PRAGMA wal_checkpoint(TRUNCATE)", ())
+        return self._path.stat().st_size
 
     def _sweep_some(self, table: str, key: str, after: int | bytes, condition: str, base: int) -> int | bytes | None:
         """Look at the next rows of ``table`` after ``after`` and free what fits; returns the last one, None at the end."""

@@ -1,0 +1,45 @@
+"""Compaction of a journal that nobody serves: folds it up to a time, and lets it start from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bandit.state import apply
+from server import snapshot
+from server.journal import Base, JournalError
+from server.replica import base_state, decode
+from server.retention import look
+from server.sqlite_journal import SqliteJournal
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """Up to which position the rows are gone (as before, if none were old enough), and the size of the file in bytes."""
+
+    position: int
+    size: int
+
+
+def compact(journal: SqliteJournal, before_ns: int, now_ns: int) -> Compacted:
+    """Replace all rows up to the time ``before_ns`` by the state they led to, and give the space back to the file system.
+
+    Raises ``JournalError`` if one of them is a decision that can still get outcomes at ``now_ns``.
+    """
+    state = base_state(journal)
+    started_at = state.position
+    for row in journal.read(state.position + 1):
+        if row.time_ns > before_ns:
+            break
+        apply(state, decode(row))
+    if state.position > started_at:
+        looked = look(journal, state.position, pause=0.0)
+        assert looked is not None
+        if looked.expire_ns > now_ns:
+            hours = -(-(looked.expire_ns - now_ns) // (3600 * 10**9))
+            raise JournalError(
+                f"decisions up to then can still get outcomes, the last for {hours} more hours; nothing was compacted: "
+                "keep more days"
+            )
+        journal.compact(Base(state.position, state.time_ns), snapshot.whole(snapshot.capture(state)), looked.kept)
+    journal.sweep(lambda: False)
+    return Compacted(state.position, journal.shrink())
