@@ -200,7 +200,7 @@ def _refused(error: OverloadedError) -> Any:
     async def refused(request: bytes, context: Call) -> None:
         await abort(context, error)
 
-    return grpc.unary_unary_rpc_method_handler(refused)  # type: ignore[arg-type]
+    return grpc.unary_unary_rpc_method_handler(refused)
 
 
 def _admitted(handler: Any, admission: Admission, weigh: Callable[[Any], int] | None) -> Any:

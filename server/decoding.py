@@ -56,7 +56,7 @@ def _checked(handler: Any) -> Any:
     read, write = _tolerant(handler.request_deserializer), handler.response_serializer
     if handler.response_streaming:
         if not inspect.isasyncgenfunction(handler.unary_stream):  # writes its responses itself, as health's Watch does
-            return grpc.unary_stream_rpc_method_handler(_unary(handler.unary_stream), read, write)  # type: ignore[arg-type]
+            return grpc.unary_stream_rpc_method_handler(_unary(handler.unary_stream), read, write)
         return grpc.unary_stream_rpc_method_handler(_streaming(handler.unary_stream), read, write)
     return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), read, write)
 

@@ -6,6 +6,7 @@ Between a call's arrival and its handler lies gRPC's own queue, which says nothi
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+log = logging.getLogger("pointsman.probe")
 
 EVERY = 0.1
 """Seconds between two measurements."""
@@ -40,21 +43,27 @@ async def probe(server: grpc.aio.Server, started: asyncio.Event, delayed: Callab
 
     Call it before ``server`` starts, and set ``started`` then. The calls come over a socket that is open to this user alone.
     """
+    try:
+        with tempfile.TemporaryDirectory(prefix="pointsman-") as directory:
+            address = f"unix:{Path(directory) / 'probe'}"
+            server.add_insecure_port(address)
+            await started.wait()
+            async with grpc.aio.insecure_channel(address) as channel:
+                await _measure(health_pb2_grpc.HealthStub(channel), delayed)
+    except (OSError, RuntimeError, grpc.aio.AioRpcError) as error:  # the service does its work without this
+        log.warning("how long calls wait is not measured: %s", error)
+
+
+async def _measure(health: Any, delayed: Callable[[float], None]) -> None:
     loop = asyncio.get_running_loop()
-    with tempfile.TemporaryDirectory(prefix="pointsman-") as directory:
-        address = f"unix:{Path(directory) / 'probe'}"
-        server.add_insecure_port(address)
-        await started.wait()
-        async with grpc.aio.insecure_channel(address) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-            await health.Check(health_pb2.HealthCheckRequest())  # connects
-            while True:
-                start = loop.time()
-                call = asyncio.ensure_future(_finish(health.Check(health_pb2.HealthCheckRequest())))
-                while not call.done():
-                    await asyncio.wait((call,), timeout=EVERY)
-                    delayed(loop.time() - start)
-                await asyncio.sleep(max(0.0, EVERY - (loop.time() - start)))
+    await health.Check(health_pb2.HealthCheckRequest())  # connects
+    while True:
+        start = loop.time()
+        call = asyncio.ensure_future(_finish(health.Check(health_pb2.HealthCheckRequest())))
+        while not call.done():
+            await asyncio.wait((call,), timeout=EVERY)
+            delayed(loop.time() - start)
+        await asyncio.sleep(max(0.0, EVERY - (loop.time() - start)))
 
 
 async def _finish(call: grpc.aio.UnaryUnaryCall[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]) -> None:
