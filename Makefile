@@ -86,6 +86,13 @@ bench-routing: $(VENV)/.dev ## Six experiments on real prompts, side by side wit
 bench-generality: $(VENV)/.dev ## Defaults on a grid of synthetic worlds against linear rivals and hindsight
 	@$(BIN)/python benchmarks/generality/worlds.py $(ARGS)
 
+.PHONY: soak
+soak: $(VENV)/.dev ## 200 kills, 100,000 odd requests, odd bytes, half load, clocks that jump (40 minutes); FLAGS go to the server
+	@$(PIP) install -e '.[soak]' || echo "atheris is not to be had here: odd bytes without its guidance"
+	@failed=0; for run in 'kills.py' 'fuzz.py' 'decoders.py' 'steady.py'; do \
+	flags=; [ $$run = decoders.py ] || flags="$(if $(FLAGS),-- $(FLAGS))"; \
+	$(BIN)/python benchmarks/soak/$$run $$flags || failed=1; done; exit $$failed
+
 .PHONY: clean
 clean: ## Remove the virtual environment and caches
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

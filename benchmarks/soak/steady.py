@@ -114,7 +114,7 @@ async def drive(server: Server, fill: int, minutes: float, load: float) -> tuple
         await asyncio.gather(*(filling() for _ in range(AT_ONCE)))
         full = fill / (time.perf_counter() - began)
         started = time.perf_counter()
-        end = max(began + minutes * 60, started + 8)
+        end = max(began + minutes * 60, started + 4)
         sent = 0
 
         async def steady() -> None:
@@ -162,7 +162,7 @@ async def jumps(data: Path) -> tuple[dict[str, object], list[str]]:
             if turn == 0:
                 await replica.put_model(Model("a"), 0)
                 await replica.put_bucket(Bucket("b"), 0)
-            for i in range(25):
+            for i in range(10):
                 clock[0] += 10**9
                 id_ = f"{turn}.{i}"
                 (known,) = await replica.decide("b", [Context()], None, None, id_)
