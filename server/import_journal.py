@@ -125,7 +125,8 @@ def _parsed(file: Path, lines: Iterable[bytes]) -> Iterator[_Line]:
         except (json_format.ParseError, ValueError, RecursionError) as error:  # ValueError: not UTF-8
             raise ImportFileError(f"{where}: expected a JournalRecord as JSON: {error}") from error
         if message.position != number:
-            raise ImportFileError(f"{where}: position: expected {number}, got {message.position}")
+            hint = "; a line is missing, or the journal was compacted" if message.position > number else ""
+            raise ImportFileError(f"{where}: position: expected {number}, got {message.position}{hint}")
         if message.event.time_ns < time_ns:
             expected = f"expected at least {time_ns}, that of the record before"
             raise ImportFileError(f"{where}: event.time_ns: {expected}, got {message.event.time_ns}")

@@ -325,8 +325,8 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     "text",
     [
         "models: &a [*a]",
-        "models: " + "[" * 5000,
-        "models: " + "{a: " * 5000,
+        "models: " + "[" * 1000,
+        "models: " + "{a: " * 1000,
         "a: &a [x,x,x,x,x,x,x,x,x]\n"
         + "\n".join(f"{y}: &{y} [{','.join(['*' + x] * 9)}]" for x, y in zip("abcdefgh", "bcdefghi", strict=True)),
         "- 1",
@@ -383,6 +383,7 @@ catalogs = st.tuples(
 ).map(lambda parts: {one.name: one for part in parts for one in part})
 
 
+@settings(max_examples=50)
 @given(catalogs)
 def test_any_catalogue_is_written_and_read_back(items: dict[str, Item]) -> None:
     text = to_yaml(write_catalog(items.values()))
