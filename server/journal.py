@@ -42,10 +42,14 @@ class Group:
 
     If ``once`` is not empty and a group with the same ``once`` was appended before, nothing is written: idempotency. A group
     without entries asks whether that is so, and writes nothing.
+
+    ``seen`` is for a group that rests on all that was written: nothing is written if another writer (another opening of the same
+    journal, not this one) has appended a row after position ``seen``.
     """
 
     entries: tuple[Entry, ...]
     once: bytes = b""
+    seen: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,14 @@ class Conflict:
     last: int
 
 
-Result = Appended | Duplicate | Conflict
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Nothing was written: another writer's row at ``last`` is after the position that the group's writer had seen."""
+
+    last: int
+
+
+Result = Appended | Duplicate | Conflict | Behind
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 from server.journal import (
     Appended,
     Base,
+    Behind,
     Conflict,
     Duplicate,
     Group,
@@ -34,6 +35,10 @@ from server.journal import (
 FORMAT = 2
 """Version of the tables, kept in SQLite's ``user_version``. Format 1 had no compaction; it is upgraded when it is opened."""
 FILE = "journal.sqlite3"
+TURN = "turn"
+"""The file whose lock is held by the one of several processes that writes just now."""
+_PATIENCE = 30.0
+"""Seconds that a statement waits for another process's transaction before it fails."""
 _READ_AT_ONCE = 1000
 _PART = 4 << 20
 """Bytes of a base's state in one row: appends wait for at most one of these."""
@@ -61,13 +66,17 @@ _KEPT = "IN (SELECT position FROM kept)"
 class SqliteJournal:
     """A journal in ``directory``, which is made if it does not exist. One process at a time may have it open.
 
+    ``shared``: several may, each with its own ``SqliteJournal``, while one that is not shared, in the process that started
+    them, holds the directory's lock and appends nothing itself. Their appends take turns.
+
     Raises ``JournalLockedError`` if another process has it, ``JournalFormatError`` if the file is not a journal that
     this version reads, ``JournalError`` if the directory cannot be used.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, shared: bool = False) -> None:
         self._path = directory / FILE
-        self._lock_file = _lock(directory)
+        self._shared = shared
+        self._lock_file = _open_lock(directory, TURN) if shared else _lock(directory)
         # One connection writes and one reads, each behind its lock: readers never wait for a flush.
         self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
         try:
@@ -75,6 +84,7 @@ class SqliteJournal:
             _prepare(self._writer, self._path)
             self._reader = _connect(self._path)
             self._last, self._time_ns = _end(self._writer)
+            self._others = self._last  # the last row that this opening did not append
         except sqlite3.Error as error:
             os.close(self._lock_file)
             raise _fault(self._path, error, "open") from error
@@ -84,20 +94,32 @@ class SqliteJournal:
 
     def append(self, groups: Sequence[Group], now_ns: int) -> list[Result]:
         """See ``Journal.append``."""
-        with self._write_lock:
+        with self._write_lock, self._turn():
             cursor = self._writer.cursor()
-            last, time_ns = self._last, max(now_ns, self._time_ns)
             try:
                 cursor.execute("BEGIN IMMEDIATE")
-                results = _judge(cursor, groups, last, time_ns)
-                last += _insert(cursor, groups, results, last + 1, time_ns)
+                last, end_ns = _end(self._writer) if self._shared else (self._last, self._time_ns)
+                others = last if last > self._last else self._others
+                time_ns = max(now_ns, end_ns)
+                results = _judge(cursor, groups, last, time_ns, others)
+                added = _insert(cursor, groups, results, last + 1, time_ns)
                 cursor.execute("COMMIT")
             except Exception as error:  # an open transaction would refuse every later append, whatever the fault was
                 self._roll_back()
                 raise JournalError(f"cannot append to {self._path}: {error}") from error
-            if last > self._last:
-                self._last, self._time_ns = last, time_ns
+            self._last, self._time_ns, self._others = last + added, time_ns if added else end_ns, others
             return results
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Among those who share the journal, be the one who writes. They queue here: SQLite would have them sleep and try again."""
+        if self._shared:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            if self._shared:
+                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
     def read(self, first: int, last: int | None = None) -> Iterator[Row]:
         """See ``Journal.read``."""
@@ -106,7 +128,7 @@ class SqliteJournal:
             self._read_lock,
             self._path,
             first,
-            self._last if last is None else last,
+            self.last_position() if last is None else last,
         )
 
     def span(self, key: bytes) -> Span | None:
@@ -122,7 +144,13 @@ class SqliteJournal:
 
     def last_position(self) -> int:
         """See ``Journal.last_position``."""
-        return self._last
+        if not self._shared:
+            return self._last
+        with self._read_lock:
+            try:
+                return _end(self._reader)[0]
+            except sqlite3.Error as error:
+                raise _fault(self._path, error) from error
 
     def base(self) -> Base:
         """See ``Journal.base``."""
@@ -144,13 +172,14 @@ class SqliteJournal:
     def compact(self, base: Base, state: bytes, kept: Sequence[int]) -> None:
         """See ``Journal.compact``."""
         before = self.base().position
-        if not before < base.position <= self._last:
-            raise ValueError(f"expected a base after {before} and at most at {self._last}, got {base.position}")
+        end = self.last_position()
+        if not before < base.position <= end:
+            raise ValueError(f"expected a base after {before} and at most at {end}, got {base.position}")
         self._change("DELETE FROM base_part WHERE position = ?", (base.position,))  # of an attempt that was cut off
         for number, start in enumerate(range(0, len(state), _PART)):
             part = state[start : start + _PART]
             self._change("INSERT INTO base_part VALUES (?, ?, ?)", (base.position, number, part))
-        with self._write_lock:
+        with self._write_lock, self._turn():
             cursor = self._writer.cursor()
             try:
                 cursor.execute("BEGIN IMMEDIATE")
@@ -204,12 +233,16 @@ class SqliteJournal:
 
     def _change(self, statement: str, parameters: tuple[object, ...]) -> int:
         """Run one statement in a transaction of its own; returns how many rows it changed."""
-        with self._write_lock:
+        with self._write_lock, self._turn():
             try:
                 return self._writer.execute(statement, parameters).rowcount
             except sqlite3.Error as error:
                 self._roll_back()
                 raise _fault(self._path, error, "write") from error
+
+    def fileno(self) -> int:
+        """The descriptor of the directory's lock: the lock is held until it is closed in every process that was given it."""
+        return self._lock_file
 
     def close(self) -> None:
         """See ``Journal.close``."""
@@ -260,14 +293,17 @@ _ADD_ONCE = f"""INSERT OR REPLACE INTO once
     SELECT {_DATA}, json_extract(r.value, '$[2]'), json_extract(r.value, '$[3]') FROM json_each(:rows) r"""
 
 
-def _judge(cursor: sqlite3.Cursor, groups: Sequence[Group], last: int, time_ns: int) -> list[Result]:
-    """What becomes of each group if they are appended in order after position ``last``."""
+def _judge(cursor: sqlite3.Cursor, groups: Sequence[Group], last: int, time_ns: int, others: int) -> list[Result]:
+    """What becomes of each group if they are appended in order after position ``last``; ``others`` is the last row of others."""
     once, lasts = _known(cursor, groups)
     results: list[Result] = []
     for group in groups:
         before = once.get(group.once) if group.once else None
         if before is not None:
             results.append(Duplicate(*before))
+            continue
+        if group.seen is not None and group.seen < others:
+            results.append(Behind(others))
             continue
         stale = next((e for e in group.entries if e.expect is not None and lasts.get(e.key, 0) != e.expect), None)
         if stale is not None:
@@ -367,13 +403,18 @@ def _fault(path: Path, error: sqlite3.Error, what: str = "read") -> JournalError
     return JournalError(f"cannot {what} {path}: {error}")
 
 
-def _lock(directory: Path) -> int:
-    """Make ``directory`` if need be and take its lock; returns the descriptor that holds it."""
+def _open_lock(directory: Path, name: str) -> int:
+    """A descriptor of the lock file ``name`` in ``directory``, which is made if need be."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise JournalError(f"cannot use the data directory {directory}: {error}") from error
+
+
+def _lock(directory: Path) -> int:
+    """Make ``directory`` if need be and take its lock; returns the descriptor that holds it."""
+    descriptor = _open_lock(directory, "lock")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -383,7 +424,7 @@ def _lock(directory: Path) -> int:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, _PATIENCE, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -65536")  # 64 MiB

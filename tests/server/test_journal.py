@@ -11,6 +11,7 @@ import pytest
 
 from server.journal import (
     Appended,
+    Behind,
     Conflict,
     Duplicate,
     Entry,
@@ -277,3 +278,67 @@ def test_a_fault_leaves_nothing_half_written_and_the_journal_usable(engine: Open
     assert journal.last_position() == 1
     assert journal.span(b"k") is None
     assert journal.append([one(b"b", b"k", 0, once=b"o")], 3) == [Appended(2, 1, 3)]
+
+
+@pytest.fixture(params=["sqlite"])
+def share(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Opens the same journal once more, to be used at the same time as what was opened before."""
+    holder = SqliteJournal(tmp_path / "journal")
+    opened: list[Journal] = []
+
+    def open_it() -> Journal:
+        opened.append(SqliteJournal(tmp_path / "journal", shared=True))
+        return opened[-1]
+
+    yield open_it
+    for journal in (*opened, holder):
+        journal.close()
+
+
+def test_writers_that_share_a_journal_write_one_order(share: Open) -> None:
+    a, b = share(), share()
+    assert a.append([one(b"a", b"k", 0, once=b"o")], 100) == [Appended(1, 1, 100)]
+    assert b.last_position() == 1
+    groups = [one(b"again", once=b"o"), one(b"stale", b"k", 0), one(b"b", b"k", 1)]
+    assert b.append(groups, 50) == [Duplicate(1, 1), Conflict(b"k", 1), Appended(2, 1, 100)]
+    assert a.last_position() == 2
+    assert a.append([one(b"c")], 7) == [Appended(3, 1, 100)]
+    assert [row.data for row in b.read(1)] == [b"a", b"b", b"c"]
+    assert a.span(b"k") == Span(1, 2)
+
+
+def test_a_group_that_has_not_seen_what_another_wrote_is_refused(share: Open) -> None:
+    a, b = share(), share()
+    a.append([one(b"a")], 1)
+    a.append([one(b"b")], 1)
+    own = Group((Entry(b"own"),), seen=0)  # all that came after 0 is its own
+    assert a.append([own], 1) == [Appended(3, 1, 1)]
+    for seen in (0, 2):
+        assert b.append([Group((Entry(b"x"),), seen=seen)], 1) == [Behind(3)]
+    assert b.append([Group((Entry(b"d"),), b"o", seen=3), Group((Entry(b"e"),), seen=3)], 1) == [
+        Appended(4, 1, 1),
+        Appended(5, 1, 1),
+    ]
+    assert b.append([Group((Entry(b"again"),), b"o", seen=0)], 1) == [Duplicate(4, 1)]  # what it asks has an answer already
+    assert a.append([Group((Entry(b"x"),), seen=3), one(b"f")], 1) == [Behind(5), Appended(6, 1, 1)]
+    assert b.append([Group((Entry(b"x"),), seen=5)], 1) == [Behind(6)]
+    assert [row.data for row in a.read(1)] == [b"a", b"b", b"own", b"d", b"e", b"f"]
+
+
+def test_many_writers_that_share_a_journal(share: Open) -> None:
+    """Increments of a number that is read from the journal, each resting on having seen everything: none gets lost."""
+
+    def writer(journal: Journal) -> None:
+        done = 0
+        while done < 40:
+            rows = list(journal.read(1))
+            number = int(rows[-1].data) if rows else 0
+            (result,) = journal.append([Group((Entry(b"%d" % (number + 1)),), seen=len(rows))], 1)
+            done += isinstance(result, Appended)
+
+    threads = [threading.Thread(target=writer, args=(share(),)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [int(row.data) for row in share().read(1)] == list(range(1, 121))
