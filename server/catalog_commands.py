@@ -50,6 +50,9 @@ def _connection(command: Command) -> Command:
     )
     @functools.wraps(command)
     def wrapped(server: str, api_key: str | None, ca: Path | None, **rest: Any) -> None:
+        here = server.rpartition(":")[0] in ("127.0.0.1", "[::1]", "localhost")
+        if api_key and ca is None and not here:
+            click.echo(f"warning: the API key travels to {server} unencrypted; give --ca FILE", err=True)
         command(connect=lambda: Remote(server, api_key or "", ca.read_bytes() if ca else None), **rest)
 
     return wrapped

@@ -474,6 +474,14 @@ def test_the_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == ["Bearer secret", "Bearer other"]
 
 
+def test_a_key_in_the_clear_is_warned_of() -> None:
+    far = CliRunner().invoke(catalog, ["show", "--server", "pointsman.invalid:1", "--api-key", "k"])
+    assert far.exit_code == 1
+    assert "warning: the API key travels to pointsman.invalid:1 unencrypted" in far.stderr
+    near = CliRunner().invoke(catalog, ["show", "--server", "127.0.0.1:1", "--api-key", "k"])
+    assert "unencrypted" not in near.stderr
+
+
 def test_help_has_an_example() -> None:
     for command in ("apply", "show"):
         assert "Example: pointsman catalog" in CliRunner().invoke(catalog, [command, "--help"]).output
