@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from bandit.event import Event
 from server.errors import UnavailableError
-from server.journal import Appended, Group, Journal, JournalError, Result
+from server.journal import Appended, Group, Journal, JournalError, Result, Row
 
 log = logging.getLogger("pointsman.commit")
 
@@ -32,12 +32,19 @@ class Write:
     settled: Callable[[], None]
 
 
+_NEWS_AT_ONCE = 200
+"""Rows of other writers that are folded in one turn of the loop."""
+
 Deliver = Callable[[Sequence[tuple[Write, Result]]], None]
 
 
 class GroupCommit:
     """Appends writes to a journal from one thread. ``deliver`` is called on the loop with each append's results, in
     journal order, before their futures are resolved: the place to fold the events. ``landed`` is called after that.
+
+    With ``poll``, others write to the journal too: it is looked at every ``poll`` seconds and after each append, and ``news`` is
+    called on the loop with what they wrote after position ``told``. All that is delivered is in the journal's order: rows that
+    come before a result are delivered before it, also if the result is that nothing was written.
     """
 
     def __init__(
@@ -47,7 +54,12 @@ class GroupCommit:
         clock_ns: Callable[[], int],
         deliver: Deliver,
         landed: Callable[[], None] = lambda: None,
+        *,
+        poll: float | None = None,
+        told: int = 0,
+        news: Callable[[Sequence[Row]], None] = lambda rows: None,
     ) -> None:
+        self._poll, self._told, self._news = poll, told, news
         self._journal = journal
         self._loop = loop
         self._clock_ns = clock_ns
@@ -103,14 +115,18 @@ class GroupCommit:
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not self._pending and not self._closing:
-                    self._wake.wait()
+                if not self._pending and not self._closing:
+                    self._wake.wait(self._poll)
                 writes, self._pending = (
                     self._pending[:MAX_GROUPS],
                     self._pending[MAX_GROUPS:],
                 )
+                ending = self._closing and not writes
             if not writes:
-                return
+                self._tell()
+                if ending:
+                    return
+                continue
             try:
                 results = self._journal.append([write.group for write in writes], self._clock_ns())
             except Exception as error:
@@ -119,7 +135,41 @@ class GroupCommit:
                     log.exception("the journal failed in an unforeseen way")
                 self._call(self._failed, writes, str(error) or repr(error))
             else:
+                own = [result for result in results if isinstance(result, Appended) and result.count]
+                self._tell(own[0].first - 1 if own else None)
+                if own:
+                    self._told = own[-1].first + own[-1].count - 1
                 self._call(self._finish, list(zip(writes, results, strict=True)))
+
+    def _tell(self, last: int | None = None) -> None:
+        """Hand over what others wrote up to ``last``, or so far."""
+        if self._poll is None:
+            return
+        try:
+            last = self._journal.last_position() if last is None else last
+            if last <= self._told:
+                return
+            rows: list[Row] = []
+            for row in self._journal.read(self._told + 1, last):
+                rows.append(row)
+                if len(rows) == _NEWS_AT_ONCE or row.position == last:
+                    self._call(self._hear, rows)
+                    self._told, rows = row.position, []
+        except Exception as error:  # it is tried again; a gap, should there be one, is noticed by the fold
+            log.warning("cannot read what others wrote: %s", error)
+
+    def _hear(self, rows: Sequence[Row]) -> None:
+        if self._broken:
+            return
+        try:
+            self._news(rows)
+        except Exception as error:
+            self._break(error)
+            raise
+
+    def _break(self, error: Exception) -> None:
+        """Take nothing any more: what was handed over can be half folded."""
+        self._broken = f"the journal cannot be folded any further ({error!r}); nothing is taken until that is mended"
 
     def _call(self, deliver: Callable[..., None], *arguments: object) -> None:
         if not self._loop.is_closed():  # else nobody waits for the answer any more; what is durable stays so
@@ -140,9 +190,7 @@ class GroupCommit:
         except Exception as error:
             # These are durable but must not be acknowledged as learned. An event may be half applied: going on would
             # serve a state that is not the fold of the journal, and append to it what was decided on that state.
-            self._broken = (
-                f"the journal cannot be folded any further ({error!r}); nothing is taken until that is mended"
-            )
+            self._break(error)
             self._failed(writes, self._broken)
             raise
         self._under_way -= len(writes)

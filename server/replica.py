@@ -42,6 +42,7 @@ from server.errors import (
 )
 from server.journal import (
     Appended,
+    Behind,
     Conflict,
     Duplicate,
     Entry,
@@ -67,7 +68,11 @@ WATCH_QUEUE = 10_000
 ENOUGH = 32
 """Requests gathered that are decided though an append is under way."""
 ATTEMPTS = 64
-"""How often an outcome is joined anew because another one of the same decision came first."""
+"""How often an outcome is joined anew because another one of the same decision came first, or something is decided anew because
+another process decided at the same time.
+"""
+POLL = 0.005
+"""Seconds between two looks for what other processes wrote."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +120,8 @@ class Reported:
 class Replica:
     """The fold of ``journal``, kept up to date, and the only writer to it in this process.
 
+    ``shared``: other processes write to it too.
+
     Make one with ``open_replica`` on a running event loop; end it with ``close``.
     """
 
@@ -127,8 +134,10 @@ class Replica:
         snapshots: Path | None,
         snapshot_every: int = snapshot.EVERY,
         retention_ns: int = 0,
+        shared: bool = False,
     ) -> None:
         self.state = state
+        self._shared = shared
         self._retention_ns = retention_ns
         self._closing = threading.Event()
         self._journal = journal
@@ -139,7 +148,16 @@ class Replica:
         self._snapshot_position = state.position
         self._snapshot_task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._commit = GroupCommit(journal, self._loop, clock_ns, self._deliver, self._landed)
+        self._commit = GroupCommit(
+            journal,
+            self._loop,
+            clock_ns,
+            self._deliver,
+            self._landed,
+            poll=POLL if shared else None,
+            told=state.position,
+            news=self._hear,
+        )
         self._recent: OrderedDict[bytes, Known] = OrderedDict()
         self._asked: dict[tuple[str, Objective | None], list[_Ask]] = {}
         self._gathered = 0  # how many asks these are
@@ -167,7 +185,26 @@ class Replica:
         With a ``request_id`` that this bucket has seen, answers the decisions made then. Single requests that come at about the
         same time are decided together, on the same state: that costs each a fraction.
         """
-        ask = _Ask(contexts, field, request_id, self._loop.create_future())
+        for _ in range(ATTEMPTS):
+            ask = _Ask(contexts, field, request_id, self._loop.create_future())
+            result = await self._ask(ask, bucket_id, objective, limits)
+            match result:
+                case Appended():
+                    return [
+                        Known(event, result.time_ns, position, {})
+                        for event, position in zip(ask.events, positions(result), strict=True)
+                    ]
+                case Duplicate():
+                    return await self._decided(result, len(contexts))
+                case Conflict():
+                    raise UnavailableError("two decisions were given the same id; nothing was written, retry")
+                case Behind():  # another process decided meanwhile, and may have spent what is left of a hard budget
+                    continue
+        raise UnavailableError("too many decisions on this budget at the same time; nothing was written, retry")
+
+    async def _ask(self, ask: _Ask, bucket_id: str, objective: Objective | None, limits: Limits | None) -> Result:
+        """Have ``ask`` decided; what became of it."""
+        contexts, request_id = ask.contexts, ask.request_id
         if len(contexts) == 1 and limits is None:
             # What is decided now would wait for the append that is under way: so gather until that has ended, or enough came.
             asks = self._asked.setdefault((bucket_id, objective), [])
@@ -180,23 +217,13 @@ class Replica:
         else:
             self._answer([ask], bucket_id, objective, limits)
         try:
-            result = await ask.done
+            return await ask.done
         except NothingEligibleError:  # the first decision of this request may have taken the last of a budget
             once = decisions_once(bucket_id, request_id)
             before = await self._commit.write(Group((), once), ()) if once else None
             if not isinstance(before, Duplicate):
                 raise
-            return await self._decided(before, len(contexts))
-        match result:
-            case Appended():
-                return [
-                    Known(event, result.time_ns, position, {})
-                    for event, position in zip(ask.events, positions(result), strict=True)
-                ]
-            case Duplicate():
-                return await self._decided(result, len(contexts))
-            case Conflict():
-                raise UnavailableError("two decisions were given the same id; nothing was written, retry")
+            return before
 
     def _landed(self) -> None:
         if not self._soon:
@@ -261,8 +288,11 @@ class Replica:
             ask.events = events[at : at + len(ask.contexts)]
             at += len(ask.contexts)
             entries = tuple(Entry(_encode(event), key_of(event), expect=0) for event in ask.events)
-            release = self._pending.hold(holders(bucket.config), sum(event.worst_cost for event in ask.events))
-            group = Group(entries, decisions_once(bucket_id, ask.request_id))
+            worst = sum(event.worst_cost for event in ask.events)
+            release = self._pending.hold(holders(bucket.config), worst)
+            # What this process decided meanwhile is pending; what others did, it cannot know.
+            seen = self.state.position if self._shared and worst else None
+            group = Group(entries, decisions_once(bucket_id, ask.request_id), seen)
             writes.append(Write(group, tuple(ask.events), ask.done, release))
         self._commit.submit(writes)
 
@@ -303,7 +333,7 @@ class Replica:
                 case Duplicate():
                     known = await self.decision(report.decision, "decision")
                     return Reported(known.ledgers.get(event.model, Ledger()), True, result.first)
-                case Conflict():  # another report came first: join again with what is known after it
+                case Conflict() | Behind():  # another report came first: join again with what is known after it
                     self._recent.pop(report.decision, None)
         raise UnavailableError("too many reports on this decision at the same time; nothing was written, retry")
 
@@ -317,6 +347,8 @@ class Replica:
         known = await self._loop.run_in_executor(None, self._look_up, id_)
         if known is None:
             raise NotFoundError(field, decision_name(id_))
+        if self._shared and known.last > self.state.position:  # another process's, just now: fold it first
+            await self._commit.write(Group(()), ())
         newer = self._recent.get(id_)
         if newer is not None and newer.last >= known.last:  # folded while we were reading
             return newer
@@ -492,12 +524,25 @@ class Replica:
             await self._take_snapshot(self._snapshots)
         self._journal.close()
 
+    def _hear(self, rows: Sequence[Row]) -> None:
+        """Fold what other processes wrote."""
+        try:
+            for row in rows:
+                self._apply(decode(row))
+        except Exception:
+            self.broken.set()
+            raise
+        self._snapshot_if_due()
+
     def _deliver(self, results: Sequence[tuple[Write, Result]]) -> None:
         try:
             self._fold(results)
         except Exception:
             self.broken.set()
             raise
+        self._snapshot_if_due()
+
+    def _snapshot_if_due(self) -> None:
         idle = self._snapshot_task is None or self._snapshot_task.done()
         due = self.state.position >= self._snapshot_position + self._snapshot_every
         if self._snapshots is not None and idle and due:
@@ -507,9 +552,6 @@ class Replica:
         for write, result in results:
             if not isinstance(result, Appended):
                 continue
-            if result.first > self.state.position + 1:  # another writer's events come first
-                for row in self._journal.read(self.state.position + 1, result.first - 1):
-                    self._apply(decode(row))
             for position, event in zip(positions(result), write.events, strict=True):
                 self._apply(e.Record(position, result.time_ns, event))
 
@@ -595,14 +637,21 @@ def open_replica(
     snapshots: Path | None,
     snapshot_every: int = snapshot.EVERY,
     retention_ns: int = 0,
+    *,
+    shared: bool = False,
+    keeps_snapshots: bool = True,
 ) -> Replica:
     """Recover the state (newest good snapshot, then the tail) and serve it. Needs a running event loop.
 
     Decisions and outcomes stay in the journal for at least ``retention_ns``; 0 means for ever. It needs ``snapshots``.
 
+    ``shared``: other processes write to the journal too, of which one ``keeps_snapshots``.
+
     Raises ``JournalError`` if the journal cannot be read or folded.
     """
-    return Replica(journal, recover(journal, snapshots), rng, clock_ns, snapshots, snapshot_every, retention_ns)
+    state = recover(journal, snapshots)
+    kept = snapshots if keeps_snapshots else None
+    return Replica(journal, state, rng, clock_ns, kept, snapshot_every, retention_ns, shared)
 
 
 def recover(journal: Journal, snapshots: Path | None) -> State:
