@@ -29,7 +29,7 @@ import grpc
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
-from kit import WAIT, Server, Stubs, finish, tracebacks, verify
+from kit import WAIT, Server, Stubs, finish, patient, tracebacks, verify
 
 from pointsman.v1 import (
     catalog_pb2,
@@ -73,6 +73,7 @@ class Ledger:
     changes: int = 0
     repeats: int = 0
     unseen: int = 0
+    refused: int = 0
     lost: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
@@ -88,6 +89,12 @@ class Callers:
     def __init__(self, channel: grpc.aio.Channel, ledger: Ledger, rng: random.Random) -> None:
         self.stubs, self.ledger, self.rng = Stubs(channel), ledger, rng
 
+    async def send(self, method: Any, request: Any) -> Any:
+        """The answer to a call, which is sent again if it was refused before it was begun."""
+        answer, refused = await patient(method, request)
+        self.ledger.refused += refused
+        return answer
+
     async def decide(self, request_id: str) -> None:
         """Decide under an id that is in ``wanted``; single requests go through Decide."""
         ledger, request = self.ledger, self.ledger.wanted[request_id]
@@ -95,9 +102,9 @@ class Callers:
             single = router_service_pb2.DecideRequest(
                 bucket=request.bucket, context=request.contexts[0], request_id=request_id
             )
-            made = [(await self.stubs.router.Decide(single, timeout=WAIT)).decision]
+            made = [(await self.send(self.stubs.router.Decide, single)).decision]
         else:
-            made = list((await self.stubs.router.BatchDecide(request, timeout=WAIT)).decisions)
+            made = list((await self.send(self.stubs.router.BatchDecide, request)).decisions)
         names = [one.name for one in made]
         if ledger.named.get(request_id, names) != names:
             ledger.lost.append(f"{request_id} was given {ledger.named[request_id]}, and later {names}")
@@ -114,7 +121,7 @@ class Callers:
         request = router_service_pb2.ReportOutcomeRequest(
             decision=name, idempotency_key=key, outcome=outcome_pb2.Outcome(**ledger.sent[name][key])
         )
-        answer = await self.stubs.router.ReportOutcome(request, timeout=WAIT)
+        answer = await self.send(self.stubs.router.ReportOutcome, request)
         if known and not answer.duplicate:
             ledger.lost.append(f"report {key} on {name} was acknowledged, and unknown later")
         ledger.acknowledged.add((name, key))
@@ -158,13 +165,13 @@ class Callers:
         ledger.changes += 1
         old, new = ledger.catalog[model][0], f"change {ledger.changes}"
         ledger.catalog[model] = old, new
-        await self.stubs.catalog.UpdateModel(
+        await self.send(
+            self.stubs.catalog.UpdateModel,
             catalog_service_pb2.UpdateModelRequest(
                 model=catalog_pb2.Model(
                     name=model, display_name=new, prices=catalog_pb2.Prices(request_usd=self.rng.random())
                 )
             ),
-            timeout=WAIT,
         )
         ledger.catalog[model] = new, new
 
@@ -181,7 +188,7 @@ class Callers:
         """Each model is as it was acknowledged last, or as the change that was not answered would have made it."""
         for model, allowed in self.ledger.catalog.items():
             found = (
-                await self.stubs.catalog.GetModel(catalog_service_pb2.GetModelRequest(name=model), timeout=WAIT)
+                await self.send(self.stubs.catalog.GetModel, catalog_service_pb2.GetModelRequest(name=model))
             ).model
             if found.display_name not in allowed:
                 self.ledger.lost.append(f"{model} is {found.display_name!r}, expected one of {allowed}")
@@ -191,9 +198,7 @@ class Callers:
         """Decisions as acknowledged, with the outcomes reported: each once."""
         for name in names:
             try:
-                found = await self.stubs.router.GetDecision(
-                    router_service_pb2.GetDecisionRequest(name=name), timeout=WAIT
-                )
+                found = await self.send(self.stubs.router.GetDecision, router_service_pb2.GetDecisionRequest(name=name))
             except grpc.aio.AioRpcError as error:
                 if error.code() != grpc.StatusCode.NOT_FOUND:
                     raise
@@ -407,6 +412,7 @@ def soak(kills: int, seed: int, callers: int, data: Path, flags: list[str]) -> t
         "catalogue changes": ledger.changes,
         "reports durable, the answer never seen": ledger.unseen,
         "repetitions sent on purpose": ledger.repeats,
+        "calls refused as too many, and repeated": ledger.refused,
         "whole folds compared": verified,
         "acknowledged and lost": len(ledger.lost),
         "applied twice": len(ledger.twice),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -83,6 +84,19 @@ class Stubs:
         self.router: Any = router_service_pb2_grpc.RouterServiceStub(channel)
         self.catalog: Any = catalog_service_pb2_grpc.CatalogServiceStub(channel)
         self.insight: Any = insight_service_pb2_grpc.InsightServiceStub(channel)
+
+
+async def patient(method: Any, request: Any) -> tuple[Any, int]:
+    """The answer to a call that is sent again while the server is too busy to begin it; how often it was refused."""
+    refused = 0
+    while True:
+        try:
+            return await method(request, timeout=WAIT), refused
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+            refused += 1
+            await asyncio.sleep(0.05)
 
 
 def verify(data: Path) -> dict[str, Any]:

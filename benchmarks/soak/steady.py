@@ -29,7 +29,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
-from kit import WAIT, Server, Stubs, finish, tracebacks, verify
+from kit import WAIT, Server, Stubs, finish, patient, tracebacks, verify
 
 from bandit.catalog import DAY_NS, Bucket, Model
 from bandit.encoder import Context
@@ -85,20 +85,21 @@ async def set_up(stubs: Stubs) -> None:
         )
 
 
-async def one(stubs: Stubs, rng: np.random.Generator) -> None:
-    """A decision and its outcome."""
+async def one(stubs: Stubs, rng: np.random.Generator) -> int:
+    """A decision and its outcome; how often the server was too busy to begin."""
     numbers = {f"n{i}": float(x) for i, x in enumerate(rng.normal(size=8))}
     request = router_service_pb2.DecideRequest(bucket=f"buckets/b{rng.integers(BUCKETS)}", context={"numbers": numbers})
-    decision = (await stubs.router.Decide(request, timeout=WAIT)).decision
+    made, refused = await patient(stubs.router.Decide, request)
     outcome = outcome_pb2.Outcome(quality=float(rng.random()), cost_usd=float(rng.random()), latency_seconds=1.0)
-    await stubs.router.ReportOutcome(
-        router_service_pb2.ReportOutcomeRequest(decision=decision.name, outcome=outcome, idempotency_key="k"),
-        timeout=WAIT,
+    _, more = await patient(
+        stubs.router.ReportOutcome,
+        router_service_pb2.ReportOutcomeRequest(decision=made.decision.name, outcome=outcome, idempotency_key="k"),
     )
+    return refused + more
 
 
-async def drive(server: Server, fill: int, minutes: float, load: float) -> tuple[float, int, list[Reading]]:
-    """Fill, then keep to ``load``; full load in decisions per second, decisions made after it, and the readings."""
+async def drive(server: Server, fill: int, minutes: float, load: float) -> tuple[float, int, int, list[Reading]]:
+    """Fill, then keep to ``load``; full load in decisions per second, decisions and refusals after it, readings."""
     rng = np.random.default_rng(0)
     async with grpc.aio.insecure_channel(server.address) as channel:
         stubs = Stubs(channel)
@@ -115,16 +116,17 @@ async def drive(server: Server, fill: int, minutes: float, load: float) -> tuple
         full = fill / (time.perf_counter() - began)
         started = time.perf_counter()
         end = max(began + minutes * 60, started + 4)
-        sent = 0
+        sent = refused = 0
 
         async def steady() -> None:
-            nonlocal sent
+            nonlocal sent, refused
             while (now := time.perf_counter()) < end:
                 due = started + sent / (load * full)
                 sent += 1
                 if due > now:
                     await asyncio.sleep(due - now)
-                await one(stubs, rng)
+                more = await one(stubs, rng)
+                refused += more  # not in one line: others count while this one waits
 
         async def watch() -> list[Reading]:
             readings = []
@@ -134,7 +136,7 @@ async def drive(server: Server, fill: int, minutes: float, load: float) -> tuple
             return readings
 
         readings, *_ = await asyncio.gather(watch(), *(steady() for _ in range(AT_ONCE)))
-    return full, sent, readings
+    return full, sent, refused, readings
 
 
 def slope(readings: list[Reading]) -> float:
@@ -209,7 +211,7 @@ async def soak(
 ) -> tuple[dict[str, object], list[str]]:
     """All of it; the rows of the table and the violations."""
     server = Server(data, *flags).ready()
-    full, sent, readings = await drive(server, fill, minutes, load)
+    full, sent, refused, readings = await drive(server, fill, minutes, load)
     violations = []
     if (code := server.stop()) != 0:
         violations.append(f"the server ended with {code}")
@@ -232,6 +234,7 @@ async def soak(
         "decisions with outcomes, filling": fill,
         "full load, decisions/s": round(full),
         "decisions with outcomes, steady": sent,
+        "calls refused as too many, and repeated": refused,
         "steady seconds": round(readings[-1].seconds),
         "steady decisions/s": round(sent / readings[-1].seconds),
         "memory, second quarter": f"{before:.1f} MiB",
