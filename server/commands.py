@@ -54,6 +54,13 @@ _DATA = click.option(
     metavar="HOST:PORT",
     help="gRPC address; port 0 takes a free one. Default 127.0.0.1:7420",
 )
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM) to encrypt with.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Private key (PEM) of the certificate.")
+@click.option("--tls-client-ca", type=click.Path(path_type=Path), help="Roots (PEM) of certificates callers must show.")
+@click.option("--api-keys", type=click.Path(path_type=Path), help="File of API keys; see `pointsman keys`.")
+@click.option(
+    "--insecure", is_flag=True, default=None, help="Listen beyond this machine without encryption, e.g. behind a proxy."
+)
 @click.option("--seed", type=int, help="Seed of the policy's draws, for repeatable runs.")
 @click.option(
     "--drain-seconds",

@@ -6,12 +6,13 @@ defaults.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from server.snapshot import EVERY
 
@@ -35,6 +36,13 @@ class Config(BaseModel):
         ge=0,
         description="seed of the policy's draws; from the system if not given",
     )
+    insecure: bool = Field(
+        False, description="listen beyond this machine without encryption, for instance behind a proxy that has it"
+    )
+    tls_cert: Path | None = Field(None, description="certificate chain (PEM) to encrypt with; needs tls_key")
+    tls_key: Path | None = Field(None, description="private key (PEM) of tls_cert")
+    tls_client_ca: Path | None = Field(None, description="roots (PEM) of the certificates that callers must show")
+    api_keys: Path | None = Field(None, description="file of API keys, one of which callers must send")
     drain_seconds: float = Field(10.0, ge=0, le=3600, description="how long a stopping server lets calls finish")
     snapshot_every: int = Field(
         EVERY, ge=1, description="events between two snapshots: what a restart may have to fold"
@@ -42,6 +50,27 @@ class Config(BaseModel):
     retention_days: int = Field(
         0, ge=0, le=36_500, description="days that decisions and outcomes stay in the journal at least; 0: for ever"
     )
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        """Refuse what would be open to others without anybody having said so."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key: expected both or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca: expected tls_cert and tls_key with it")
+        host = self.listen.rpartition(":")[0].strip("[]")
+        if not (_is_loopback(host) or self.tls_cert or self.insecure):
+            raise ValueError(
+                f"listen: {self.listen} can be reached from other machines: expected tls_cert and tls_key, or insecure"
+            )
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
@@ -64,6 +93,9 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
     except ValidationError as error:
         problems = []
         for item in error.errors():
+            if not item["loc"]:  # settings that do not go together
+                problems.append(item["msg"].removeprefix("Value error, "))
+                continue
             name = str(item["loc"][0])
             problems.append(f"{origin.get(name, name)}: {item['msg']}, got {item['input']!r}")
         raise ConfigError("; ".join(problems)) from None

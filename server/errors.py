@@ -59,6 +59,25 @@ class OverloadedError(Exception):
         self.delay = delay
 
 
+class UnauthenticatedError(Exception):
+    """The call shows no API key, or one that is not known."""
+
+
+class ForbiddenError(Exception):
+    """The caller's API key is not for this."""
+
+    def __init__(self, key: str, scope: str) -> None:
+        super().__init__(f"the API key {key} lacks the scope {scope}")
+
+
+class RateLimitedError(Exception):
+    """The caller's API key has made more calls than it may; there is room for one more after ``delay`` seconds."""
+
+    def __init__(self, key: str, delay: float) -> None:
+        super().__init__(f"the API key {key} has made more calls a second than it may; nothing was done, retry later")
+        self.delay = delay
+
+
 class LateError(Exception):
     """The call's deadline passed before it was begun."""
 

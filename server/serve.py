@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from bandit.state import fingerprint
 from pointsman.v1 import (
     catalog_service_pb2,
     catalog_service_pb2_grpc,
@@ -23,17 +25,23 @@ from pointsman.v1 import (
     router_service_pb2_grpc,
 )
 from server.admission import Admission, AdmissionInterceptor
+from server.auth import AuthInterceptor
 from server.catalog_service import CatalogService
 from server.config import Config
 from server.decoding import DecodingInterceptor
 from server.drain import drain
 from server.insight_service import InsightService
+from server.keys import Keyring, KeysError
 from server.limits import OPTIONS
 from server.probe import OneQueue, probe
 from server.replica import Replica, open_replica
 from server.retention import DAY_NS
 from server.router_service import RouterService
 from server.sqlite_journal import SqliteJournal
+from server.tls import Certificates, TlsError
+from server.workers import Worker
+
+log = logging.getLogger("pointsman.serve")
 
 SERVICES = tuple(
     descriptor.services_by_name[name].full_name
@@ -55,25 +63,42 @@ def steady_clock_ns() -> Callable[[], int]:
     return lambda: offset + time.monotonic_ns()
 
 
-async def serve(config: Config, ready: Callable[[str], None]) -> None:
+async def serve(config: Config, ready: Callable[[str], None], worker: Worker | None = None) -> None:
     """Serve until SIGTERM or SIGINT. ``ready`` is called with the bound address once calls are answered.
+
+    As a ``worker``, share the journal and the port with others.
 
     Raises ``JournalError`` or ``ServeError`` if it cannot start.
     """
-    journal = SqliteJournal(config.data)
+    journal = SqliteJournal(config.data, shared=worker is not None)
     try:
-        rng = np.random.default_rng(config.seed)
+        rng = worker.rng(config.seed) if worker else np.random.default_rng(config.seed)
         snapshots, retention_ns = config.data / "snapshots", config.retention_days * DAY_NS
-        replica = open_replica(journal, rng, steady_clock_ns(), snapshots, config.snapshot_every, retention_ns)
+        replica = open_replica(
+            journal,
+            rng,
+            steady_clock_ns(),
+            snapshots,
+            config.snapshot_every,
+            retention_ns,
+            shared=worker is not None,
+            keeps_snapshots=worker is None or worker.index == 0,
+        )
     except BaseException:
         journal.close()
         raise
     try:
         admission = Admission()
-        server, healthy = make_server(replica, admission)
+        server, healthy = make_server(replica, admission, _auth(config))
         host = config.listen.rpartition(":")[0]
         try:
-            port = server.add_insecure_port(config.listen)
+            if config.tls_cert and config.tls_key:
+                certificates = Certificates(config.tls_cert, config.tls_key, config.tls_client_ca)
+                port = server.add_secure_port(config.listen, certificates.credentials())
+            else:
+                port = server.add_insecure_port(config.listen)
+        except TlsError as error:
+            raise ServeError(str(error)) from error
         except RuntimeError as error:
             raise ServeError(f"cannot listen on {config.listen}: {error}") from error
         stop, hurry = asyncio.Event(), asyncio.Event()
@@ -96,6 +121,18 @@ async def serve(config: Config, ready: Callable[[str], None]) -> None:
         await drain(server, healthy, replica, admission, config.drain_seconds, hurry)
     finally:
         await replica.close()
+        if worker:
+            log.info("stopped at position %d: %s", replica.state.position, fingerprint(replica.state))
+
+
+def _auth(config: Config) -> AuthInterceptor | None:
+    """What asks callers for their API keys, if there are any."""
+    if config.api_keys is None:
+        return None
+    try:
+        return AuthInterceptor(Keyring(config.api_keys, time.monotonic_ns), time.monotonic_ns)
+    except KeysError as error:
+        raise ServeError(str(error)) from error
 
 
 def _spare_collections() -> None:
@@ -117,13 +154,15 @@ async def _tell_when_broken(replica: Replica, healthy: health.aio.HealthServicer
 
 
 def make_server(
-    replica: Replica, admission: Admission | None = None
+    replica: Replica, admission: Admission | None = None, auth: AuthInterceptor | None = None
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """A gRPC server of all services, health and reflection on ``replica``, without a port yet.
 
     ``admission`` limits what runs at once and knows how much that is; one with the defaults if not given.
+    ``auth`` asks callers who they are, if given.
     """
-    interceptors = (DecodingInterceptor(), AdmissionInterceptor(admission or Admission()))
+    guards = [] if auth is None else [auth]
+    interceptors = (*guards, DecodingInterceptor(), AdmissionInterceptor(admission or Admission()))
     server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
     queue: Any = OneQueue(server)
     router_service_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(replica), queue)

@@ -16,12 +16,15 @@ from bandit.errors import FieldError, NothingEligibleError
 from server.errors import (
     AlreadyExistsError,
     ExpiredError,
+    ForbiddenError,
     InUseError,
     LateError,
     NotFoundError,
     OverloadedError,
+    RateLimitedError,
     RequestError,
     StaleError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from server.journal import JournalError
@@ -45,6 +48,9 @@ KNOWN_ERRORS = (
     JournalError,
     OverloadedError,
     LateError,
+    UnauthenticatedError,
+    ForbiddenError,
+    RateLimitedError,
 )
 _REQUEST_ERRORS = {
     NotFoundError: (grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
@@ -95,6 +101,13 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
         case OverloadedError():
             code, reason, message = grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", str(error)
             details.append(_retry(error.delay))
+        case RateLimitedError():
+            code, reason, message = grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", str(error)
+            details.append(_retry(error.delay))
+        case UnauthenticatedError():
+            code, reason, message = grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", str(error)
+        case ForbiddenError():
+            code, reason, message = grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", str(error)
         case LateError():
             code, reason, message = grpc.StatusCode.DEADLINE_EXCEEDED, "LATE", str(error)
         case _:
@@ -183,7 +196,7 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -
         await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the server's log")
     code, status = status_of(error)
     metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
-    if isinstance(error, OverloadedError):  # callers' gRPC keeps to this when it retries
+    if isinstance(error, OverloadedError | RateLimitedError):  # callers' gRPC keeps to this when it retries
         metadata.append(("grpc-retry-pushback-ms", str(max(1, round(error.delay * 1000)))))
     await context.abort(code, status.message, trailing_metadata=tuple(metadata))
 

@@ -1,0 +1,153 @@
+"""API keys: who may call what, kept hashed in one YAML file.
+
+A key is `pk_{id}_{secret}`: the id finds the entry, the secret is 256 random bits. What is kept is the SHA-256 of the whole key.
+A slow hash would protect secrets that people choose, which can be guessed; these cannot, and a fast one costs a call a microsecond.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+log = logging.getLogger("pointsman.keys")
+
+SCOPES = ("decide", "report", "catalogue", "insight")
+"""What a key can be for: `Decide` and `BatchDecide`; the outcomes; the catalogue; everything that reads back."""
+PREFIX = "pk_"
+LONGEST = 128
+"""Longest key looked at, in characters."""
+RELOAD_NS = 1_000_000_000
+"""How often, at most, the file is looked at for changes."""
+_NOBODY = hashlib.sha256(b"no key has this").digest()
+
+
+class KeysError(Exception):
+    """The file of keys cannot be used; the message says where and why."""
+
+
+class Key(BaseModel):
+    """One entry: ``hash`` is the key's SHA-256 in hexadecimal, ``requests_per_second`` bounds its calls (none: unbounded)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    scopes: Annotated[tuple[str, ...], Field(min_length=1)]
+    requests_per_second: Annotated[float, Field(gt=0, le=1e6)] | None = None
+
+
+def new_key(name: str, scopes: tuple[str, ...], requests_per_second: float | None = None) -> tuple[Key, str]:
+    """A fresh entry and the key itself, which is not kept anywhere. Raises ``KeysError``."""
+    id_ = secrets.token_hex(8)
+    token = f"{PREFIX}{id_}_{secrets.token_urlsafe(32)}"
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    entry = {"name": name, "id": id_, "hash": digest, "scopes": scopes, "requests_per_second": requests_per_second}
+    return _checked(entry, "the key"), token
+
+
+def read_keys(path: Path) -> list[Key]:
+    """The entries of a file. Raises ``KeysError``."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeysError(f"cannot read {path}: {error}") from error
+    except (yaml.YAMLError, ValueError):  # without the reason: it would quote the file
+        raise KeysError(f"{path} is not YAML") from None
+    if not isinstance(raw, Mapping) or set(raw) != {"keys"} or not isinstance(raw["keys"], list):
+        raise KeysError(f"{path}: expected a list `keys` and nothing else")
+    keys = [_checked(entry, f"{path}, keys[{i}]") for i, entry in enumerate(raw["keys"])]
+    for i, key in enumerate(keys):
+        if key.name in {other.name for other in keys[:i]} or key.id in {other.id for other in keys[:i]}:
+            raise KeysError(f"{path}, keys[{i}]: the name {key.name} or its id is there twice")
+    return keys
+
+
+def write_keys(path: Path, keys: list[Key]) -> None:
+    """Replace a file by these entries, whole or not at all, readable by its owner only. Raises ``KeysError``."""
+    text = yaml.safe_dump({"keys": [key.model_dump(mode="json", exclude_none=True) for key in keys]}, sort_keys=False)
+    partial = ""
+    try:
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # made with mode 0600
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(partial).replace(path)
+    except OSError as error:
+        if partial:
+            Path(partial).unlink(missing_ok=True)
+        raise KeysError(f"cannot write {path}: {error}") from error
+
+
+def _checked(entry: object, where: str) -> Key:
+    try:
+        key = Key.model_validate(entry)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise KeysError(f"{where}: {field}: {problem['msg']}") from None
+    unknown = [scope for scope in key.scopes if scope not in SCOPES]
+    if unknown:
+        raise KeysError(f"{where}: scopes: expected some of {', '.join(SCOPES)}, got {unknown[0]!r}")
+    return key
+
+
+class Keyring:
+    """The keys of a file, read again when it changes; ``clock_ns`` says when to look. Raises ``KeysError`` at first.
+
+    A changed file that cannot be read is warned of, and the keys stay as they were.
+    """
+
+    def __init__(self, path: Path, clock_ns: Callable[[], int]) -> None:
+        self._path, self._clock_ns = path, clock_ns
+        self._looked_ns = clock_ns()
+        self._stamp = _stamp(path)
+        self._keys = {key.id: key for key in read_keys(path)}
+        if self._stamp is not None and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            log.warning("%s can be read by others than its owner", path)
+
+    def find(self, token: str) -> Key | None:
+        """The entry of a key, or ``None``. Takes as long for a wrong secret as for an unknown id."""
+        self._reload()
+        if len(token) > LONGEST:
+            return None
+        key = self._keys.get(token.removeprefix(PREFIX).partition("_")[0])
+        expected = _NOBODY if key is None else bytes.fromhex(key.hash)
+        same = hmac.compare_digest(hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest(), expected)
+        return key if same else None
+
+    def _reload(self) -> None:
+        now_ns = self._clock_ns()
+        if 0 <= now_ns - self._looked_ns < RELOAD_NS:
+            return
+        self._looked_ns = now_ns
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._keys = {key.id: key for key in read_keys(self._path)}
+            log.info("read %d API keys anew", len(self._keys))
+        except KeysError as error:
+            log.warning("the API keys stay as they were: %s", error)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file does."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

@@ -1,0 +1,359 @@
+"""Encryption, API keys and what a key may do, on real channels."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import trustme
+from click.testing import CliRunner
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from pointsman import Client, Tls
+from pointsman.v1 import catalog_service_pb2 as cat
+from pointsman.v1 import (
+    catalog_service_pb2_grpc,
+    insight_service_pb2,
+    insight_service_pb2_grpc,
+    router_service_pb2,
+    router_service_pb2_grpc,
+)
+from server.auth import AuthInterceptor, scope_of
+from server.config import ConfigError, load
+from server.key_commands import keys as keys_command
+from server.keys import SCOPES, Keyring, KeysError, new_key, read_keys, write_keys
+from server.replica import open_replica
+from server.serve import make_server
+from server.sqlite_journal import SqliteJournal
+from server.tls import Certificates, TlsError
+from tests.server.conftest import Served
+
+SERVICES = (
+    (router_service_pb2, router_service_pb2_grpc, "RouterService"),
+    (cat, catalog_service_pb2_grpc, "CatalogService"),
+    (insight_service_pb2, insight_service_pb2_grpc, "InsightService"),
+)
+METHODS = [
+    (f"/pointsman.v1.{name}/{method.name}", method)
+    for module, _, name in SERVICES
+    for method in module.DESCRIPTOR.services_by_name[name].methods
+]
+DENIED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+Scenario = Callable[[grpc.aio.Channel, list[int]], Any]
+
+
+def guarded(tmp_path: Path, scenario: Scenario) -> None:
+    """Run a scenario against a service that asks for the keys of `keys.yaml`, with a clock to set."""
+
+    async def go() -> None:
+        clock = [10**18]
+        replica = open_replica(SqliteJournal(tmp_path / "data"), np.random.default_rng(0), lambda: clock[0], None)
+        auth = AuthInterceptor(Keyring(tmp_path / "keys.yaml", lambda: clock[0]), lambda: clock[0])
+        server, _ = make_server(replica, auth=auth)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                await scenario(channel, clock)
+        finally:
+            await server.stop(1)
+            await replica.close()
+
+    asyncio.run(go())
+
+
+def make(path: Path, *entries: tuple[str, tuple[str, ...], float | None]) -> list[str]:
+    """A file of keys; the keys themselves."""
+    made = [new_key(*entry) for entry in entries]
+    write_keys(path, [key for key, _ in made])
+    return [token for _, token in made]
+
+
+async def code_of(
+    channel: grpc.aio.Channel, method: str, *authorization: str, streaming: bool = False
+) -> tuple[grpc.StatusCode, str]:
+    """What an empty message to a method gets: the code and the reason."""
+    metadata = [("authorization", value) for value in authorization]
+    try:
+        if streaming:
+            call = channel.unary_stream(method)(b"", metadata=metadata, timeout=0.5)
+            async for _ in call:
+                pass
+        else:
+            await channel.unary_unary(method)(b"", metadata=metadata, timeout=5)
+    except grpc.aio.AioRpcError as error:
+        return error.code(), _reason(error)
+    return grpc.StatusCode.OK, ""
+
+
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    for name, value in error.trailing_metadata() or ():
+        if name == "grpc-status-details-bin":
+            for detail in status_pb2.Status.FromString(value).details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Unpack(info):
+                    return info.reason
+    return ""
+
+
+def test_every_method_asks_for_its_scope_and_no_other_will_do(tmp_path: Path) -> None:
+    tokens = dict(zip(SCOPES, make(tmp_path / "keys.yaml", *((s, (s,), None) for s in SCOPES)), strict=True))
+
+    async def scenario(channel: grpc.aio.Channel, clock: list[int]) -> None:
+        for method, descriptor in METHODS:
+            needed = scope_of(method)
+            assert needed in SCOPES, method
+            for scope, token in tokens.items():
+                code, reason = await code_of(channel, method, f"Bearer {token}", streaming=descriptor.server_streaming)
+                if scope == needed:
+                    assert code not in DENIED, (method, scope, code)
+                else:
+                    assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"), (method, scope)
+
+    guarded(tmp_path, scenario)
+
+
+def test_health_is_open_and_reflection_wants_a_key(tmp_path: Path) -> None:
+    (token,) = make(tmp_path / "keys.yaml", ("a", ("report",), None))
+
+    async def scenario(channel: grpc.aio.Channel, clock: list[int]) -> None:
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="x.y"), timeout=5)
+
+    async def look(channel: grpc.aio.Channel, *metadata: tuple[str, str]) -> int:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        call = stub.ServerReflectionInfo(
+            iter([reflection_pb2.ServerReflectionRequest(list_services="")]), metadata=metadata, timeout=5
+        )
+        return len([answer async for answer in call])
+
+    async def both(channel: grpc.aio.Channel, clock: list[int]) -> None:
+        with pytest.raises(grpc.aio.AioRpcError) as found:
+            await scenario(channel, clock)
+        assert found.value.code() is grpc.StatusCode.NOT_FOUND  # an unknown service, not an unknown caller
+        with pytest.raises(grpc.aio.AioRpcError) as found:
+            await look(channel)
+        assert found.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert await look(channel, ("authorization", f"Bearer {token}")) == 1
+
+    guarded(tmp_path, both)
+
+
+def test_whoever_shows_no_known_key_is_refused_and_secrets_are_not_repeated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (token,) = make(tmp_path / "keys.yaml", ("a", SCOPES, None))
+    method = "/pointsman.v1.CatalogService/ListModels"
+    wrong = token[:-1] + ("A" if token[-1] != "A" else "B")
+    unknown = "pk_0123456789abcdef_" + "x" * 43
+
+    async def scenario(channel: grpc.aio.Channel, clock: list[int]) -> None:
+        assert (await code_of(channel, method, f"Bearer {token}"))[0] is grpc.StatusCode.OK
+        assert (await code_of(channel, method, f"bearer {token}"))[0] is grpc.StatusCode.OK
+        for given in (
+            (),
+            ("",),
+            ("Bearer",),
+            ("Bearer ",),
+            (token,),
+            (f"Basic {token}",),
+            (f"Bearer {wrong}",),
+            (f"Bearer {unknown}",),
+            ("Bearer " + "x" * 4000,),
+            (f"Bearer {token}", f"Bearer {token}"),
+            (f"Bearer {token} ",),
+        ):
+            assert await code_of(channel, method, *given) in (
+                (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+                (grpc.StatusCode.OK, "") if given == (f"Bearer {token} ",) else None,  # HTTP/2 may trim the end
+            ), given
+        code, _ = await code_of(channel, method, "Bearer " + "x" * 100_000)
+        assert code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAUTHENTICATED)
+
+    with caplog.at_level(logging.DEBUG):
+        guarded(tmp_path, scenario)
+    secret = token.rpartition("_")[2]
+    assert secret not in caplog.text and secret not in (tmp_path / "keys.yaml").read_text()
+
+
+def test_a_key_is_held_to_its_rate(tmp_path: Path) -> None:
+    slow, fast = make(tmp_path / "keys.yaml", ("slow", SCOPES, 2.0), ("fast", SCOPES, None))
+    method = "/pointsman.v1.CatalogService/ListModels"
+
+    async def scenario(channel: grpc.aio.Channel, clock: list[int]) -> None:
+        async def calls(token: str, count: int) -> list[str]:
+            return [(await code_of(channel, method, f"Bearer {token}"))[1] for _ in range(count)]
+
+        assert await calls(slow, 3) == ["", "", "RATE_LIMITED"]
+        assert await calls(fast, 10) == [""] * 10
+        clock[0] += 500_000_000
+        assert await calls(slow, 2) == ["", "RATE_LIMITED"]
+        clock[0] += 3600 * 10**9  # no more than a second's worth is saved up
+        assert await calls(slow, 3) == ["", "", "RATE_LIMITED"]
+        clock[0] -= 10**9  # a clock that goes back gives nothing and takes nothing
+        assert await calls(slow, 1) == ["RATE_LIMITED"]
+
+    guarded(tmp_path, scenario)
+
+
+def test_a_revoked_key_stops_and_a_broken_file_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    first, second = make(path, ("first", SCOPES, None), ("second", SCOPES, None))
+    method = "/pointsman.v1.CatalogService/ListModels"
+
+    async def scenario(channel: grpc.aio.Channel, clock: list[int]) -> None:
+        async def known(token: str) -> bool:
+            clock[0] += 2 * 10**9
+            return (await code_of(channel, method, f"Bearer {token}"))[0] is grpc.StatusCode.OK
+
+        assert await known(first) and await known(second)
+        write_keys(path, [key for key in read_keys(path) if key.name == "second"])
+        assert not await known(first)
+        assert await known(second)
+        path.write_text("keys: [}")
+        assert await known(second)
+        path.unlink()
+        assert await known(second)
+
+    guarded(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[]", "expected a list `keys`"),
+        ("keys: 3", "expected a list `keys`"),
+        ("keys: [{name: a}]", "keys[0]: id"),
+        ("keys: [{name: a, id: 0123456789abcdef, hash: zz, scopes: [decide]}]", "hash"),
+        (f"keys: [{{name: a, id: 0123456789abcdef, hash: '{'0' * 64}', scopes: [all]}}]", "expected some of decide"),
+        (f"keys: [{{name: a, id: 0123456789abcdef, hash: '{'0' * 64}', scopes: []}}]", "scopes"),
+    ],
+)
+def test_a_bad_file_of_keys_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "keys.yaml"
+    path.write_text(text)
+    with pytest.raises(KeysError) as found:
+        read_keys(path)
+    assert problem in str(found.value)
+
+
+def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
+    path = str(tmp_path / "k.yaml")
+    run = CliRunner()
+    made = run.invoke(
+        keys_command, ["new", "web", "--scope", "decide", "--scope", "report", "--rate", "5", "--file", path]
+    )
+    assert made.exit_code == 0 and made.output.startswith("pk_")
+    assert Path(path).stat().st_mode & 0o777 == 0o600
+    assert Keyring(Path(path), lambda: 0).find(made.output.strip()) is not None
+    again = run.invoke(keys_command, ["new", "web", "--scope", "decide", "--file", path])
+    assert again.exit_code == 1 and "already" in again.output
+    assert run.invoke(keys_command, ["list", "--file", path]).output == "web  decide,report  at most 5/s\n"
+    assert run.invoke(keys_command, ["revoke", "nobody", "--file", path]).exit_code == 1
+    assert run.invoke(keys_command, ["revoke", "web", "--file", path]).exit_code == 0
+    assert run.invoke(keys_command, ["list", "--file", path]).output == ""
+    assert run.invoke(keys_command, ["new", "x", "--scope", "all", "--file", path]).exit_code == 2
+
+
+def certificate(authority: trustme.CA, directory: Path, name: str) -> tuple[Path, Path]:
+    """Files of a certificate for this machine and its key."""
+    made = authority.issue_cert("127.0.0.1", "localhost")
+    cert, key = directory / f"{name}.pem", directory / f"{name}.key"
+    cert.write_bytes(b"".join(part.bytes() for part in made.cert_chain_pems))
+    key.write_bytes(made.private_key_pem.bytes())
+    return cert, key
+
+
+def test_encryption_with_certificates_of_both_sides(tmp_path: Path, serve: Callable[..., Served]) -> None:
+    ours, theirs, ca = trustme.CA(), trustme.CA(), tmp_path / "ca.pem"
+    ours.cert_pem.write_to_path(ca)
+    other = tmp_path / "other.pem"
+    theirs.cert_pem.write_to_path(other)
+    cert, key = certificate(ours, tmp_path, "server")
+    caller_cert, caller_key = certificate(ours, tmp_path, "caller")
+    stranger_cert, stranger_key = certificate(theirs, tmp_path, "stranger")
+    service = serve(tmp_path / "data", "--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(ca))
+
+    def answer(tls: Tls | None) -> grpc.StatusCode:
+        with Client(service.address, tls=tls, timeout=3.0) as client, pytest.raises(grpc.RpcError) as found:
+            client.decide("nothing")
+        code: grpc.StatusCode = found.value.code()
+        return code
+
+    reached = grpc.StatusCode.NOT_FOUND  # the bucket, that is: the call came through
+    assert answer(Tls(ca, caller_cert, caller_key)) is reached
+    for refused in (None, Tls(ca), Tls(ca, stranger_cert, stranger_key), Tls(other, caller_cert, caller_key)):
+        assert answer(refused) in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    # a new authority: the files are replaced while the service runs
+    new_cert, new_key = certificate(theirs, tmp_path, "new")
+    cert.write_bytes(b"half written")
+    assert answer(Tls(ca, caller_cert, caller_key)) is reached
+    cert.write_bytes(new_cert.read_bytes())
+    key.write_bytes(new_key.read_bytes())
+    assert answer(Tls(other, caller_cert, caller_key)) is reached
+    assert service.stop() == 0
+    assert "the certificates stay as they were" in service.said()
+
+
+def test_certificates_that_do_not_fit_are_refused_at_the_start(tmp_path: Path, serve: Callable[..., Served]) -> None:
+    authority = trustme.CA()
+    cert, key = certificate(authority, tmp_path, "one")
+    _, other = certificate(authority, tmp_path, "two")
+    for bad in ((cert, other), (tmp_path / "none", key), (key, key)):
+        with pytest.raises(TlsError):
+            Certificates(*bad)
+    with pytest.raises(TlsError):
+        Certificates(cert, key, key)
+    service = serve(tmp_path / "data", "--tls-cert", str(cert), "--tls-key", str(other))
+    assert service.process.wait(60) == 1
+    assert "are not a certificate and its key" in service.said()
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        ({"listen": "0.0.0.0:0"}, "can be reached from other machines"),
+        ({"listen": "[::]:7420"}, "can be reached"),
+        ({"listen": "example.org:7420"}, "can be reached"),
+        ({"tls_cert": Path("a")}, "both or neither"),
+        ({"tls_client_ca": Path("a")}, "expected tls_cert"),
+        ({"listen": "0.0.0.0:0", "insecure": True}, ""),
+        ({"listen": "0.0.0.0:0", "tls_cert": Path("a"), "tls_key": Path("b")}, ""),
+        ({"listen": "localhost:0"}, ""),
+        ({"listen": "[::1]:0"}, ""),
+        ({"listen": "127.8.9.10:0"}, ""),
+    ],
+)
+def test_nothing_is_open_to_others_unless_somebody_says_so(flags: dict[str, Any], problem: str) -> None:
+    if problem:
+        with pytest.raises(ConfigError, match=problem):
+            load(None, {}, flags)
+    else:
+        load(None, {}, flags)
+
+
+def test_a_service_with_keys_starts_and_one_without_its_file_does_not(
+    tmp_path: Path, serve: Callable[..., Served]
+) -> None:
+    path = tmp_path / "keys.yaml"
+    (token,) = make(path, ("all", SCOPES, None))
+    os.chmod(path, 0o644)
+    service = serve(tmp_path / "data", "--api-keys", str(path))
+    with Client(service.address, api_key=token) as client, pytest.raises(grpc.RpcError) as found:
+        client.decide("nothing")
+    assert found.value.code() is grpc.StatusCode.NOT_FOUND
+    with Client(service.address, api_key="pk_x_y") as client, pytest.raises(grpc.RpcError) as found:
+        client.decide("nothing")
+    assert found.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert service.stop() == 0
+    assert "can be read by others" in service.said() and token not in service.said()
+    missing = serve(tmp_path / "more", "--api-keys", str(tmp_path / "none.yaml"))
+    assert missing.process.wait(60) == 1 and "cannot read" in missing.said()
