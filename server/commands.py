@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ from server.compact import compact
 from server.export import write_decisions, write_journal
 from server.import_journal import ImportFileError, import_journal
 from server.journal import JournalError
+from server.logs import set_up
 from server.replica import base_state, fold_rows, recover
 from server.retention import DAY_NS
 from server.serve import ServeError
@@ -54,6 +54,9 @@ _DATA = click.option(
     metavar="HOST:PORT",
     help="gRPC address; port 0 takes a free one. Default 127.0.0.1:7420",
 )
+@click.option("--http", metavar="HOST:PORT", help="/metrics and /healthz over HTTP. Default: off")
+@click.option("--log-format", type=click.Choice(["auto", "json", "text"]), help="Default auto: text on a terminal")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default info")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM) to encrypt with.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Private key (PEM) of the certificate.")
 @click.option("--tls-client-ca", type=click.Path(path_type=Path), help="Roots (PEM) of certificates callers must show.")
@@ -78,15 +81,11 @@ def serve(config: Path | None, **flags: object) -> None:
 
     Prints one line with the bound address when ready. SIGTERM or Ctrl-C lets calls finish and stops.
     """
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
     try:
         settings = configuration.load(config, os.environ, flags)
     except configuration.ConfigError as error:
         raise click.UsageError(str(error)) from error
+    set_up(settings.log_format, settings.log_level)
     try:
         asyncio.run(
             run(

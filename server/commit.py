@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ class Write:
 _NEWS_AT_ONCE = 200
 """Rows of other writers that are folded in one turn of the loop."""
 
+Observer = Callable[[int, float, float], None]
 Deliver = Callable[[Sequence[tuple[Write, Result]]], None]
 
 
@@ -63,6 +65,8 @@ class GroupCommit:
         self._journal = journal
         self._loop = loop
         self._clock_ns = clock_ns
+        self.observer: Observer = lambda groups, seconds, lag: None
+        """Told of every append that was folded: how many groups, how long it took, how long it then waited for its fold."""
         self._deliver = deliver
         self._landed = landed
         self._pending: list[Write] = []
@@ -127,6 +131,7 @@ class GroupCommit:
                 if ending:
                     return
                 continue
+            begun = time.perf_counter()
             try:
                 results = self._journal.append([write.group for write in writes], self._clock_ns())
             except Exception as error:
@@ -139,7 +144,8 @@ class GroupCommit:
                 self._tell(own[0].first - 1 if own else None)
                 if own:
                     self._told = own[-1].first + own[-1].count - 1
-                self._call(self._finish, list(zip(writes, results, strict=True)))
+                durable = time.perf_counter()
+                self._call(self._finish, list(zip(writes, results, strict=True)), durable - begun, durable)
 
     def _tell(self, last: int | None = None) -> None:
         """Hand over what others wrote up to ``last``, or so far."""
@@ -180,7 +186,7 @@ class GroupCommit:
         self._fail(writes, why)
         self._landed()
 
-    def _finish(self, results: Sequence[tuple[Write, Result]]) -> None:
+    def _finish(self, results: Sequence[tuple[Write, Result]], seconds: float, durable: float) -> None:
         writes = [write for write, _ in results]
         if self._broken:
             self._failed(writes, self._broken)
@@ -193,6 +199,7 @@ class GroupCommit:
             self._break(error)
             self._failed(writes, self._broken)
             raise
+        self.observer(len(writes), seconds, time.perf_counter() - durable)
         self._under_way -= len(writes)
         for write, result in results:
             write.settled()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -36,6 +36,11 @@ class Config(BaseModel):
         ge=0,
         description="seed of the policy's draws; from the system if not given",
     )
+    http: _Address | None = Field(None, description="HOST:PORT for /metrics and /healthz over HTTP; off if not given")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="JSON, one object a line, or text; auto is text on a terminal and JSON elsewhere"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
     insecure: bool = Field(
         False, description="listen beyond this machine without encryption, for instance behind a proxy that has it"
     )
@@ -62,6 +67,10 @@ class Config(BaseModel):
         if not (_is_loopback(host) or self.tls_cert or self.insecure):
             raise ValueError(
                 f"listen: {self.listen} can be reached from other machines: expected tls_cert and tls_key, or insecure"
+            )
+        if self.http and not (_is_loopback(self.http.rpartition(":")[0].strip("[]")) or self.insecure):
+            raise ValueError(
+                f"http: {self.http} can be reached from other machines and is not encrypted: expected insecure"
             )
         return self
 

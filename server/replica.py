@@ -31,7 +31,7 @@ from bandit.state import ModelState, ProjectState, State, apply, purses
 from pointsman.v1 import journal_pb2
 from server import snapshot
 from server.codec import read_event, write_event
-from server.commit import GroupCommit, Write, positions
+from server.commit import GroupCommit, Observer, Write, positions
 from server.errors import (
     AlreadyExistsError,
     ExpiredError,
@@ -164,6 +164,7 @@ class Replica:
         self._soon = False  # whether they are about to be answered
         self._pending = Pending()
         self._unseen = 0  # outcomes folded whose decision was not in memory
+        self._observer: Callable[[e.Record], None] = lambda record: None
         self._watchers: set[asyncio.Queue[e.DecisionMade | None]] = set()
         self._ending = False
         self.broken = asyncio.Event()
@@ -555,8 +556,23 @@ class Replica:
             for position, event in zip(positions(result), write.events, strict=True):
                 self._apply(e.Record(position, result.time_ns, event))
 
+    @property
+    def snapshot_position(self) -> int:
+        """Where the last snapshot was taken, or tried."""
+        return self._snapshot_position
+
+    @property
+    def watchers(self) -> int:
+        """How many callers watch decisions."""
+        return len(self._watchers)
+
+    def observe(self, record: Callable[[e.Record], None], append: Observer) -> None:
+        """Have ``record`` told of every event folded from now on, and ``append`` of every append."""
+        self._observer, self._commit.observer = record, append
+
     def _apply(self, record: e.Record) -> None:
         apply(self.state, record)
+        self._observer(record)
         event = record.event
         if isinstance(event, e.DecisionMade):
             self._remember(Known(event, record.time_ns, record.position, {}))

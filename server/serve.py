@@ -24,6 +24,7 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
+from server.access import AccessInterceptor
 from server.admission import Admission, AdmissionInterceptor
 from server.auth import AuthInterceptor
 from server.catalog_service import CatalogService
@@ -33,6 +34,7 @@ from server.drain import drain
 from server.insight_service import InsightService
 from server.keys import Keyring, KeysError
 from server.limits import OPTIONS
+from server.metrics import Metrics, MetricsServer
 from server.probe import OneQueue, probe
 from server.replica import Replica, open_replica
 from server.retention import DAY_NS
@@ -87,9 +89,13 @@ async def serve(config: Config, ready: Callable[[str], None], worker: Worker | N
     except BaseException:
         journal.close()
         raise
+    http: MetricsServer | None = None
     try:
         admission = Admission()
-        server, healthy = make_server(replica, admission, _auth(config))
+        metrics = Metrics() if config.http else None
+        if metrics is not None:
+            replica.observe(metrics.record, metrics.appended)
+        server, healthy = make_server(replica, admission, _auth(config), metrics)
         host = config.listen.rpartition(":")[0]
         try:
             if config.tls_cert and config.tls_key:
@@ -113,6 +119,8 @@ async def serve(config: Config, ready: Callable[[str], None], worker: Worker | N
         for service in ("", *SERVICES):
             await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
         alarm = loop.create_task(_tell_when_broken(replica, healthy))
+        if metrics is not None and config.http is not None:
+            http = _serve_http(config.http, worker.index if worker else 0, replica, admission, metrics)
         _spare_collections()
         ready(f"{host}:{port}")
         await stop.wait()
@@ -120,9 +128,22 @@ async def serve(config: Config, ready: Callable[[str], None], worker: Worker | N
         probing.cancel()
         await drain(server, healthy, replica, admission, config.drain_seconds, hurry)
     finally:
+        if http is not None:
+            await asyncio.get_running_loop().run_in_executor(None, http.close)
         await replica.close()
         if worker:
             log.info("stopped at position %d: %s", replica.state.position, fingerprint(replica.state))
+
+
+def _serve_http(address: str, offset: int, replica: Replica, admission: Admission, metrics: Metrics) -> MetricsServer:
+    """Metrics over HTTP; each of several workers has a port of its own, the first one's plus its number."""
+    host, _, port = address.rpartition(":")
+    try:
+        made = MetricsServer(host.strip("[]"), int(port) + offset if int(port) else 0, replica, admission, metrics)
+    except (OSError, OverflowError) as error:
+        raise ServeError(f"cannot listen on {address} for HTTP: {error}") from error
+    log.info("metrics are on http://%s:%d/metrics", host, made.port)
+    return made
 
 
 def _auth(config: Config) -> AuthInterceptor | None:
@@ -154,15 +175,23 @@ async def _tell_when_broken(replica: Replica, healthy: health.aio.HealthServicer
 
 
 def make_server(
-    replica: Replica, admission: Admission | None = None, auth: AuthInterceptor | None = None
+    replica: Replica,
+    admission: Admission | None = None,
+    auth: AuthInterceptor | None = None,
+    metrics: Metrics | None = None,
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """A gRPC server of all services, health and reflection on ``replica``, without a port yet.
 
     ``admission`` limits what runs at once and knows how much that is; one with the defaults if not given.
-    ``auth`` asks callers who they are, if given.
+    ``auth`` asks callers who they are, ``metrics`` counts calls, if given.
     """
     guards = [] if auth is None else [auth]
-    interceptors = (*guards, DecodingInterceptor(), AdmissionInterceptor(admission or Admission()))
+    interceptors = (
+        AccessInterceptor(metrics),
+        *guards,
+        DecodingInterceptor(),
+        AdmissionInterceptor(admission or Admission()),
+    )
     server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
     queue: Any = OneQueue(server)
     router_service_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(replica), queue)

@@ -1,0 +1,47 @@
+"""Logs as JSON, one object a line, for machines to read; plain lines for people."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one line of JSON: time, level, logger, message, what was given as ``extra``, and the exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update({name: value for name, value in vars(record).items() if name not in _STANDARD})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class TextFormatter(logging.Formatter):
+    """A record as a line for people, with what was given as ``extra`` at its end."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line, before the exception."""
+        more = "".join(f" {name}={value}" for name, value in vars(record).items() if name not in _STANDARD)
+        return super().formatMessage(record) + more
+
+
+def set_up(format_: str, level: str) -> None:
+    """Log to standard error: ``format_`` is `json`, `text`, or `auto`, which is text on a terminal only."""
+    json_ = format_ == "json" or (format_ == "auto" and not sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if json_ else TextFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
