@@ -1,0 +1,40 @@
+"""One worker of several, as a program. The supervisor starts it and writes one line of JSON to it; see `server/workers.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+
+from server.config import Config
+from server.journal import JournalError
+from server.serve import ServeError, serve
+from server.workers import READY, Worker, end_with_supervisor
+
+
+def main() -> None:
+    """Serve as the line on standard input says, until SIGTERM or the end of standard input."""
+    line = b""
+    while not line.endswith(b"\n"):  # not buffered: the rest is for the thread that waits for its end
+        if not (byte := os.read(0, 1)):
+            sys.exit(1)
+        line += byte
+    given = json.loads(line)
+    worker = Worker(given["index"], given["before"])
+    form = f"%(asctime)s %(levelname)s worker {worker.index}: %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form)
+    end_with_supervisor()
+    try:
+        asyncio.run(serve(Config.model_validate(given["config"]), lambda _: _ready(), worker))
+    except (JournalError, ServeError) as error:
+        sys.exit(f"Error: worker {worker.index}: {error}")
+
+
+def _ready() -> None:
+    os.write(1, READY)
+
+
+if __name__ == "__main__":
+    main()
