@@ -48,7 +48,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, inner: Callable[[Any, Call], Awaitable[Any]], method: str) -> Callable[[Any, Call], Any]:
         async def counted(request: Any, context: Call) -> Any:
-            started = time.perf_counter()
+            started, who = time.perf_counter(), _who(context)
             code = "UNKNOWN"
             try:
                 response = await inner(request, context)
@@ -58,13 +58,13 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 code = _code(error, context)
                 raise
             finally:
-                self._ended(method, code, time.perf_counter() - started, context)
+                self._ended(method, code, time.perf_counter() - started, who)
 
         return counted
 
     def _stream(self, inner: Callable[[Any, Call], AsyncIterator[Any]], method: str) -> Callable[[Any, Call], Any]:
         async def counted(request: Any, context: Call) -> AsyncIterator[Any]:
-            started = time.perf_counter()
+            started, who = time.perf_counter(), _who(context)
             code = "UNKNOWN"
             try:
                 async for response in inner(request, context):
@@ -74,11 +74,11 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 code = _code(error, context)
                 raise
             finally:
-                self._ended(method, code, time.perf_counter() - started, context)
+                self._ended(method, code, time.perf_counter() - started, who)
 
         return counted
 
-    def _ended(self, method: str, code: str, seconds: float, context: Call) -> None:
+    def _ended(self, method: str, code: str, seconds: float, who: tuple[str, str]) -> None:
         if self._metrics is not None:
             self._metrics.calls.labels(method, code).inc()
             self._metrics.seconds.labels(method).observe(seconds)
@@ -88,8 +88,8 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 "method": method,
                 "code": code,
                 "seconds": round(seconds, 6),
-                "peer": context.peer(),
-                "request_id": _request_id(context),
+                "peer": who[0],
+                "request_id": who[1] or uuid.uuid4().hex,
             }
             log.log(level, "call", extra=more)
 
@@ -103,8 +103,9 @@ def _code(error: BaseException, context: Call) -> str:
     return next((code.name for code in grpc.StatusCode if code.value[0] == found), "UNKNOWN")
 
 
-def _request_id(context: Call) -> str:
+def _who(context: Call) -> tuple[str, str]:
+    """Whence a call comes, and its request id or "". Asked before it begins: after its end gRPC has freed what it would read."""
     for name, value in context.invocation_metadata() or ():
         if name == HEADER and isinstance(value, str):
-            return value[:LONGEST_ID]
-    return uuid.uuid4().hex
+            return context.peer(), value[:LONGEST_ID]
+    return context.peer(), ""
