@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from server.retention import DAY_NS
 from server.serve import ServeError
 from server.serve import serve as run
 from server.sqlite_journal import SqliteJournal, check, read_rows
+from server.workers import Supervisor, WorkersError
 
 _DATA = click.option(
     "--data",
@@ -64,6 +66,7 @@ _DATA = click.option(
 @click.option(
     "--insecure", is_flag=True, default=None, help="Listen beyond this machine without encryption, e.g. behind a proxy."
 )
+@click.option("--workers", type=int, help="Processes that serve, on one journal and one port. Default 1")
 @click.option("--seed", type=int, help="Seed of the policy's draws, for repeatable runs.")
 @click.option(
     "--drain-seconds",
@@ -87,14 +90,16 @@ def serve(config: Path | None, **flags: object) -> None:
         raise click.UsageError(str(error)) from error
     set_up(settings.log_format, settings.log_level)
     try:
-        asyncio.run(
-            run(
-                settings,
-                lambda address: click.echo(f"pointsman is serving on {address}"),
-            )
-        )
-    except (JournalError, ServeError) as error:
+        asyncio.run(_serve(settings, lambda address: click.echo(f"pointsman is serving on {address}")))
+    except (JournalError, ServeError, WorkersError) as error:
         raise click.ClickException(str(error)) from error
+
+
+async def _serve(settings: configuration.Config, ready: Callable[[str], None]) -> None:
+    if settings.workers == 1:
+        await run(settings, ready)
+    else:
+        await Supervisor(settings).run(ready)
 
 
 @click.command()

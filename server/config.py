@@ -31,6 +31,7 @@ class Config(BaseModel):
 
     data: Path = Field(Path("pointsman-data"), description="directory of the journal and its snapshots")
     listen: _Address = Field("127.0.0.1:7420", description="HOST:PORT for gRPC; port 0 takes a free one")
+    workers: int = Field(1, ge=1, le=64, description="processes that serve, on one journal and one port")
     seed: int | None = Field(
         None,
         ge=0,

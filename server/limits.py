@@ -28,3 +28,5 @@ OPTIONS = (
     ("grpc.max_connection_age_grace_ms", 10 * 60 * _SECOND),
     ("grpc.so_reuseport", 0),  # else two servers with different journals could share a port and its callers
 )
+SHARED_PORT_OPTIONS = tuple((name, 1 if name == "grpc.so_reuseport" else value) for name, value in OPTIONS)
+"""For workers of one supervisor, which has made sure that the port is theirs."""

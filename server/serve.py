@@ -33,7 +33,7 @@ from server.decoding import DecodingInterceptor
 from server.drain import drain
 from server.insight_service import InsightService
 from server.keys import Keyring, KeysError
-from server.limits import OPTIONS
+from server.limits import OPTIONS, SHARED_PORT_OPTIONS
 from server.metrics import Metrics, MetricsServer
 from server.probe import OneQueue, probe
 from server.replica import Replica, open_replica
@@ -95,7 +95,7 @@ async def serve(config: Config, ready: Callable[[str], None], worker: Worker | N
         metrics = Metrics() if config.http else None
         if metrics is not None:
             replica.observe(metrics.record, metrics.appended)
-        server, healthy = make_server(replica, admission, _auth(config), metrics)
+        server, healthy = make_server(replica, admission, _auth(config), metrics, shares_port=worker is not None)
         host = config.listen.rpartition(":")[0]
         try:
             if config.tls_cert and config.tls_key:
@@ -119,6 +119,8 @@ async def serve(config: Config, ready: Callable[[str], None], worker: Worker | N
         for service in ("", *SERVICES):
             await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
         alarm = loop.create_task(_tell_when_broken(replica, healthy))
+        if worker:  # it is started again; others serve meanwhile
+            alarm.add_done_callback(lambda _: stop.set())
         if metrics is not None and config.http is not None:
             http = _serve_http(config.http, worker.index if worker else 0, replica, admission, metrics)
         _spare_collections()
@@ -133,6 +135,8 @@ async def serve(config: Config, ready: Callable[[str], None], worker: Worker | N
         await replica.close()
         if worker:
             log.info("stopped at position %d: %s", replica.state.position, fingerprint(replica.state))
+    if worker and replica.broken.is_set():
+        raise ServeError("the journal could not be folded any further")
 
 
 def _serve_http(address: str, offset: int, replica: Replica, admission: Admission, metrics: Metrics) -> MetricsServer:
@@ -179,11 +183,12 @@ def make_server(
     admission: Admission | None = None,
     auth: AuthInterceptor | None = None,
     metrics: Metrics | None = None,
+    shares_port: bool = False,
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """A gRPC server of all services, health and reflection on ``replica``, without a port yet.
 
     ``admission`` limits what runs at once and knows how much that is; one with the defaults if not given.
-    ``auth`` asks callers who they are, ``metrics`` counts calls, if given.
+    ``auth`` asks callers who they are, ``metrics`` counts calls, if given. ``shares_port``: with servers in other processes.
     """
     guards = [] if auth is None else [auth]
     interceptors = (
@@ -192,7 +197,7 @@ def make_server(
         DecodingInterceptor(),
         AdmissionInterceptor(admission or Admission()),
     )
-    server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
+    server = grpc.aio.server(interceptors=interceptors, options=SHARED_PORT_OPTIONS if shares_port else OPTIONS)
     queue: Any = OneQueue(server)
     router_service_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(replica), queue)
     catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(replica), queue)

@@ -112,7 +112,7 @@ class SqliteJournal:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Among those who share the journal, be the one who writes. They queue here: SQLite would have them sleep and try again."""
+        """Among those who share the journal, be the one who writes. They queue here: SQLite would let them sleep and retry."""
         if self._shared:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX)
         try:

@@ -7,9 +7,13 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from server.config import Config
 from server.journal import JournalError
+from server.logs import set_up
 from server.serve import ServeError, serve
 from server.workers import READY, Worker, end_with_supervisor
 
@@ -23,13 +27,21 @@ def main() -> None:
         line += byte
     given = json.loads(line)
     worker = Worker(given["index"], given["before"])
-    form = f"%(asctime)s %(levelname)s worker {worker.index}: %(name)s: %(message)s"
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form)
+    config = Config.model_validate(given["config"])
+    set_up(config.log_format, config.log_level)
+    logging.setLogRecordFactory(partial(_record, logging.getLogRecordFactory(), worker.index))
     end_with_supervisor()
     try:
-        asyncio.run(serve(Config.model_validate(given["config"]), lambda _: _ready(), worker))
+        asyncio.run(serve(config, lambda _: _ready(), worker))
     except (JournalError, ServeError) as error:
         sys.exit(f"Error: worker {worker.index}: {error}")
+
+
+def _record(make: Callable[..., logging.LogRecord], index: int, *arguments: Any, **named: Any) -> logging.LogRecord:
+    """A log record that says which worker it is of."""
+    record = make(*arguments, **named)
+    record.worker = index
+    return record
 
 
 def _ready() -> None:

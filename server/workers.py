@@ -29,7 +29,10 @@ log = logging.getLogger("pointsman.workers")
 ATTEMPTS = 5
 """How often in a row a worker may fail before it is ready; then the supervisor gives up."""
 PAUSE = 0.1
-"""Seconds before a worker is started again; doubled each time that it fails before it is ready."""
+"""Seconds before a worker is started again; doubled each time that it ends soon."""
+_LONGEST = 5.0
+_STEADY = 10.0
+"""Seconds after which a worker that ends did not end soon."""
 READY = b"ready\n"
 
 
@@ -88,8 +91,10 @@ class Supervisor:
 
     async def _keep(self, index: int, address: str, lock: int, started: asyncio.Future[None]) -> None:
         """Have a worker of this index until told to stop."""
-        before, failed = 0, 0
+        before, failed, soon = 0, 0, 0
+        loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
+            begun = loop.time()
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -112,13 +117,16 @@ class Supervisor:
             code = await process.wait()
             process.stdin.close()
             before, failed = before + 1, 0 if is_ready else failed + 1
+            soon = 0 if loop.time() - begun > _STEADY else soon + 1
             if self._stopping.is_set():
+                if code not in (0, -signal.SIGTERM):
+                    log.warning("worker %d ended with %s", index, code)
                 return
             if failed and (not started.done() or failed == ATTEMPTS):
                 raise WorkersError(f"worker {index} cannot start: it ended with {code}")
             log.warning("worker %d (process %d) ended with %s; it is started again", index, process.pid, code)
             try:
-                await asyncio.wait_for(self._stopping.wait(), PAUSE * 2**failed)
+                await asyncio.wait_for(self._stopping.wait(), min(PAUSE * 2**soon, _LONGEST))
             except TimeoutError:
                 continue
 
