@@ -86,7 +86,7 @@ def apply(file: str, connect: Callable[[], Remote], dry_run: bool, prune: bool, 
         with connect() as remote:
             held = remote.read()
             changes = plan(wanted, held.items, prune)
-            unchanged = sum(held.items.get(name) == item for name, item in wanted.items.items())
+            unchanged = len(wanted.items) - sum(change.after is not None for change in changes)
             if not as_json:
                 _show(changes)
             for change in changes:

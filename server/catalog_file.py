@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -47,11 +47,13 @@ class CatalogFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A resource of a catalogue: its resource name, what it is, and, of a model, whether it may be chosen."""
+    """A resource of a catalogue: its resource name, what it is, and, of a model, whether it may be chosen: ``None`` if that is
+    not said.
+    """
 
     name: str
     value: Value
-    available: bool = True
+    available: bool | None = True
 
     @property
     def collection(self) -> str:
@@ -149,6 +151,9 @@ _Dumper.add_representer(str, _write_text)
 def fields(item: Item) -> dict[str, Any]:
     """The fields of a resource that are not the default, by the contract's names."""
     message = to_message(item)
+    if isinstance(message, pb.Model) and item.available:  # on, as it is where nothing is said
+        message.ClearField("availability")
+        item = replace(item, available=None)
     _shorten(message, message, item)
     made: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
     del made["name"]
@@ -162,7 +167,7 @@ def to_message(item: Item, etag: str = "") -> pb.Project | pb.Model | pb.Bucket:
         case Project():
             return write_project(item.value, etag)
         case Model():
-            return write_model(item.value, item.available, etag)
+            return write_model(item.value, item.available is not False, etag)
         case Bucket():
             return write_bucket(item.value, etag)
 
@@ -175,7 +180,9 @@ def to_item(message: Message) -> Item:
         case pb.Model():
             if message.availability not in pb.ModelAvailability.values():
                 raise FieldError("availability", f"got the unknown number {message.availability}")
-            return Item(message.name, read_model(message), message.availability != pb.MODEL_AVAILABILITY_DISABLED)
+            said = message.availability != pb.MODEL_AVAILABILITY_UNSPECIFIED
+            available = message.availability != pb.MODEL_AVAILABILITY_DISABLED if said else None
+            return Item(message.name, read_model(message), available)
         case pb.Bucket():
             return Item(message.name, read_bucket(message))
         case _:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bandit.catalog import Bucket
@@ -43,7 +43,8 @@ def plan(file: CatalogFile, held: Mapping[str, Item], prune: bool) -> list[Chang
     ]
     if problems:
         raise CatalogFileError(problems)
-    puts = [Change(name, held.get(name), item) for name, item in _ordered(file.items) if held.get(name) != item]
+    wanted = [(name, _switched(item, held.get(name))) for name, item in _ordered(file.items)]
+    puts = [Change(name, held.get(name), item) for name, item in wanted if held.get(name) != item]
     gone = {name: item for name, item in held.items() if prune and name not in file.items}
     return puts + [Change(name, item, None) for name, item in reversed(_ordered(gone))]
 
@@ -65,6 +66,13 @@ def count(changes: list[Change], unchanged: int) -> str:
     """A summary: `2 created, 1 updated, 5 unchanged`."""
     made = [(sum(change.action == action for change in changes), action) for action in ACTIONS]
     return ", ".join([f"{n} {action}d" for n, action in made if n] + [f"{unchanged} unchanged"])
+
+
+def _switched(item: Item, held: Item | None) -> Item:
+    """The item with a model's switch as it is, if the file does not say: an operator's hand is not undone by an old file."""
+    if item.collection != "models" or item.available is not None:
+        return item
+    return replace(item, available=held is None or held.available)
 
 
 def _names(item: Item) -> Iterator[tuple[str, str]]:
