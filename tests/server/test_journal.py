@@ -319,7 +319,9 @@ def test_a_group_that_has_not_seen_what_another_wrote_is_refused(share: Open) ->
         Appended(4, 1, 1),
         Appended(5, 1, 1),
     ]
-    assert b.append([Group((Entry(b"again"),), b"o", seen=0)], 1) == [Duplicate(4, 1)]  # what it asks has an answer already
+    assert b.append([Group((Entry(b"again"),), b"o", seen=0)], 1) == [
+        Duplicate(4, 1)
+    ]  # what it asks has an answer already
     assert a.append([Group((Entry(b"x"),), seen=3), one(b"f")], 1) == [Behind(5), Appended(6, 1, 1)]
     assert b.append([Group((Entry(b"x"),), seen=5)], 1) == [Behind(6)]
     assert [row.data for row in a.read(1)] == [b"a", b"b", b"own", b"d", b"e", b"f"]
