@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 
+from pointsman.v1 import catalog_service_pb2, insight_service_pb2, router_service_pb2
 from server.errors import ForbiddenError, RateLimitedError, UnauthenticatedError
 from server.keys import Key, Keyring
 from server.status import abort
 
-_ROUTER, _CATALOG, _INSIGHT = (f"/pointsman.v1.{name}Service/" for name in ("Router", "Catalog", "Insight"))
-_METHODS = {
-    _ROUTER + "Decide": "decide",
-    _ROUTER + "BatchDecide": "decide",
-    _ROUTER + "ReportOutcome": "report",
-    _ROUTER + "BatchReportOutcomes": "report",
-    _ROUTER + "GetDecision": "insight",
+_ROUTER = {
+    "Decide": "decide",
+    "BatchDecide": "decide",
+    "ReportOutcome": "report",
+    "BatchReportOutcomes": "report",
+    "GetDecision": "insight",
 }
 _OPEN = "/grpc.health."
 
 
+def _scopes() -> dict[str, str]:
+    """The scope of every method of the contract. ``KeyError`` for one that has none: better no start than an open method."""
+    table = {}
+    for module, name, scope_by_method in (
+        (router_service_pb2, "RouterService", _ROUTER.__getitem__),
+        (catalog_service_pb2, "CatalogService", lambda _: "catalogue"),
+        (insight_service_pb2, "InsightService", lambda _: "insight"),
+    ):
+        service = module.DESCRIPTOR.services_by_name[name]
+        table.update({f"/{service.full_name}/{m.name}": scope_by_method(m.name) for m in service.methods})
+    return table
+
+
+_SCOPES = _scopes()
+
+
 def scope_of(method: str) -> str | None:
     """The scope that a method asks for; "" if any key will do, ``None`` if none is asked for."""
-    if method.startswith(_OPEN):
-        return None
-    if method.startswith(_CATALOG):
-        return "catalogue"
-    if method.startswith(_INSIGHT):
-        return "insight"
-    return _METHODS.get(method, "")
+    scope = _SCOPES.get(method)
+    if scope is None and not method.startswith(_OPEN):
+        return ""  # reflection
+    return scope
 
 
 class Rates:
-    """Calls per second of each key: a bucket of tokens that holds a second's worth, and at least one."""
+    """Calls per second of each key: a bucket of tokens that holds its burst, else a second's worth, and at least one."""
 
     def __init__(self, clock_ns: Callable[[], int]) -> None:
         self._clock_ns = clock_ns
@@ -46,7 +60,7 @@ class Rates:
         if rate is None:
             return
         now_ns = self._clock_ns()
-        most = max(rate, 1.0)
+        most = max(rate, 1.0) if key.burst is None else float(key.burst)
         tokens, then_ns = self._tokens.get(key.id, (most, now_ns))
         tokens = min(most, tokens + rate * max(now_ns - then_ns, 0) / 1e9)
         if tokens < 1.0:
@@ -56,7 +70,10 @@ class Rates:
 
 
 class AuthInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses calls without a key of the right scope, before their message is read. Health is open to all."""
+    """Refuses calls without a key of the right scope, before their message is decoded. Health is open to all.
+
+    A stream ends before the first response that comes after its key was revoked.
+    """
 
     def __init__(self, keyring: Keyring, clock_ns: Callable[[], int]) -> None:
         self._keyring, self._rates = keyring, Rates(clock_ns)
@@ -78,7 +95,17 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             self._rates.take(key)
         except (UnauthenticatedError, ForbiddenError, RateLimitedError) as error:
             return _refusing(handler, error)
-        return handler
+        return handler if handler.unary_stream is None else self._while_held(handler, key, scope)
+
+    def _while_held(self, handler: Any, key: Key, scope: str) -> Any:
+        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            async with aclosing(handler.unary_stream(request, context)) as responses:
+                async for response in responses:
+                    if not self._keyring.holds(key, scope):
+                        await abort(context, UnauthenticatedError("the API key was revoked or changed"))
+                    yield response
+
+        return grpc.unary_stream_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)
 
     def _caller(self, metadata: Sequence[tuple[str, str | bytes]]) -> Key:
         given = [value for name, value in metadata if name == "authorization"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from server.keys import SCOPES, KeysError, new_key, read_keys, write_keys
+from server.keys import SCOPES, KeysError, changing, new_key, read_keys, write_keys
 
 _FILE = click.option(
     "--file",
@@ -29,15 +29,17 @@ def keys() -> None:
 @click.argument("name")
 @click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice(SCOPES), help="Repeat for several.")
 @click.option("--rate", type=float, help="Most calls per second. Default: as many as come.")
+@click.option("--burst", type=int, help="Most calls at once, with --rate. Default: a second's worth.")
 @_FILE
-def new(name: str, scopes: tuple[str, ...], rate: float | None, path: Path) -> None:
+def new(name: str, scopes: tuple[str, ...], rate: float | None, burst: int | None, path: Path) -> None:
     """Make a key called NAME and print it, once; only its hash is kept."""
     try:
-        known = read_keys(path) if path.exists() else []
-        if any(key.name == name for key in known):
-            raise KeysError(f"there is a key called {name} already")
-        key, token = new_key(name, tuple(dict.fromkeys(scopes)), rate)
-        write_keys(path, [*known, key])
+        with changing(path):
+            known = read_keys(path) if path.exists() else []
+            if any(key.name == name for key in known):
+                raise KeysError(f"there is a key called {name} already")
+            key, token = new_key(name, tuple(dict.fromkeys(scopes)), rate, burst)
+            write_keys(path, [*known, key])
     except KeysError as error:
         raise click.ClickException(str(error)) from error
     click.echo(token)
@@ -58,7 +60,8 @@ def list_(path: Path, as_json: bool) -> None:
     else:
         for key in known:
             rate = "" if key.requests_per_second is None else f"  at most {key.requests_per_second:g}/s"
-            click.echo(f"{key.name}  {','.join(key.scopes)}{rate}")
+            burst = "" if key.burst is None else f", {key.burst} at once"
+            click.echo(f"{key.name}  {','.join(key.scopes)}{rate}{burst}")
 
 
 @keys.command("revoke")
@@ -67,9 +70,10 @@ def list_(path: Path, as_json: bool) -> None:
 def revoke(name: str, path: Path) -> None:
     """Remove the key called NAME."""
     try:
-        known = read_keys(path)
-        if all(key.name != name for key in known):
-            raise KeysError(f"there is no key called {name}")
-        write_keys(path, [key for key in known if key.name != name])
+        with changing(path):
+            known = read_keys(path)
+            if all(key.name != name for key in known):
+                raise KeysError(f"there is no key called {name}")
+            write_keys(path, [key for key in known if key.name != name])
     except KeysError as error:
         raise click.ClickException(str(error)) from error

@@ -6,6 +6,7 @@ A slow hash would protect secrets that people choose, which can be guessed; thes
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import logging
@@ -13,12 +14,13 @@ import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 log = logging.getLogger("pointsman.keys")
 
@@ -37,7 +39,10 @@ class KeysError(Exception):
 
 
 class Key(BaseModel):
-    """One entry: ``hash`` is the key's SHA-256 in hexadecimal, ``requests_per_second`` bounds its calls (none: unbounded)."""
+    """One entry: ``hash`` is the key's SHA-256 in hexadecimal, ``requests_per_second`` bounds its calls (none: unbounded).
+
+    ``burst`` is how many calls may come at once; a second's worth, and at least one, if not given.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,14 +51,24 @@ class Key(BaseModel):
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     scopes: Annotated[tuple[str, ...], Field(min_length=1)]
     requests_per_second: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+    @model_validator(mode="after")
+    def _burst_of_a_rate(self) -> Self:
+        if self.burst is not None and self.requests_per_second is None:
+            raise ValueError("burst: expected requests_per_second with it")
+        return self
 
 
-def new_key(name: str, scopes: tuple[str, ...], requests_per_second: float | None = None) -> tuple[Key, str]:
+def new_key(
+    name: str, scopes: tuple[str, ...], requests_per_second: float | None = None, burst: int | None = None
+) -> tuple[Key, str]:
     """A fresh entry and the key itself, which is not kept anywhere. Raises ``KeysError``."""
     id_ = secrets.token_hex(8)
     token = f"{PREFIX}{id_}_{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(token.encode()).hexdigest()
-    entry = {"name": name, "id": id_, "hash": digest, "scopes": scopes, "requests_per_second": requests_per_second}
+    rate = {"requests_per_second": requests_per_second, "burst": burst}
+    entry = {"name": name, "id": id_, "hash": digest, "scopes": scopes, **rate}
     return _checked(entry, "the key"), token
 
 
@@ -75,12 +90,21 @@ def read_keys(path: Path) -> list[Key]:
 
 
 def write_keys(path: Path, keys: list[Key]) -> None:
-    """Replace a file by these entries, whole or not at all, readable by its owner only. Raises ``KeysError``."""
+    """Replace a file by these entries, whole or not at all, readable by its owner only. Raises ``KeysError``.
+
+    It keeps its owner, whoever does this: else a key revoked by root would stay valid for a server that can read the file no
+    more. Where ``path`` is a link, what it leads to is replaced.
+    """
     text = yaml.safe_dump({"keys": [key.model_dump(mode="json", exclude_none=True) for key in keys]}, sort_keys=False)
     partial = ""
     try:
+        path = path.resolve()
         descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # made with mode 0600
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if path.exists():
+                before, now = path.stat(), os.fstat(file.fileno())
+                if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
+                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -91,13 +115,30 @@ def write_keys(path: Path, keys: list[Key]) -> None:
         raise KeysError(f"cannot write {path}: {error}") from error
 
 
+@contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """While this lasts no other process is in it for the same file: what is read can be changed and written back.
+
+    Without, a key that is made while another is revoked could bring that one back. Raises ``KeysError``.
+    """
+    try:
+        directory = os.open(path.resolve().parent, os.O_RDONLY)  # not the file, which is replaced
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to themselves
+        raise KeysError(f"cannot write {path}: {error}") from error
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
 def _checked(entry: object, where: str) -> Key:
     try:
         key = Key.model_validate(entry)
     except ValidationError as error:
         problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"])
-        raise KeysError(f"{where}: {field}: {problem['msg']}") from None
+        field = "".join(f"{part}: " for part in problem["loc"][:1])  # none if fields do not go together
+        raise KeysError(f"{where}: {field}{problem['msg'].removeprefix('Value error, ')}") from None
     unknown = [scope for scope in key.scopes if scope not in SCOPES]
     if unknown:
         raise KeysError(f"{where}: scopes: expected some of {', '.join(SCOPES)}, got {unknown[0]!r}")
@@ -127,6 +168,12 @@ class Keyring:
         expected = _NOBODY if key is None else bytes.fromhex(key.hash)
         same = hmac.compare_digest(hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest(), expected)
         return key if same else None
+
+    def holds(self, key: Key, scope: str) -> bool:
+        """Whether a key that was found before is still there, and for ``scope`` ("": for anything)."""
+        self._reload()
+        now = self._keys.get(key.id)
+        return now is not None and now.hash == key.hash and (not scope or scope in now.scopes)
 
     def _reload(self) -> None:
         now_ns = self._clock_ns()

@@ -24,7 +24,7 @@ class Certificates:
     def __init__(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
         self._cert, self._key, self._client_ca = cert, key, client_ca
         self._known = self._read()
-        self._refused: tuple[bytes, bytes, bytes | None] | None = None
+        self._warned = ""
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials that follow the files: every new connection is shown what they hold then."""
@@ -38,14 +38,16 @@ class Certificates:
         """What is new, or ``None``. Called by gRPC for every handshake, from threads of its own."""
         try:
             now = self._contents()
-            if now in (self._known, self._refused):
+            if now == self._known:
+                self._warned = ""
                 return None
-            self._refused = now
-            self._check()
+            self._check(now)
         except (OSError, TlsError) as error:
-            log.warning("the certificates stay as they were: %s", error)
+            if str(error) != self._warned:  # once, not for every connection that somebody opens
+                self._warned = str(error)
+                log.warning("the certificates stay as they were: %s", error)
             return None
-        self._known = now
+        self._known, self._warned = now, ""
         log.info("read the certificates anew")
         return _configuration(now)
 
@@ -54,15 +56,18 @@ class Certificates:
             found = self._contents()
         except OSError as error:
             raise TlsError(f"cannot read a certificate or key: {error}") from error
-        self._check()
+        self._check(found)
         return found
 
     def _contents(self) -> tuple[bytes, bytes, bytes | None]:
         roots = None if self._client_ca is None else self._client_ca.read_bytes()
         return self._cert.read_bytes(), self._key.read_bytes(), roots
 
-    def _check(self) -> None:
-        """Raises ``TlsError`` if the files do not belong together."""
+    def _check(self, contents: tuple[bytes, bytes, bytes | None]) -> None:
+        """Raises ``TlsError`` if the files do not belong together, or are not ``contents`` any more.
+
+        OpenSSL reads the files itself: one that is written meanwhile would let pass what it has not seen.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(self._cert, self._key, password=lambda: "")
@@ -73,6 +78,12 @@ class Certificates:
                 context.load_verify_locations(self._client_ca)
             except (ssl.SSLError, OSError) as error:
                 raise TlsError(f"{self._client_ca} is not a certificate: {error}") from error
+        try:
+            same = self._contents() == contents
+        except OSError as error:
+            raise TlsError(f"cannot read a certificate or key: {error}") from error
+        if not same:
+            raise TlsError(f"{self._cert} or {self._key} is being written")
 
 
 def _configuration(contents: tuple[bytes, bytes, bytes | None]) -> grpc.ServerCertificateConfiguration:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from server.replica import open_replica
 from server.serve import make_server
 from server.sqlite_journal import SqliteJournal
 from server.tls import Certificates, TlsError
-from tests.server.conftest import Served
+from tests.server.conftest import ROOT, SERVE, Served
 
 SERVICES = (
     (router_service_pb2, router_service_pb2_grpc, "RouterService"),
@@ -49,6 +51,9 @@ METHODS = [
 ]
 DENIED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED}
 Scenario = Callable[[grpc.aio.Channel, list[int]], Any]
+LIST = "/pointsman.v1.CatalogService/ListModels"
+KEYS = [sys.executable, "-c", "from server.key_commands import keys; keys()"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def guarded(tmp_path: Path, scenario: Scenario) -> None:
@@ -180,7 +185,7 @@ def test_whoever_shows_no_known_key_is_refused_and_secrets_are_not_repeated(
 
     with caplog.at_level(logging.DEBUG):
         guarded(tmp_path, scenario)
-    secret = token.rpartition("_")[2]
+    secret = token.split("_", 2)[2]
     assert secret not in caplog.text and secret not in (tmp_path / "keys.yaml").read_text()
 
 
@@ -202,6 +207,133 @@ def test_a_key_is_held_to_its_rate(tmp_path: Path) -> None:
         assert await calls(slow, 1) == ["RATE_LIMITED"]
 
     guarded(tmp_path, scenario)
+
+
+def test_what_a_refusal_says_holds_nothing_of_the_key(tmp_path: Path) -> None:
+    known, narrow = make(tmp_path / "keys.yaml", ("known", SCOPES, None), ("narrow", ("report",), None))
+    wrong = known[:-1] + ("A" if known[-1] != "A" else "B")
+
+    async def scenario(channel: grpc.aio.Channel, clock: list[int]) -> None:
+        for given in (wrong, "pk_0123456789abcdef_" + "x" * 43, narrow):
+            with pytest.raises(grpc.aio.AioRpcError) as found:
+                await channel.unary_unary(LIST)(b"", metadata=[("authorization", f"Bearer {given}")], timeout=5)
+            said = f"{found.value.details()} {found.value.trailing_metadata()}"
+            assert not [part for part in given.split("_", 2)[1:] if part in said]
+
+    guarded(tmp_path, scenario)
+
+
+def test_a_refusal_for_the_rate_says_when_there_is_room(tmp_path: Path) -> None:
+    (token,) = make(tmp_path / "keys.yaml", ("slow", SCOPES, 0.5))
+
+    async def scenario(channel: grpc.aio.Channel, clock: list[int]) -> None:
+        assert (await code_of(channel, LIST, f"Bearer {token}"))[0] is grpc.StatusCode.OK
+        clock[0] += 500_000_000  # a quarter of a token
+        with pytest.raises(grpc.aio.AioRpcError) as found:
+            await channel.unary_unary(LIST)(b"", metadata=[("authorization", f"Bearer {token}")], timeout=5)
+        metadata: dict[str, Any] = dict(found.value.trailing_metadata() or ())
+        retry = error_details_pb2.RetryInfo()
+        details = status_pb2.Status.FromString(metadata["grpc-status-details-bin"]).details
+        assert [detail.Unpack(retry) for detail in details].count(True) == 1
+        assert retry.retry_delay.ToMilliseconds() == 1500
+        assert metadata["grpc-retry-pushback-ms"] == "1500"
+
+    guarded(tmp_path, scenario)
+
+
+def test_a_burst_is_what_may_come_at_once(tmp_path: Path) -> None:
+    key, token = new_key("bursts", SCOPES, 1.0, 3)
+    write_keys(tmp_path / "keys.yaml", [key])
+    assert read_keys(tmp_path / "keys.yaml") == [key]
+
+    async def scenario(channel: grpc.aio.Channel, clock: list[int]) -> None:
+        async def calls(count: int) -> list[str]:
+            return [(await code_of(channel, LIST, f"Bearer {token}"))[1] for _ in range(count)]
+
+        assert await calls(4) == ["", "", "", "RATE_LIMITED"]
+        clock[0] += 10**9
+        assert await calls(2) == ["", "RATE_LIMITED"]
+        clock[0] += 3600 * 10**9
+        assert await calls(4) == ["", "", "", "RATE_LIMITED"]
+
+    guarded(tmp_path, scenario)
+    with pytest.raises(KeysError, match="the key: burst: expected requests_per_second"):
+        new_key("x", SCOPES, None, 3)
+
+
+def test_a_stream_sends_nothing_more_once_its_key_is_revoked(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    writer, reader = make(path, ("writer", ("catalogue",), None), ("reader", ("insight",), None))
+
+    async def scenario(channel: grpc.aio.Channel, clock: list[int]) -> None:
+        create = channel.unary_unary(
+            "/pointsman.v1.CatalogService/CreateModel", cat.CreateModelRequest.SerializeToString
+        )
+        for i in range(3):
+            request = cat.CreateModelRequest(model={"name": f"models/m{i}"})
+            await create(request, metadata=[("authorization", f"Bearer {writer}")], timeout=5)
+
+        async def exported(revoke: Callable[[], None]) -> tuple[int, grpc.StatusCode]:
+            """Revoke when the interceptor is at the second of the journal's three events."""
+            held, seen = auth_holds, 0
+
+            def holds(keyring: Keyring, key: Any, scope: str) -> bool:
+                nonlocal seen
+                seen += 1
+                if seen == 2:
+                    revoke()
+                    clock[0] += 2 * 10**9
+                return held(keyring, key, scope)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Keyring, "holds", holds)
+                call = channel.unary_stream("/pointsman.v1.InsightService/ExportJournal")(
+                    b"", metadata=[("authorization", f"Bearer {reader}")], timeout=5
+                )
+                count = 0
+                try:
+                    async for _ in call:
+                        count += 1
+                except grpc.aio.AioRpcError as error:
+                    return count, error.code()
+                return count, grpc.StatusCode.OK
+
+        auth_holds = Keyring.holds
+        assert await exported(lambda: None) == (3, grpc.StatusCode.OK)
+        others = [key for key in read_keys(path) if key.name != "reader"]
+        assert await exported(lambda: write_keys(path, others)) == (1, grpc.StatusCode.UNAUTHENTICATED)
+
+    guarded(tmp_path, scenario)
+
+
+def test_commands_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    make(path, ("old", SCOPES, None))
+    running = [
+        subprocess.Popen([*KEYS, *command, "--file", str(path)], env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        for command in (*(("new", f"n{i}", "--scope", "decide") for i in range(5)), ("revoke", "old"))
+    ]
+    assert [process.wait(60) for process in running] == [0] * 6
+    assert {key.name for key in read_keys(path)} == {f"n{i}" for i in range(5)}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_of_keys_is_changed_where_it_is(tmp_path: Path) -> None:
+    path, link = tmp_path / "keys.yaml", tmp_path / "link.yaml"
+    make(path, ("a", SCOPES, None))
+    link.symlink_to(path)
+    assert CliRunner().invoke(keys_command, ["revoke", "a", "--file", str(link)]).exit_code == 0
+    assert link.is_symlink() and read_keys(path) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_a_file_of_keys_keeps_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    make(path, ("a", SCOPES, None))
+    os.chown(path, 12345, 23456)
+    write_keys(path, [])
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (12345, 23456, 0o600)
 
 
 def test_a_revoked_key_stops_and_a_broken_file_changes_nothing(tmp_path: Path) -> None:
@@ -303,6 +435,59 @@ def test_encryption_with_certificates_of_both_sides(tmp_path: Path, serve: Calla
     assert "the certificates stay as they were" in service.said()
 
 
+def test_encryption_alone_follows_its_files_too(tmp_path: Path, serve: Callable[..., Served]) -> None:
+    one, two = trustme.CA(), trustme.CA()
+    one.cert_pem.write_to_path(tmp_path / "one.pem")
+    two.cert_pem.write_to_path(tmp_path / "two.pem")
+    cert, key = certificate(one, tmp_path, "server")
+    new_cert, new_key_file = certificate(two, tmp_path, "new")
+    service = serve(tmp_path / "data", "--tls-cert", str(cert), "--tls-key", str(key))
+
+    def answer(ca: str) -> grpc.StatusCode:
+        tls = Tls(tmp_path / ca)
+        with Client(service.address, tls=tls, timeout=3.0) as client, pytest.raises(grpc.RpcError) as found:
+            client.decide("nothing")
+        code: grpc.StatusCode = found.value.code()
+        return code
+
+    assert answer("one.pem") is grpc.StatusCode.NOT_FOUND
+    cert.write_bytes(new_cert.read_bytes())
+    key.write_bytes(new_key_file.read_bytes())
+    assert answer("two.pem") is grpc.StatusCode.NOT_FOUND
+    assert answer("one.pem") in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def test_files_that_are_written_while_they_are_read_are_not_taken_as_a_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    cert, key = certificate(authority, tmp_path, "server")
+    new_cert, new_key_file = certificate(authority, tmp_path, "new")
+    certificates = Certificates(cert, key)
+    check = Certificates._check
+    cert.write_bytes(new_cert.read_bytes())
+
+    def late(self: Certificates, *contents: Any) -> None:
+        key.write_bytes(new_key_file.read_bytes())  # after the files were read, before OpenSSL reads them
+        check(self, *contents)
+
+    monkeypatch.setattr(Certificates, "_check", late)
+    assert certificates._changed() is None
+    assert certificates._changed() is not None  # the next connection finds a whole pair
+    assert certificates._changed() is None
+
+
+def test_files_that_stay_broken_are_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cert, key = certificate(trustme.CA(), tmp_path, "server")
+    certificates, whole = Certificates(cert, key), cert.read_bytes()
+    for broken in (cert.unlink, lambda: cert.write_bytes(b"no certificate")):
+        broken()
+        assert [certificates._changed() for _ in range(20)] == [None] * 20
+        cert.write_bytes(whole)
+        assert certificates._changed() is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+
+
 def test_certificates_that_do_not_fit_are_refused_at_the_start(tmp_path: Path, serve: Callable[..., Served]) -> None:
     authority = trustme.CA()
     cert, key = certificate(authority, tmp_path, "one")
@@ -338,6 +523,13 @@ def test_nothing_is_open_to_others_unless_somebody_says_so(flags: dict[str, Any]
             load(None, {}, flags)
     else:
         load(None, {}, flags)
+
+
+def test_an_open_address_ends_the_command_with_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SERVE, "--data", str(tmp_path / "data"), "--listen", "0.0.0.0:0"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "expected tls_cert and tls_key, or insecure" in done.stderr
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_service_with_keys_starts_and_one_without_its_file_does_not(
