@@ -112,8 +112,10 @@ class Supervisor:
             is_ready = await process.stdout.readline() == READY
             if self._stopping.is_set() and process.returncode is None:
                 process.terminate()  # it was told before it could listen, perhaps
-            if is_ready and not started.done():
-                started.set_result(None)
+            if is_ready:
+                log.info("worker %d (process %d) serves", index, process.pid)
+                if not started.done():
+                    started.set_result(None)
             code = await process.wait()
             process.stdin.close()
             before, failed = before + 1, 0 if is_ready else failed + 1

@@ -261,7 +261,8 @@ def test_a_burst_is_what_may_come_at_once(tmp_path: Path) -> None:
         new_key("x", SCOPES, None, 3)
 
 
-def test_a_stream_sends_nothing_more_once_its_key_is_revoked(tmp_path: Path) -> None:
+def test_a_stream_sends_nothing_more_once_its_key_is_revoked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.insight_service.ROWS_PER_MESSAGE", 1)
     path = tmp_path / "keys.yaml"
     writer, reader = make(path, ("writer", ("catalogue",), None), ("reader", ("insight",), None))
 

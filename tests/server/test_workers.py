@@ -256,6 +256,10 @@ def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost_or_twice(s
             await asyncio.gather(*calling)
 
     asyncio.run(load())
+    end = time.monotonic() + WAIT
+    while served.said().count(") serves") < 2 + 4:  # one that is asked to stop before has no state to tell of
+        assert time.monotonic() < end, "a worker does not serve again"
+        time.sleep(0.05)
     assert served.stop() == 0
     assert served.said().count("it is started again") == 4
     made: Counter[bytes] = Counter()
