@@ -147,6 +147,7 @@ class Replica:
         self._snapshot_every = snapshot_every
         self._snapshot_position = state.position
         self._snapshot_task: asyncio.Task[None] | None = None
+        self._capture: snapshot.Capture | None = None  # the copy for a snapshot, while it is being made
         self._loop = asyncio.get_running_loop()
         self._commit = GroupCommit(
             journal,
@@ -571,6 +572,8 @@ class Replica:
         self._observer, self._commit.observer = record, append
 
     def _apply(self, record: e.Record) -> None:
+        if self._capture is not None:
+            self._capture.before(record.event)
         apply(self.state, record)
         self._observer(record)
         event = record.event
@@ -588,8 +591,14 @@ class Replica:
     async def _take_snapshot(self, directory: Path) -> None:
         position = self.state.position
         self._snapshot_position = position  # also when it fails: the next try is due as many events later
-        captured = snapshot.capture(self.state)
+        self._capture = copy = snapshot.Capture(self.state)
         try:
+            while copy.step():
+                await asyncio.sleep(0)
+        finally:
+            self._capture = None
+        try:
+            captured = copy.parts()
             await self._loop.run_in_executor(None, snapshot.save, directory, captured, position)
         except OSError as error:
             log.warning("cannot write a snapshot (a restart will take longer): %s", error)

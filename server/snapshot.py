@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from bandit import pacer
 from bandit.bucket import BucketState, arrays, new_bucket, restore_arrays
+from bandit.event import DecisionMade, Event, OutcomeApplied
 from bandit.health import Health
 from bandit.pool import Pool
 from bandit.posterior import to_arrays
@@ -33,6 +34,8 @@ from server.journal import Base
 MAGIC = b"POINTSMAN-SNAPSHOT-2\n"
 EVERY = 50_000
 """Events between two snapshots, by default: bounds the tail that a restart has to fold."""
+SLICE = 500_000
+"""Bytes that are copied at a time, in under a millisecond."""
 KEEP = 2
 """Snapshots kept: the newest, and one before it in case the newest turns out to be damaged."""
 
@@ -41,51 +44,95 @@ class SnapshotError(Exception):
     """A snapshot is damaged or of a version that this one does not read."""
 
 
-def capture(state: State) -> list[bytes]:
-    """A copy of all that ``state`` holds: the parts of a snapshot's body. What is left to do needs no state any more."""
-    buckets, blobs = [], []
-    for bucket in state.buckets.values():
-        named = arrays(bucket)
-        blobs += [array.tobytes() for array in named.values()]
-        buckets.append(
-            {
-                "config": _encode(write_bucket(bucket.config)),
-                "version": bucket.version,
-                "generation": bucket.generation,
-                "columns": bucket.columns,
-                "arrays": _shapes(named),
-            }
-        )
-    projects = []
-    for project in state.projects.values():
-        named = {} if project.pacer is None else pacer.to_arrays(project.pacer)
-        blobs += [array.tobytes() for array in named.values()]
-        projects.append(
-            {
-                "config": _encode(write_project(project.project)),
-                "version": project.version,
-                "arrays": _shapes(named),
-            }
-        )
-    header = json.dumps(
-        {
-            "position": state.position,
-            "time_ns": state.time_ns,
-            "models": [
+class Capture:
+    """A copy of all that a state holds, made a slice at a time while the fold goes on: no caller waits for all of it.
+
+    What is not copied yet is copied just before an event changes it (``before``), so the copy is of one position, that at which
+    it was begun. The parts of all buckets together are the state but for a few numbers.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.position = state.position
+        self._buckets = dict(state.buckets)
+        self._left = dict.fromkeys(state.buckets)
+        self._taken: dict[str, tuple[str, list[bytes]]] = {}
+        self._project_blobs: list[bytes] = []
+        projects = []
+        for project in state.projects.values():
+            named = {} if project.pacer is None else pacer.to_arrays(project.pacer)
+            self._project_blobs += [array.tobytes() for array in named.values()]
+            projects.append(
                 {
-                    "config": _encode(write_model(m.model)),
-                    "available": m.available,
-                    "version": m.version,
+                    "config": _encode(write_project(project.project)),
+                    "version": project.version,
+                    "arrays": _shapes(named),
                 }
-                for m in state.models.values()
-            ],
-            "health": {name: asdict(health) for name, health in state.health.items()},
-            "pool": [state.pool.level_4r.tolist(), {m: o.tolist() for m, o in state.pool.offset_4r.items()}],
-            "projects": projects,
-            "buckets": buckets,
+            )
+        self._rest = json.dumps(
+            {
+                "position": state.position,
+                "time_ns": state.time_ns,
+                "models": [
+                    {
+                        "config": _encode(write_model(m.model)),
+                        "available": m.available,
+                        "version": m.version,
+                    }
+                    for m in state.models.values()
+                ],
+                "health": {name: asdict(health) for name, health in state.health.items()},
+                "pool": [state.pool.level_4r.tolist(), {m: o.tolist() for m, o in state.pool.offset_4r.items()}],
+                "projects": projects,
+            }
+        )
+
+    def before(self, event: Event) -> None:
+        """Copy what ``event``, about to be applied, may change. Most events change one bucket; edits of the catalogue any."""
+        if isinstance(event, DecisionMade | OutcomeApplied):
+            if event.bucket in self._left:
+                self._take(event.bucket)
+        else:
+            while self.step():
+                pass
+
+    def step(self) -> bool:
+        """Copy about ``SLICE`` bytes more; whether something is left."""
+        size = 0
+        while self._left and size < SLICE:
+            size += self._take(next(iter(self._left)))
+        return bool(self._left)
+
+    def parts(self) -> list[bytes]:
+        """The parts of the snapshot's body, when nothing is left. They need no state any more."""
+        assert not self._left
+        taken = [self._taken[name] for name in self._buckets]
+        header = f'{self._rest[:-1]}, "buckets": [{", ".join(entry for entry, _ in taken)}]}}'.encode()
+        blobs = [blob for _, blobs in taken for blob in blobs]
+        return [len(header).to_bytes(8, "little"), header, *blobs, *self._project_blobs]
+
+    def _take(self, name: str) -> int:
+        """Copy one bucket; how many bytes that were."""
+        del self._left[name]
+        bucket = self._buckets[name]
+        named = arrays(bucket)
+        entry = {
+            "config": _encode(write_bucket(bucket.config)),
+            "version": bucket.version,
+            "generation": bucket.generation,
+            "columns": bucket.columns,
+            "arrays": _shapes(named),
         }
-    ).encode()
-    return [len(header).to_bytes(8, "little"), header, *blobs]
+        blobs = [array.tobytes() for array in named.values()]
+        self._taken[name] = json.dumps(entry), blobs
+        return sum(map(len, blobs))
+
+
+def capture(state: State) -> list[bytes]:
+    """The parts of a snapshot's body, all at once."""
+    copy = Capture(state)
+    while copy.step():
+        pass
+    return copy.parts()
 
 
 def load(data: bytes) -> State:

@@ -288,9 +288,8 @@ def test_a_stream_sends_nothing_more_once_its_key_is_revoked(tmp_path: Path, mon
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(Keyring, "holds", holds)
-                call = channel.unary_stream("/pointsman.v1.InsightService/ExportJournal")(
-                    b"", metadata=[("authorization", f"Bearer {reader}")], timeout=5
-                )
+                export: Any = channel.unary_stream("/pointsman.v1.InsightService/ExportJournal")
+                call = export(b"", metadata=[("authorization", f"Bearer {reader}")], timeout=5)
                 count = 0
                 try:
                     async for _ in call:

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import astuple, fields
 from pathlib import Path
 
-from bandit.state import State, fingerprint
+import numpy as np
+import pytest
+
+from bandit.state import State, apply, fingerprint
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2
 from server import snapshot
-from server.replica import fold_rows
+from server.replica import decode, fold_rows
 from tests.server.conftest import Scenario, Service
 from tests.server.test_budgets import PRICES, hard, put_bucket, put_model, put_project
 
@@ -64,6 +67,37 @@ def test_a_snapshot_is_the_state_with_projects_and_pool(run: Run, tmp_path: Path
         rows = list(service.replica.export(1, live.position))
         assert fingerprint(fold_rows(rows[loaded.position :], loaded)) == fingerprint(live)
         assert fingerprint(fold_rows(rows, State())) == fingerprint(live)
+
+    run(scenario)
+
+
+def test_a_copy_made_while_the_fold_goes_on_is_of_the_position_where_it_began(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "SLICE", 1)  # a bucket at a time
+
+    async def scenario(service: Service) -> None:
+        await set_up(service)
+        await traffic(service, 40)
+        await put_bucket(service, "b3", project="projects/p")
+        await put_model(service, "a", PRICES["b"])
+        await traffic(service, 40)
+        await service.catalog.DeleteBucket(catalog_service_pb2.DeleteBucketRequest(name="buckets/b1"))
+        rows = list(service.replica.export(1, service.replica.state.position))
+        rng, state, copies = np.random.default_rng(5), State(), list[tuple[snapshot.Capture, str]]()
+        finished = 0
+        for row in rows:
+            record = decode(row)
+            for copy, before in list(copies):
+                copy.before(record.event)
+                if rng.random() < 0.3 and not copy.step():
+                    assert fingerprint(snapshot.load(snapshot.whole(copy.parts()))) == before
+                    copies.remove((copy, before))
+                    finished += 1
+            apply(state, record)
+            if rng.random() < 0.5:
+                copies.append((snapshot.Capture(state), fingerprint(state)))
+        assert finished > 50
 
     run(scenario)
 
