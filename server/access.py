@@ -55,7 +55,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 code = "OK"
                 return response
             except BaseException as error:
-                code = _code(error, context)
+                code = code_of(error, context)
                 raise
             finally:
                 self._ended(method, code, time.perf_counter() - started, who)
@@ -71,7 +71,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                     yield response
                 code = "OK"
             except BaseException as error:
-                code = _code(error, context)
+                code = code_of(error, context)
                 raise
             finally:
                 self._ended(method, code, time.perf_counter() - started, who)
@@ -94,7 +94,8 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             log.log(level, "call", extra=more)
 
 
-def _code(error: BaseException, context: Call) -> str:
+def code_of(error: BaseException, context: Call) -> str:
+    """The name of the code with which a call ends that raised ``error``."""
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return "CANCELLED"
     found = context.code()

@@ -57,6 +57,7 @@ _DATA = click.option(
     help="gRPC address; port 0 takes a free one. Default 127.0.0.1:7420",
 )
 @click.option("--http", metavar="HOST:PORT", help="/metrics and /healthz over HTTP. Default: off")
+@click.option("--traces", is_flag=True, default=None, help="OpenTelemetry traces, set up by the OTEL_… variables.")
 @click.option("--log-format", type=click.Choice(["auto", "json", "text"]), help="Default auto: text on a terminal")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default info")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM) to encrypt with.")

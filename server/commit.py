@@ -65,7 +65,7 @@ class GroupCommit:
         self._journal = journal
         self._loop = loop
         self._clock_ns = clock_ns
-        self.observer: Observer = lambda groups, seconds, lag: None
+        self.observers: list[Observer] = []
         """Told of every append that was folded: how many groups, how long it took, how long it then waited for its fold."""
         self._deliver = deliver
         self._landed = landed
@@ -199,7 +199,8 @@ class GroupCommit:
             self._break(error)
             self._failed(writes, self._broken)
             raise
-        self.observer(len(writes), seconds, time.perf_counter() - durable)
+        for observe in self.observers:
+            observe(len(writes), seconds, time.perf_counter() - durable)
         self._under_way -= len(writes)
         for write, result in results:
             write.settled()

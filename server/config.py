@@ -38,6 +38,9 @@ class Config(BaseModel):
         description="seed of the policy's draws; from the system if not given",
     )
     http: _Address | None = Field(None, description="HOST:PORT for /metrics and /healthz over HTTP; off if not given")
+    traces: bool = Field(
+        False, description="OpenTelemetry traces, set up by the OTEL_… variables; needs the extra `otel`"
+    )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="JSON, one object a line, or text; auto is text on a terminal and JSON elsewhere"
     )

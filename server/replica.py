@@ -165,7 +165,7 @@ class Replica:
         self._soon = False  # whether they are about to be answered
         self._pending = Pending()
         self._unseen = 0  # outcomes folded whose decision was not in memory
-        self._observer: Callable[[e.Record], None] = lambda record: None
+        self._observers: list[Callable[[e.Record], None]] = []
         self._watchers: set[asyncio.Queue[e.DecisionMade | None]] = set()
         self._ending = False
         self.broken = asyncio.Event()
@@ -567,15 +567,18 @@ class Replica:
         """How many callers watch decisions."""
         return len(self._watchers)
 
-    def observe(self, record: Callable[[e.Record], None], append: Observer) -> None:
-        """Have ``record`` told of every event folded from now on, and ``append`` of every append."""
-        self._observer, self._commit.observer = record, append
+    def observe(self, record: Callable[[e.Record], None] | None, append: Observer) -> None:
+        """Have ``record`` told of every event folded from now on, if given, and ``append`` of every append."""
+        if record is not None:
+            self._observers.append(record)
+        self._commit.observers.append(append)
 
     def _apply(self, record: e.Record) -> None:
         if self._capture is not None:
             self._capture.before(record.event)
         apply(self.state, record)
-        self._observer(record)
+        for observe in self._observers:
+            observe(record)
         event = record.event
         if isinstance(event, e.DecisionMade):
             self._remember(Known(event, record.time_ns, record.position, {}))

@@ -8,7 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -42,6 +42,9 @@ from server.router_service import RouterService
 from server.sqlite_journal import SqliteJournal
 from server.tls import Certificates, TlsError
 from server.workers import Worker
+
+if TYPE_CHECKING:
+    from server.tracing import Tracing
 
 log = logging.getLogger("pointsman.serve")
 
@@ -90,12 +93,18 @@ async def serve(config: Config, ready: Callable[[str], None], worker: Worker | N
         journal.close()
         raise
     http: MetricsServer | None = None
+    tracing: Tracing | None = None
     try:
         admission = Admission()
         metrics = Metrics() if config.http else None
+        tracing = _tracing() if config.traces else None
         if metrics is not None:
             replica.observe(metrics.record, metrics.appended)
-        server, healthy = make_server(replica, admission, _auth(config), metrics, shares_port=worker is not None)
+        if tracing is not None:
+            replica.observe(None, tracing.appended)
+        server, healthy = make_server(
+            replica, admission, _auth(config), metrics, tracing, shares_port=worker is not None
+        )
         host = config.listen.rpartition(":")[0]
         try:
             if config.tls_cert and config.tls_key:
@@ -133,6 +142,8 @@ async def serve(config: Config, ready: Callable[[str], None], worker: Worker | N
         if http is not None:
             await asyncio.get_running_loop().run_in_executor(None, http.close)
         await replica.close()
+        if tracing is not None:
+            await asyncio.get_running_loop().run_in_executor(None, tracing.close)
         if worker:
             log.info("stopped at position %d: %s", replica.state.position, fingerprint(replica.state))
     if worker and replica.broken.is_set():
@@ -148,6 +159,15 @@ def _serve_http(address: str, offset: int, replica: Replica, admission: Admissio
         raise ServeError(f"cannot listen on {address} for HTTP: {error}") from error
     log.info("metrics are on http://%s:%d/metrics", host, made.port)
     return made
+
+
+def _tracing() -> Tracing:
+    """What makes traces. Raises ``ServeError`` where OpenTelemetry is not installed."""
+    try:
+        from server.tracing import Tracing, make_provider  # an extra: not everybody has it
+    except ImportError as error:
+        raise ServeError(f"traces: expected the extra `otel`, as in pip install 'pointsman[otel]': {error}") from error
+    return Tracing(make_provider())
 
 
 def _auth(config: Config) -> AuthInterceptor | None:
@@ -183,15 +203,18 @@ def make_server(
     admission: Admission | None = None,
     auth: AuthInterceptor | None = None,
     metrics: Metrics | None = None,
+    tracing: Tracing | None = None,
     shares_port: bool = False,
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """A gRPC server of all services, health and reflection on ``replica``, without a port yet.
 
     ``admission`` limits what runs at once and knows how much that is; one with the defaults if not given.
-    ``auth`` asks callers who they are, ``metrics`` counts calls, if given. ``shares_port``: with servers in other processes.
+    ``auth`` asks callers who they are, ``metrics`` counts calls, ``tracing`` makes spans of them, if given. ``shares_port``: with
+    servers in other processes.
     """
     guards = [] if auth is None else [auth]
     interceptors = (
+        *([] if tracing is None else [tracing.interceptor]),
         AccessInterceptor(metrics),
         *guards,
         DecodingInterceptor(),
