@@ -6,7 +6,7 @@ Nothing here knows of other buckets or of events: ``bandit.state`` folds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bandit.catalog import Bucket, Objective
 from bandit.encoder import Encoder, encoder_of
-from bandit.outcome import Change, Signal
+from bandit.outcome import UNTOLD, Change, Ledger, Signal, lessons
 from bandit.pacer import Pacer
 from bandit.pacer import from_arrays as pacer_from_arrays
 from bandit.pacer import to_arrays as pacer_arrays
@@ -39,6 +39,7 @@ from bandit.posterior import (
     from_arrays,
     observe_all,
     refresh,
+    retract_all,
     set_ridge,
     to_arrays,
     weigh,
@@ -175,40 +176,46 @@ def learn(
     bucket: BucketState,
     model: str,
     x_d: npt.NDArray[np.float64],
-    changes: Iterable[Change],
+    changes: Sequence[Change],
     weight: float = 1.0,
     mark: float = 0.0,
-    failed: bool = False,
+    ledger: Ledger = UNTOLD,
 ) -> None:
     """Learn, in place, changes of what ``model``, which has a column, answered at ``x_d``; what is new as ``weight``
-    observations. ``mark`` is the 95th percentile that its latency is to be counted against, 0 for none. A ``failed`` call says
-    nothing of what an answer costs, how long it takes and how long it is: that is counted, but not learned.
+    observations. ``mark`` is the 95th percentile that its latency is to be counted against, 0 for none. ``ledger`` is all that is
+    known of this answer after the changes: what a failed call says is counted, but not all of it is learned
+    (``bandit.outcome.lessons``).
     """
     k, posteriors = bucket.columns.index(model), bucket.posteriors
-    first: list[tuple[int, float]] = []
-    clocks = [0.0] * len(RESPONSE_OF)
     for change in changes:
-        signal, before, after = change.signal, change.before, change.after
-        bucket.sum_sk[signal, k] += after - (before or 0.0)
-        if before is None:
-            bucket.count_sk[signal, k] += 1
-        response = RESPONSE_OF.get(signal)
-        if response is None or (failed and response != QUALITY):
+        bucket.sum_sk[change.signal, k] += change.after - (change.before or 0.0)
+        if change.before is None:
+            bucket.count_sk[change.signal, k] += 1
+    first: list[tuple[int, float]] = []
+    gone: list[tuple[int, float, float]] = []
+    clocks = [0.0] * len(RESPONSE_OF)
+    for lesson in lessons(changes, ledger):
+        response = RESPONSE_OF.get(lesson.signal)
+        if response is None:
             continue
         now = clock(posteriors, k, response)
-        clocks[response] = now if change.faded is None else change.faded
+        clocks[response] = now if lesson.faded is None else lesson.faded
         left = math.exp(min(0.0, now - clocks[response]))
-        new = response_value(bucket, response, after)
-        if before is None:
+        old = None if lesson.before is None else response_value(bucket, response, lesson.before)
+        new = None if lesson.after is None else response_value(bucket, response, lesson.after)
+        if old is not None and new is not None:
+            correct(posteriors, response, k, x_d, old, new, left)
+        elif new is not None:
             first.append((response, new))
-        else:
-            correct(posteriors, response, k, x_d, response_value(bucket, response, before), new, left)
+        elif old is not None:
+            gone.append((response, old, left))
         if response == LATENCY and mark > 0.0:
-            if before is not None:
-                old = response_value(bucket, response, before)
-                count(posteriors.late_kn[k], old - math.log(mark), -left)
-            count(posteriors.late_kn[k], new - math.log(mark), left)
+            for value, sign in ((old, -left), (new, left)):
+                if value is not None:
+                    count(posteriors.late_kn[k], value - math.log(mark), sign)
             posteriors.tail_k[k] = log_factor(posteriors.late_kn[k])
+    if gone:
+        retract_all(posteriors, k, x_d, gone, bucket.config.half_life)
     if first:
         changed = observe_all(posteriors, k, x_d, first, weight, bucket.config.half_life, clocks)
         if QUALITY in changed:

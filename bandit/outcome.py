@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bandit.catalog import Aggregation, OutcomeRules, QualityRange, check_number
@@ -36,6 +36,8 @@ FIELDS = {
     Signal.OUTPUT_TOKENS: "output_tokens",
 }
 """The contract's name of each signal."""
+OF_ANSWERS = frozenset({Signal.COST, Signal.LATENCY, Signal.OUTPUT_TOKENS})
+"""What a failed call says nothing of."""
 MAX_COST = 1e6
 """Largest cost of one call that is believed, in dollars."""
 MAX_LATENCY = 1e6
@@ -65,6 +67,10 @@ class Ledger:
     reports: int = 0
 
 
+UNTOLD = Ledger()
+"""Nothing was reported."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One signal's value before (``None`` if there was none) and after a report; ``faded`` as in ``Tally``, ``None`` for the
@@ -75,6 +81,44 @@ class Change:
     before: float | None
     after: float
     faded: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What is to be learned of one signal: its value before and after, ``None`` where it teaches nothing; ``faded`` as in
+    ``Change``.
+    """
+
+    signal: Signal
+    before: float | None
+    after: float | None
+    faded: float | None
+
+
+def lessons(changes: Sequence[Change], ledger: Ledger) -> list[Lesson]:
+    """What ``changes``, after which ``ledger`` is all that is known, teach.
+
+    A failed call says nothing of what an answer costs, how long it takes and how long it is: only of quality, if that was
+    reported. Whether a call failed may be said last, or be taken back: then what was learned is taken back, or learned after
+    all, so that the end does not depend on the order of reports.
+    """
+    success = ledger.tallies.get(Signal.SUCCESS)
+    fails = failed = success is not None and success.value == 0.0
+    by_signal = {change.signal: change for change in changes}
+    if Signal.SUCCESS in by_signal:
+        failed = by_signal[Signal.SUCCESS].before == 0.0
+    if not (fails or failed):
+        return [Lesson(c.signal, c.before, c.after, c.faded) for c in changes]
+    found = []
+    for signal, tally in sorted(ledger.tallies.items()):
+        change = by_signal.get(signal)
+        before = tally.value if change is None else change.before
+        after: float | None = tally.value
+        if signal in OF_ANSWERS:
+            before, after = None if failed else before, None if fails else after
+        if before != after:
+            found.append(Lesson(signal, before, after, tally.faded))
+    return found
 
 
 def check_report(report: Mapping[Signal, float], quality: QualityRange) -> None:

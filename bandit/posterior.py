@@ -352,7 +352,7 @@ def observe_all(
         dspr(dim, -gain, v_d, cov_p, overwrite_ap=1)
         dspr(dim, left, x_d, design.precision_kp[model], overwrite_ap=1)
         design.seen_k[model] = seen = seen + 1
-        every = REFRESH if half_life == 0.0 else max(1, min(REFRESH, int(half_life / 8)))
+        every = _every(half_life)
         if seen % every == 0:
             if half_life > 0.0:
                 fade(posteriors, number, model, 2.0 ** (-every / half_life))
@@ -360,6 +360,11 @@ def observe_all(
     for response in changed:
         widen(posteriors, model, response)
     return changed
+
+
+def _every(half_life: float) -> int:
+    """After how many observations they fade, or Σ is made anew."""
+    return REFRESH if half_life == 0.0 else max(1, min(REFRESH, int(half_life / 8)))
 
 
 def clock(posteriors: Posteriors, model: int, response: int) -> float:
@@ -461,6 +466,33 @@ def correct(
     mean_d += shift * v_d
     posteriors.eta_krd[cell] += shift * x_d
     posteriors.square_kr[cell] += shift * (after + before)
+
+
+def retract_all(
+    posteriors: Posteriors,
+    model: int,
+    x_d: Array,
+    answers: Sequence[tuple[int, float, float]],
+    half_life: float = 0.0,
+) -> None:
+    """Take back, in place, that ``model`` answered at ``x_d``: (response, y, weight) triples, each observed before. O(d³).
+
+    The result is that of never having observed them (up to rounding), but for what the change detector made of them. Where
+    they made the others fade, that is undone.
+    """
+    weights = {response: weight for response, _, weight in answers}
+    for number, together in _by_design(posteriors, [(response, y) for response, y, _ in answers]):
+        design, weight = posteriors.designs[number], weights[together[0][0]]
+        for response, y in together:
+            posteriors.a_kr[model, response] -= 0.5 * weight
+            posteriors.square_kr[model, response] -= weight * y * y
+            posteriors.eta_krd[model, response] -= weight * y * x_d
+        dspr(x_d.size, -weight, x_d, design.precision_kp[model], overwrite_ap=1)
+        every = _every(half_life)
+        if half_life > 0.0 and design.seen_k[model] % every == 0:
+            fade(posteriors, number, model, 2.0 ** (every / half_life))
+        design.seen_k[model] -= 1
+        refresh(posteriors, number, model)
 
 
 def refresh(posteriors: Posteriors, design: int, model: int) -> None:

@@ -40,7 +40,7 @@ from bandit.event import (
     Record,
 )
 from bandit.health import Health, called, passed
-from bandit.outcome import Signal
+from bandit.outcome import UNTOLD, Signal
 from bandit.pacer import Pacer, Purse, decided, new_pacer, restart_ring, settled
 from bandit.pacer import to_arrays as pacer_arrays
 from bandit.policy import Candidates
@@ -287,10 +287,14 @@ def _apply_outcome(state: State, event: OutcomeApplied, time_ns: int) -> None:
         return
     tick(bucket, time_ns)
     if event.model in bucket.columns and event.state_position >= bucket.born_k[bucket.columns.index(event.model)]:
-        known = event.ledgers.get(event.model)
-        success = known.tallies.get(Signal.SUCCESS) if known else None
-        failed = success is not None and success.value == 0.0
-        learn(bucket, event.model, event.x_d, event.changes, mark=event.mark, failed=failed)
+        learn(
+            bucket,
+            event.model,
+            event.x_d,
+            event.changes,
+            mark=event.mark,
+            ledger=event.ledgers.get(event.model, UNTOLD),
+        )
         judged = int(bucket.count_sk[Signal.QUALITY].sum())
         if judged <= OFFER_EVERY or judged % OFFER_EVERY == 0:
             _tell_pool(state, bucket)
