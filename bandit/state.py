@@ -93,23 +93,40 @@ class State:
 
 
 def fold(records: Iterable[Record], state: State | None = None) -> State:
-    """Apply ``records`` in order to ``state`` (in place; a new one by default) and return it."""
+    """Apply ``records`` in order to ``state`` (in place; a new one by default) and return it. Raises what ``apply`` returns."""
     state = State() if state is None else state
     for record in records:
-        apply(state, record)
+        error = apply(state, record)
+        if error is not None:
+            raise error
     return state
 
 
-def apply(state: State, record: Record) -> None:
-    """Apply one record in place. Raises ``ValueError`` if it is not the next one."""
+def apply(state: State, record: Record) -> Exception | None:
+    """Apply one record in place. Raises ``ValueError`` if it is not the next one.
+
+    Returns the error, if there was one, that kept a bucket from learning what its event says. Then the bucket has started
+    afresh at this position: whatever is wrong with the numbers of one must not stop all others, now and in every fold to come.
+    """
+    error: Exception | None = None
     if record.position != state.position + 1:
         raise ValueError(f"expected the record at position {state.position + 1}, got {record.position}")
     event = record.event
     match event:
-        case DecisionMade():
-            _apply_decision(state, event, record.time_ns)
-        case OutcomeApplied():
-            _apply_outcome(state, event, record.time_ns)
+        case DecisionMade() | OutcomeApplied():
+            bucket = state.buckets.get(event.bucket)
+            if isinstance(event, DecisionMade):
+                _count_decision(state, bucket, event, record.time_ns)
+            else:
+                _count_outcome(state, bucket, event, record.time_ns)
+            if bucket is not None and bucket.generation == event.generation:
+                try:
+                    _teach(state, bucket, event, record.time_ns)
+                except MemoryError:
+                    raise
+                except Exception as reason:  # the same in every fold: events and arithmetic are
+                    error = reason
+                    _start_afresh(state, bucket, record.position)
         case ModelPut():
             known = state.models.get(event.model.id)
             available = known.available if known else True
@@ -144,6 +161,7 @@ def apply(state: State, record: Record) -> None:
             state.projects.pop(event.project, None)
     state.position = record.position
     state.time_ns = record.time_ns
+    return error
 
 
 def renew_candidates(state: State, bucket: BucketState, position: int) -> None:
@@ -250,43 +268,41 @@ def _renew_all(state: State, position: int) -> None:
             restart_ring(project.pacer)
 
 
-def _apply_decision(state: State, event: DecisionMade, time_ns: int) -> None:
+def _start_afresh(state: State, bucket: BucketState, position: int) -> None:
+    """Forget, in place, all that a bucket has learned; what it spent stays."""
+    _drop_bucket(state, bucket.config.id)
+    fresh = new_bucket(bucket.config, version=bucket.version, generation=position)
+    fresh.pacer = bucket.pacer
+    renew_candidates(state, fresh, position)
+    state.buckets[bucket.config.id] = fresh
+
+
+def _count_decision(state: State, bucket: BucketState | None, event: DecisionMade, time_ns: int) -> None:
     if state.health:
         for i, model in enumerate(event.models):
             if model in state.health:
                 passed(state.health[model], chosen=i == event.chosen)
-    bucket = state.buckets.get(event.bucket)
     current = bucket is not None and bucket.generation == event.generation
     quality = bucket.config.quality_range if bucket is not None and current else None
     for purse in _purses(state, bucket, event.project):
         decided(purse.pacer, purse.budget, quality, event, time_ns)
-    if bucket is None or not current:
-        return
-    tick(bucket, time_ns)
-    if event.models[event.chosen] in bucket.columns:
-        bucket.decisions_k[bucket.columns.index(event.models[event.chosen])] += 1
-        total = int(bucket.decisions_k.sum())
-        bucket.context_d += (event.x_d - bucket.context_d) / total
-        if total % SHAKE_EVERY == 0 and bucket.shaken_k.any():
-            shake(bucket, total)
-        if total >= FIT_FROM and _is_round(total):
-            fit_content(bucket)
-        if total & (total - 1) == 0 and len(state.buckets) > 1:
-            seen_kr = seen(bucket.posteriors)
-            _pool_priors(state, bucket, np.flatnonzero(seen_kr[:, QUALITY] < YOUNG).tolist())
 
 
-def _apply_outcome(state: State, event: OutcomeApplied, time_ns: int) -> None:
+def _count_outcome(state: State, bucket: BucketState | None, event: OutcomeApplied, time_ns: int) -> None:
     for change in event.changes:
         if change.signal is Signal.SUCCESS and change.before is None and event.model in state.models:
             called(state.health.setdefault(event.model, Health()), change.after != 0.0, time_ns)
-    bucket = state.buckets.get(event.bucket)
     for purse in _purses(state, bucket, event.project):
         settled(purse.pacer, purse.budget, event, bucket.config.rules.cost if bucket else Aggregation.LAST)
-    if bucket is None or bucket.generation != event.generation:
-        return
+
+
+def _teach(state: State, bucket: BucketState, event: DecisionMade | OutcomeApplied, time_ns: int) -> None:
+    """Let a bucket, and the pool, learn from an event of its present generation, in place."""
     tick(bucket, time_ns)
-    if event.model in bucket.columns and event.state_position >= bucket.born_k[bucket.columns.index(event.model)]:
+    if isinstance(event, DecisionMade):
+        if event.models[event.chosen] in bucket.columns:
+            _learn_of_context(state, bucket, event)
+    elif event.model in bucket.columns and event.state_position >= bucket.born_k[bucket.columns.index(event.model)]:
         learn(
             bucket,
             event.model,
@@ -298,6 +314,20 @@ def _apply_outcome(state: State, event: OutcomeApplied, time_ns: int) -> None:
         judged = int(bucket.count_sk[Signal.QUALITY].sum())
         if judged <= OFFER_EVERY or judged % OFFER_EVERY == 0:
             _tell_pool(state, bucket)
+
+
+def _learn_of_context(state: State, bucket: BucketState, event: DecisionMade) -> None:
+    """Count a decision, and do what is due after so many of them, in place."""
+    bucket.decisions_k[bucket.columns.index(event.models[event.chosen])] += 1
+    total = int(bucket.decisions_k.sum())
+    bucket.context_d += (event.x_d - bucket.context_d) / total
+    if total % SHAKE_EVERY == 0 and bucket.shaken_k.any():
+        shake(bucket, total)
+    if total >= FIT_FROM and _is_round(total):
+        fit_content(bucket)
+    if total & (total - 1) == 0 and len(state.buckets) > 1:
+        seen_kr = seen(bucket.posteriors)
+        _pool_priors(state, bucket, np.flatnonzero(seen_kr[:, QUALITY] < YOUNG).tolist())
 
 
 def _is_round(number: int) -> bool:

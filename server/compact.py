@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 
-from bandit.state import apply
 from server import snapshot
 from server.journal import Base, JournalError
-from server.replica import base_state, decode
+from server.replica import base_state, fold_rows
 from server.retention import look
 from server.sqlite_journal import SqliteJournal
 
@@ -27,10 +27,7 @@ def compact(journal: SqliteJournal, before_ns: int, now_ns: int) -> Compacted:
     """
     state = base_state(journal)
     started_at = state.position
-    for row in journal.read(state.position + 1):
-        if row.time_ns > before_ns:
-            break
-        apply(state, decode(row))
+    fold_rows(takewhile(lambda row: row.time_ns <= before_ns, journal.read(started_at + 1)), state)
     if state.position > started_at:
         looked = look(journal, state.position, pause=0.0)
         assert looked is not None

@@ -21,7 +21,7 @@ from pointsman.v1 import journal_pb2
 from server.journal import Appended, Conflict, Duplicate, Entry, Group, JournalError, JournalLockedError, Row
 from server.keys_of import key_of, once_of
 from server.names import decision_name
-from server.replica import decode
+from server.replica import decode, tell_afresh
 from server.sqlite_journal import FILE, SqliteJournal
 
 MAX_EVENTS = 1000
@@ -144,7 +144,7 @@ def _folded(lines: Iterable[_Line], file: Path, state: State) -> Iterator[_Line]
     """The lines, each after it was applied to ``state``."""
     for line in lines:
         try:
-            apply(state, line.record)
+            tell_afresh(line.record, apply(state, line.record))
         except Exception as error:  # as in the replica: whatever the fold cannot take, a server could not either
             raise ImportFileError(f"{file}, line {line.number}: event: cannot be folded: {error!r}") from error
         yield line

@@ -576,7 +576,7 @@ class Replica:
     def _apply(self, record: e.Record) -> None:
         if self._capture is not None:
             self._capture.before(record.event)
-        apply(self.state, record)
+        tell_afresh(record, apply(self.state, record))
         for observe in self._observers:
             observe(record)
         event = record.event
@@ -757,10 +757,23 @@ def fold_rows(rows: Iterable[Row], state: State) -> State:
     for row in rows:
         record = decode(row)
         try:
-            apply(state, record)
+            tell_afresh(record, apply(state, record))
         except Exception as error:
             raise JournalFormatError(f"the event at position {row.position} cannot be folded: {error!r}") from error
     return state
+
+
+def tell_afresh(record: e.Record, error: Exception | None) -> None:
+    """Log that a bucket could not learn from an event and has started afresh, if so."""
+    if error is not None:
+        assert isinstance(record.event, e.DecisionMade | e.OutcomeApplied)
+        log.error(
+            "buckets/%s cannot learn from the event at position %d, so it has started afresh there; all others go on. This "
+            "is a defect of the service: please report it",
+            record.event.bucket,
+            record.position,
+            exc_info=error,
+        )
 
 
 def decode(row: Row) -> e.Record:

@@ -25,7 +25,7 @@ from bandit.decide import decide
 from bandit.encoder import Encoded
 from bandit.event import BucketPut, DecisionMade, Event, ModelPut, Record
 from bandit.join import join
-from bandit.state import apply, purses
+from bandit.state import fold, purses
 from simulator.baselines import EPSILON, greedy, sums_by_task
 from simulator.changes import Added, Notice, Outcome, Priced, has_outage
 from simulator.utility import SettingError
@@ -117,7 +117,7 @@ class Thompson:
             self._apply((now + 1) * ROUND_NS, join(bucket, decision, (asked.t + 1) * ROUND_NS, report))
 
     def _apply(self, now_ns: int, event: Event) -> None:
-        apply(self._state, Record(self._state.position + 1, now_ns, event))
+        fold((Record(self._state.position + 1, now_ns, event),), self._state)
 
 
 class Uniform:

@@ -14,6 +14,7 @@ from bandit.bucket import arrays, restore_arrays
 from bandit.catalog import Aggregation, Bucket, Model, NumberFeature, OutcomeRules, Schema
 from bandit.encoder import Context
 from bandit.event import AvailabilitySet, BucketDeleted, BucketPut, ModelDeleted, ModelPut, OutcomeApplied, Record
+from bandit.join import join
 from bandit.outcome import Ledger, Signal, merge
 from bandit.posterior import QUALITY, to_arrays
 from bandit.state import State, apply, fingerprint, fold
@@ -186,3 +187,35 @@ def test_events_of_what_is_gone_change_nothing_but_the_position() -> None:
     apply(made.state, Record(made.state.position + 1, made.now_ns, decision))
     apply(made.state, Record(made.state.position + 1, made.now_ns, AvailabilitySet("none", True)))
     assert made.state.buckets == {}
+
+
+def test_a_bucket_that_cannot_learn_starts_afresh_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = World(Bucket("b", schema=SCHEMA), [Model("a"), Model("c")])
+    made.put(BucketPut(Bucket("other", schema=SCHEMA)))
+    decisions = [made.decide(Context({"n": i / 3})) for i in range(20)]
+    for decision in decisions[:10]:
+        made.report(decision, {Signal.QUALITY: 0.9})
+    made.bucket_id = "other"
+    elsewhere = [made.decide(Context({"n": i / 3})) for i in range(20)]
+    before, position = made.state.buckets["other"], made.state.position
+    made.bucket_id = "b"
+
+    def broken(*_: object, **__: object) -> None:
+        raise ArithmeticError("the precision of model 0 in design 0 is not positive definite")
+
+    event = join(made.bucket, decisions[10], made.now_ns, {Signal.QUALITY: 0.5})
+    with monkeypatch.context() as patch:
+        patch.setattr("bandit.state.learn", broken)
+        error = apply(made.state, Record(position + 1, made.now_ns, event))
+    assert isinstance(error, ArithmeticError)
+    assert (
+        made.bucket.generation == position + 1 and not made.bucket.count_sk.any() and not made.bucket.decisions_k.any()
+    )
+    assert made.state.buckets["other"] is before
+    made.report(decisions[11], {Signal.QUALITY: 0.5})  # decided before it started afresh: not learned
+    assert not made.bucket.count_sk.any()
+    made.report(made.decide(Context({"n": 0.1})), {Signal.QUALITY: 0.5})
+    assert made.bucket.count_sk[Signal.QUALITY].sum() == 1
+    made.bucket_id = "other"
+    made.report(elsewhere[0], {Signal.QUALITY: 0.5})
+    assert made.bucket.count_sk[Signal.QUALITY].sum() == 1

@@ -14,7 +14,7 @@ from bandit.event import BucketPut, DecisionMade, Event, ModelPut, Record
 from bandit.join import join
 from bandit.outcome import Change, Ledger, Signal
 from bandit.policy import Limits
-from bandit.state import State, apply, purses
+from bandit.state import State, fold, purses
 
 SECOND = 10**9
 Answer = Callable[[int, str], dict[Signal, float]]
@@ -37,7 +37,7 @@ class World:
 
     def put(self, event: Event) -> None:
         self.now_ns += SECOND
-        apply(self.state, Record(self.state.position + 1, self.now_ns, event))
+        fold((Record(self.state.position + 1, self.now_ns, event),), self.state)
 
     def decide(self, context: Context | None = None, limits: Limits = NO_LIMITS) -> DecisionMade:
         encoded = self.bucket.encoder.encode(context or Context())
