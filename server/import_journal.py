@@ -143,6 +143,14 @@ def _parsed(file: Path, lines: Iterable[bytes]) -> Iterator[_Line]:
 def _folded(lines: Iterable[_Line], file: Path, state: State) -> Iterator[_Line]:
     """The lines, each after it was applied to ``state``."""
     for line in lines:
+        event = line.record.event
+        if isinstance(event, DecisionMade | OutcomeApplied):
+            bucket = state.buckets.get(event.bucket)
+            if bucket and bucket.generation == event.generation and event.x_d.size != bucket.encoder.dim:
+                raise ImportFileError(
+                    f"{file}, line {line.number}: event: features: expected {bucket.encoder.dim} numbers, "
+                    f"got {event.x_d.size}"
+                )
         try:
             tell_afresh(line.record, apply(state, line.record))
         except Exception as error:  # as in the replica: whatever the fold cannot take, a server could not either

@@ -173,7 +173,7 @@ def edit(lines: Lines, what: str) -> None:
     elif what == "bad bucket":
         put = next(i for i in lines if "bucket_put" in i["event"])
         put["event"]["bucket_put"]["bucket"]["exploration_floor"] = 7
-    elif what == "does not fold":
+    elif what == "features":
         outcome = next(i for i in lines[29:] if "outcome_applied" in i["event"])
         outcome["event"]["outcome_applied"]["features"] = [1.0]
     elif what == "decision twice":
@@ -199,7 +199,7 @@ def edit(lines: Lines, what: str) -> None:
         ("unknown field", "line 30: expected a JournalRecord as JSON"),
         ("no event", "line 30: event: the event at position 30 cannot be read"),
         ("bad bucket", "exploration_floor"),
-        ("does not fold", "cannot be folded"),
+        ("features", "event: features: expected"),
         ("decision twice", "its decision was made before"),
         ("request id twice", "its request id or idempotency key was used"),
         ("orphan", "was not made before its outcome"),
