@@ -144,7 +144,7 @@ def _folded(lines: Iterable[_Line], file: Path, state: State) -> Iterator[_Line]
     """The lines, each after it was applied to ``state``."""
     for line in lines:
         event = line.record.event
-        if isinstance(event, DecisionMade | OutcomeApplied):
+        if isinstance(event, e.DecisionMade | e.OutcomeApplied):
             bucket = state.buckets.get(event.bucket)
             if bucket and bucket.generation == event.generation and event.x_d.size != bucket.encoder.dim:
                 raise ImportFileError(
