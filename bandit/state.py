@@ -302,7 +302,11 @@ def _teach(state: State, bucket: BucketState, event: DecisionMade | OutcomeAppli
     if isinstance(event, DecisionMade):
         if event.models[event.chosen] in bucket.columns:
             _learn_of_context(state, bucket, event)
-    elif event.model in bucket.columns and event.state_position >= bucket.born_k[bucket.columns.index(event.model)]:
+    elif (
+        event.changes
+        and event.model in bucket.columns
+        and event.state_position >= bucket.born_k[bucket.columns.index(event.model)]
+    ):
         learn(
             bucket,
             event.model,
