@@ -45,3 +45,9 @@ def set_up(format_: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if json_ else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_ours)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Not what gRPC logs as an error when a caller goes away while a response is sent to it: the call is logged as CANCELLED."""
+    return record.exc_info is None or type(record.exc_info[1]).__name__ != "ExecuteBatchError"

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pointsman import Client
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
 from server.admission import Admission
-from server.logs import JsonFormatter, TextFormatter
+from server.logs import JsonFormatter, TextFormatter, set_up
 from server.metrics import MOST_BUCKETS, OTHER, Metrics, MetricsServer
 from server.replica import Replica
 from tests.server.conftest import Served, Service
@@ -157,3 +157,20 @@ def test_http_is_refused_where_it_cannot_or_should_not_be(
     service = serve(tmp_path / "data", "--http", address)
     assert service.process.wait(60) in (1, 2)
     assert problem in service.said()
+
+
+def test_a_caller_that_goes_away_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    """gRPC logs it with a traceback as if the service were at fault."""
+    gone = type("ExecuteBatchError", (Exception,), {})
+    root, theirs = logging.getLogger(), logging.getLogger("grpc._cython.cygrpc")
+    before, level = list(root.handlers), root.level
+    try:
+        set_up("json", "info")
+        for error in (gone("Failed"), ValueError("a real one")):
+            theirs.error("raised by servicer", exc_info=error)
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+        theirs.filters.clear()
+    said = capfd.readouterr().err
+    assert "a real one" in said and "ExecuteBatchError" not in said
