@@ -58,10 +58,13 @@ def main() -> None:
                 process, address = start(kind, f"{directory}/{round_}-{kind}")
                 try:
                     figures = load(kind, address, arguments.seconds, arguments.connections)
+                    found.setdefault(kind, []).append(figures)
+                    if kind in ("echo", "decide"):
+                        half = load(kind, address, arguments.seconds, arguments.connections, figures["rate"] / 2)
+                        found.setdefault(f"{kind}, half load", []).append(half)
                 finally:
                     process.send_signal(signal.SIGTERM)
                     process.wait()
-                found.setdefault(kind, []).append(figures)
     middle = {
         kind: {name: statistics.median(r[name] for r in rounds) for name in rounds[0]} for kind, rounds in found.items()
     }
@@ -92,35 +95,41 @@ def start(kind: str, directory: str) -> tuple[subprocess.Popen[str], str]:
     return process, found[1]
 
 
-def load(kind: str, address: str, seconds: float, connections: int) -> dict[str, float]:
+def load(kind: str, address: str, seconds: float, connections: int, rate: float = 0.0) -> dict[str, float]:
     """Figures of a load from another process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(run_load, (kind, address, seconds, connections))
+        return pool.apply(run_load, (kind, address, seconds, connections, rate))
 
 
-def run_load(kind: str, address: str, seconds: float, connections: int) -> dict[str, float]:
-    """Calls per second and latencies in milliseconds, closed loop."""
-    return asyncio.run(_load(kind, address, seconds, connections))
+def run_load(kind: str, address: str, seconds: float, connections: int, rate: float) -> dict[str, float]:
+    """Calls per second and latencies in milliseconds: one call at a time on each connection, ``rate`` a second or, if that is 0,
+    as many as come.
+    """
+    return asyncio.run(_load(kind, address, seconds, connections, rate))
 
 
-async def _load(kind: str, address: str, seconds: float, connections: int) -> dict[str, float]:
+async def _load(kind: str, address: str, seconds: float, connections: int, rate: float) -> dict[str, float]:
     options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 64 << 20))
     count = 4 if kind == "batch" else connections
     channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(count)]
     call = await prepare(kind, channels[0])
     latencies: list[float] = []
     done = 0
-    end = time.perf_counter() + seconds
+    begun = time.perf_counter()
+    end = begun + seconds
 
     async def caller(channel: grpc.aio.Channel, number: int) -> None:
         nonlocal done
+        due = begun + (number / rate if rate else 0.0)
         while time.perf_counter() < end:
+            if rate:
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                due += count / rate
             start = time.perf_counter()
             await call(channel, number)
             latencies.append(time.perf_counter() - start)
             done += BATCH if kind == "batch" else 1
 
-    begun = time.perf_counter()
     await asyncio.gather(*(caller(channel, i) for i, channel in enumerate(channels)))
     rate = done / (time.perf_counter() - begun)
     for channel in channels:
@@ -139,10 +148,11 @@ async def prepare(kind: str, channel: grpc.aio.Channel) -> Calls:
         return await _raw(requests)
     catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
     for k in range(K):
-        await catalog.CreateModel(catalog_service_pb2.CreateModelRequest(model=catalog_pb2.Model(name=f"models/m{k}")))
+        model = catalog_pb2.Model(name=f"models/m{k}")
+        await catalog.UpdateModel(catalog_service_pb2.UpdateModelRequest(model=model, allow_missing=True))
     schema = catalog_pb2.ContextSchema(embeddings=[catalog_pb2.EmbeddingFeature(name="e", dimension=D - 1)])
     bucket = catalog_pb2.Bucket(name="buckets/b", context_schema=schema)
-    await catalog.CreateBucket(catalog_service_pb2.CreateBucketRequest(bucket=bucket))
+    await catalog.UpdateBucket(catalog_service_pb2.UpdateBucketRequest(bucket=bucket, allow_missing=True))
     router = router_service_pb2_grpc.RouterServiceStub(channel)
     for _ in range(3):  # something to decide on
         decided = (await router.BatchDecide(_batch(contexts[:500]))).decisions
@@ -179,7 +189,13 @@ def _calls(method: str, payloads: list[bytes]) -> Calls:
     async def call(channel: grpc.aio.Channel, number: int) -> object:
         nonlocal turn
         turn += 1
-        return await channel.unary_unary(method)(payloads[turn % len(payloads)])
+        while True:
+            try:
+                return await channel.unary_unary(method)(payloads[turn % len(payloads)])
+            except grpc.aio.AioRpcError as error:  # one too many: try again
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+                await asyncio.sleep(0.05)
 
     return call
 
