@@ -1,0 +1,127 @@
+"""Estimates from the log of a policy that was learning: rounds are weighted so that a normal interval holds.
+
+Where the logging policy grows surer, it plays what looks bad ever more rarely, importance weights grow, and the average of
+scores is not normal however long the log. Weighting each round by about the inverse of its score's standard deviation, as
+far as the *past* tells it, makes the terms' variances alike, and the studentised weighted average is normal again
+(martingale central limit theorem), for a value that is the same in every round. Where the value drifts, what is estimated
+is the value averaged with these weights; ``betting`` bounds the plain average.
+
+Sources: Hadad, Hirshberg, Zhan, Wager and Athey, "Confidence intervals for policy evaluation in adaptive experiments"
+(PNAS 2021); Zhan, Hadad, Hirshberg and Athey, "Off-policy evaluation via adaptive weighting with data from contextual
+bandits" (KDD 2021).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.special import ndtri
+
+from simulator.offpolicy.intervals import Interval, check_level, check_scores
+from simulator.offpolicy.log import Array
+
+_RECENT = 0.1
+"""The share of the rounds so far whose spread stands for the next one's: logging policies change on that scale."""
+
+_FEWEST = 50
+"""Rounds looked back on at the least, if there are so many."""
+
+
+def spread(target_nk: Array, logged_nk: Array) -> Array:
+    """Σ_a target² / logged of each round (n), >= 1: the mean squared importance weight, given context and past.
+
+    To a constant it bounds the variance of that round's (doubly robust) score: Zhan et al. 2021, section 3. Models where
+    both are 0 add nothing.
+
+    Raises:
+        ValueError: shapes disagree, or the target has mass where the logging policy has none.
+    """
+    target_nk, logged_nk = np.asarray(target_nk, dtype=np.float64), np.asarray(logged_nk, dtype=np.float64)
+    if target_nk.ndim != 2 or target_nk.shape != logged_nk.shape:
+        raise ValueError(f"target_nk, logged_nk: shapes {target_nk.shape} and {logged_nk.shape} are not both (n, k)")
+    bare_n = ((target_nk > 0.0) & ~(logged_nk > 0.0)).any(axis=1)
+    if bare_n.any():
+        raise ValueError(f"logged_nk: round {int(np.argmax(bare_n))} gives no propensity to a model of the target")
+    safe_nk = np.where(target_nk > 0.0, logged_nk, 1.0)
+    return np.asarray((target_nk**2 / safe_nk).sum(axis=1))
+
+
+def stable_weights(spread_n: Array) -> Array:
+    """StableVar weights h_t = 1/√(spread expected from the past), (n), for a contextual policy.
+
+    Zhan et al. average each round's logging policy over all past contexts; a log holds it at its own contexts alone, so
+    here it is the mean of ``spread_n`` over the last tenth of the past (at least 50 rounds) that is expected of the next.
+    So h_t depends on rounds before t only, as it must: a weight that saw its own round's context would estimate the value
+    over other contexts. ``spread_n`` is :func:`spread`, or, if the log holds only the chosen propensity, the squared
+    importance weight, whose mean it is. The first weight is 1/√(1), that of no spread.
+
+    Raises:
+        ValueError: a spread is negative or not finite.
+    """
+    spread_n = check_scores(spread_n)
+    if spread_n.min() < 0.0:
+        raise ValueError(f"spread_n: {spread_n.min()} is negative")
+    n = len(spread_n)
+    past_n = np.arange(n)
+    from_n = past_n - np.minimum(past_n, np.maximum(_FEWEST, np.ceil(_RECENT * past_n).astype(np.intp)))
+    sums = np.concatenate(([0.0], np.cumsum(spread_n)))
+    # One made-up round of spread 1 keeps weights finite where the past had none at all.
+    expected_n = (1.0 + sums[past_n] - sums[from_n]) / (1.0 + past_n - from_n)
+    # A difference of running sums may round to under the made-up round's share.
+    return np.asarray(1.0 / np.sqrt(np.maximum(expected_n, 1.0 / (1.0 + past_n - from_n))))
+
+
+def two_point_weights(propensity_n: Array, decay: float = 0.7) -> Array:
+    """Two-point allocation weights for the value of one model, (n), from its propensity in every round, chosen or not.
+
+    Hadad et al. 2021, eq. 17 and appendix: h_t² = e_t λ_t ∏_{s<t} (1 - λ_s), with λ_t = e_t / (T-t+1) +
+    (1 - e_t) t^-α / (t^-α + (T^(1-α) - t^(1-α))/(1-α)): of the variance still to spend, round t gets what is fair if the
+    propensity stays (e_t near 1), or if it falls like t^-α, α = ``decay`` in [0, 1). The length T is fixed beforehand.
+
+    Raises:
+        ValueError: propensities outside (0, 1], ``decay`` outside [0, 1).
+    """
+    propensity_n = check_scores(propensity_n)
+    if propensity_n.min() <= 0.0 or propensity_n.max() > 1.0:
+        raise ValueError(f"propensity_n: {propensity_n.min()} to {propensity_n.max()} is not within (0, 1]")
+    if not 0.0 <= decay < 1.0:
+        raise ValueError(f"decay: {decay} is not in [0, 1)")
+    total = len(propensity_n)
+    t_n = np.arange(1.0, total + 1.0)
+    power = 1.0 - decay
+    falling_n = t_n**-decay / (t_n**-decay + (total**power - t_n**power) / power)
+    share_n = propensity_n / (total - t_n + 1.0) + (1.0 - propensity_n) * falling_n
+    # The last round takes all that is left: share 1. The product runs over earlier rounds, whose shares are under 1.
+    left_n = np.exp(np.concatenate(([0.0], np.cumsum(np.log1p(-share_n[:-1])))))
+    return np.asarray(np.sqrt(propensity_n * share_n * left_n))
+
+
+def weighted(score_n: Array, h_n: Array, level: float) -> tuple[float, Interval]:
+    """The weighted mean Σhx/Σh of unbiased scores, and its studentised normal interval.
+
+    Variance Σh²(x - mean)² / (Σh)², Hadad et al. 2021, section 2. ``score_n`` are IPS or doubly robust scores, the latter
+    with predictions from earlier rounds alone; ``h_n`` >= 0, each determined by the rounds before its own.
+
+    Raises:
+        ValueError: lengths disagree, a weight is negative, all are 0, or fewer than two rounds.
+    """
+    score_n, h_n = check_scores(score_n, 2), check_scores(h_n, 2)
+    if len(score_n) != len(h_n):
+        raise ValueError(f"h_n: {len(h_n)} weights for {len(score_n)} scores")
+    total = float(h_n.sum())
+    if h_n.min() < 0.0 or total <= 0.0:
+        raise ValueError("h_n: expected weights of at least 0, not all 0")
+    mean = float(h_n @ score_n) / total
+    spent = math.sqrt(float((h_n**2) @ ((score_n - mean) ** 2))) / total
+    half = float(ndtri(0.5 + check_level(level) / 2.0)) * spent
+    return mean, Interval(mean - half, mean + half, level)
+
+
+def adaptive_weights(score_n: Array, target_nk: Array, logged_nk: Array, level: float) -> tuple[float, Interval]:
+    """Estimate and interval of a policy's value from an adaptive log: :func:`weighted` by :func:`stable_weights`.
+
+    Raises:
+        ValueError: as these and :func:`spread`.
+    """
+    return weighted(score_n, stable_weights(spread(target_nk, logged_nk)), level)
