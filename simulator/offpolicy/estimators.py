@@ -1,0 +1,195 @@
+"""Estimates of what another policy would have earned, from the log of one that decided.
+
+Each estimator gives a score for every round; the estimate is the mean of the scores, so any interval of a mean applies to
+any of them. With r the reward, w = π_candidate / π_logged of the chosen model, q̂ a model of the reward
+(``reward_models``) and q̂(π) = Σ_a π(a) q̂(a) its mean under the candidate:
+
+==========  =====================================  ==================================================================
+name        score                                  source
+==========  =====================================  ==================================================================
+ips         w r                                    Horvitz and Thompson 1952
+clipped     min(w, c) r                            Ionides 2008
+snips       w r / mean(w)                          Swaminathan and Joachims, NeurIPS 2015
+dm          q̂(π)                                  Beygelzimer and Langford, KDD 2009
+dr          q̂(π) + w (r - q̂)                     Dudík, Erhan, Langford and Li, Statistical Science 2014
+sndr        q̂(π) + w (r - q̂) / mean(w)           Thomas and Brunskill, ICML 2016
+switch-dr   q̂(π) + w (r - q̂) 1[w ≤ τ]            Wang, Agarwal and Dudík, ICML 2017
+dros        q̂(π) + λw/(w²+λ) (r - q̂)             Su, Dimakopoulou, Krishnamurthy and Dudík, ICML 2020
+==========  =====================================  ==================================================================
+
+``ips`` and ``dr`` are unbiased if propensities are right and the candidate has no mass where the logging policy has none.
+The others trade some bias for less variance. c, τ and λ are chosen from the data by ``slope``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from simulator.offpolicy.log import Array, Indices
+
+GRID = (1.0, 5.0, 10.0, 50.0, 100.0, 500.0, math.inf)
+"""Values of c, τ and λ that ``slope`` chooses from; the last is no clipping, no switching, no shrinkage."""
+NAMES = ("ips", "clipped", "snips", "dm", "dr", "sndr", "switch-dr", "dros")
+UNBIASED = frozenset({"ips", "dr"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """An estimate and its scores by round, (n), whose mean it is. ``tuned`` is the c, τ or λ that was chosen.
+
+    Of self-normalised estimators ``score_n`` are linearised: their spread is that of the estimate, to first order.
+    """
+
+    name: str
+    estimate: float
+    score_n: Array
+    tuned: float | None = None
+
+
+def weights(target_nk: Array, chosen_n: Indices, propensity_n: Array) -> Array:
+    """Importance weights (n): the candidate's probability of the model that was chosen, over its propensity."""
+    rows_n = np.arange(len(chosen_n))
+    return np.asarray(target_nk[rows_n, chosen_n] / propensity_n)
+
+
+def ips(reward_n: Array, weight_n: Array) -> Scored:
+    """Inverse propensity scores."""
+    return _plain("ips", weight_n * reward_n)
+
+
+def clipped(reward_n: Array, weight_n: Array, clip: float) -> Scored:
+    """Inverse propensity scores with weights of at most ``clip``. Biased towards 0."""
+    return _plain("clipped", np.minimum(weight_n, clip) * reward_n, clip)
+
+
+def snips(reward_n: Array, weight_n: Array) -> Scored:
+    """Self-normalised inverse propensity scores: Σwr / Σw, within the range of rewards. NaN if all weights are 0."""
+    return _normalised("snips", np.zeros(len(reward_n)), reward_n, weight_n)
+
+
+def dm(q_nk: Array, target_nk: Array) -> Scored:
+    """The direct method: what the reward model says."""
+    return _plain("dm", _expected(q_nk, target_nk))
+
+
+def dr(reward_n: Array, weight_n: Array, q_nk: Array, target_nk: Array, chosen_n: Indices) -> Scored:
+    """Doubly robust: the reward model, corrected where the log shows it wrong."""
+    expected_n, residual_n = _parts(reward_n, q_nk, target_nk, chosen_n)
+    return _plain("dr", expected_n + weight_n * residual_n)
+
+
+def sndr(reward_n: Array, weight_n: Array, q_nk: Array, target_nk: Array, chosen_n: Indices) -> Scored:
+    """Doubly robust with a self-normalised correction. NaN if all weights are 0."""
+    expected_n, residual_n = _parts(reward_n, q_nk, target_nk, chosen_n)
+    return _normalised("sndr", expected_n, residual_n, weight_n)
+
+
+def switch_dr(reward_n: Array, weight_n: Array, q_nk: Array, target_nk: Array, chosen_n: Indices, tau: float) -> Scored:
+    """Doubly robust where weights are at most ``tau``, the reward model alone elsewhere."""
+    expected_n, residual_n = _parts(reward_n, q_nk, target_nk, chosen_n)
+    return _plain("switch-dr", expected_n + np.where(weight_n <= tau, weight_n, 0.0) * residual_n, tau)
+
+
+def dros(reward_n: Array, weight_n: Array, q_nk: Array, target_nk: Array, chosen_n: Indices, lam: float) -> Scored:
+    """Doubly robust with optimistic shrinkage of the weights; ``lam`` infinite shrinks nothing."""
+    expected_n, residual_n = _parts(reward_n, q_nk, target_nk, chosen_n)
+    return _plain("dros", expected_n + _shrunk(weight_n, lam) * residual_n, lam)
+
+
+def estimate_all(
+    reward_n: Array,
+    weight_n: Array,
+    q_nk: Array,
+    target_nk: Array,
+    chosen_n: Indices,
+    names: Sequence[str] = NAMES,
+) -> list[Scored]:
+    """The estimators called ``names``; c, τ and λ by ``slope``. Raises ``ValueError`` for an unknown name or bad arrays."""
+    check(reward_n, weight_n, q_nk, target_nk, chosen_n)
+    doubly = (q_nk, target_nk, chosen_n)
+    made: dict[str, Callable[[], Scored]] = {
+        "ips": lambda: ips(reward_n, weight_n),
+        "clipped": lambda: slope([clipped(reward_n, weight_n, c) for c in GRID]),
+        "snips": lambda: snips(reward_n, weight_n),
+        "dm": lambda: dm(q_nk, target_nk),
+        "dr": lambda: dr(reward_n, weight_n, *doubly),
+        "sndr": lambda: sndr(reward_n, weight_n, *doubly),
+        "switch-dr": lambda: slope([switch_dr(reward_n, weight_n, *doubly, tau) for tau in GRID]),
+        "dros": lambda: slope([dros(reward_n, weight_n, *doubly, lam) for lam in GRID]),
+    }
+    unknown = [name for name in names if name not in made]
+    if unknown:
+        raise ValueError(f"estimators: expected some of {', '.join(NAMES)}, got {unknown[0]!r}")
+    return [made[name]() for name in names]
+
+
+def slope(candidates: Sequence[Scored], level: float = 0.95) -> Scored:
+    """The one of several versions of an estimator, from the most biased to the least, that Lepski's principle chooses.
+
+    Beginning with the least biased and widest, the last whose interval still overlaps those of all before it: while they
+    overlap, what bias there is is smaller than the noise (Su, Srinath and Krishnamurthy, "Adaptive estimator selection for
+    off-policy evaluation", ICML 2020, algorithm 1).
+    """
+    z = float(ndtri(0.5 + level / 2.0))
+    low, high, found = -math.inf, math.inf, candidates[-1]
+    for one in reversed(candidates):
+        half = z * float(one.score_n.std()) / math.sqrt(len(one.score_n))
+        low, high = max(low, one.estimate - half), min(high, one.estimate + half)
+        if low > high:
+            break
+        found = one
+    return found
+
+
+def check(reward_n: Array, weight_n: Array, q_nk: Array, target_nk: Array, chosen_n: Indices) -> None:
+    """Raise ``ValueError``, naming the array, for shapes that disagree and numbers that are not finite or not weights."""
+    n, k = np.shape(target_nk) if np.ndim(target_nk) == 2 else (-1, -1)
+    if n < 1:
+        raise ValueError(f"target_nk: expected (n, k) with n > 0, got {np.shape(target_nk)}")
+    for name, array, shape in (
+        ("reward_n", reward_n, (n,)),
+        ("weight_n", weight_n, (n,)),
+        ("q_nk", q_nk, (n, k)),
+        ("chosen_n", chosen_n, (n,)),
+    ):
+        if np.shape(array) != shape:
+            raise ValueError(f"{name}: expected {shape}, got {np.shape(array)}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: expected finite numbers, got {array[~np.isfinite(array)].flat[0]}")
+    if float(np.min(weight_n)) < 0.0:
+        raise ValueError(f"weight_n: expected at least 0, got {np.min(weight_n)}")
+    sums_n = np.asarray(target_nk).sum(axis=1)
+    if float(np.min(target_nk)) < 0.0 or float(np.abs(sums_n - 1.0).max()) > 1e-6:
+        raise ValueError("target_nk: expected rows of probabilities that sum to 1")
+
+
+def _plain(name: str, score_n: Array, tuned: float | None = None) -> Scored:
+    return Scored(name, float(np.mean(score_n)), score_n, tuned)
+
+
+def _normalised(name: str, base_n: Array, value_n: Array, weight_n: Array) -> Scored:
+    """mean(base) + Σ w·value / Σw. Scores are its influence function: base + w/mean(w) · (value - ratio), plus the ratio."""
+    mean = float(weight_n.mean())
+    if mean == 0.0:
+        return Scored(name, math.nan, np.full(len(base_n), np.nan))
+    ratio = float(weight_n @ value_n) / (len(base_n) * mean)
+    score_n = base_n + ratio + weight_n / mean * (value_n - ratio)
+    return Scored(name, float(base_n.mean()) + ratio, score_n)
+
+
+def _parts(reward_n: Array, q_nk: Array, target_nk: Array, chosen_n: Indices) -> tuple[Array, Array]:
+    """What the reward model expects of the candidate, and by how much it missed what was chosen, each (n)."""
+    return _expected(q_nk, target_nk), reward_n - q_nk[np.arange(len(chosen_n)), chosen_n]
+
+
+def _expected(q_nk: Array, target_nk: Array) -> Array:
+    return np.asarray(np.einsum("nk,nk->n", q_nk, target_nk))
+
+
+def _shrunk(weight_n: Array, lam: float) -> Array:
+    return weight_n if math.isinf(lam) else lam * weight_n / (weight_n**2 + lam)

@@ -1,0 +1,90 @@
+"""What a model would have earned on a request, fitted to a log: ridge regressions for each group and model.
+
+A doubly robust estimate stays unbiased however bad this is, as long as a round's prediction does not depend on that round's
+own reward. ``cross_fitted`` sees to it by folds. Where the log comes from a policy that was learning, later choices depend
+on earlier rewards, and a prediction must not know the future: ``past_only`` is for those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from simulator.offpolicy.log import Array, Flags, Indices
+
+RIDGE = 1.0
+"""Precision of the coefficients, in observations; features are standardised."""
+FOLDS = 5
+FIRST = 50
+"""Rounds of the first block of ``past_only``; each block ends at ``GROWTH`` times the one before."""
+GROWTH = 1.25
+
+
+def cross_fitted(
+    reward_n: Array, chosen_n: Indices, x_nd: Array, group_n: Indices, k: int, folds: int = FOLDS
+) -> Array:
+    """Predicted rewards of all k models in every round, (n, k), each from the other folds. Rounds with NaN rewards are not
+    learned from. Round i is in fold i mod ``folds``.
+    """
+    fold_n = np.arange(len(reward_n)) % folds
+    return _predict_all(reward_n, chosen_n, x_nd, group_n, k, ((fold_n != f, fold_n == f) for f in range(folds)))
+
+
+def past_only(reward_n: Array, chosen_n: Indices, x_nd: Array, group_n: Indices, k: int) -> Array:
+    """Predicted rewards of all k models in every round, (n, k), each from earlier rounds alone, refitted at the end of blocks
+    that grow. The first block's are 0.
+    """
+    n = len(reward_n)
+    ends = [0, min(FIRST, n)]
+    while ends[-1] < n:
+        ends.append(min(n, int(ends[-1] * GROWTH) + 1))
+    order_n = np.arange(n)
+    blocks = pairwise(ends[1:])
+    return _predict_all(
+        reward_n, chosen_n, x_nd, group_n, k, ((order_n < a, (order_n >= a) & (order_n < b)) for a, b in blocks)
+    )
+
+
+def _predict_all(
+    reward_n: Array,
+    chosen_n: Indices,
+    x_nd: Array,
+    group_n: Indices,
+    k: int,
+    splits: Iterator[tuple[Flags, Flags]],
+) -> Array:
+    known_n = ~np.isnan(reward_n)
+    predicted_nk = np.zeros((len(reward_n), k))
+    for learned_n, asked_n in splits:
+        learned_n = learned_n & known_n
+        if not learned_n.any():
+            continue
+        overall = float(reward_n[learned_n].mean())
+        for group in np.unique(group_n[asked_n]):
+            here_n, ask_n = learned_n & (group_n == group), asked_n & (group_n == group)
+            predicted_nk[ask_n] = _predict(reward_n[here_n], chosen_n[here_n], x_nd[here_n], x_nd[ask_n], k, overall)
+    return predicted_nk
+
+
+def _predict(reward_n: Array, chosen_n: Indices, x_nd: Array, ask_md: Array, k: int, overall: float) -> Array:
+    """Predictions (m, k) of one group from its rows. A model's mean is shrunk to that of the group, by one observation."""
+    mean = (float(reward_n.sum()) + overall) / (len(reward_n) + 1.0)
+    predicted_mk = np.full((len(ask_md), k), mean)
+    if not len(reward_n):
+        return predicted_mk
+    centre_d, scale_d = x_nd.mean(axis=0), x_nd.std(axis=0)
+    scale_d = np.where(scale_d > 1e-12, scale_d, np.inf)  # a feature that never varied says nothing
+    z_nd, ask_md = (x_nd - centre_d) / scale_d, (ask_md - centre_d) / scale_d
+    for model in np.unique(chosen_n):
+        rows_n = chosen_n == model
+        z, y = z_nd[rows_n], reward_n[rows_n] - mean
+        level = float(y.sum()) / (len(y) + 1.0)
+        centred = z - z.mean(axis=0)
+        precision_dd = centred.T @ centred + RIDGE * max(1.0, float(z.shape[1])) * np.eye(z.shape[1])
+        slope_d = cho_solve(cho_factor(precision_dd), centred.T @ (y - y.mean())) if z.shape[1] else np.zeros(0)
+        predicted_mk[:, model] = mean + level + (ask_md - z.mean(axis=0)) @ slope_d
+    low, high = float(reward_n.min()), float(reward_n.max())
+    return np.asarray(np.clip(predicted_mk, low, high))
