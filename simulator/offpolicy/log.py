@@ -14,6 +14,10 @@ Indices = npt.NDArray[np.intp]
 Ints = npt.NDArray[np.int64]
 
 
+class LogError(ValueError):
+    """A log's content is not acceptable; says file, row and column."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Log:
     """n decisions of a logging policy, oldest first, over k models, with what came of them. Arrays are read-only.
