@@ -6,6 +6,11 @@ far as the *past* tells it, makes the terms' variances alike, and the studentise
 (martingale central limit theorem), for a value that is the same in every round. Where the value drifts, what is estimated
 is the value averaged with these weights; ``betting`` bounds the plain average.
 
+It is normal in the limit only. A model that was drawn a handful of times has no such limit: in 7,500 simulated logs of
+1,500 rounds with two equal models, one deserted at t^-0.7, its 90 % intervals covered 87 % (plain ones 86 %), and with t^-0.5
+or slower 89 to 90 %, as plain ones about do. What the weights gained in every one is width, about a fifth. Where a decision
+hangs on it, take ``betting``, which asks for no limit.
+
 Sources: Hadad, Hirshberg, Zhan, Wager and Athey, "Confidence intervals for policy evaluation in adaptive experiments"
 (PNAS 2021); Zhan, Hadad, Hirshberg and Athey, "Off-policy evaluation via adaptive weighting with data from contextual
 bandits" (KDD 2021).
