@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bandit.catalog import Mode, Objective
 from bandit.errors import FieldError
 from bandit.policy import Exclusion, explored_share, race
-from simulator.offpolicy.log import Array, Log
+from simulator.offpolicy.log import Array, Indices, Log
 from simulator.offpolicy.read_journal import Journal, Made, distribution
 
 
@@ -166,7 +166,7 @@ def target(candidate: Candidate, source: Log | Journal) -> Target:
     return Target(target_nk, replaced)
 
 
-def _of_group(setting: Setting, source: Log | Journal, log: Log, rows_n: Array) -> tuple[Array, int]:
+def _of_group(setting: Setting, source: Log | Journal, log: Log, rows_n: Indices) -> tuple[Array, int]:
     """The distributions in some rounds of one bucket."""
     denied_k = _columns(log, setting.deny)
     if setting.policy == "thompson":
@@ -229,7 +229,7 @@ def changed(setting: Setting, made: Made, models: tuple[str, ...]) -> Array:
     return distribution(replace(made, objective=objective, exclusions_k=exclusions_k, exploration_floor=floor))
 
 
-def _logged(log: Log, rows_n: Array) -> Array:
+def _logged(log: Log, rows_n: Indices) -> Array:
     if log.logged_nk is None:
         raise CandidateError(
             f"expected a log that has the whole distribution of its policy where the candidate does as that did; {log.name} "
