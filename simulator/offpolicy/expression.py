@@ -1,0 +1,216 @@
+"""What a promotion gate asks for, as an expression, parsed into what has to be shown; nothing in it is ever executed.
+
+    lower(quality) >= 0.98 * logged(quality) and upper(cost) <= 0.8 * logged(cost) and ess() >= 1000
+
+A term is ``lower(S)``, ``upper(S)``, ``estimate(S)`` or ``logged(S)`` of a signal S that the log has, ``ess()``,
+``largest_weight_share()``, or a number, with + - * / and parentheses. A clause compares two sides with >=, <=, > or <.
+Clauses are joined by ``and`` and ``or``; there is no ``not``.
+
+A clause with a bound of one signal and the logged value of the same, ``lower(S) >= c * logged(S) + d`` with c >= 0, is one
+question about paired rounds, is V(candidate) - c·V(logged) >= d?, and is tested as one: that takes far fewer rounds than two
+bounds that must not touch. Any other clause is computed from bounds and estimates as it stands.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+OF_SIGNAL = ("lower", "upper", "estimate", "logged")
+OF_WEIGHTS = ("ess", "largest_weight_share")
+_COMPARISONS = {ast.GtE: ">=", ast.LtE: "<=", ast.Gt: ">", ast.Lt: "<"}
+MAX_LENGTH = 2000
+
+
+class ExpressionError(ValueError):
+    """A requirement cannot be understood; says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """``function`` of ``signal``, "" for a function of the weights."""
+
+    function: str
+    signal: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.function}({self.signal})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sum:
+    """``constant`` + Σ factor · term: what a side of a clause comes to."""
+
+    factors: Mapping[Term, float]
+    constant: float = 0.0
+
+    def value(self, values: Mapping[Term, float]) -> float:
+        """Its value if the terms have these."""
+        return self.constant + sum(factor * values[term] for term, factor in self.factors.items())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clause:
+    """``text``: left ``comparison`` right, as ``left - right`` compared with 0."""
+
+    text: str
+    difference: Sum
+    comparison: str
+
+    def holds(self, values: Mapping[Term, float]) -> bool:
+        """Whether it holds if the terms have these values; not if any is NaN."""
+        found = self.difference.value(values)
+        return {">=": found >= 0.0, "<=": found <= 0.0, ">": found > 0.0, "<": found < 0.0}[self.comparison]
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """A clause that is one question: is V(candidate) - ``factor`` · V(logged) of ``signal`` at least (``lower``) or at most
+    ``offset``?
+    """
+
+    signal: str
+    lower: bool
+    factor: float
+    offset: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Requirement:
+    """Clauses joined by ``and`` or ``or``: ``parts`` are clauses or requirements."""
+
+    joined: str
+    parts: tuple[Clause | Requirement, ...]
+
+    def clauses(self) -> list[Clause]:
+        """All clauses, from left to right."""
+        return [c for part in self.parts for c in ([part] if isinstance(part, Clause) else part.clauses())]
+
+    def holds(self, shown: Mapping[Clause, bool]) -> bool:
+        """Whether it holds if these clauses do."""
+        found = [shown[part] if isinstance(part, Clause) else part.holds(shown) for part in self.parts]
+        return all(found) if self.joined == "and" else any(found)
+
+
+def parse(text: str, signals: Collection[str]) -> Requirement:
+    """Raises ``ExpressionError``."""
+    if len(text) > MAX_LENGTH:
+        raise ExpressionError(f"expected at most {MAX_LENGTH} characters, got {len(text)}")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        at = f"column {error.offset}: " if isinstance(error, SyntaxError) and error.offset else ""
+        raise ExpressionError(f"{at}expected an expression such as lower(quality) >= 0.98 * logged(quality)") from None
+    found = _Parser(text.strip(), signals).requirement(tree)
+    return found if isinstance(found, Requirement) else Requirement("and", (found,))
+
+
+def combination(text: str, signals: Collection[str]) -> Sum:
+    """A sum of signals, such as ``quality - 20 * cost``: terms of the function "". Raises ``ExpressionError``."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise ExpressionError("expected a sum of signals such as quality - 20 * cost") from None
+    found = _Parser(text.strip(), signals).sum(tree)
+    if not found.factors or any(term.function for term in found.factors):
+        raise ExpressionError("expected a sum of signals such as quality - 20 * cost")
+    return found
+
+
+def paired(clause: Clause) -> Paired | None:
+    """The one question that ``clause`` is, if it is one."""
+    bounds = [t for t in clause.difference.factors if t.function in ("lower", "upper")]
+    others = [t for t in clause.difference.factors if t.function not in ("lower", "upper")]
+    if len(bounds) != 1 or any(t.function != "logged" or t.signal != bounds[0].signal for t in others):
+        return None
+    bound, scale = bounds[0], clause.difference.factors[bounds[0]]
+    factor = -sum(clause.difference.factors[t] for t in others) / scale
+    more = (clause.comparison[0] == ">") == (scale > 0.0)
+    if factor < 0.0 or more != (bound.function == "lower"):
+        return None
+    return Paired(bound.signal, bound.function == "lower", factor, -clause.difference.constant / scale)
+
+
+class _Parser:
+    def __init__(self, text: str, signals: Collection[str]) -> None:
+        self._text, self._signals = text, signals
+
+    def requirement(self, node: ast.expr) -> Clause | Requirement:
+        if isinstance(node, ast.BoolOp):
+            joined = "and" if isinstance(node.op, ast.And) else "or"
+            return Requirement(joined, tuple(self.requirement(value) for value in node.values))
+        if not isinstance(node, ast.Compare):
+            raise self._wrong(node, "a comparison of two sides with >=, <=, > or <, perhaps joined by and, or")
+        if len(node.ops) != 1 or type(node.ops[0]) not in _COMPARISONS:
+            raise self._wrong(node, "two sides and one of >=, <=, >, <")
+        left, right = self.sum(node.left), self.sum(node.comparators[0])
+        difference = _add(left, right, -1.0)
+        if not difference.factors or any(not term.function for term in difference.factors):
+            raise self._wrong(node, f"one of {', '.join(OF_SIGNAL + OF_WEIGHTS)} in it")
+        text = ast.get_source_segment(self._text, node) or ""
+        clause = Clause(text, difference, _COMPARISONS[type(node.ops[0])])
+        self._safe(node, clause)
+        return clause
+
+    def sum(self, node: ast.expr) -> Sum:
+        match node:
+            case ast.Constant(value=bool()):
+                raise self._wrong(node, "a number")
+            case ast.Constant(value=int() | float() as value) if abs(value) < 1e300:
+                return Sum({}, float(value))
+            case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign):
+                return _scaled(self.sum(node.operand), -1.0 if isinstance(sign, ast.USub) else 1.0)
+            case ast.BinOp(op=ast.Add() | ast.Sub() as sign):
+                return _add(self.sum(node.left), self.sum(node.right), 1.0 if isinstance(sign, ast.Add) else -1.0)
+            case ast.BinOp(op=ast.Mult()):
+                left, right = self.sum(node.left), self.sum(node.right)
+                if left.factors and right.factors:
+                    raise self._wrong(node, "a number on one side of *")
+                return _scaled(left, right.constant) if left.factors else _scaled(right, left.constant)
+            case ast.BinOp(op=ast.Div()):
+                left, right = self.sum(node.left), self.sum(node.right)
+                if right.factors or right.constant == 0.0:
+                    raise self._wrong(node, "a number other than 0 under /")
+                return _scaled(left, 1.0 / right.constant)
+            case ast.Name(id=signal) if signal in self._signals:
+                return Sum({Term("", signal): 1.0})
+            case ast.Call(func=ast.Name(id=function), args=arguments, keywords=[]):
+                return Sum({self._term(node, function, arguments): 1.0})
+        raise self._wrong(node, f"a number, or one of {', '.join(OF_SIGNAL)} of a signal, {', '.join(OF_WEIGHTS)}")
+
+    def _term(self, node: ast.expr, function: str, arguments: list[ast.expr]) -> Term:
+        if function in OF_WEIGHTS:
+            if arguments:
+                raise self._wrong(node, f"nothing between the parentheses of {function}")
+            return Term(function)
+        if function not in OF_SIGNAL:
+            raise self._wrong(node, f"one of {', '.join(OF_SIGNAL + OF_WEIGHTS)}")
+        match arguments:
+            case [ast.Name(id=signal)] if signal in self._signals:
+                return Term(function, signal)
+        raise self._wrong(node, f"{function} of one of the log's signals: {', '.join(sorted(self._signals))}")
+
+    def _safe(self, node: ast.expr, clause: Clause) -> None:
+        """A lower bound shows that something is large, an upper one that it is small: the other way about shows nothing."""
+        for term, factor in clause.difference.factors.items():
+            if term.function in ("lower", "upper") and factor:
+                large = (clause.comparison[0] == ">") == (factor > 0.0)
+                if large != (term.function == "lower"):
+                    wanted = "lower" if large else "upper"
+                    raise self._wrong(node, f"{wanted}({term.signal}), for {term} shows nothing on this side")
+
+    def _wrong(self, node: ast.expr, expected: str) -> ExpressionError:
+        segment = ast.get_source_segment(self._text, node) or self._text
+        return ExpressionError(f"column {node.col_offset + 1}: expected {expected}, got {segment!r}")
+
+
+def _scaled(one: Sum, factor: float) -> Sum:
+    return Sum({term: factor * value for term, value in one.factors.items()}, factor * one.constant)
+
+
+def _add(one: Sum, other: Sum, sign: float) -> Sum:
+    factors = dict(one.factors)
+    for term, value in other.factors.items():
+        factors[term] = factors.get(term, 0.0) + sign * value
+    return Sum({term: value for term, value in factors.items() if value != 0.0}, one.constant + sign * other.constant)
