@@ -119,6 +119,39 @@ def test_bounds_close_in_on_the_mean_about_as_fast_as_normal_ones() -> None:
         assert 1.0 < reach < 2.4
 
 
+@pytest.mark.parametrize("factor", [0.0, 0.8, 1.0, 1.3])
+@pytest.mark.parametrize("controlled", [False, True])
+def test_both_bounds_close_in_on_the_difference(factor: float, controlled: bool) -> None:
+    """The candidate, the factor and a range other than 1 all enter: neither bound is merely safe."""
+    high, n = 2.5, 40_000
+    logs = bandit_paths(47, 1, n, MEAN_CK, floor=0.4)
+    context_n, chosen_n, logged_nk = logs.context_rn[0], logs.chosen_rn[0], logs.logged_rnk[0]
+    mean_nk = high * MEAN_CK[context_n]
+    true = high * VALUE - factor * float((logged_nk * mean_nk).sum(axis=1).mean())
+    control = Control(mean_nk, TARGET_CK[context_n], logged_nk, chosen_n) if controlled else None
+    reward_n, weight_n = high * logs.reward_rn[0], logs.weight_rn(TARGET_CK)[0]
+    of_log = interval(reward_n, weight_n, 0.95, factor=factor, high=high, control=control)
+    assert of_log.covers(true)
+    assert true - of_log.low < 0.05 * high
+    assert of_log.high - true < 0.05 * high
+
+
+@given(
+    arrays(np.float64, st.integers(1, 40), elements=st.floats(0.0, 1.0)), st.floats(0.01, 100.0), st.floats(0.0, 1.5)
+)
+@settings(deadline=None)
+def test_dearer_rewards_have_dearer_bounds_and_a_sequence_ends_in_the_interval(
+    reward_n: Array, high: float, factor: float
+) -> None:
+    weight_n = np.random.default_rng(len(reward_n)).pareto(1.5, len(reward_n))
+    plain = interval(reward_n, weight_n, 0.9, factor=factor)
+    dear_n = np.minimum(reward_n * high, high)
+    dear = interval(dear_n, weight_n, 0.9, factor=factor, high=high)
+    assert (dear.low, dear.high) == pytest.approx((plain.low * high, plain.high * high), rel=1e-7, abs=1e-7 * high)
+    low_n, high_n = sequence(reward_n, weight_n, 0.9, factor=factor)
+    assert (low_n[-1], high_n[-1]) == pytest.approx((plain.low, plain.high), rel=1e-9, abs=1e-9)
+
+
 def test_past_means_know_only_the_past() -> None:
     predicted_nk = past_means(np.array([1.0, 0.5, 0.0, 1.0]), np.array([0, 1, 0, 1]), 2, 0.5)
     assert predicted_nk.tolist() == [[0.5, 0.5], [0.75, 0.5], [0.75, 0.5], [0.5, 0.5]]

@@ -173,6 +173,12 @@ def test_a_rare_choice_that_comes_too_often_is_refused_though_nothing_is_normal(
     found = calibration(often_n, logged_nk)
     assert found.dof == 0
     assert found.p_value < 1e-10
+    # Four more than the 0.1 expected: Bennett's bound on either side, of one bin among all, and of one test among two.
+    four_n = np.where(np.arange(1_000) < 4, 1, 0)
+    variance = 1_000 * 0.0001 * 0.9999
+    ratio = 3.9 / variance
+    bound = 2.0 * math.exp(-variance * ((1.0 + ratio) * math.log(1.0 + ratio) - ratio))
+    assert calibration_by_model(four_n, logged_nk).p_value == pytest.approx(2.0 * 2.0 * bound, rel=1e-6)
     assert calibration(np.zeros(1_000, dtype=np.intp), logged_nk).p_value == 1.0
 
 
