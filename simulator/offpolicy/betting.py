@@ -60,9 +60,10 @@ class Control:
     """Predictions that take out of the scores what was to be expected (doubly robust bounds).
 
     ``predicted_nk`` in [0, high] are each round's rewards of each model as predicted **from earlier rounds, or from other
-    data, alone** (``reward_models.past_only``, :func:`past_means`; a model fitted on folds of the same log knows the future, and the bound is no longer
-    proven). Good ones narrow the bounds; bad ones widen them, but never make them wrong. ``target_nk`` and ``logged_nk``
-    are the candidate's and the logging policy's whole distributions, ``chosen_n`` the model that was chosen.
+    data, alone** (``reward_models.past_only``, :func:`past_means`; a model fitted on folds of the same log knows the
+    future, and the bound is no longer proven). Good ones narrow the bounds; bad ones widen them, but never make them wrong.
+    ``target_nk`` and ``logged_nk`` are the candidate's and the logging policy's whole distributions, ``chosen_n`` the
+    model that was chosen.
     """
 
     predicted_nk: Array
