@@ -9,6 +9,8 @@ from html import escape
 
 WIDTH, HEIGHT = 640, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74, 16, 14, 48
+_WIDE, _ROW = 190, 28
+"""Of a forest plot: the room for its labels, and the height of a row."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d1f", "#7f7f7f")
 """Told apart by colour-blind readers too (Okabe and Ito, 2008, with two more)."""
 
@@ -40,6 +42,15 @@ class Point:
     colour: str = COLOURS[0]
     mark: str = "dot"
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimated:
+    """One row of a forest plot: an estimate (``None``: there is none) and its intervals (label, low, high, colour)."""
+
+    label: str
+    estimate: float | None
+    intervals: Sequence[tuple[str, float, float, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +137,47 @@ def stacked(x: Axis, y: Axis, xs: Sequence[float], layers: Sequence[tuple[str, S
     return _figure("".join(parts), legend)
 
 
+def forest(x: Axis, rows: Sequence[Estimated], mark: float | None = None) -> str:
+    """Estimates below each other with their intervals; a dashed line at ``mark``."""
+    bottom = _TOP + _ROW * len(rows)
+    parts = []
+    for value in x.ticks():
+        at = _x(x, value, _WIDE)
+        parts.append(f'<path class="grid" d="M{at:.1f} {_TOP}V{bottom}"/>')
+        parts.append(f'<text x="{at:.1f}" y="{bottom + 16}" text-anchor="middle">{short(value)}</text>')
+    parts.append(f'<path class="axis" d="M{_WIDE} {bottom}H{WIDTH - _RIGHT}"/>')
+    if mark is not None:
+        parts.append(f'<path class="axis" stroke-dasharray="5 4" d="M{_x(x, mark, _WIDE):.1f} {_TOP}V{bottom}"/>')
+    legend = []
+    for i, row in enumerate(rows):
+        middle = _TOP + _ROW * (i + 0.5)
+        parts.append(f'<text x="{_WIDE - 8}" y="{middle + 4:.1f}" text-anchor="end">{escape(row.label)}</text>')
+        for j, (label, low, high, colour) in enumerate(row.intervals):
+            y = middle + 6.0 * (j - (len(row.intervals) - 1) / 2.0)
+            left, right = (min(max(_x(x, end, _WIDE), _WIDE), WIDTH - _RIGHT) for end in (low, high))
+            title = escape(f"{row.label}, {label}: {short(low)} to {short(high)}")
+            parts.append(
+                f'<path d="M{left:.1f} {y:.1f}H{right:.1f}" stroke="{colour}" stroke-width="3"><title>{title}</title></path>'
+            )
+            legend.append((label, colour))
+        if row.estimate is not None:
+            title = f"<title>{escape(row.label)}: {short(row.estimate)}</title>"
+            at = _x(x, row.estimate, _WIDE)
+            parts.append(f'<circle class="dot" cx="{at:.1f}" cy="{middle:.1f}" r="4.5">{title}</circle>')
+    return _figure("".join(parts), legend, bottom + 24)
+
+
 def short(value: float) -> str:
     """A number in few characters."""
     return f"{value:.4g}"
 
 
-def _figure(content: str, legend: Sequence[tuple[str, str]]) -> str:
+def _figure(content: str, legend: Sequence[tuple[str, str]], height: float = HEIGHT) -> str:
     keys = "".join(
         f'<span><i style="background:{colour}"></i>{escape(label)}</span>' for label, colour in dict(legend).items()
     )
     return (
-        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{content}</svg>'
+        f'<figure><svg viewBox="0 0 {WIDTH} {height:g}" role="img">{content}</svg>'
         f'<figcaption class="legend">{keys}</figcaption></figure>'
     )
 
@@ -160,8 +201,8 @@ def _frame(x: Axis, y: Axis) -> str:
     return "".join(parts)
 
 
-def _x(axis: Axis, value: float) -> float:
-    return _LEFT + axis.place(value) * (WIDTH - _LEFT - _RIGHT)
+def _x(axis: Axis, value: float, left: float = _LEFT) -> float:
+    return left + axis.place(value) * (WIDTH - left - _RIGHT)
 
 
 def _y(axis: Axis, value: float) -> float:

@@ -99,7 +99,8 @@ class Control:
 @dataclass(frozen=True, slots=True)
 class SignalReport:
     """One signal: in how many rounds it was reported, whether what is missing depends on the model (p-value), the logging
-    policy's mean, and the estimates.
+    policy's mean, and the estimates. ``high_seen``: nothing says how large the signal can be, so that ``high`` is the largest
+    value that was seen.
     """
 
     signal: str
@@ -107,6 +108,7 @@ class SignalReport:
     missing_p: float
     low: float
     high: float
+    high_seen: bool
     logged: Line
     lines: tuple[Line, ...]
 
@@ -147,13 +149,13 @@ def evaluate(
     Raises ``EvaluationError`` and ``CandidateError``.
     """
     log = source.log if isinstance(source, Journal) else source
-    values, ranges = _signals(source, log, signals, sums or {}, caps or {})
+    values, ranges, seen = _signals(source, log, signals, sums or {}, caps or {})
     made = target(candidate, source)
     weight_n = weights(made.target_nk, log.chosen_n, log.propensity_n)
     evidence = {name: _evidence(log, name, values[name], ranges[name], made.target_nk, weight_n) for name in values}
     rng = np.random.default_rng(seed)
     reports = {
-        name: _report(one, estimators, level, rng, _missing_p(log, ~np.isnan(values[name])))
+        name: _report(one, estimators, level, rng, _missing_p(log, ~np.isnan(values[name])), name in seen)
         for name, one in evidence.items()
     }
     return Evaluation(
@@ -174,44 +176,56 @@ def _signals(
     wanted: Sequence[str],
     sums: Mapping[str, Sum],
     caps: Mapping[str, float],
-) -> tuple[dict[str, Array], dict[str, tuple[float, float]]]:
-    """Values (n) and range of every signal to be evaluated."""
+) -> tuple[dict[str, Array], dict[str, tuple[float, float]], set[str]]:
+    """Values (n) and range of every signal to be evaluated, and those whose upper end is only the largest value seen."""
     known = {name: value_n for name, value_n in log.signals.items() if not np.isnan(value_n).all()}
     for name in (*wanted, *(term.signal for one in sums.values() for term in one.factors)):
         if name not in known and name not in sums:
             raise EvaluationError(
                 f"{name}: expected a signal that the log has: {', '.join(sorted(known)) or 'it has none'}"
             )
-    chosen = list(wanted) or [name for name in known if name in GATED or not isinstance(source, Journal)]
-    ranges = {}
+    chosen = list(wanted) or _usual(known, isinstance(source, Journal))
+    ranges, seen = {}, set()
     for name, value_n in known.items():
-        low, high = _range(source, name, value_n)
+        low, high, from_data = _range(source, name, value_n)
         ranges[name] = (low, caps.get(name, high))
-        if not ranges[name][1] > low:
-            raise EvaluationError(f"--cap {name}: expected above {low:g}, got {caps[name]:g}")
-    unknown = sorted(set(caps) - set(known))
+        if from_data and name not in caps:
+            seen.add(name)
+    unknown = sorted(set(caps) - set(known) - set(sums))
     if unknown:
         raise EvaluationError(f"--cap {unknown[0]}: expected a signal that the log has: {', '.join(sorted(known))}")
     values = {name: known[name] for name in chosen if name in known}
     for name, one in sums.items():
         values[name] = np.asarray(one.constant + sum(f * known[term.signal] for term, f in one.factors.items()))
         ends = [(f * ranges[t.signal][0], f * ranges[t.signal][1]) for t, f in one.factors.items()]
-        ranges[name] = (one.constant + sum(map(min, ends)), one.constant + sum(map(max, ends)))
+        low, high = one.constant + sum(map(min, ends)), one.constant + sum(map(max, ends))
+        ranges[name] = (low, caps.get(name, high))
+        if name not in caps and any(term.signal in seen for term in one.factors):
+            seen.add(name)
+    for name, (low, high) in ranges.items():
+        if not high > low:
+            raise EvaluationError(f"--cap {name}: expected above {low:g}, got {high:g}")
     if not values:
         raise EvaluationError(f"{log.name}: no outcome was reported of any decision")
-    return values, ranges
+    return values, ranges, seen
 
 
-def _range(source: Log | Journal, name: str, value_n: Array) -> tuple[float, float]:
-    """What a signal can be: quality by its bucket's scale, success and the like 0 or 1, others from 0 to the largest seen."""
+def _usual(known: Mapping[str, Array], journal: bool) -> list[str]:
+    """What is evaluated if nothing is asked for: what every service reports, then what else a log that is not ours has."""
+    return [*(name for name in GATED if name in known), *(n for n in known if n not in GATED and not journal)]
+
+
+def _range(source: Log | Journal, name: str, value_n: Array) -> tuple[float, float, bool]:
+    """What a signal can be: quality by its bucket's scale, success and the like 0 or 1, others from 0 to the largest seen;
+    and whether it is that.
+    """
     seen_low, seen_high = float(np.nanmin(value_n)), float(np.nanmax(value_n))
     if name == "quality" and isinstance(source, Journal):
-        low, high = min(m.quality.min for m in source.made), max(m.quality.max for m in source.made)
-    else:
-        low, high = min(0.0, seen_low), seen_high
-        if seen_low >= 0.0 and seen_high <= 1.0 and name not in ("cost", "latency"):
-            high = 1.0
-    return low, high if high > low else low + 1.0
+        return min(m.quality.min for m in source.made), max(m.quality.max for m in source.made), False
+    if seen_low >= 0.0 and seen_high <= 1.0 and name not in ("cost", "latency"):
+        return 0.0, 1.0, False
+    low = min(0.0, seen_low)
+    return low, seen_high if seen_high > low else low + 1.0, True
 
 
 def _evidence(
@@ -253,7 +267,12 @@ def _missing_p(log: Log, there_n: Flags) -> float:
 
 
 def _report(
-    one: Evidence, names: Sequence[str], level: float, rng: np.random.Generator, missing_p: float
+    one: Evidence,
+    names: Sequence[str],
+    level: float,
+    rng: np.random.Generator,
+    missing_p: float,
+    high_seen: bool,
 ) -> SignalReport:
     scored = [
         dm(one.q_cross_mk, one.target_mk) if made.name == "dm" else made
@@ -275,6 +294,7 @@ def _report(
         missing_p=missing_p,
         low=one.low,
         high=one.high,
+        high_seen=high_seen,
         logged=Line("logged", one.logged, None, logged),
         lines=tuple(lines),
     )

@@ -1,0 +1,196 @@
+"""The command ``pointsman evaluate``."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from simulator.offpolicy.candidate import CandidateError, read_candidate
+from simulator.offpolicy.estimators import NAMES
+from simulator.offpolicy.evaluate import Evaluation, EvaluationError, Line, evaluate
+from simulator.offpolicy.expression import ExpressionError, Sum, combination, parse
+from simulator.offpolicy.gate import Finding, Verdict, judge
+from simulator.offpolicy.log import LogError
+from simulator.offpolicy.outcome import as_rows, controls_sentence, warnings, write_outcome
+from simulator.offpolicy.read import read_log
+from simulator.offpolicy.read_journal import Journal
+
+WIDTH = 160
+"""Characters of a line where the output is no terminal."""
+
+
+@click.command("evaluate")
+@click.option("--log", "spec", metavar="L", required=True, help="What was logged: the journal's export (FILE.jsonl).")
+@click.option(
+    "--candidate",
+    "path",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The policy that might go live, as YAML; see docs/simulator.md.",
+)
+@click.option(
+    "--require",
+    metavar="EXPR",
+    help="What must be shown, such as 'lower(quality) >= 0.98 * logged(quality) and upper(cost) <= 0.8 * logged(cost)'. "
+    "Exits 1 if it is not.",
+)
+@click.option(
+    "--estimators", metavar="E[,E…]", default=",".join(NAMES), show_default=True, help="What to estimate with."
+)
+@click.option("--level", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True, help="Of all intervals.")
+@click.option("--signal", "wanted", metavar="S", multiple=True, help="A signal to evaluate, or NAME=SUM of them, such as "
+    "'worth=quality - 20 * cost'. Repeat for several. Default: quality, cost, latency, success.")  # fmt: skip
+@click.option("--cap", "caps", metavar="S=VALUE", multiple=True, help="The largest value that a signal can have. Default: the "
+    "end of its range, or the largest seen.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory for evaluation.json, evaluation.csv and evaluation.html.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def evaluate_command(
+    spec: str,
+    path: Path,
+    require: str | None,
+    estimators: str,
+    level: float,
+    wanted: Sequence[str],
+    caps: Sequence[str],
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Estimate what another policy would have made of logged requests, and whether it may go live.
+
+    Exits 0 if what --require asks for is shown, 1 if it is not, 2 for a wrong command.
+    """
+    try:
+        candidate = read_candidate(path)
+        source = read_log(spec)
+        log = source.log if isinstance(source, Journal) else source
+        signals, sums = _wanted(wanted, list(log.signals))
+        asked = [*(signals or log.signals), *sums]
+        requirement = None if require is None else parse(require, asked)
+        if requirement is not None:
+            named = {t.signal for c in requirement.clauses() for t in c.difference.factors if t.signal}
+            signals = [*signals, *sorted(named - set(signals) - set(sums))] if signals else signals
+        evaluation = evaluate(
+            source,
+            candidate,
+            signals=signals,
+            sums=sums,
+            caps=_caps(caps),
+            estimators=_names(estimators),
+            level=level,
+            seed=seed,
+        )
+        verdict = None if requirement is None else judge(evaluation, requirement)
+    except ExpressionError as error:
+        raise click.UsageError(f"--require: {error}") from error
+    except (CandidateError, EvaluationError) as error:
+        raise click.UsageError(str(error)) from error
+    except LogError as error:
+        raise click.ClickException(str(error)) from error
+    configuration = {
+        "log": spec,
+        "candidate": path.read_text(encoding="utf-8"),
+        "require": require,
+        "level": level,
+        "estimators": estimators,
+        "signals": list(wanted),
+        "caps": list(caps),
+        "seed": seed,
+    }
+    if out is not None:
+        try:
+            write_outcome(out, evaluation, verdict, configuration)
+        except OSError as error:
+            raise click.ClickException(f"--out {out}: {error}") from error
+    if as_json:
+        click.echo(json.dumps(as_rows(evaluation, verdict, configuration), allow_nan=False))
+    else:
+        _print(evaluation, verdict)
+        if out is not None:
+            click.echo(f"\n{out / 'evaluation.html'}, evaluation.json and evaluation.csv are written.")
+    if verdict is not None and not verdict.passed:
+        sys.exit(1)
+
+
+def _wanted(given: Sequence[str], known: Sequence[str]) -> tuple[list[str], Mapping[str, Sum]]:
+    signals, sums = [], {}
+    for one in given:
+        name, equals, text = one.partition("=")
+        if not equals:
+            signals.append(name.strip())
+            continue
+        try:
+            sums[name.strip()] = combination(text, known)
+        except ExpressionError as error:
+            raise EvaluationError(f"--signal {name.strip()}: {error}") from None
+    return signals, sums
+
+
+def _caps(given: Sequence[str]) -> dict[str, float]:
+    found = {}
+    for one in given:
+        name, _, text = one.partition("=")
+        try:
+            found[name.strip()] = float(text)
+        except ValueError:
+            found[name.strip()] = math.nan
+        if not math.isfinite(found[name.strip()]):
+            raise EvaluationError(f"--cap: expected SIGNAL=VALUE such as cost=0.05, got {one!r}")
+    return found
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise EvaluationError(f"--estimators: expected some of {', '.join(NAMES)}, got {unknown[0]!r}")
+    return names
+
+
+def _print(evaluation: Evaluation, verdict: Verdict | None) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)  # a file or a pipe has none of its own
+    for report in evaluation.reports.values():
+        sheet = Table(title=f"{report.signal} of {evaluation.candidate.name}, {report.reported} rounds with an outcome")
+        for title in ("estimator", "estimate", f"{evaluation.level:.0%} normal", "bootstrap", "any time, any log"):
+            sheet.add_column(title, justify="left" if title == "estimator" else "right")
+        for line in (report.logged, *report.lines):
+            sheet.add_row(
+                escape(line.estimator + (f" ({line.tuned:g})" if line.tuned is not None else "")),
+                "" if math.isnan(line.estimate) else f"{line.estimate:.5g}",
+                *(_shown(line, kind) for kind in ("normal", "bootstrap", "betting")),
+                style="bold" if line.estimator == "logged" else "",
+            )
+        console.print(sheet)
+    for sentence in (*controls_sentence(evaluation), *warnings(evaluation)):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    if verdict is not None:
+        console.print()
+        for finding in (*verdict.clauses, *verdict.conditions):
+            console.print(_said(finding), markup=False, highlight=False, soft_wrap=True)
+        word = "PASSED: shown" if verdict.passed else "NOT PASSED: not shown"
+        console.print(f"{word} at {verdict.level:.2%}", style="bold", highlight=False)
+
+
+def _said(finding: Finding) -> str:
+    return f"{'yes' if finding.shown else 'NO '}  {finding.what}: {finding.why}"
+
+
+def _shown(line: Line, kind: str) -> str:
+    found = line.intervals.get(kind)
+    return "" if found is None else f"{found.low:.5g} … {found.high:.5g}"

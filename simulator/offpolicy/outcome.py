@@ -1,0 +1,142 @@
+"""An evaluation as plain values, files and sentences."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from simulator.offpolicy.evaluate import Evaluation, Line
+from simulator.offpolicy.gate import Verdict, as_json
+
+
+def as_rows(evaluation: Evaluation, verdict: Verdict | None, configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Every number, as JSON has them; NaN and infinity are null."""
+    found = {
+        "configuration": dict(configuration),
+        "log": {
+            "name": evaluation.log.name,
+            "rounds": len(evaluation.log),
+            "models": list(evaluation.log.models),
+            "groups": list(evaluation.log.groups),
+        },
+        "candidate": evaluation.candidate.name,
+        "level": evaluation.level,
+        "replaced": evaluation.replaced,
+        "signals": {
+            name: {
+                "reported": report.reported,
+                "missing_p": report.missing_p,
+                "low": report.low,
+                "high": report.high,
+                "high_seen": report.high_seen,
+                "logged": _line(report.logged),
+                "estimates": [_line(line) for line in report.lines],
+            }
+            for name, report in evaluation.reports.items()
+        },
+        "controls": [
+            {
+                "name": control.name,
+                "quality": _line(control.quality),
+                "cost": None if control.cost is None else _line(control.cost),
+                "gain": _line(control.gain),
+            }
+            for control in evaluation.controls
+        ],
+        "diagnostics": asdict(evaluation.diagnostics),
+        "verdict": None if verdict is None else as_json(verdict),
+        "says": [*controls_sentence(evaluation), *warnings(evaluation)],
+    }
+    cleaned: dict[str, Any] = _finite(found)
+    return cleaned
+
+
+def write_outcome(out: Path, evaluation: Evaluation, verdict: Verdict | None, configuration: Mapping[str, Any]) -> None:
+    """Write evaluation.json, evaluation.csv and evaluation.html into a directory. Raises ``OSError``."""
+    from simulator.offpolicy.page import html  # drawing is for those who ask for it
+
+    out.mkdir(parents=True, exist_ok=True)
+    rows = as_rows(evaluation, verdict, configuration)
+    (out / "evaluation.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with (out / "evaluation.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("signal", "estimator", "estimate", "tuned", "interval", "low", "high", "level"))
+        for signal, report in evaluation.reports.items():
+            for line in (report.logged, *report.lines):
+                head = (signal, line.estimator, _blank(line.estimate), _blank(line.tuned))
+                for kind, interval in line.intervals.items():
+                    writer.writerow((*head, kind, _blank(interval.low), _blank(interval.high), interval.level))
+                if not line.intervals:
+                    writer.writerow((*head, "", "", "", ""))
+    (out / "evaluation.html").write_text(html(evaluation, verdict, configuration), encoding="utf-8")
+
+
+def controls_sentence(evaluation: Evaluation) -> list[str]:
+    """Whether the candidate beats what needs no routing."""
+    said = []
+    for control in evaluation.controls:
+        gain, interval = control.gain.estimate, control.gain.intervals["normal"]
+        numbers = f"by {abs(gain):.4f} [{interval.low:+.4f}, {interval.high:+.4f}] in quality"
+        if interval.low > 0.0:
+            said.append(f"The candidate beats the {control.name}, {numbers}.")
+        elif interval.high < 0.0:
+            said.append(f"The candidate is worse than the {control.name}, {numbers}: routing is not worth it here.")
+        else:
+            said.append(f"The candidate cannot be told from the {control.name}: the difference is {gain:+.4f} "
+                        f"[{interval.low:+.4f}, {interval.high:+.4f}] in quality.")  # fmt: skip
+    return said
+
+
+def warnings(evaluation: Evaluation) -> list[str]:
+    """What to know before these numbers are believed."""
+    seen, said = evaluation.diagnostics, []
+    if seen.ess < 500:
+        said.append(
+            f"Only {seen.ess:.0f} of {seen.n} rounds count (effective sample size): intervals may be too narrow."
+        )
+    if seen.largest_weight_share > 0.05:
+        said.append(f"One round carries {seen.largest_weight_share:.0%} of all weight.")
+    if seen.tail_index > 0.7:
+        said.append(f"Weights have a heavy tail (k = {seen.tail_index:.2f}): prefer the last column.")
+    if seen.unsupported:
+        said.append(f"{seen.unsupported:.1%} of what the candidate does was never tried: it is counted at the worst.")
+    if seen.by_propensity is not None and seen.by_propensity.p_value < 1e-3:
+        said.append(f"Models were not chosen as often as the log says (p = {seen.by_propensity.p_value:.1g}).")
+    if evaluation.replaced:
+        said.append(
+            f"In {evaluation.replaced} rounds the candidate's model could not be chosen; there it does as the log did."
+        )
+    for name, report in evaluation.reports.items():
+        if report.high_seen:
+            said.append(f"{name} is taken to be at most {report.high:.4g}, the largest seen; bounds hold if it never is more. "
+                        f"Say what it can be with --cap {name}=VALUE.")  # fmt: skip
+        if report.missing_p < 1e-3:
+            said.append(f"Whether {name} was reported depends on the model (p = {report.missing_p:.1g}): "
+                        "its estimates may be off.")  # fmt: skip
+    return said
+
+
+def _line(line: Line) -> dict[str, Any]:
+    return {
+        "estimator": line.estimator,
+        "estimate": line.estimate,
+        "tuned": line.tuned,
+        "intervals": {kind: [interval.low, interval.high] for kind, interval in line.intervals.items()},
+    }
+
+
+def _blank(value: float | None) -> float | str:
+    return "" if value is None or not math.isfinite(value) else value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
