@@ -166,7 +166,8 @@ def _print(evaluation: Evaluation, verdict: Verdict | None) -> None:
     if not console.is_terminal:
         console = Console(width=WIDTH)  # a file or a pipe has none of its own
     for report in evaluation.reports.values():
-        sheet = Table(title=f"{report.signal} of {evaluation.candidate.name}, {report.reported} rounds with an outcome")
+        title = f"{report.signal} of {evaluation.candidate.name}, {report.reported} rounds with an outcome"
+        sheet = Table(title=escape(title))
         for title in ("estimator", "estimate", f"{evaluation.level:.0%} normal", "bootstrap", "any time, any log"):
             sheet.add_column(title, justify="left" if title == "estimator" else "right")
         for line in (report.logged, *report.lines):

@@ -14,9 +14,9 @@ import numpy as np
 from scipy.stats import chi2
 
 from simulator.offpolicy import betting
-from simulator.offpolicy.adaptive import adaptive_weights
+from simulator.offpolicy.adaptive import adaptive_weights, spread
 from simulator.offpolicy.candidate import Candidate, target
-from simulator.offpolicy.diagnostics import Diagnostics, diagnose
+from simulator.offpolicy.diagnostics import Diagnostics, diagnose, mean_weight_z
 from simulator.offpolicy.estimators import NAMES, Scored, dm, estimate_all, weights
 from simulator.offpolicy.expression import Sum
 from simulator.offpolicy.intervals import Interval, bootstrap, empirical_bernstein, normal
@@ -119,12 +119,15 @@ class SignalReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """All of it. ``replaced`` are rounds in which the candidate's model could not be chosen and the log's policy stood in."""
+    """All of it. ``replaced`` are rounds in which the candidate's model could not be chosen and the log's policy stood in;
+    ``weight_z`` is by how many standard errors the mean weight is off 1.
+    """
 
     log: Log
     candidate: Candidate
     level: float
     replaced: int
+    weight_z: float
     diagnostics: Diagnostics
     reports: Mapping[str, SignalReport]
     evidence: Mapping[str, Evidence]
@@ -163,6 +166,7 @@ def evaluate(
         candidate=candidate,
         level=level,
         replaced=made.replaced,
+        weight_z=_weight_z(log, made.target_nk, weight_n),
         diagnostics=diagnose(weight_n, log.chosen_n, made.target_nk, log.logged_nk),
         reports=reports,
         evidence=evidence,
@@ -247,6 +251,16 @@ def _evidence(
         q_cross_mk=cross_fitted(*given)[there_n],
         group_m=log.group_n[there_n],
     )
+
+
+def _weight_z(log: Log, target_nk: Array, weight_n: Array) -> float:
+    """With the whole logged distribution standard errors are exact: given the past, the variance of a weight is
+    Σ target²/logged - 1.
+    """
+    if log.logged_nk is None or bool(((target_nk > 0.0) & (log.logged_nk <= 0.0)).any()):
+        return mean_weight_z(weight_n)
+    variance = float((spread(target_nk, log.logged_nk) - 1.0).sum())
+    return 0.0 if variance <= 0.0 else float((weight_n - 1.0).sum()) / math.sqrt(variance)
 
 
 def _missing_p(log: Log, there_n: Flags) -> float:

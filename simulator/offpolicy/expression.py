@@ -14,8 +14,11 @@ bounds that must not touch. Any other clause is computed from bounds and estimat
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 OF_SIGNAL = ("lower", "upper", "estimate", "logged")
 OF_WEIGHTS = ("ess", "largest_weight_share")
@@ -95,26 +98,17 @@ class Requirement:
 
 def parse(text: str, signals: Collection[str]) -> Requirement:
     """Raises ``ExpressionError``."""
-    if len(text) > MAX_LENGTH:
-        raise ExpressionError(f"expected at most {MAX_LENGTH} characters, got {len(text)}")
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        at = f"column {error.offset}: " if isinstance(error, SyntaxError) and error.offset else ""
-        raise ExpressionError(f"{at}expected an expression such as lower(quality) >= 0.98 * logged(quality)") from None
-    found = _Parser(text.strip(), signals).requirement(tree)
+    example = "an expression such as lower(quality) >= 0.98 * logged(quality)"
+    found = _parsed(text, example, lambda tree: _Parser(text.strip(), signals).requirement(tree))
     return found if isinstance(found, Requirement) else Requirement("and", (found,))
 
 
 def combination(text: str, signals: Collection[str]) -> Sum:
     """A sum of signals, such as ``quality - 20 * cost``: terms of the function "". Raises ``ExpressionError``."""
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ExpressionError("expected a sum of signals such as quality - 20 * cost") from None
-    found = _Parser(text.strip(), signals).sum(tree)
+    example = "a sum of signals such as quality - 20 * cost"
+    found = _parsed(text, example, lambda tree: _Parser(text.strip(), signals).sum(tree))
     if not found.factors or any(term.function for term in found.factors):
-        raise ExpressionError("expected a sum of signals such as quality - 20 * cost")
+        raise ExpressionError(f"expected {example}")
     return found
 
 
@@ -130,6 +124,21 @@ def paired(clause: Clause) -> Paired | None:
     if factor < 0.0 or more != (bound.function == "lower"):
         return None
     return Paired(bound.signal, bound.function == "lower", factor, -clause.difference.constant / scale)
+
+
+def _parsed(text: str, example: str, made: Callable[[ast.expr], T]) -> T:
+    """What ``made`` makes of the tree of ``text``, which may be anything, nested as deep as it likes."""
+    if len(text) > MAX_LENGTH:
+        raise ExpressionError(f"expected at most {MAX_LENGTH} characters, got {len(text)}")
+    try:
+        return made(ast.parse(text.strip(), mode="eval").body)
+    except SyntaxError as error:
+        at = f"column {error.offset}: " if error.offset else ""
+        raise ExpressionError(f"{at}expected {example}") from None
+    except ExpressionError:
+        raise
+    except (ValueError, RecursionError, MemoryError):
+        raise ExpressionError(f"expected {example}, not so deeply nested") from None
 
 
 class _Parser:

@@ -13,9 +13,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from simulator.offpolicy.adaptive import spread
 from simulator.offpolicy.evaluate import Evaluation
 from simulator.offpolicy.expression import Clause, ExpressionError, Requirement, Term, paired
 
@@ -120,7 +117,7 @@ def _conditions(evaluation: Evaluation, requirement: Requirement) -> tuple[Findi
     """What must be so for any estimate to be believed."""
     seen = evaluation.diagnostics
     asked = {term.signal for clause in requirement.clauses() for term in clause.difference.factors if term.signal}
-    z = weight_z(evaluation)
+    z = evaluation.weight_z
     found = [
         Finding(
             f"effective sample size of at least {MIN_ESS:g}", seen.ess >= MIN_ESS, f"{seen.ess:.0f} of {seen.n} rounds"
@@ -161,19 +158,6 @@ def _conditions(evaluation: Evaluation, requirement: Requirement) -> tuple[Findi
             )
         )
     return tuple(found)
-
-
-def weight_z(evaluation: Evaluation) -> float:
-    """By how many standard errors the mean weight is off 1; with the whole logged distribution these are exact: given the
-    past, a weight's variance is Σ target²/logged - 1.
-    """
-    log, one = evaluation.log, next(iter(evaluation.evidence.values()))
-    if log.logged_nk is None or evaluation.diagnostics.unsupported:
-        return evaluation.diagnostics.mean_weight_z
-    assert one.logged_mk is not None
-    variance = float((spread(one.target_mk, one.logged_mk) - 1.0).sum())
-    off = float((one.weight_m - 1.0).sum())
-    return 0.0 if variance <= 0.0 else off / float(np.sqrt(variance))
 
 
 def as_json(verdict: Verdict) -> Mapping[str, object]:

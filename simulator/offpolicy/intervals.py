@@ -15,7 +15,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from simulator.offpolicy.log import Array
 
-RESAMPLED = 10_000
+RESAMPLED = 2_000
 """The most values that a bootstrap draws from; more rounds than twice this are averaged in blocks first."""
 
 _CHUNK = 4_000_000

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from simulator.table import OutcomeTable
+from tests.simulator.exported import export_journal
 
 MODELS = ("small", "vendor/large")
 
@@ -76,3 +78,9 @@ def make_table() -> Callable[..., OutcomeTable]:
 @pytest.fixture
 def columns_of() -> Callable[[OutcomeTable], dict[str, list[object]]]:
     return _columns_of
+
+
+@pytest.fixture(scope="session")
+def journal_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export of a journal of 2,500 decisions."""
+    return export_journal(tmp_path_factory.mktemp("journal"), 2500)
