@@ -1,19 +1,24 @@
-"""Changes of the world during a replay: prices, quality, outages, new models, lost feedback; and what each round holds.
+"""Changes of the world during a replay: prices, quality, latency, outages, new models, feedback lost or late; and what each
+round holds.
 
 A schedule is a tuple of changes. Each holds from round ``start`` (counted from 0) to before round ``end``, or for good if that
 is ``None``; then the world is as it was. ``unfold`` makes of a table, an order of its rows and a schedule what every model
 would have answered in every round. It reads no random number but those that its seed gives, so that all policies meet the
 same world.
+
+A table holds outcomes, or with ``Noise`` what outcomes are on average: then each round draws its own around them, and what a
+choice was worth is known exactly.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import betaincinv
 
 from bandit.catalog import QualityRange
 from simulator.table import OutcomeTable
@@ -23,8 +28,10 @@ Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
-_LOST = 2
-"""Which of a seed's random streams says what feedback is lost (``simulator.replay`` has the others)."""
+_LOST, _NOISE, _FAILED, _LATE = 2, 3, 4, 5
+"""Which of a seed's random streams says what feedback is lost, what outcomes are drawn, which calls fail and what is late
+(``simulator.replay`` has the others)."""
+QUALITY_KINDS = ("exact", "binary", "graded")
 _HALVINGS = 60
 
 
@@ -53,12 +60,37 @@ class QualityLevel:
 
 
 @dataclass(frozen=True, slots=True)
+class QualityDrift:
+    """The quality of ``model`` shifts little by little, from nothing at ``start`` to ``by`` (the table's units, either sign) at
+    ``end``, and stays there; clipped to the range.
+    """
+
+    model: str
+    by: float
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyFactor:
+    """Calls of ``model`` take ``factor`` > 0 times as long."""
+
+    model: str
+    factor: float
+    start: int = 0
+    end: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outage:
-    """Every call of ``model`` fails: it is worth the least quality, of which nothing is reported, and costs nothing."""
+    """A ``share`` of the calls of ``model``, by default all, fail: they are worth the least quality, of which nothing is
+    reported, and cost nothing.
+    """
 
     model: str
     start: int = 0
     end: int | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +103,24 @@ class ModelAdded:
 
 @dataclass(frozen=True, slots=True)
 class FeedbackLost:
-    """The quality of a ``share`` of the answers, 0 to 1, is never reported; cost is, if there is one."""
+    """The quality of a ``share`` of the answers (of ``model``, or of all), 0 to 1, is never reported; cost is, if known."""
 
     share: float
     start: int = 0
     end: int | None = None
+    model: str | None = None
 
 
-Change = PriceFactor | QualityLevel | Outage | ModelAdded | FeedbackLost
+@dataclass(frozen=True, slots=True)
+class FeedbackLate:
+    """Outcomes are learned some rounds later, ``rounds`` > 0 on average: geometric, so that they overtake each other."""
+
+    rounds: float
+    start: int = 0
+    end: int | None = None
+
+
+Change = PriceFactor | QualityLevel | QualityDrift | LatencyFactor | Outage | ModelAdded | FeedbackLost | FeedbackLate
 Schedule = tuple[Change, ...]
 
 
@@ -101,6 +143,32 @@ Notice = Priced | Added
 
 
 @dataclass(frozen=True, slots=True)
+class Noise:
+    """How outcomes spread around what they are on average, given in the table.
+
+    ``quality`` is ``exact`` (no spread), ``binary`` (1 with that probability, else 0) or ``graded`` (Beta, as sharp as
+    ``concentration`` > 0 observations); the two want qualities in [0, 1]. ``cost`` and ``latency`` are log standard deviations
+    of factors with mean 1; with ``latency_tail`` > 1 latency is Pareto with that index instead: from 2 down its variance is
+    infinite.
+    """
+
+    quality: str = "exact"
+    concentration: float = 5.0
+    cost: float = 0.0
+    latency: float = 0.0
+    latency_tail: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Worth:
+    """What every call was worth, (t, k): the outcomes themselves, or with ``Noise`` what they are on average."""
+
+    quality_tk: Array
+    cost_tk: Array
+    latency_tk: Array
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What one call came to: ``quality`` in the table's units, cost in dollars, latency in seconds; NaN where unknown.
 
@@ -120,7 +188,7 @@ class Rounds:
     """What every model would have answered in every round, (t, k); fields as in ``Outcome``.
 
     ``row_t`` are rows of the table, ``there_tk`` says which models are in the catalogue, ``notices`` what policies are told
-    before a round.
+    before a round, ``late_t`` how many rounds later the outcome is learned. Policies are measured by ``worth``.
     """
 
     row_t: Indices
@@ -129,8 +197,10 @@ class Rounds:
     latency_tk: Array
     output_tokens_tk: Array
     success_tk: Flags
-    judged_t: Flags
+    judged_tk: Flags
     there_tk: Flags
+    late_t: Indices
+    worth: Worth
     notices: Mapping[int, tuple[Notice, ...]]
 
     def __len__(self) -> int:
@@ -146,7 +216,7 @@ class Rounds:
             latency=float(self.latency_tk[t, model]),
             output_tokens=float(self.output_tokens_tk[t, model]),
             success=success,
-            judged=success and bool(self.judged_t[t]),
+            judged=success and bool(self.judged_tk[t, model]),
         )
 
 
@@ -169,16 +239,21 @@ def check_schedule(models: Sequence[str], quality: QualityRange, schedule: Sched
             raise SettingError(f"{what}.start: expected a round from 0 on, got {change.start}")
         if not isinstance(change, ModelAdded) and change.end is not None and change.end <= change.start:
             raise SettingError(f"{what}.end: expected a round after start {change.start}, got {change.end}")
-        if isinstance(change, FeedbackLost):
-            if not 0.0 <= change.share <= 1.0:
-                raise SettingError(f"{what}.share: expected 0 to 1, got {change.share:g}")
-            continue
-        if change.model not in models:
-            raise SettingError(f"{what}.model: expected one of {', '.join(models)}, got {change.model!r}")
-        if isinstance(change, PriceFactor) and not (math.isfinite(change.factor) and change.factor > 0.0):
+        model = None if isinstance(change, FeedbackLate) else change.model
+        if model is not None and model not in models:
+            raise SettingError(f"{what}.model: expected one of {', '.join(models)}, got {model!r}")
+        if isinstance(change, FeedbackLost | Outage) and not 0.0 <= change.share <= 1.0:
+            raise SettingError(f"{what}.share: expected 0 to 1, got {change.share:g}")
+        if isinstance(change, FeedbackLate) and not (math.isfinite(change.rounds) and change.rounds > 0.0):
+            raise SettingError(f"{what}.rounds: expected a finite number above 0, got {change.rounds:g}")
+        if isinstance(change, PriceFactor | LatencyFactor) and not (
+            math.isfinite(change.factor) and change.factor > 0.0
+        ):
             raise SettingError(f"{what}.factor: expected a finite number above 0, got {change.factor:g}")
         if isinstance(change, QualityLevel) and not quality.min <= change.level <= quality.max:
             raise SettingError(f"{what}.level: expected {quality.min:g} to {quality.max:g}, got {change.level:g}")
+        if isinstance(change, QualityDrift) and not abs(change.by) <= quality.width:
+            raise SettingError(f"{what}.by: expected {-quality.width:g} to {quality.width:g}, got {change.by:g}")
         if isinstance(change, ModelAdded):
             if change.model in joined:
                 raise SettingError(f"{what}.model: {change.model!r} is added twice")
@@ -193,58 +268,116 @@ def unfold(
     schedule: Schedule = (),
     quality: QualityRange | None = None,
     seed: int = 0,
+    noise: Noise | None = None,
 ) -> Rounds:
     """The rounds of ``table`` when its rows come in ``order`` (which may repeat some) under ``schedule``.
 
-    Changes of the same thing add up in the order in which they are given. Raises ``SettingError``.
+    Changes of the same thing add up in the order in which they are given. With ``noise`` the table is of averages. Raises
+    ``SettingError``.
     """
     quality = QualityRange() if quality is None else quality
     check_schedule(table.models, quality, schedule)
     row_t = np.asarray(order, dtype=np.intp)
     rounds, k = len(row_t), len(table.models)
-    made = Rounds(
-        row_t=row_t,
-        quality_tk=table.quality_nk[row_t],
-        cost_tk=table.cost_nk[row_t],
-        latency_tk=table.latency_nk[row_t],
-        output_tokens_tk=table.output_tokens_nk[row_t],
-        success_tk=np.ones((rounds, k), dtype=np.bool_),
-        judged_t=np.ones(rounds, dtype=np.bool_),
-        there_tk=np.ones((rounds, k), dtype=np.bool_),
-        notices={},
-    )
-    told_tk = np.ones((rounds, k))
+    quality_tk, cost_tk, latency_tk = table.quality_nk[row_t], table.cost_nk[row_t], table.latency_nk[row_t]
+    judged_tk, there_tk = np.ones((rounds, k), dtype=np.bool_), np.ones((rounds, k), dtype=np.bool_)
+    told_tk, failing_tk, late_t = np.ones((rounds, k)), np.zeros((rounds, k)), np.zeros(rounds)
     notices: dict[int, tuple[Notice, ...]] = {}
     lost_t = np.random.default_rng([seed, _LOST]).random(rounds)
     for change in schedule:
         when = slice(change.start, None if isinstance(change, ModelAdded) else change.end)
-        if isinstance(change, FeedbackLost):
-            made.judged_t[when] &= lost_t[when] >= change.share
+        if isinstance(change, FeedbackLate):
+            late_t[when] += change.rounds
+            continue
+        if change.model is None:
+            judged_tk[when] &= (lost_t[when] >= change.share)[:, None]
             continue
         model = table.models.index(change.model)
         match change:
             case PriceFactor():
-                made.cost_tk[when, model] *= change.factor
+                cost_tk[when, model] *= change.factor
                 if change.announced:
                     told_tk[when, model] *= change.factor
+            case LatencyFactor():
+                latency_tk[when, model] *= change.factor
             case QualityLevel():
                 shift = shift_to(table.quality_nk[:, model], change.level, quality)
-                made.quality_tk[when, model] = np.clip(made.quality_tk[when, model] + shift, quality.min, quality.max)
+                quality_tk[when, model] = np.clip(quality_tk[when, model] + shift, quality.min, quality.max)
+            case QualityDrift():
+                part_t = np.clip((np.arange(rounds) - change.start) / (change.end - change.start), 0.0, 1.0)
+                drifted_t = np.clip(quality_tk[:, model] + change.by * part_t, quality.min, quality.max)
+                quality_tk[change.start :, model] = drifted_t[change.start :]
             case Outage():
-                made.success_tk[when, model] = False
+                failing_tk[when, model] = 1.0 - (1.0 - failing_tk[when, model]) * (1.0 - change.share)
+            case FeedbackLost():
+                judged_tk[when, model] &= lost_t[when] >= change.share
             case ModelAdded():
-                made.there_tk[: change.start, model] = False
+                there_tk[: change.start, model] = False
                 if 0 < change.start < rounds:
                     notices[change.start] = (*notices.get(change.start, ()), Added(change.model))
-    failed_tk = ~made.success_tk
-    made.quality_tk[failed_tk] = quality.min
-    made.cost_tk[failed_tk] = np.where(np.isnan(made.cost_tk[failed_tk]), np.nan, 0.0)
-    made.latency_tk[failed_tk] = np.nan
-    made.output_tokens_tk[failed_tk] = np.nan
     before_tk = np.vstack([np.ones((1, k)), told_tk[:-1]])
     for t, model in np.argwhere(told_tk != before_tk).tolist():
         notices[t] = (*notices.get(t, ()), Priced(table.models[model], float(told_tk[t, model])))
-    return replace(made, notices=notices)
+    success_tk = np.ones((rounds, k), dtype=np.bool_)
+    if failing_tk.any():
+        success_tk = np.random.default_rng([seed, _FAILED]).random((rounds, k)) >= failing_tk
+    drawn = Worth(quality_tk, cost_tk, latency_tk)
+    if noise is not None:
+        drawn = _draw(drawn, noise, np.random.default_rng([seed, _NOISE]))
+    output_tokens_tk = np.where(success_tk, table.output_tokens_nk[row_t], np.nan)
+    outcome = Worth(
+        np.where(success_tk, drawn.quality_tk, quality.min),
+        np.where(success_tk | np.isnan(drawn.cost_tk), drawn.cost_tk, 0.0),
+        np.where(success_tk, drawn.latency_tk, np.nan),
+    )
+    if noise is None:
+        worth = outcome
+    else:
+        worth = Worth(
+            (1.0 - failing_tk) * quality_tk + failing_tk * quality.min, (1.0 - failing_tk) * cost_tk, latency_tk
+        )
+    return Rounds(
+        row_t=row_t,
+        quality_tk=outcome.quality_tk,
+        cost_tk=outcome.cost_tk,
+        latency_tk=outcome.latency_tk,
+        output_tokens_tk=output_tokens_tk,
+        success_tk=success_tk,
+        judged_tk=judged_tk,
+        there_tk=there_tk,
+        late_t=_lateness(late_t, seed),
+        worth=worth,
+        notices=notices,
+    )
+
+
+def _draw(mean: Worth, noise: Noise, rng: np.random.Generator) -> Worth:
+    """Outcomes around their means; every round draws as many numbers whatever the means are, so that worlds compare."""
+    shape = mean.quality_tk.shape
+    quality_tk = mean.quality_tk
+    luck_tk = rng.random(shape)
+    if noise.quality == "binary":
+        quality_tk = (luck_tk < mean.quality_tk).astype(np.float64)
+    elif noise.quality == "graded":
+        inside_tk = np.clip(mean.quality_tk, 1e-9, 1.0 - 1e-9)
+        quality_tk = np.asarray(
+            betaincinv(noise.concentration * inside_tk, noise.concentration * (1.0 - inside_tk), luck_tk),
+            dtype=np.float64,
+        )
+    cost_factor_tk = np.exp(noise.cost * rng.standard_normal(shape) - noise.cost**2 / 2.0)
+    if noise.latency_tail is None:
+        latency_factor_tk = np.exp(noise.latency * rng.standard_normal(shape) - noise.latency**2 / 2.0)
+    else:
+        tail = noise.latency_tail
+        latency_factor_tk = (tail - 1.0) / tail * (1.0 - rng.random(shape)) ** (-1.0 / tail)
+    return Worth(quality_tk, mean.cost_tk * cost_factor_tk, mean.latency_tk * latency_factor_tk)
+
+
+def _lateness(mean_t: Array, seed: int) -> Indices:
+    """Geometric numbers of rounds (0, 1, …) with these means."""
+    if not mean_t.any():
+        return np.zeros(len(mean_t), dtype=np.intp)
+    return np.random.default_rng([seed, _LATE]).geometric(1.0 / (1.0 + mean_t)).astype(np.intp) - 1
 
 
 def shift_to(quality_n: Array, level: float, quality: QualityRange) -> float:

@@ -9,6 +9,11 @@ from html import escape
 
 WIDTH, HEIGHT = 640, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74, 16, 14, 48
+_INSIDE = (
+    f'x="{_LEFT}" y="{_TOP}" width="{WIDTH - _LEFT - _RIGHT}" height="{HEIGHT - _TOP - _BOTTOM}" '
+    f'viewBox="{_LEFT} {_TOP} {WIDTH - _LEFT - _RIGHT} {HEIGHT - _TOP - _BOTTOM}"'
+)
+"""An inner picture of the same coordinates, whose edge cuts off what leaves the axes."""
 _WIDE, _ROW = 190, 28
 """Of a forest plot: the room for its labels, and the height of a row."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d1f", "#7f7f7f")
@@ -103,7 +108,7 @@ def axis_over(title: str, values: Sequence[float], *, log: bool = False, zero: b
 
 def plot(x: Axis, y: Axis, lines: Sequence[Line] = (), points: Sequence[Point] = ()) -> str:
     """A chart of lines and points; hovering a point or a line names it, and a legend below names the colours."""
-    parts = [_frame(x, y)]
+    parts = [_frame(x, y), f"<svg {_INSIDE}>"]
     for line in lines:
         if line.low:
             edge = [(px, value) for (px, _), value in zip(line.points, line.high, strict=True)]
@@ -115,6 +120,7 @@ def plot(x: Axis, y: Axis, lines: Sequence[Line] = (), points: Sequence[Point] =
             f'<path d="{_path(x, y, line.points)}" fill="none" stroke="{line.colour}" stroke-width="2"{dash}>'
             f"<title>{escape(line.label)}</title></path>"
         )
+    parts.append("</svg>")
     for point in points:
         parts.append(_point(x, y, point))
     legend = [(line.label, line.colour) for line in lines] + [(point.label, point.colour) for point in points]

@@ -16,13 +16,15 @@ from rich.table import Table
 
 from bandit.catalog import QualityRange
 from bandit.errors import FieldError
-from simulator.experiment import run_all
+from simulator.executor import PROCESSES, check_executor
+from simulator.experiment import Result, Task, run_all
 from simulator.replay import FIXED, HINDSIGHT, ONLINE, check_run
 from simulator.report import number, write_results
 from simulator.summary import Group, group, is_ours, verdicts
 from simulator.table import OutcomeTable, TableError, UnknownTableError, load_table, with_features
 from simulator.utility import SettingError, parse_objective
-from simulator.world import BUCKETS, FEATURES, Features, Run, make_world
+from simulator.world import BUCKETS, FEATURES, Features, Run, World, make_world
+from simulator.world_file import Place, read_world
 
 WIDTH = 160
 """Characters of a line where the output is no terminal."""
@@ -31,12 +33,25 @@ _POLICIES = ", ".join((*ONLINE, f"{FIXED}MODEL", *HINDSIGHT))
 
 @click.command()
 @click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, path: _recorded(context, path),
+    help="The run.json of an earlier run, whose options are the defaults of this one: the same numbers again.",
+)
+@click.option(
     "--table",
     "table_name",
     metavar="T",
-    required=True,
     help="Outcomes of every model on every prompt: FILE.csv, .jsonl or .parquet, paretobandit:val or "
     "paretobandit:test_holdout.",
+)
+@click.option(
+    "--world",
+    "world_files",
+    metavar="FILE[,FILE…]",
+    help="Worlds as YAML files, made up or of a table, with what changes on the way; see docs/simulator.md.",
 )
 @click.option("--warm-start", metavar="T2", help="A table whose every outcome is learned first.")
 @click.option(
@@ -68,13 +83,14 @@ _POLICIES = ", ".join((*ONLINE, f"{FIXED}MODEL", *HINDSIGHT))
 @click.option(
     "--bucket",
     type=click.Choice(BUCKETS),
-    default="one",
-    show_default=True,
-    help="One bucket for all prompts with the task as a category, or one bucket a task.",
+    help="One bucket for all prompts with the task as a category, or one bucket a task. Default: one, or what a world says.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="How many: 0, 1, …, N-1.")
 @click.option(
-    "--delay", type=click.IntRange(min=0), default=0, show_default=True, help="Rounds until an outcome is learned."
+    "--rounds", type=click.IntRange(min=1), help="Rounds of a run. Default: a pass of the table, or what a world says."
+)
+@click.option(
+    "--delay", type=click.IntRange(min=0), help="Rounds until an outcome is learned. Default: 0, or what a world says."
 )
 @click.option(
     "--quality-range", metavar="LOW,HIGH", default="0,1", show_default=True, help="The scale of the table's quality."
@@ -84,99 +100,164 @@ _POLICIES = ", ".join((*ONLINE, f"{FIXED}MODEL", *HINDSIGHT))
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Directory for results.json, results.csv and report.html.",
+    help="Directory for report.html, every number as JSON and CSV, and run.json.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes. Default: one a processor.")
+@click.option(
+    "--executor",
+    default=PROCESSES,
+    show_default=True,
+    metavar="processes|tcp://HOST:PORT",
+    help="Where runs are played: processes of this machine, or the cluster of a Dask scheduler.",
+)
+@click.pass_context
 def simulate(
-    table_name: str,
+    context: click.Context,
+    table_name: str | None,
+    world_files: str | None,
     warm_start: str | None,
     warm_mass: float | None,
     policy: str,
     objective: str,
     budget: str | None,
     features: str | None,
-    bucket: str,
+    bucket: str | None,
     seeds: int,
-    delay: int,
+    rounds: int | None,
+    delay: int | None,
     quality_range: str,
     x_from: str | None,
     warm_x_from: str | None,
     out: Path | None,
     as_json: bool,
     jobs: int | None,
+    executor: str,
 ) -> None:
-    """Replay a table of outcomes through the policy that serves, beside its controls.
+    """Replay outcomes, or play a world, through the policy that serves, beside its controls.
 
     Prompts come one by one in a seeded random order; a policy chooses a model, and learns that model's outcome only.
     """
     try:
-        quality = _quality_range(quality_range)
-        objectives = [(name, parse_objective(name, quality)) for name in _listed(objective, "--objective")]
+        check_executor(executor)
         policies = _listed(policy, "--policy")
         budgets: list[float | None] = [None] if budget is None else [_budget(b) for b in _listed(budget, "--budget")]
-        if warm_x_from and not warm_start:
-            raise SettingError("--warm-x-from: expected --warm-start too")
-        if warm_mass is not None and not warm_start:
-            raise SettingError("--warm-mass: expected --warm-start too")
-        table = _load(table_name, x_from)
-        warm = _load(warm_start, warm_x_from) if warm_start else None
-        kind = Features(features or _default_features(table), bucket)
-        world = make_world(table, kind, quality, warm, warm_mass=math.inf if warm_mass is None else warm_mass)
-        runs = [
-            (name, Run(one, resolved, limit, seed, delay))
+        if (table_name is None) == (world_files is None):
+            raise SettingError("--table, --world: expected one of them")
+        if world_files is not None:
+            only = {"--warm-start": warm_start, "--x-from": x_from, "--warm-mass": warm_mass}
+            for option, value in only.items():
+                if value is not None:
+                    raise SettingError(f"{option}: expected with --table only")
+            places = [read_world(Path(name), features, bucket) for name in _listed(world_files, "--world")]
+            if len({place.name for place in places}) < len(places):
+                raise SettingError("--world: expected files of different names")
+        else:
+            assert table_name is not None
+            quality = _quality_range(quality_range)
+            if warm_x_from and not warm_start:
+                raise SettingError("--warm-x-from: expected --warm-start too")
+            if warm_mass is not None and not warm_start:
+                raise SettingError("--warm-mass: expected --warm-start too")
+            table = _load(table_name, x_from)
+            warm = _load(warm_start, warm_x_from) if warm_start else None
+            kind = Features(features or _default_features(table), bucket or "one")
+            world = make_world(table, kind, quality, warm, warm_mass=math.inf if warm_mass is None else warm_mass)
+            started = "" if warm is None else f"; warm start {warm.name} (sha256 {warm.sha256}), {len(warm)} prompts"
+            places = [Place(table.name, f"sha256 {table.sha256}{started}", world, (), None, 0)]
+        tasks = [
+            Task(
+                i,
+                name,
+                Run(
+                    one,
+                    parse_objective(name, place.world.quality),
+                    limit,
+                    seed,
+                    place.delay if delay is None else delay,
+                    place.rounds if rounds is None else rounds,
+                    place.schedule,
+                ),
+            )
+            for i, place in enumerate(places)
             for one in policies
-            for name, resolved in objectives
+            for name in _listed(objective, "--objective")
             for limit in budgets
             for seed in range(seeds)
         ]
-        for _, run in runs:
-            check_run(world, run)
+        worlds = [place.world for place in places]
+        for task in tasks:
+            check_run(worlds[task.world], task.run)
+        results = _played(worlds, tasks, jobs or os.cpu_count() or 1, executor)
     except (SettingError, UnknownTableError) as error:
         raise click.UsageError(str(error)) from error
     except TableError as error:
         raise click.ClickException(str(error)) from error
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("replay", total=len(runs))
-        results = run_all(world, runs, jobs or os.cpu_count() or 1, lambda: progress.advance(task))
     groups = group(results)
     if out is not None:
         configuration = {
-            "table": f"{table.name} (sha256 {table.sha256}), {len(table)} prompts",
-            "models": ", ".join(table.models),
-            "warm start": "none" if warm is None else f"{warm.name} (sha256 {warm.sha256}), {len(warm)} prompts",
-            "warm start counts at most": "all of it"
-            if warm_mass is None
-            else f"{warm_mass:g} observations of each model",
-            "policies": ", ".join(policies),
-            "objectives": "; ".join(f"{name} = {resolved}" for name, resolved in objectives),
-            "budgets": "none" if budget is None else budget,
-            "features": world.features.kind + (f" from {x_from}" if x_from else ""),
-            "bucket": world.features.bucket,
+            **{f"world {place.name}": _described(place) for place in places},
+            **{
+                name: str(value)
+                for name, value in context.params.items()
+                if value is not None and name not in _NOT_TOLD
+            },
+            "objectives": "; ".join(dict.fromkeys(f"{task.objective} = {task.run.objective}" for task in tasks)),
             "seeds": f"0 to {seeds - 1}",
-            "delay": f"{delay} rounds",
-            "quality range": quality_range,
             "pointsman": _version(),
         }
+        options = {name: value for name, value in context.params.items() if value is not None and name not in _NOT_TOLD}
         try:
-            write_results(out, table, results, groups, configuration)
+            write_results(out, results, groups, configuration, options)
         except OSError as error:
             raise click.ClickException(f"--out {out}: {error}") from error
     if as_json:
         click.echo(json.dumps([result.row for result in results], allow_nan=False))
         return
-    _print(table, groups)
+    _print(groups)
     if out is not None:
-        click.echo(f"\n{out / 'report.html'}, results.json and results.csv are written.")
+        click.echo(f"\n{out / 'report.html'} is written; every number is beside it as JSON and CSV.")
 
 
-def _print(table: OutcomeTable, groups: list[Group]) -> None:
+_NOT_TOLD = frozenset({"out", "as_json", "jobs", "executor"})
+"""Options that change no number."""
+
+
+def _recorded(context: click.Context, path: Path | None) -> None:
+    """Options of an earlier run become defaults."""
+    if path is None:
+        return
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))["options"]
+        assert isinstance(options, dict)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise click.BadParameter(f"{path}: expected the run.json of an earlier run: {error!r}") from None
+    context.default_map = {**(context.default_map or {}), **options}
+
+
+def _played(worlds: list[World], tasks: list[Task], jobs: int, executor: str) -> list[Result]:
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("replay", total=len(tasks))
+        return run_all(worlds, tasks, jobs, lambda: progress.advance(bar), executor)
+
+
+def _described(place: Place) -> str:
+    world = place.world
+    return (
+        f"{place.source}; {len(world.table)} prompts, models {', '.join(world.table.models)}; features {world.features.kind}, "
+        f"bucket {world.features.bucket}" + "".join(f"; {change}" for change in place.schedule)
+    )
+
+
+def _print(groups: list[Group]) -> None:
     """The table of results, and the verdicts on our policy."""
+    gains = [[number(verdict.gain) for verdict in verdicts(one)] for one in groups]
     columns = {
+        "world": [one.world for one in groups],
         "policy": [one.policy for one in groups],
         "objective": [one.objective for one in groups],
         "budget": ["–" if one.budget is None else f"{one.budget:g}" for one in groups],
@@ -185,11 +266,19 @@ def _print(table: OutcomeTable, groups: list[Group]) -> None:
         "spend/budget": [number(one.spend_ratio) for one in groups],
         "latency, s": [number(one.latency) for one in groups],
         "regret": [number(one.regret) for one in groups],
+        "utility − best fixed": [fixed for fixed, _ in gains],
+        "quality − mix": [mix for _, mix in gains],
     }
     shown = {title: cells for title, cells in columns.items() if set(cells) != {"–"}}
-    sheet = Table(title=f"{len(table)} prompts of {table.name}; mean ± 95 % interval over seeds")
+    if len(set(shown["world"])) == 1:
+        del shown["world"]
+    worlds = ", ".join(dict.fromkeys(one.world for one in groups))
+    rounds = " or ".join(dict.fromkeys(str(result.row["rounds"]) for one in groups for result in one.results))
+    sheet = Table(title=escape(f"{rounds} rounds of {worlds}; mean ± 95 % interval over seeds"))
     for title in shown:
-        sheet.add_column(title, justify="left" if title in ("policy", "objective") else "right", overflow="fold")
+        sheet.add_column(
+            title, justify="left" if title in ("world", "policy", "objective") else "right", overflow="fold"
+        )
     for one, cells in zip(groups, zip(*shown.values(), strict=True), strict=True):
         sheet.add_row(*(escape(cell) for cell in cells), style="bold" if is_ours(one) else "")
     console = Console()
@@ -198,7 +287,7 @@ def _print(table: OutcomeTable, groups: list[Group]) -> None:
     console.print(sheet)
     for one in groups:
         if is_ours(one):
-            for verdict in verdicts(table, one):
+            for verdict in verdicts(one):
                 console.print(verdict.sentence, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from typing import TypedDict, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from simulator.baselines import grouped_optimum
-from simulator.replay import check_run, play
-from simulator.utility import utilities
-from simulator.world import Run, World, order_of
+from simulator.baselines import best_shares
+from simulator.changes import Rounds
+from simulator.executor import PROCESSES, spread
+from simulator.replay import check_run, optimum, shares
+from simulator.utility import utility_of
+from simulator.world import Run, World, rounds_of
 
 Array = npt.NDArray[np.float64]
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 CHECKPOINTS = 50
 """Most points of a trace."""
-_BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Row(TypedDict):
@@ -36,6 +29,7 @@ class Row(TypedDict):
     ``simulator.utility``.
     """
 
+    world: str
     policy: str
     objective: str
     budget: float | None
@@ -52,101 +46,173 @@ class Row(TypedDict):
     shares: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run: the number of its world, its objective as it was written, and the run."""
+
+    world: int
+    objective: str
+    run: Run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Against:
+    """What a run is set beside, which knows its rounds beforehand and ignores the prompt.
+
+    ``fixed`` is the best fixed model under the objective (within the budget), ``fixed_n`` its utility; ``mix_n`` is the
+    quality of the best static mix of models that costs what the run cost, ``None`` if not every cost is known. ``quality_k``
+    and ``cost_k`` are each model's means, NaN for one that was not there all the time. ``fixed_regret_c`` and
+    ``mix_regret_c`` are cumulative, as in ``Result``.
+    """
+
+    fixed: str
+    fixed_n: Array
+    fixed_regret_c: Array
+    mix_n: Array | None
+    mix_regret_c: Array | None
+    quality_k: Array
+    cost_k: Array
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """What came of one run: its row, a trace at c rounds, and each prompt's outcome in the order of the table (n).
+    """What came of one run: its row, a trace at c rounds, and what each prompt came to (n) beside its controls.
 
-    ``regret_c`` is cumulative after ``round_c`` rounds, ``share_ck`` the traffic of each model since the point before.
-    ``cost_n`` is NaN where a cost is unknown.
+    ``regret_c`` is cumulative after ``round_c`` rounds, ``spend_c`` the mean cost until then (NaN where a cost is unknown),
+    ``share_ck`` the traffic of each model since the point before. If ``by_prompt``, n are the rows of the table, each of which
+    came once and had one outcome; else n are the rounds.
     """
 
     run: Run
     row: Row
     round_c: npt.NDArray[np.int64]
     regret_c: Array
+    spend_c: Array
     share_ck: Array
+    by_prompt: bool
     quality_n: Array
     cost_n: Array
     utility_n: Array
+    against: Against
 
 
 def run_all(
-    world: World,
-    runs: Sequence[tuple[str, Run]],
+    worlds: Sequence[World],
+    tasks: Sequence[Task],
     jobs: int,
     done: Callable[[], None] = lambda: None,
+    executor: str = PROCESSES,
 ) -> list[Result]:
-    """The results of ``runs`` (each with its objective as it was written), in their order, whatever ``jobs``.
+    """The results of ``tasks``, in their order, whatever ``jobs`` and ``executor`` (``simulator.executor.spread``).
 
     ``done`` is called after each. Raises ``SettingError`` before anything has run if one of them makes no sense.
     """
-    for run in {(run.policy, run.objective, run.budget): run for _, run in runs}.values():
-        check_run(world, run)
+    distinct = {(task.world, task.run.policy, task.run.objective, task.run.budget): task for task in tasks}
+    for task in distinct.values():
+        check_run(worlds[task.world], task.run)
     results: list[Result] = []
-    for result in over_processes(world, _evaluate_named, runs, jobs):
+    for result in spread(tuple(worlds), _evaluate_task, tasks, jobs, executor):
         results.append(result)
         done()
     return results
 
 
-def over_processes(world: World, work: Callable[[World, T], R], items: Sequence[T], jobs: int) -> Iterator[R]:
-    """What ``work`` makes of each item in ``world``, in their order, over ``jobs`` processes; ``work`` is a module's function."""
-    if jobs == 1 or len(items) == 1:
-        for item in items:
-            yield work(world, item)
-        return
-    # New interpreters, not forks: a fork of a process that has threads can hang.
-    context = multiprocessing.get_context("spawn")
-    with (
-        _one_blas_thread(),
-        ProcessPoolExecutor(min(jobs, len(items)), context, initializer=_set_world, initargs=(world,)) as pool,
-    ):
-        yield from pool.map(partial(_work_here, work), items)
+def _evaluate_task(worlds: tuple[World, ...], task: Task) -> Result:
+    return evaluate(worlds[task.world], task.objective, task.run)
 
 
 def evaluate(world: World, objective_name: str, run: Run) -> Result:
-    """Play one run and measure it."""
-    table = world.table
-    share_nk = play(world, run)
-    utility_nk = utilities(table, run.objective)
-    best_nk = utility_nk.max(axis=1)
-    if run.budget is not None:
-        best_share_nk = grouped_optimum(utility_nk, table.cost_nk, np.arange(len(table)), run.budget)
-        best_nk = (best_share_nk * utility_nk).sum(axis=1)
-    quality_n = (share_nk * table.quality_nk).sum(axis=1)
-    utility_n = (share_nk * utility_nk).sum(axis=1)
-    cost_n = _mix(share_nk, table.cost_nk)
-    mean_cost = _mean(cost_n)
-    regret_n = best_nk - utility_n
-    order = order_of(world, run.seed)
-    ends_c = np.unique(np.linspace(0, len(table), CHECKPOINTS + 1).round().astype(np.int64))[1:]
+    """Play one run and measure it, by what its calls were worth."""
+    rounds = rounds_of(world, run)
+    share_tk = shares(world, run, rounds)
+    worth, models = rounds.worth, world.table.models
+    utility_tk = utility_of(run.objective, worth.quality_tk, worth.cost_tk, worth.latency_tk, rounds.there_tk)
+    best_t = (optimum(world, run, rounds, "prompt-oracle") * utility_tk).sum(axis=1)
+    quality_t, utility_t = (share_tk * worth.quality_tk).sum(axis=1), (share_tk * utility_tk).sum(axis=1)
+    cost_t = _mix(share_tk, worth.cost_tk)
+    regret_t = best_t - utility_t
+    mean_cost = _mean(cost_t)
+    ends_c = np.unique(np.linspace(0, len(rounds), CHECKPOINTS + 1).round().astype(np.int64))[1:]
     starts_c = np.concatenate([[0], ends_c[:-1]])
-    played_nk = share_nk[order]
+    against = _against(world, run, rounds, utility_tk, mean_cost, best_t, ends_c)
+    # Where each prompt came once and nothing changed, prompts are a sample that says what to expect of others.
+    by_prompt = not run.schedule and run.rounds is None and world.noise is None
+    place_t = np.argsort(rounds.row_t) if by_prompt else np.arange(len(rounds))
     return Result(
         run=run,
         row=Row(
+            world=world.table.name,
             policy=run.policy,
             objective=objective_name,
             budget=run.budget,
             seed=run.seed,
-            rounds=len(table),
-            mean_quality=float(quality_n.mean()),
+            rounds=len(rounds),
+            mean_quality=float(quality_t.mean()),
             mean_cost=mean_cost,
             spend_ratio=None if run.budget is None or mean_cost is None else mean_cost / run.budget,
-            mean_latency=_mean(_mix(share_nk, table.latency_nk)),
-            regret=float(regret_n.sum()),
-            mean_utility=float(utility_n.mean()),
+            mean_latency=_mean(_mix(share_tk, worth.latency_tk)),
+            regret=float(regret_t.sum()),
+            mean_utility=float(utility_t.mean()),
             features=world.features.kind,
             bucket=world.features.bucket,
-            shares=dict(zip(table.models, share_nk.mean(axis=0).tolist(), strict=True)),
+            shares=dict(zip(models, share_tk.mean(axis=0).tolist(), strict=True)),
         ),
         round_c=ends_c,
-        regret_c=np.cumsum(regret_n[order])[ends_c - 1],
-        share_ck=np.add.reduceat(played_nk, starts_c, axis=0) / (ends_c - starts_c)[:, None],
-        quality_n=quality_n,
-        cost_n=cost_n,
-        utility_n=utility_n,
+        regret_c=np.cumsum(regret_t)[ends_c - 1],
+        spend_c=np.cumsum(cost_t)[ends_c - 1] / ends_c,
+        share_ck=np.add.reduceat(share_tk, starts_c, axis=0) / (ends_c - starts_c)[:, None],
+        by_prompt=by_prompt,
+        quality_n=quality_t[place_t],
+        cost_n=cost_t[place_t],
+        utility_n=utility_t[place_t],
+        against=replace(
+            against,
+            fixed_n=against.fixed_n[place_t],
+            mix_n=None if against.mix_n is None else against.mix_n[place_t],
+        ),
     )
+
+
+def _against(
+    world: World,
+    run: Run,
+    rounds: Rounds,
+    utility_tk: Array,
+    mean_cost: float | None,
+    best_t: Array,
+    ends_c: npt.NDArray[np.int64],
+) -> Against:
+    """The controls of one run, round by round."""
+    worth = rounds.worth
+    always_k = rounds.there_tk.all(axis=0)
+    quality_k = np.where(always_k, worth.quality_tk.mean(axis=0), np.nan)
+    cost_k = np.where(always_k, worth.cost_tk.mean(axis=0), np.nan)
+    fixed = int(optimum(world, run, rounds, "best-fixed")[0].argmax())
+    mix_t, mix_regret_c = None, None
+    if mean_cost is not None and not np.isnan(worth.cost_tk).any():
+        mix_k = mix_at(quality_k, cost_k, mean_cost)
+        mix_t = worth.quality_tk @ mix_k
+        mix_regret_c = np.cumsum(best_t - utility_tk @ mix_k)[ends_c - 1]
+    return Against(
+        fixed=world.table.models[fixed],
+        fixed_n=utility_tk[:, fixed],
+        fixed_regret_c=np.cumsum(best_t - utility_tk[:, fixed])[ends_c - 1],
+        mix_n=mix_t,
+        mix_regret_c=mix_regret_c,
+        quality_k=quality_k,
+        cost_k=cost_k,
+    )
+
+
+def mix_at(quality_k: Array, cost_k: Array, cost: float) -> Array:
+    """Shares (k) of the static mix of best mean quality at a mean cost of ``cost`` dollars, of models whose means are known.
+
+    Below the cheapest model that model: then the mix may spend more.
+    """
+    known = np.flatnonzero(~np.isnan(quality_k) & ~np.isnan(cost_k))
+    share_k = np.zeros(len(quality_k))
+    share_k[known] = best_shares(quality_k[None, known], cost_k[None, known], np.ones(1), cost)[0]
+    return share_k
 
 
 def flat(row: Row) -> dict[str, object]:
@@ -156,7 +222,7 @@ def flat(row: Row) -> dict[str, object]:
 
 
 def _mix(share_nk: Array, cell_nk: Array) -> Array:
-    """What each prompt's mix comes to, (n); NaN if a model that has a share in it is unknown."""
+    """What each round's mix comes to, (n); NaN if a model that has a share in it is unknown."""
     return np.asarray(np.where(share_nk > 0.0, share_nk * cell_nk, 0.0).sum(axis=1))
 
 
@@ -164,34 +230,3 @@ def _mean(value_n: Array) -> float | None:
     """The mean of what is known, if anything is."""
     known_n = value_n[~np.isnan(value_n)]
     return float(known_n.mean()) if known_n.size else None
-
-
-_worker: dict[str, World] = {}
-"""The world of a worker process, sent to it once."""
-
-
-def _set_world(world: World) -> None:
-    _worker["world"] = world
-
-
-def _work_here(work: Callable[[World, T], R], item: T) -> R:
-    return work(_worker["world"], item)
-
-
-def _evaluate_named(world: World, named_run: tuple[str, Run]) -> Result:
-    return evaluate(world, *named_run)
-
-
-@contextlib.contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Processes started inside use one thread for linear algebra: the matrices are small, and the cores are taken."""
-    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in _BLAS_THREADS}
-    os.environ.update(dict.fromkeys(_BLAS_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.baselines import best_fixed, best_shares, grouped_optimum
-from simulator.changes import Rounds, unfold
+from simulator.changes import Rounds
 from simulator.replay import HINDSIGHT, ONLINE, play_online
-from simulator.world import Run, World, order_of
+from simulator.world import Run, World, rounds_of
 
 Array = npt.NDArray[np.float64]
 
@@ -94,11 +94,10 @@ def measure(world: World, trial: Trial) -> Measured:
     """Play a policy, or one of ``CONTROLS``, and measure every phase."""
     run = trial.run
     assert run.budget is not None
-    order = order_of(world, run.seed, run.rounds)
-    rounds = unfold(world.table, order, run.schedule, world.quality, run.seed)
+    rounds = rounds_of(world, run)
     lp_tk = np.vstack([_optimum(world, rounds, phase, run.budget, "task-lp") for phase in trial.phases])
     if run.policy in ONLINE:
-        share_tk = np.eye(len(world.table.models))[play_online(world, run).chosen_t]
+        share_tk = np.eye(len(world.table.models))[play_online(world, run, rounds).chosen_t]
     elif run.policy == "task-lp":
         share_tk = lp_tk
     else:

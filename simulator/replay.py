@@ -6,27 +6,27 @@ Policies are behind ``simulator.online.Online``, so that all of them play in the
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from heapq import heappop, heappush
 
 import numpy as np
 import numpy.typing as npt
 
 from simulator import baselines
-from simulator.changes import Outcome, Rounds, check_schedule, joins_later, unfold
+from simulator.changes import Outcome, Rounds, check_schedule, joins_later
 from simulator.online import ROUND_NS as ROUND_NS
 from simulator.online import Asked, EpsilonGreedy, Online, Thompson, Uniform, refuse_floors
 from simulator.peers import PEERS, check_installed, make_peer
-from simulator.utility import SettingError, known, utilities
+from simulator.utility import SettingError, known, utilities, utility_of
 
 # the names of a replay, wherever they are made
 from simulator.world import BUCKETS as BUCKETS
 from simulator.world import FEATURES as FEATURES
 from simulator.world import UNIT as UNIT
 from simulator.world import Features as Features
-from simulator.world import Run, World, order_of
+from simulator.world import Run, World, rounds_of
 from simulator.world import make_world as make_world
+from simulator.world import order_of as order_of
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -55,6 +55,8 @@ def check_run(world: World, run: Run) -> None:
         raise SettingError(f"policy {run.policy!r}: expected one of {listed}")
     if fixed is not None and fixed not in world.table.models:
         raise SettingError(f"policy {run.policy!r}: expected one of the models {', '.join(world.table.models)}")
+    if fixed in world.later:
+        raise SettingError(f"policy {run.policy!r}: expected a model that is there from the start")
     if run.policy in PEERS:
         refuse_floors(run.policy, run.objective)
         check_installed(run.policy)
@@ -82,50 +84,75 @@ def make_policy(world: World, run: Run, rng: np.random.Generator) -> Online:
     return make_peer(world, run, rng)
 
 
-def play_online(world: World, run: Run) -> Played:
-    """Play a policy of ``ONLINE`` through the rounds of ``run``."""
-    order = order_of(world, run.seed, run.rounds)
-    rounds = unfold(world.table, order, run.schedule, world.quality, run.seed)
+def play_online(world: World, run: Run, rounds: Rounds | None = None) -> Played:
+    """Play a policy of ``ONLINE`` through the rounds of ``run``, which ``rounds_of`` gives."""
+    rounds = rounds_of(world, run) if rounds is None else rounds
     policy = make_policy(world, run, np.random.default_rng([run.seed, 1]))
     chosen_t = np.zeros(len(rounds), dtype=np.intp)
-    waiting: deque[tuple[Asked, Outcome]] = deque()
-    for t, row in enumerate(order):
+    waiting: list[
+        tuple[int, int, Asked, Outcome]
+    ] = []  # a heap: the round after which to learn, the round of the decision
+    late: list[int] = (rounds.late_t + run.delay).tolist()
+    for t, row in enumerate(rounds.row_t.tolist()):
         for notice in rounds.notices.get(t, ()):
             policy.notice(t, notice)
         model = policy.choose(t, row)
         if not rounds.there_tk[t, model]:
             raise RuntimeError(f"{run.policy} chose {world.table.models[model]}, which is not in the catalogue")
         chosen_t[t] = model
-        waiting.append((Asked(t, row, model), rounds.outcome(t, model)))
-        if len(waiting) > run.delay:
-            policy.learn(t, *waiting.popleft())
+        heappush(waiting, (t + late[t], t, Asked(t, row, model), rounds.outcome(t, model)))
+        while waiting and waiting[0][0] <= t:
+            *_, asked, outcome = heappop(waiting)
+            policy.learn(t, asked, outcome)
     return Played(rounds, chosen_t)
 
 
-def play(world: World, run: Run) -> Array:
-    """The share of each prompt that each model got, (n, k) in the order of the table.
+def shares(world: World, run: Run, rounds: Rounds) -> Array:
+    """The share of each round that each model got, (t, k).
 
-    An online policy chooses one model for each prompt; a control in hindsight may split it. The run has as many rounds as the
-    table has rows, and no schedule: ``play_online`` is for those.
+    An online policy chooses one model in each; a control in hindsight may split it. Controls but ``prompt-oracle`` split only
+    between models that are there from first to last.
     """
-    table = world.table
-    n, k = len(table), len(table.models)
+    k = len(world.table.models)
+    if run.policy in ONLINE:
+        return np.eye(k)[play_online(world, run, rounds).chosen_t]
+    if run.policy.startswith(FIXED):
+        return np.tile(np.eye(k)[world.table.models.index(run.policy.removeprefix(FIXED))], (len(rounds), 1))
+    return optimum(world, run, rounds, run.policy)
+
+
+def optimum(world: World, run: Run, rounds: Rounds, control: str) -> Array:
+    """The shares (t, k) of a control of ``HINDSIGHT``, which knows what every call is worth."""
+    worth, n = rounds.worth, len(rounds)
+    cost_tk = None if np.isnan(worth.cost_tk).any() else worth.cost_tk
+    if control == "prompt-oracle":
+        utility_tk = utility_of(run.objective, worth.quality_tk, worth.cost_tk, worth.latency_tk, rounds.there_tk)
+        if cost_tk is not None:  # what is not there is worth less than anything, and costs more
+            cost_tk = np.where(rounds.there_tk, cost_tk, 1.0 + 2.0 * cost_tk.max())
+        return baselines.grouped_optimum(utility_tk, cost_tk, np.arange(n), run.budget)
+    there = np.flatnonzero(rounds.there_tk.all(axis=0))
+    utility_tk = utility_of(
+        run.objective, worth.quality_tk[:, there], worth.cost_tk[:, there], worth.latency_tk[:, there]
+    )
+    cost_tk = None if cost_tk is None else cost_tk[:, there]
+    share_tk = np.zeros((n, len(world.table.models)))
+    if control == "best-fixed":
+        share_tk[:, there[baselines.best_fixed(utility_tk, cost_tk, run.budget)]] = 1.0
+        return share_tk
+    group_t = np.zeros(n, dtype=np.intp)
+    if control == "task-lp":
+        group_t = np.unique(world.task_n[rounds.row_t], return_inverse=True)[1]
+    share_tk[:, there] = baselines.grouped_optimum(utility_tk, cost_tk, group_t, run.budget)
+    return share_tk
+
+
+def play(world: World, run: Run) -> Array:
+    """``shares`` of each prompt, (n, k) in the order of the table. The run has as many rounds as the table has rows, and no
+    schedule.
+    """
     if run.schedule or run.rounds is not None:
         raise ValueError("expected a run without schedule and rounds")
-    if run.policy in ONLINE:
-        played = play_online(world, run)
-        share_nk = np.zeros((n, k))
-        share_nk[played.rounds.row_t, played.chosen_t] = 1.0
-        return share_nk
-    if run.policy.startswith(FIXED):
-        return _one_hot(np.full(n, table.models.index(run.policy.removeprefix(FIXED)), dtype=np.intp), k)
-    utility_nk = utilities(table, run.objective)
-    cost_nk = None if np.isnan(table.cost_nk).any() else table.cost_nk
-    if run.policy == "best-fixed":
-        return _one_hot(np.full(n, baselines.best_fixed(utility_nk, cost_nk, run.budget), dtype=np.intp), k)
-    group_n = {"best-mix": np.zeros(n, dtype=np.intp), "task-lp": world.task_n, "prompt-oracle": np.arange(n)}
-    return baselines.grouped_optimum(utility_nk, cost_nk, group_n[run.policy], run.budget)
-
-
-def _one_hot(chosen_n: npt.NDArray[Any], k: int) -> Array:
-    return np.asarray(np.eye(k)[chosen_n])
+    rounds = rounds_of(world, run)
+    share_nk = np.zeros((len(world.table), len(world.table.models)))
+    share_nk[rounds.row_t] = shares(world, run, rounds)
+    return share_nk

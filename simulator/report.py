@@ -5,21 +5,26 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from simulator.charts import COLOURS, Axis, Line, Point, axis_over, plot, short, stacked
-from simulator.experiment import Result, flat
+from simulator.experiment import Result, flat, mix_at
 from simulator.replay import HINDSIGHT
-from simulator.summary import Estimate, Group, is_ours, mix_at, over_seeds, routes, verdicts
-from simulator.table import OutcomeTable
+from simulator.summary import Estimate, Group, is_ours, over_seeds, routes, verdicts
 from simulator.utility import utility_unit
 
 FIXED_COLOUR, MIX_COLOUR = "#5a5a5a", "#9a9a9a"
 _MIX_POINTS = 60
+_NOTHING = 1e-12
+"""Differences below are rounding."""
+_MOST_SPEND = 3.0
+"""Budgets beyond which a curve leaves its chart."""
+Array = npt.NDArray[np.float64]
 STYLE = """
 :root{color-scheme:light dark;--ink:#1c1c1c;--paper:#fff;--faint:#8886;--card:#f6f6f4}
 @media(prefers-color-scheme:dark){:root{--ink:#e8e8e8;--paper:#161616;--card:#222}}
@@ -32,7 +37,7 @@ td{white-space:nowrap}td:first-child,td.text{white-space:normal}
 th:first-child,td:first-child,td.text,th.text{text-align:left}td.text{overflow-wrap:anywhere}.as-is{white-space:pre-wrap}tr.ours{font-weight:600}
 .grid-of-charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(420px,100%),1fr));gap:1.2rem}
 .grid-of-charts>div{background:var(--card);padding:1rem;border-radius:8px}
-figure{margin:0}svg{width:100%;height:auto}svg text{font-size:12px;fill:var(--ink)}
+figure{margin:0}figure>svg{width:100%;height:auto}svg text{font-size:12px;fill:var(--ink)}
 .axis{fill:none;stroke:var(--ink)}.dot{fill:var(--ink)}.grid{stroke:var(--faint);stroke-width:.6}
 .legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.82rem}
 .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.35em}
@@ -44,56 +49,116 @@ li.yes::marker{content:"✓  "}li.no::marker{content:"✗  "}li.open::marker{con
 
 def write_results(
     directory: Path,
-    table: OutcomeTable,
     results: Sequence[Result],
     groups: Sequence[Group],
     configuration: Mapping[str, str],
+    options: Mapping[str, object],
 ) -> None:
-    """Write ``results.json``, ``results.csv`` and ``report.html`` into ``directory``, made if need be."""
+    """Write into ``directory``, made if need be: ``results`` and ``traces``, each as .json and .csv, ``verdicts.json``,
+    ``report.html``, and ``run.json``, with the ``options`` that give the same again.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    rows = [result.row for result in results]
-    (directory / "results.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    flats = [flat(row) for row in rows]
-    with (directory / "results.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(flats[0]))
+    _write_rows(directory / "results", [result.row for result in results], [flat(result.row) for result in results])
+    traces = [point for result in results for point in trace(result)]
+    _write_rows(directory / "traces", traces, traces)
+    said = [
+        {
+            "world": one.world,
+            "policy": one.policy,
+            "objective": one.objective,
+            "budget": one.budget,
+            "against": verdict.against,
+            "gain": None if verdict.gain is None else verdict.gain.mean,
+            "half": None if verdict.gain is None else verdict.gain.half,
+            "beats": verdict.beats,
+            "sentence": verdict.sentence,
+        }
+        for one in groups
+        for verdict in (verdicts(one) if routes(one) else ())
+    ]
+    _write_json(directory / "verdicts.json", said)
+    _write_json(directory / "run.json", {"options": dict(options), "configuration": dict(configuration)})
+    (directory / "report.html").write_text(html(groups, configuration), encoding="utf-8")
+
+
+def trace(result: Result) -> list[dict[str, object]]:
+    """The points of one run's curves as flat rows; ``None`` where a number is not known."""
+    row = result.row
+    points = []
+    for c, rounds in enumerate(result.round_c.tolist()):
+        spent = float(result.spend_c[c])
+        point: dict[str, object] = {
+            "world": row["world"],
+            "policy": row["policy"],
+            "objective": row["objective"],
+            "budget": row["budget"],
+            "seed": row["seed"],
+            "round": rounds,
+            "regret": float(result.regret_c[c]),
+            "mean_cost": None if math.isnan(spent) else spent,
+            "spend_ratio": None if math.isnan(spent) or row["budget"] is None else spent / row["budget"],
+        }
+        shares = zip(row["shares"], result.share_ck[c].tolist(), strict=True)
+        points.append(point | {f"share/{model}": share for model, share in shares})
+    return points
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, object]], flats: Sequence[Mapping[str, object]]) -> None:
+    """``path``.json and ``path``.csv; worlds may have different models, whose cells are empty where there are none."""
+    _write_json(path.with_suffix(".json"), rows)
+    columns = dict.fromkeys(name for row in flats for name in row)
+    with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(columns))
         writer.writeheader()
         writer.writerows(flats)
-    (directory / "report.html").write_text(html(table, groups, configuration), encoding="utf-8")
 
 
-def html(table: OutcomeTable, groups: Sequence[Group], configuration: Mapping[str, str]) -> str:
+def html(groups: Sequence[Group], configuration: Mapping[str, str]) -> str:
     """The report as one page."""
-    settings = list(dict.fromkeys((one.objective, one.budget) for one in groups))
+    settings = list(dict.fromkeys(one.setting for one in groups))
+    by_setting = [(setting, [one for one in groups if one.setting == setting]) for setting in settings]
+    worlds = list(dict.fromkeys(one.world for one in groups))
+    frontiers = dict.fromkeys((one.world, one.objective) for one in groups)
+    rounds = sorted({result.row["rounds"] for one in groups for result in one.results})
     sections = [
-        "<h1>Pointsman: replay of an outcome table</h1>",
-        f"<p>{len(table):,} prompts of <b>{escape(table.name)}</b>, {len(table.models)} models; every policy saw the prompts "
-        "in the same random orders, and learned only of the models it chose.</p>",
+        f"<h1>Pointsman: {escape(', '.join(worlds))}</h1>",
+        f"<p>{' or '.join(f'{n:,}' for n in rounds)} rounds a run; every policy met the same prompts in the same random orders, "
+        "and learned only of the models it chose.</p>",
         "<h2>Was routing worth it?</h2>",
-        _verdict_list(table, groups),
-        "<p>Both controls know every outcome beforehand and ignore the prompt. ± is a 95 % interval over prompts, of each "
-        "prompt's mean over the seeds.</p>",
+        _verdict_list(groups),
+        "<p>Both controls know what every call would have been worth, and ignore the prompt. ± is a 95 % interval: over "
+        "prompts, of each prompt's mean over the seeds, where every prompt came once; over seeds in worlds that change or draw "
+        "outcomes anew.</p>",
         "<h2>Results</h2>",
         _result_table(groups),
         "<p>Means over the seeds; ± is a 95 % Student-t interval over the seeds, which differ in the order of the prompts "
-        "and in the policy's draws. best-fixed, best-mix, task-lp and prompt-oracle are optima in hindsight.</p>",
+        "and in what is drawn. best-fixed, best-mix, task-lp and prompt-oracle are optima in hindsight.</p>",
         "<h2>Cost and quality</h2>",
         cards(
-            (objective, _frontier(table, [one for one in groups if one.objective == objective]))
-            for objective in dict.fromkeys(one.objective for one in groups)
+            (f"{world}, {objective}", _frontier([g for g in groups if (g.world, g.objective) == (world, objective)]))
+            for world, objective in frontiers
         ),
         "<h2>Cumulative regret</h2>",
         "<p>Best achievable utility less the achieved one, added up over rounds; with a budget the best within it, so that a "
         "policy which overspends can fall below 0. Bands are 95 % intervals over the seeds.</p>",
-        cards(
-            (members[0].setting, _regret(members))
-            for members in ([g for g in groups if (g.objective, g.budget) == setting] for setting in settings)
-        ),
+        cards((setting, _regret(members)) for setting, members in by_setting),
     ]
+    budgeted = [(setting, members) for setting, members in by_setting if members[0].budget is not None]
+    if budgeted:
+        sections += [
+            "<h2>Budget</h2>",
+            "<p>Mean cost so far, over the budget. Bands are 95 % intervals over the seeds.</p>",
+            cards((setting, _spend(members)) for setting, members in budgeted),
+        ]
     online = [one for one in groups if routes(one) and one.policy != "uniform"]
     if online:
-        sections += ["<h2>Share of the traffic</h2>", cards((one.title, _traffic(table, one)) for one in online)]
+        sections += ["<h2>Share of the traffic</h2>", cards((one.title, _traffic(one)) for one in online)]
     sections += ["<h2>Configuration</h2>", settings_table(configuration)]
-    return page(f"Pointsman: {table.name}", sections)
+    return page(f"Pointsman: {', '.join(worlds)}", sections)
 
 
 def page(title: str, sections: Iterable[str]) -> str:
@@ -117,30 +182,31 @@ def number(estimate: Estimate | None, scale: float = 1.0) -> str:
     """``mean ± half`` to two digits of the half; the mean alone where there is none, or nothing varies."""
     if estimate is None:
         return "–"
-    if not estimate.half:
+    if abs(estimate.mean) < _NOTHING:
+        estimate = Estimate(0.0, estimate.half)
+    if not estimate.half or estimate.half < _NOTHING * max(1.0, abs(estimate.mean)):
         return f"{scale * estimate.mean:.4g}"
     half = scale * estimate.half
     digits = min(max(1 - math.floor(math.log10(half)), 0), 6)
     return f"{scale * estimate.mean:.{digits}f} ± {half:.{digits}f}"
 
 
-def _verdict_list(table: OutcomeTable, groups: Sequence[Group]) -> str:
+def _verdict_list(groups: Sequence[Group]) -> str:
     items = []
     for one in groups:
-        if not is_ours(one):
-            continue
-        for verdict in verdicts(table, one):
+        for verdict in verdicts(one) if routes(one) else ():
             kind = {True: "yes", False: "no", None: "open"}[verdict.beats]
-            items.append(f'<li class="{kind}">{escape(verdict.sentence)}</li>')
-    return f"<ul>{''.join(items)}</ul>" if items else "<p>The policy thompson was not among those replayed.</p>"
+            said = escape(verdict.sentence)
+            items.append(f'<li class="{kind}">{f"<b>{said}</b>" if is_ours(one) else said}</li>')
+    return f"<ul>{''.join(items)}</ul>" if items else "<p>No policy was replayed that routes.</p>"
 
 
 def _result_table(groups: Sequence[Group]) -> str:
     titles = (
-        "policy", "objective", "budget $/request", "mean quality", "mean cost, $ per 1,000", "spend / budget",
-        "mean latency, s", "regret", "seeds",
+        "policy", "world", "objective", "budget $/request", "mean quality", "mean cost, $ per 1,000", "spend / budget",
+        "mean latency, s", "regret", "utility − best fixed model's", "quality − best mix's at its cost", "seeds",
     )  # fmt: skip
-    head = "".join(f'<th class="text">{t}</th>' if t == "objective" else f"<th>{t}</th>" for t in titles)
+    head = "".join(f'<th class="text">{t}</th>' if t in ("world", "objective") else f"<th>{t}</th>" for t in titles)
     rows = []
     for one in groups:
         cells = [
@@ -150,6 +216,7 @@ def _result_table(groups: Sequence[Group]) -> str:
             number(one.spend_ratio),
             number(one.latency),
             f"{number(one.regret)} {_unit(one)}",
+            *(number(verdict.gain) for verdict in verdicts(one)),
             str(len(one.results)),
         ]
         rows.append(
@@ -174,14 +241,25 @@ def _colours(groups: Sequence[Group]) -> dict[str, str]:
     return {policy: COLOURS[i % len(COLOURS)] for i, policy in enumerate(policies)}
 
 
-def _frontier(table: OutcomeTable, groups: Sequence[Group]) -> str:
-    if np.isnan(table.cost_nk).any():
+def _frontier(groups: Sequence[Group]) -> str:
+    against = [result.against for one in groups for result in one.results]
+    cost_k = np.mean([one.cost_k for one in against], axis=0)
+    quality_k = np.mean([one.quality_k for one in against], axis=0)
+    models = list(groups[0].results[0].row["shares"])
+    known = [k for k in range(len(models)) if not math.isnan(cost_k[k])]
+    if any(one.mix_n is None for one in against) or not known:
         return "<p>Not every outcome has a cost.</p>"
-    cost_k, quality_k = table.cost_nk.mean(axis=0), table.quality_nk.mean(axis=0)
     colours = _colours(groups)
     points = [
-        Point("one model for all prompts", float(c), float(q), colour=FIXED_COLOUR, mark="diamond", note=model)
-        for model, c, q in zip(table.models, cost_k, quality_k, strict=True)
+        Point(
+            "one model for all prompts",
+            float(cost_k[k]),
+            float(quality_k[k]),
+            colour=FIXED_COLOUR,
+            mark="diamond",
+            note=models[k],
+        )
+        for k in known
     ]
     for one in groups:
         if one.cost is None:
@@ -191,43 +269,77 @@ def _frontier(table: OutcomeTable, groups: Sequence[Group]) -> str:
     costs = [point.x for point in points]
     log = min(costs) > 0.0 and max(costs) > 20.0 * min(costs)
     space = np.geomspace if log else np.linspace
-    mix = Line(
-        "best static mix, in hindsight",
-        [
-            (float(c), float(mix_at(table, float(c)) @ quality_k))
-            for c in space(cost_k.min(), cost_k.max(), _MIX_POINTS)
-        ],
-        colour=MIX_COLOUR,
-        dashed=True,
-    )
+    mixed = [
+        (float(c), float(mix_at(quality_k, cost_k, float(c))[known] @ quality_k[known]))
+        for c in space(cost_k[known].min(), cost_k[known].max(), _MIX_POINTS)
+    ]
+    mix = Line("best static mix, in hindsight", mixed, colour=MIX_COLOUR, dashed=True)
     x = axis_over("mean cost, $ a request" + (" (logarithmic)" if log else ""), costs, log=log, zero=not log)
     y = axis_over("mean quality", [p.y + s * p.half_y for p in points for s in (-1, 1)])
     return plot(x, y, [mix], points)
 
 
 def _regret(groups: Sequence[Group]) -> str:
-    colours = _colours(groups)
-    lines = []
-    for one in groups:
-        regret_sc = np.array([result.regret_c for result in one.results])
-        estimates = [over_seeds(regret_s.tolist()) for regret_s in regret_sc.T]
-        points = [(0.0, 0.0)] + [
-            (float(t), estimate.mean) for t, estimate in zip(one.results[0].round_c, estimates, strict=True)
-        ]
-        low = [0.0] + [estimate.mean - (estimate.half or 0.0) for estimate in estimates]
-        high = [0.0] + [estimate.mean + (estimate.half or 0.0) for estimate in estimates]
-        lines.append(Line(one.policy, points, low, high, colours[one.policy], dashed=one.policy in HINDSIGHT))
+    lines = _curves(groups, lambda result: result.regret_c, origin=True)
+    routing = [one for one in groups if routes(one)]
+    one = next((one for one in routing if is_ours(one)), routing[0] if routing else groups[0])
+    lines += _control_curves(one)
     x = axis_over("rounds", [px for px, _ in lines[0].points], zero=True)
     y = axis_over(f"cumulative regret, {_unit(groups[0])}", [v for l in lines for v in (*l.low, *l.high)], zero=True)
     return plot(x, y, lines)
 
 
-def _traffic(table: OutcomeTable, one: Group) -> str:
+def _control_curves(one: Group) -> list[Line]:
+    """Regret of the best fixed model and of the best static mix that costs what ``one`` did, means over the seeds."""
+    against = [result.against for result in one.results]
+    named = [(f"best fixed model ({against[0].fixed})", FIXED_COLOUR, [a.fixed_regret_c for a in against])]
+    mixed = [a.mix_regret_c for a in against if a.mix_regret_c is not None]
+    if len(mixed) == len(against):
+        named.append((f"best static mix at the cost of {one.policy}", MIX_COLOUR, mixed))
+    return [
+        Line(
+            label,
+            [(0.0, 0.0), *zip(one.results[0].round_c.tolist(), np.mean(regret_sc, axis=0).tolist(), strict=True)],
+            colour=colour,
+            dashed=True,
+        )
+        for label, colour, regret_sc in named
+    ]
+
+
+def _spend(groups: Sequence[Group]) -> str:
+    known = [one for one in groups if one.cost is not None and one.budget is not None]
+    if not known:
+        return "<p>Not every outcome has a cost.</p>"
+    lines = _curves(known, lambda result: result.spend_c / (result.run.budget or math.nan), origin=False)
+    x = axis_over("rounds", [0.0, *(px for px, _ in lines[0].points)], zero=True)
+    ends = [(x.low, 1.0), (x.high, 1.0)]
+    budget = Line("the budget", ends, colour=FIXED_COLOUR, dashed=True)
+    top = max(1.1, *(min(py, _MOST_SPEND) for line in lines for _, py in line.points))
+    return plot(x, axis_over("mean cost / budget", [0.0, top], zero=True), [budget, *lines])
+
+
+def _curves(groups: Sequence[Group], of: Callable[[Result], Array], *, origin: bool) -> list[Line]:
+    """Means of a curve over the seeds, with bands; from (0, 0) if ``origin``."""
+    colours, lines = _colours(groups), []
+    for one in groups:
+        estimates = [over_seeds(value_s.tolist()) for value_s in np.array([of(result) for result in one.results]).T]
+        points = [(float(t), e.mean) for t, e in zip(one.results[0].round_c, estimates, strict=True)]
+        low = [e.mean - (e.half or 0.0) for e in estimates]
+        high = [e.mean + (e.half or 0.0) for e in estimates]
+        if origin:
+            points, low, high = [(0.0, 0.0), *points], [0.0, *low], [0.0, *high]
+        lines.append(Line(one.policy, points, low, high, colours[one.policy], dashed=one.policy in HINDSIGHT))
+    return lines
+
+
+def _traffic(one: Group) -> str:
+    models = list(one.results[0].row["shares"])
     share_ck = np.mean([result.share_ck for result in one.results], axis=0)
-    total_k = {model: float(np.mean([r.row["shares"][model] for r in one.results])) for model in table.models}
+    total_k = {model: float(np.mean([r.row["shares"][model] for r in one.results])) for model in models}
     rounds = [0.0, *one.results[0].round_c.tolist()]
     layers = [
         (f"{model}, {short(100.0 * total_k[model])} % in all", [share_ck[0, k], *share_ck[:, k]])
-        for k, model in enumerate(table.models)
+        for k, model in enumerate(models)
     ]
     return stacked(axis_over("rounds", rounds, zero=True), Axis("share of prompts", 0.0, 1.0), rounds, layers)

@@ -10,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
-from simulator.baselines import best_fixed, best_shares
 from simulator.experiment import Result
 from simulator.replay import FIXED, HINDSIGHT, THOMPSON
-from simulator.table import OutcomeTable
-from simulator.utility import utilities, utility_unit
+from simulator.utility import utility_unit
 
 Array = npt.NDArray[np.float64]
 
@@ -32,11 +30,9 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """The runs of one policy, objective and budget; estimates are over its seeds.
+    """The runs of one policy, objective and budget in one world; estimates are over its seeds."""
 
-    ``quality_n``, ``cost_n`` and ``utility_n`` are each prompt's means over the seeds.
-    """
-
+    world: str
     policy: str
     objective: str
     budget: float | None
@@ -46,19 +42,17 @@ class Group:
     spend_ratio: Estimate | None
     latency: Estimate | None
     regret: Estimate
-    quality_n: Array
-    cost_n: Array
-    utility_n: Array
 
     @property
     def title(self) -> str:
-        """``policy, objective, budget`` as a reader would name it."""
+        """``policy, world, objective, budget`` as a reader would name it."""
         return f"{self.policy}, {self.setting}"
 
     @property
     def setting(self) -> str:
-        """``objective, budget``."""
-        return self.objective if self.budget is None else f"{self.objective}, ${self.budget:g} a request"
+        """``world, objective, budget``."""
+        within = "" if self.budget is None else f", ${self.budget:g} a request"
+        return f"{self.world}, {self.objective}{within}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +69,11 @@ class Verdict:
 
 
 def group(results: Sequence[Result]) -> list[Group]:
-    """The results by policy, objective and budget, in order of first appearance."""
-    groups: dict[tuple[str, str, float | None], list[Result]] = {}
+    """The results by world, policy, objective and budget, in order of first appearance."""
+    groups: dict[tuple[str, str, str, float | None], list[Result]] = {}
     for result in results:
         row = result.row
-        groups.setdefault((row["policy"], row["objective"], row["budget"]), []).append(result)
+        groups.setdefault((row["world"], row["policy"], row["objective"], row["budget"]), []).append(result)
     return [_group(*key, tuple(members)) for key, members in groups.items()]
 
 
@@ -100,24 +94,13 @@ def over_prompts(value_n: Array) -> Estimate:
     return Estimate(float(value_n.mean()), float(ndtri((1.0 + LEVEL) / 2.0)) * spread)
 
 
-def mix_at(table: OutcomeTable, cost: float) -> Array:
-    """Shares (k) of the static mix of best mean quality at a mean cost of ``cost`` dollars, in hindsight.
-
-    Below the cheapest model that model: then the mix may spend more.
-    """
-    quality_1k = table.quality_nk.mean(axis=0, keepdims=True)
-    cost_1k = table.cost_nk.mean(axis=0, keepdims=True)
-    shares_k: Array = best_shares(quality_1k, cost_1k, np.ones(1), cost)[0]
-    return shares_k
-
-
-def verdicts(table: OutcomeTable, one: Group) -> list[Verdict]:
+def verdicts(one: Group) -> list[Verdict]:
     """Whether a policy beat the best fixed model, in utility, and the best static mix that costs the same, in quality.
 
-    Both controls know all outcomes beforehand. Intervals are over prompts, of each prompt's mean over the seeds: they say
-    what to expect of other prompts like these.
+    Both controls know all outcomes beforehand. Where every prompt came once, intervals are over prompts, of each prompt's mean
+    over the seeds: they say what to expect of other prompts like these. In a changing or noisy world they are over seeds.
     """
-    return [_against_fixed(table, one), _against_mix(table, one)]
+    return [_against_fixed(one), _against_mix(one)]
 
 
 def routes(one: Group) -> bool:
@@ -130,26 +113,33 @@ def is_ours(one: Group) -> bool:
     return one.policy == THOMPSON
 
 
-def _against_fixed(table: OutcomeTable, one: Group) -> Verdict:
-    objective = one.results[0].run.objective
-    utility_nk = utilities(table, objective)
-    best = best_fixed(utility_nk, None if np.isnan(table.cost_nk).any() else table.cost_nk, one.budget)
-    against = f"the best fixed model ({table.models[best]})"
-    unit = {"quality": "", "dollars": " dollars", "seconds": " seconds"}[utility_unit(objective)]
-    return _verdict(one, against, over_prompts(one.utility_n - utility_nk[:, best]), f"utility{unit} a request")
+def _against_fixed(one: Group) -> Verdict:
+    unit = {"quality": "", "dollars": " dollars", "seconds": " seconds"}[utility_unit(one.results[0].run.objective)]
+    names = dict.fromkeys(result.against.fixed for result in one.results)
+    against = f"the best fixed model ({', '.join(names)})"
+    gains = [result.utility_n - result.against.fixed_n for result in one.results]
+    return _verdict(one, against, _gain(one, gains), f"utility{unit} a request")
 
 
-def _against_mix(table: OutcomeTable, one: Group) -> Verdict:
+def _against_mix(one: Group) -> Verdict:
     against = "the best static mix of models at the same cost"
-    if np.isnan(table.cost_nk).any():
+    gains = [result.quality_n - result.against.mix_n for result in one.results if result.against.mix_n is not None]
+    if len(gains) < len(one.results):
         return Verdict(against, None, None, f"{one.title}: without the cost of every outcome, {against} is not known.")
-    shares_k = mix_at(table, float(one.cost_n.mean()))
-    return _verdict(one, against, over_prompts(one.quality_n - table.quality_nk @ shares_k), "quality")
+    return _verdict(one, against, _gain(one, gains), "quality")
+
+
+def _gain(one: Group, gain_sn: Sequence[Array]) -> Estimate:
+    """The mean gain, by prompt where that means something, else by seed."""
+    if one.results[0].by_prompt:
+        return over_prompts(np.mean(gain_sn, axis=0))
+    return over_seeds([float(gain_n.mean()) for gain_n in gain_sn])
 
 
 def _verdict(one: Group, against: str, gain: Estimate, unit: str) -> Verdict:
     if gain.half is None:
-        return Verdict(against, gain, None, f"{one.title}: one prompt cannot tell whether it beat {against}.")
+        sample = "prompt" if one.results[0].by_prompt else "seed"
+        return Verdict(against, gain, None, f"{one.title}: one {sample} cannot tell whether it beat {against}.")
     beats = gain.mean > gain.half
     how = "beat" if beats else "did NOT beat" if gain.mean < -gain.half else "did not clearly beat"
     worse = ", it was worse" if gain.mean < -gain.half else ""
@@ -161,7 +151,7 @@ def _verdict(one: Group, against: str, gain: Estimate, unit: str) -> Verdict:
     )
 
 
-def _group(policy: str, objective: str, budget: float | None, results: tuple[Result, ...]) -> Group:
+def _group(world: str, policy: str, objective: str, budget: float | None, results: tuple[Result, ...]) -> Group:
     rows = [result.row for result in results]
 
     def estimate(name: str) -> Estimate | None:
@@ -171,6 +161,7 @@ def _group(policy: str, objective: str, budget: float | None, results: tuple[Res
     quality, regret = estimate("mean_quality"), estimate("regret")
     assert quality is not None and regret is not None
     return Group(
+        world=world,
         policy=policy,
         objective=objective,
         budget=budget,
@@ -180,7 +171,4 @@ def _group(policy: str, objective: str, budget: float | None, results: tuple[Res
         spend_ratio=estimate("spend_ratio"),
         latency=estimate("mean_latency"),
         regret=regret,
-        quality_n=np.mean([result.quality_n for result in results], axis=0),
-        cost_n=np.mean([result.cost_n for result in results], axis=0),
-        utility_n=np.mean([result.utility_n for result in results], axis=0),
     )

@@ -30,7 +30,7 @@ from bandit.errors import FieldError
 from bandit.event import BucketPut, Event, ModelPut, Record
 from bandit.outcome import Change, Signal, check_report
 from bandit.state import State, fold
-from simulator.changes import Outcome, Schedule
+from simulator.changes import Noise, Outcome, Rounds, Schedule, unfold
 from simulator.table import OutcomeTable
 from simulator.utility import SettingError
 
@@ -85,7 +85,8 @@ class World:
     ``start`` is the state before the first round, warm start included; ``x_nd`` the encoded contexts, ``bucket_n`` the
     name of each prompt's bucket. ``task_n`` numbers the tasks. ``later`` are the models that a schedule adds. ``prices`` are
     list prices that anybody may know; ``priced`` says whether the catalogue's models carry them. For rivals, ``z_np`` are the
-    same features unscaled, the task one-hot among them and the intercept last, ``warm`` the warm start's rows.
+    same features unscaled, the task one-hot among them and the intercept last, ``warm`` the warm start's rows. With ``noise``
+    the table is of averages, and every round draws its outcomes.
     """
 
     table: OutcomeTable
@@ -101,6 +102,7 @@ class World:
     later: tuple[str, ...] = ()
     prices: Mapping[str, Prices] = field(default_factory=dict)
     priced: bool = False
+    noise: Noise | None = None
 
     @property
     def present(self) -> tuple[str, ...]:
@@ -118,11 +120,12 @@ def make_world(
     prices: Mapping[str, Prices] | None = None,
     priced: bool = False,
     warm_mass: float = math.inf,
+    noise: Noise | None = None,
 ) -> World:
     """Encode all contexts and, if there is a ``warm`` table, learn every outcome of it, in its order.
 
     Models of ``later`` are not in the catalogue before a schedule adds them (``simulator.changes.ModelAdded``), nor in
-    ``warm``, of whose models each counts as at most ``warm_mass`` observations. ``prices`` and ``priced``: see ``World``.
+    ``warm``, of whose models each counts as at most ``warm_mass`` observations. ``prices``, ``priced``, ``noise``: see ``World``.
     Rows of ``warm`` whose task is not in ``table`` are left out if each task has a bucket. Raises ``SettingError``.
     """
     prices = {} if prices is None else prices
@@ -184,7 +187,14 @@ def make_world(
         later=tuple(later),
         prices=prices,
         priced=priced,
+        noise=noise,
     )
+
+
+def rounds_of(world: World, run: Run) -> Rounds:
+    """What every model would answer in every round of ``run``: the same for all policies that have its seed."""
+    order = order_of(world, run.seed, run.rounds)
+    return unfold(world.table, order, run.schedule, world.quality, run.seed, world.noise)
 
 
 def order_of(world: World, seed: int, rounds: int | None = None) -> list[int]:

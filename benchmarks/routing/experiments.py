@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from summary import Row, Summary, curves, summaries
 
-from simulator.experiment import over_processes
+from simulator.executor import spread
 from simulator.phases import Measured, measure
 from simulator.replay import check_run
 from simulator.table import OutcomeTable, load_table, with_features
@@ -67,7 +67,7 @@ def main() -> None:
                 check_run(world, trial.run)
         except SettingError as error:
             parser.error(str(error))
-        for one in over_processes(world, measure, trials, arguments.jobs):
+        for one in spread(world, measure, trials, arguments.jobs):
             measured.append((case, one))
             head = {name: getattr(case, name) for name in ("experiment", "variant", "start", "features")}
             rows += [Row(**head, **row) for row in one.rows]

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bandit.catalog import Mode, Objective
@@ -34,6 +33,7 @@ from bandit.errors import FieldError
 from bandit.policy import Exclusion, explored_share, race
 from simulator.offpolicy.log import Array, Indices, Log
 from simulator.offpolicy.read_journal import Journal, Made, distribution
+from simulator.yaml_file import YamlError, load_yaml, said_of
 
 
 class CandidateError(ValueError):
@@ -104,46 +104,20 @@ class Target:
 def read_candidate(path: Path) -> Candidate:
     """Raises ``CandidateError`` with file, line and field."""
     try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise CandidateError(f"cannot read {path}: {error}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise CandidateError(f"{path} is not YAML: {error}") from error
-    if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
-        raise CandidateError(f"{path}, line 1: expected settings as `name: value`, such as `policy: thompson`")
+        _, values, node = load_yaml(path)
+    except YamlError as error:
+        raise CandidateError(str(error)) from error
     if "buckets" in values and "policy" not in values:
         values = {"policy": "logged", **values}
     try:
         found = _File.model_validate(values)
     except ValidationError as error:
-        said = []
-        for problem in error.errors():
-            line = _line(node, problem["loc"])
-            field = ".".join(str(part) for part in problem["loc"])
-            said.append(
-                f"{path}, line {line}: {field + ': ' if field else ''}{problem['msg'].removeprefix('Value error, ')}"
-            )
-        raise CandidateError("; ".join(said)) from None
+        raise CandidateError(said_of(path, node, error)) from None
     return Candidate(
         path.stem,
         Setting(**{name: getattr(found, name) for name in Setting.model_fields}),
         {name.removeprefix("buckets/"): setting for name, setting in found.buckets.items()},
     )
-
-
-def _line(node: yaml.Node, place: tuple[int | str, ...]) -> int:
-    """Where the field at ``place``, or the nearest around it, stands."""
-    line = node.start_mark.line + 1
-    for part in place:
-        if not isinstance(node, yaml.MappingNode):
-            break
-        found = next(((key, value) for key, value in node.value if key.value == str(part)), None)
-        if found is None:
-            break
-        line, node = found[0].start_mark.line + 1, found[1]
-    return line
 
 
 def target(candidate: Candidate, source: Log | Journal) -> Target:

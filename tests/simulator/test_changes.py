@@ -107,11 +107,11 @@ def test_a_model_is_added(make_table: Make) -> None:
 def test_lost_feedback_is_seeded_and_keeps_costs(make_table: Make) -> None:
     table, order = make_table(60), list(range(60)) * 30
     lost = unfold(table, order, (FeedbackLost(0.3),), seed=7)
-    assert np.mean(~lost.judged_t) == pytest.approx(0.3, abs=0.04)
-    np.testing.assert_array_equal(lost.judged_t, unfold(table, order, (FeedbackLost(0.3),), seed=7).judged_t)
-    assert (lost.judged_t != unfold(table, order, (FeedbackLost(0.3),), seed=8).judged_t).any()
+    assert np.mean(~lost.judged_tk) == pytest.approx(0.3, abs=0.04)
+    np.testing.assert_array_equal(lost.judged_tk, unfold(table, order, (FeedbackLost(0.3),), seed=7).judged_tk)
+    assert (lost.judged_tk != unfold(table, order, (FeedbackLost(0.3),), seed=8).judged_tk).any()
     np.testing.assert_array_equal(lost.cost_tk, table.cost_nk[order])
-    assert not unfold(table, order, (FeedbackLost(1.0),)).judged_t.any()
+    assert not unfold(table, order, (FeedbackLost(1.0),)).judged_tk.any()
 
 
 @pytest.mark.parametrize(

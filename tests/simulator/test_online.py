@@ -148,7 +148,7 @@ def test_all_policies_meet_the_same_world(make_table: Make) -> None:
     world = make_world(make_table(100), TASK)
     schedule = (FeedbackLost(0.5), PriceFactor(LARGE, 2.0, 30, 60))
     first, second = (play_online(world, run(policy, schedule)).rounds for policy in ("thompson", "uniform"))
-    for name in ("row_t", "quality_tk", "cost_tk", "judged_t"):
+    for name in ("row_t", "quality_tk", "cost_tk", "judged_tk"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from simulator.changes import ModelAdded, Outage, unfold
 from simulator.derive import with_model
-from simulator.experiment import over_processes
+from simulator.executor import spread
 from simulator.phases import ALL, CONTROLS, WARNING, Phase, Trial, measure, mix_quality, settled, warned
 from simulator.table import OutcomeTable
 from simulator.utility import parse_objective
@@ -88,6 +88,6 @@ def test_warned_is_the_share_after_twenty_calls() -> None:
 def test_measured_the_same_over_processes(make_table: Make) -> None:
     world = make_world(make_table(80), ONE)
     trials = [Trial(Run("thompson", QUALITY, 5e-4, seed, rounds=80), (Phase("p", 0, 80),), "small") for seed in (0, 1)]
-    alone = [one.rows for one in over_processes(world, measure, trials, 1)]
-    shared = [one.rows for one in over_processes(world, measure, trials, 2)]
+    alone = [one.rows for one in spread(world, measure, trials, 1)]
+    shared = [one.rows for one in spread(world, measure, trials, 2)]
     assert repr(alone) == repr(shared)

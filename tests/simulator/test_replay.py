@@ -9,7 +9,7 @@ import pytest
 from bandit.catalog import QualityRange
 from bandit.outcome import Signal
 from bandit.posterior import COST, LATENCY, QUALITY
-from simulator.experiment import Result, evaluate, flat, run_all
+from simulator.experiment import Result, Task, evaluate, flat, run_all
 from simulator.replay import BUCKETS, FEATURES, Features, Run, World, make_world, play
 from simulator.table import OutcomeTable
 from simulator.utility import SettingError, parse_objective, utilities
@@ -17,6 +17,10 @@ from simulator.utility import SettingError, parse_objective, utilities
 UNIT = QualityRange()
 TASK = Features("none", "task")
 Make = Callable[..., OutcomeTable]
+
+
+def task(policy: str, **kwargs: object) -> Task:
+    return Task(0, *run(policy, **kwargs))  # type: ignore[arg-type]
 
 
 def run(
@@ -59,8 +63,8 @@ def test_thompson_follows_the_objective(make_table: Make, objective: str, share:
 
 def test_the_same_seed_gives_the_same_rows_whatever_the_jobs(make_table: Make) -> None:
     world = make_world(make_table(80), Features("text", "one"), warm=make_table(40, seed=9))
-    runs = [run(policy, seed) for policy in ("thompson", "epsilon-greedy", "uniform", "task-lp") for seed in (0, 1)]
-    alone, shared = run_all(world, runs, jobs=1), run_all(world, runs, jobs=2)
+    tasks = [task(policy, seed=s) for policy in ("thompson", "epsilon-greedy", "uniform", "task-lp") for s in (0, 1)]
+    alone, shared = run_all([world], tasks, jobs=1), run_all([world], tasks, jobs=2)
     assert [r.row for r in alone] == [r.row for r in shared]
     for one, other in zip(alone, shared, strict=True):
         np.testing.assert_array_equal(one.regret_c, other.regret_c)
@@ -199,15 +203,15 @@ def test_what_makes_no_sense_is_refused(make_table: Make) -> None:
     world = make_world(table, TASK)
     for policy, said in (("greedy", "expected one of thompson"), ("fixed:huge", "small, vendor/large")):
         with pytest.raises(SettingError, match=said):
-            run_all(world, [run(policy)], 1)
+            run_all([world], [task(policy)], 1)
     with pytest.raises(SettingError, match="budget"):
-        run_all(world, [run("thompson", budget=1.0)], 1)
+        run_all([world], [task("thompson", budget=1.0)], 1)
     poor = make_world(make_table(10, cost=False, latency=False), TASK)
     for objective in ("COST_FIRST", "LATENCY_FIRST", "WEIGHTED:cost_weight=2", "BALANCED:latency_weight=1"):
         with pytest.raises(SettingError, match=r"row 1 .'p0'., column (cost|latency)/small"):
-            run_all(poor, [run("uniform", objective=objective)], 1)
+            run_all([poor], [task("uniform", objective=objective)], 1)
     with pytest.raises(SettingError, match="a budget needs a cost"):
-        run_all(poor, [run("uniform", budget=1.0)], 1)
+        run_all([poor], [task("uniform", budget=1.0)], 1)
     with pytest.raises(SettingError, match="no columns x/0"):
         make_world(make_table(10, features=0), Features("x", "one"))
     with pytest.raises(SettingError, match="3 feature columns"):

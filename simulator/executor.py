@@ -1,0 +1,138 @@
+"""Independent pieces of work over processes of this machine, or over a Dask cluster; results in order, and the same."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from simulator.utility import SettingError
+
+S = TypeVar("S")
+T = TypeVar("T")
+R = TypeVar("R")
+
+PROCESSES = "processes"
+"""The executor that is this machine."""
+RETRIES = 10
+"""How often work is done again elsewhere if a worker of a cluster is lost."""
+CONNECT_S = 10.0
+"""Seconds that a scheduler has to answer."""
+_BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def spread(
+    shared: S, work: Callable[[S, T], R], items: Sequence[T], jobs: int, executor: str = PROCESSES
+) -> Iterator[R]:
+    """What ``work`` (a module's function) makes of each item with what is ``shared``, in their order.
+
+    Over ``jobs`` processes, or with ``executor`` ``tcp://host:port`` over the cluster of that scheduler, where a worker may be
+    lost on the way. Raises ``SettingError`` if there is no such cluster, or it cannot do this work.
+    """
+    if executor != PROCESSES:
+        yield from _over_cluster(shared, work, items, executor)
+        return
+    if jobs == 1 or len(items) == 1:
+        for item in items:
+            yield work(shared, item)
+        return
+    # New interpreters, not forks: a fork of a process that has threads can hang.
+    context = multiprocessing.get_context("spawn")
+    with (
+        _one_blas_thread(),
+        ProcessPoolExecutor(min(jobs, len(items)), context, initializer=_set_shared, initargs=(shared,)) as pool,
+    ):
+        yield from pool.map(partial(_work_here, work), items)
+
+
+def check_executor(executor: str) -> None:
+    """Raise ``SettingError`` for a name that is no executor."""
+    if executor != PROCESSES and not executor.startswith(("tcp://", "tls://")):
+        raise SettingError(f"--executor: expected {PROCESSES} or tcp://HOST:PORT of a Dask scheduler, got {executor!r}")
+
+
+def _over_cluster(shared: S, work: Callable[[S, T], R], items: Sequence[T], address: str) -> Iterator[R]:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise SettingError(f"--executor {address}: expected the extra dask: pip install 'pointsman[dask]'") from None
+    try:
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise SettingError(f"--executor {address}: no Dask scheduler answers there: {error}") from None
+    with client:
+        _check_workers(client, address)
+        # Sent as an argument of a task, not scattered: what was scattered is gone with the last worker that held it, a task is
+        # done again.
+        held = client.submit(pickle.loads, pickle.dumps(shared), pure=False, retries=RETRIES)
+        futures = [client.submit(work, held, item, pure=False, retries=RETRIES) for item in items]
+        for future in futures:
+            yield future.result()
+
+
+def _check_workers(client: Any, address: str) -> None:
+    """Every worker has our Python and our code."""
+    here = _versions()
+    found: Mapping[str, object] = client.run(_versions, on_error="return")
+    if not found:
+        raise SettingError(f"--executor {address}: expected workers, the scheduler has none")
+    for worker, there in found.items():
+        if there != here:
+            raise SettingError(
+                f"--executor {address}: worker {worker}: expected {_said(here)}, got {_said(there)}; "
+                "numbers would not be the same"
+            )
+
+
+def _versions() -> dict[str, str]:
+    """What has to be the same for results to be the same."""
+    import numpy as np
+    import scipy
+
+    import pointsman
+
+    return {
+        "python": "{}.{}".format(*sys.version_info[:2]),
+        "pointsman": pointsman.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+    }
+
+
+def _said(versions: object) -> str:
+    if isinstance(versions, Mapping):
+        return ", ".join(f"{name} {version}" for name, version in versions.items())
+    return repr(versions)
+
+
+_worker: dict[str, Any] = {}
+"""What a worker process shares, sent to it once."""
+
+
+def _set_shared(shared: object) -> None:
+    _worker["shared"] = shared
+
+
+def _work_here(work: Callable[[Any, T], R], item: T) -> R:
+    return work(_worker["shared"], item)
+
+
+@contextlib.contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Processes started inside use one thread for linear algebra: the matrices are small, and the cores are taken."""
+    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in _BLAS_THREADS}
+    os.environ.update(dict.fromkeys(_BLAS_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
