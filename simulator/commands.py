@@ -195,18 +195,14 @@ def simulate(
         raise click.ClickException(str(error)) from error
     groups = group(results)
     if out is not None:
+        options = {n: v for n, v in sorted(context.params.items()) if v is not None and n not in _NOT_TOLD}
         configuration = {
             **{f"world {place.name}": _described(place) for place in places},
-            **{
-                name: str(value)
-                for name, value in context.params.items()
-                if value is not None and name not in _NOT_TOLD
-            },
+            **{name: str(value) for name, value in options.items()},
             "objectives": "; ".join(dict.fromkeys(f"{task.objective} = {task.run.objective}" for task in tasks)),
             "seeds": f"0 to {seeds - 1}",
             "pointsman": _version(),
         }
-        options = {name: value for name, value in context.params.items() if value is not None and name not in _NOT_TOLD}
         try:
             write_results(out, results, groups, configuration, options)
         except OSError as error:

@@ -34,7 +34,7 @@ h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}h3{font-size:1rem;mar
 table{border-collapse:collapse;font-size:.9rem}.wide{overflow-x:auto}
 th,td{padding:.25rem .7rem;border-bottom:1px solid var(--faint);text-align:right}
 td{white-space:nowrap}td:first-child,td.text{white-space:normal}
-th:first-child,td:first-child,td.text,th.text{text-align:left}td.text{overflow-wrap:anywhere}.as-is{white-space:pre-wrap}tr.ours{font-weight:600}
+th:first-child,td:first-child,td.text,th.text{text-align:left}td.text{overflow-wrap:anywhere;min-width:7.5em}.as-is{white-space:pre-wrap}tr.ours{font-weight:600}
 .grid-of-charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(420px,100%),1fr));gap:1.2rem}
 .grid-of-charts>div{background:var(--card);padding:1rem;border-radius:8px}
 figure{margin:0}figure>svg{width:100%;height:auto}svg text{font-size:12px;fill:var(--ink)}
@@ -77,7 +77,9 @@ def write_results(
         for verdict in (verdicts(one) if routes(one) else ())
     ]
     _write_json(directory / "verdicts.json", said)
-    _write_json(directory / "run.json", {"options": dict(options), "configuration": dict(configuration)})
+    _write_json(
+        directory / "run.json", {"options": dict(sorted(options.items())), "configuration": dict(configuration)}
+    )
     (directory / "report.html").write_text(html(groups, configuration), encoding="utf-8")
 
 
@@ -195,7 +197,9 @@ def _verdict_list(groups: Sequence[Group]) -> str:
     items = []
     for one in groups:
         for verdict in verdicts(one) if routes(one) else ():
-            kind = {True: "yes", False: "no", None: "open"}[verdict.beats]
+            gain = verdict.gain
+            worse = gain is not None and gain.half is not None and gain.mean < -gain.half
+            kind = "yes" if verdict.beats else "no" if worse else "open"
             said = escape(verdict.sentence)
             items.append(f'<li class="{kind}">{f"<b>{said}</b>" if is_ours(one) else said}</li>')
     return f"<ul>{''.join(items)}</ul>" if items else "<p>No policy was replayed that routes.</p>"
@@ -219,9 +223,10 @@ def _result_table(groups: Sequence[Group]) -> str:
             *(number(verdict.gain) for verdict in verdicts(one)),
             str(len(one.results)),
         ]
+        named = f'<td>{escape(one.policy)}</td><td class="text">{escape(one.world)}</td>'
+        named += f'<td class="text">{escape(one.objective)}</td>'
         rows.append(
-            f"<tr{' class=ours' if is_ours(one) else ''}><td>{escape(one.policy)}</td>"
-            f'<td class="text">{escape(one.objective)}</td>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+            f"<tr{' class=ours' if is_ours(one) else ''}>{named}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
         )
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
 

@@ -176,3 +176,56 @@ def test_features_from_npz(file: str, tmp_path: Path) -> None:
     assert rows[0]["features"] == "x"
     lone = call("--table", file, "--x-from", x, "--warm-start", file)  # 5 features beside the warm table's own 2
     assert lone.exit_code == 2 and "2 feature columns" in lone.stderr
+
+
+def test_worlds_are_played_and_their_options_give_the_same_again(tmp_path: Path) -> None:
+    two = "models: {small: {quality: 0.4, cost: 0.001}, large: {quality: 0.8, cost: 0.01}}\nrounds: 80\n"
+    (tmp_path / "calm.yaml").write_text(two)
+    (tmp_path / "storm.yaml").write_text(two + "changes: [{kind: outage, model: large, start: 20, end: 40}]\n")
+    worlds = f"{tmp_path / 'calm.yaml'},{tmp_path / 'storm.yaml'}"
+    out, again = tmp_path / "out", tmp_path / "again"
+    done = call(
+        "--world", worlds, "--policy", "thompson,prompt-oracle", "--seeds", "2", "--budget", "0.005", "--out", str(out)
+    )
+    assert done.exit_code == 0, done.output
+    rows = json.loads((out / "results.json").read_text())
+    assert [row["world"] for row in rows] == ["calm"] * 4 + ["storm"] * 4
+    points = json.loads((out / "traces.json").read_text())
+    assert [p["round"] for p in points if p["world"] == "storm" and p["policy"] == "thompson" and p["seed"] == 1][
+        -1
+    ] == 80
+    with (out / "traces.csv").open(newline="") as file:
+        assert [float(row["regret"]) for row in csv.DictReader(file)] == [point["regret"] for point in points]
+    said = json.loads((out / "verdicts.json").read_text())
+    assert {(one["world"], one["policy"]) for one in said} == {("calm", "thompson"), ("storm", "thompson")}
+    page = (out / "report.html").read_text()
+    for text in (
+        "storm, BALANCED, $0.005 a request",
+        "Budget",
+        "best static mix at the cost of thompson",
+        "Outage(model=",
+    ):
+        assert text in page, text
+
+    done = call("--config", str(out / "run.json"), "--out", str(again))
+    assert done.exit_code == 0, done.output
+    for name in ("results.json", "results.csv", "traces.json", "verdicts.json", "run.json"):
+        assert (again / name).read_text() == (out / name).read_text(), name
+    other = call("--config", str(out / "run.json"), "--seeds", "1", "--json")
+    assert len(json.loads(other.stdout)) == 4  # what is said on the command line takes precedence
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--world", "none.yaml"), "cannot read none.yaml"),
+        (("--world", "a.yaml,b/a.yaml"), "cannot read a.yaml"),
+        (("--world", "a.yaml", "--warm-start", "t.csv"), "--warm-start: expected with --table only"),
+        (("--world", "a.yaml", "--table", "t.csv"), "--table, --world: expected one of them"),
+        (("--table", "t.csv", "--executor", "cloud"), "--executor: expected processes or tcp://HOST:PORT"),
+        (("--config", __file__), "expected the run.json of an earlier run"),
+    ],
+)
+def test_wrong_worlds_and_executors(args: tuple[str, ...], said: str) -> None:
+    done = call(*args)
+    assert done.exit_code == 2 and said in re.sub(r"\s+", " ", done.output), done.output
