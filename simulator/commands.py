@@ -16,9 +16,10 @@ from rich.table import Table
 
 from bandit.catalog import QualityRange
 from bandit.errors import FieldError
+from simulator.configured import THOMPSON_SETTINGS
 from simulator.executor import PROCESSES, check_executor
 from simulator.experiment import Result, Task, run_all
-from simulator.replay import FIXED, HINDSIGHT, ONLINE, check_run
+from simulator.replay import CASCADE, FIXED, HINDSIGHT, ONLINE, check_run
 from simulator.report import number, write_results
 from simulator.summary import Group, group, is_ours, verdicts
 from simulator.table import OutcomeTable, TableError, UnknownTableError, load_table, with_features
@@ -28,7 +29,7 @@ from simulator.world_file import Place, read_world
 
 WIDTH = 160
 """Characters of a line where the output is no terminal."""
-_POLICIES = ", ".join((*ONLINE, f"{FIXED}MODEL", *HINDSIGHT))
+_POLICIES = ", ".join((*ONLINE, CASCADE, f"{FIXED}MODEL", *HINDSIGHT))
 
 
 @click.command()
@@ -60,7 +61,15 @@ _POLICIES = ", ".join((*ONLINE, f"{FIXED}MODEL", *HINDSIGHT))
     type=click.FloatRange(min=0.0, min_open=True),
     help="As how many observations of each model the warm start counts at most; all of them by default.",
 )
-@click.option("--policy", metavar="P[,P…]", default="thompson", show_default=True, help=f"Any of {_POLICIES}.")
+@click.option(
+    "--policy",
+    metavar="P[,P…]",
+    default="thompson",
+    show_default=True,
+    help=f"Any of {_POLICIES}. "
+    "Settings follow: length-rule:TOKENS, cascade:QUALITY, thompson:exploration_floor=0.05 and so on, any of "
+    f"{', '.join(THOMPSON_SETTINGS)}.",
+)
 @click.option(
     "--objective",
     metavar="O[,O…]",

@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.baselines import best_shares
+from simulator.cascade import Cascaded, cascade, thresholds
 from simulator.changes import Rounds
+from simulator.configured import base, setting
 from simulator.executor import PROCESSES, spread
-from simulator.replay import check_run, optimum, shares
+from simulator.replay import CASCADE, check_run, optimum, shares
 from simulator.utility import utility_of
 from simulator.world import Run, World, rounds_of
 
@@ -124,12 +126,15 @@ def _evaluate_task(worlds: tuple[World, ...], task: Task) -> Result:
 def evaluate(world: World, objective_name: str, run: Run) -> Result:
     """Play one run and measure it, by what its calls were worth."""
     rounds = rounds_of(world, run)
-    share_tk = shares(world, run, rounds)
     worth, models = rounds.worth, world.table.models
     utility_tk = utility_of(run.objective, worth.quality_tk, worth.cost_tk, worth.latency_tk, rounds.there_tk)
     best_t = (optimum(world, run, rounds, "prompt-oracle") * utility_tk).sum(axis=1)
-    quality_t, utility_t = (share_tk * worth.quality_tk).sum(axis=1), (share_tk * utility_tk).sum(axis=1)
-    cost_t = _mix(share_tk, worth.cost_tk)
+    got = (
+        _cascaded(run, rounds)
+        if base(run.policy) == CASCADE
+        else _split(shares(world, run, rounds), rounds, utility_tk)
+    )
+    share_tk, quality_t, cost_t, latency_t, utility_t = got
     regret_t = best_t - utility_t
     mean_cost = _mean(cost_t)
     ends_c = np.unique(np.linspace(0, len(rounds), CHECKPOINTS + 1).round().astype(np.int64))[1:]
@@ -150,7 +155,7 @@ def evaluate(world: World, objective_name: str, run: Run) -> Result:
             mean_quality=float(quality_t.mean()),
             mean_cost=mean_cost,
             spend_ratio=None if run.budget is None or mean_cost is None else mean_cost / run.budget,
-            mean_latency=_mean(_mix(share_tk, worth.latency_tk)),
+            mean_latency=_mean(latency_t),
             regret=float(regret_t.sum()),
             mean_utility=float(utility_t.mean()),
             features=world.features.kind,
@@ -171,6 +176,39 @@ def evaluate(world: World, objective_name: str, run: Run) -> Result:
             mix_n=None if against.mix_n is None else against.mix_n[place_t],
         ),
     )
+
+
+def _split(share_tk: Array, rounds: Rounds, utility_tk: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """Shares, quality, cost, latency and utility of each round, of what splits the traffic."""
+    worth = rounds.worth
+    return (
+        share_tk,
+        (share_tk * worth.quality_tk).sum(axis=1),
+        _mix(share_tk, worth.cost_tk),
+        _mix(share_tk, worth.latency_tk),
+        (share_tk * utility_tk).sum(axis=1),
+    )
+
+
+def _cascaded(run: Run, rounds: Rounds) -> tuple[Array, Array, Array, Array, Array]:
+    """The same of a cascade, whose judge sees the very outcomes. Shares are those of the models that answered last.
+
+    Without a threshold of its own it has the best in hindsight within the budget; the cheapest, if none is.
+    """
+    tried = [setting(run.policy, 0.0, "a quality")] if ":" in run.policy else thresholds(rounds.quality_tk).tolist()
+    found: tuple[Cascaded, Array] | None = None
+    for threshold in tried:
+        one = cascade(rounds.quality_tk, rounds.cost_tk, rounds.latency_tk, rounds.there_tk, threshold)
+        columns = (one.quality_n[:, None], one.cost_n[:, None], one.latency_n[:, None])
+        utility_t = utility_of(run.objective, *columns)[:, 0]
+        within = run.budget is None or float(one.cost_n.mean()) <= run.budget
+        # thresholds rise, and costs with them: the first is the cheapest
+        if found is None or (within and float(utility_t.mean()) > float(found[1].mean())):
+            found = one, utility_t
+    assert found is not None
+    one, utility_t = found
+    share_tk = np.eye(rounds.quality_tk.shape[1])[one.stopped_n]
+    return share_tk, one.quality_n, one.cost_n, one.latency_n, utility_t
 
 
 def _against(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -28,6 +29,7 @@ from bandit.join import join
 from bandit.state import fold, purses
 from simulator.baselines import EPSILON, greedy, sums_by_task
 from simulator.changes import Added, Notice, Outcome, Priced, has_outage
+from simulator.configured import configured
 from simulator.utility import SettingError
 from simulator.world import Run, World, report_of
 
@@ -69,17 +71,20 @@ class Online(Protocol):
 
 
 class Thompson:
-    """The policy that serves."""
+    """The policy that serves. ``watch`` is called with every decision, as it is journalled."""
 
-    def __init__(self, world: World, run: Run, rng: np.random.Generator) -> None:
-        self._world, self._rng = world, rng
+    def __init__(
+        self, world: World, run: Run, rng: np.random.Generator, watch: Callable[[DecisionMade], None] | None = None
+    ) -> None:
+        self._world, self._rng, self._watch = world, rng, watch
         self._state = copy.deepcopy(world.start)
         self._place = {model: i for i, model in enumerate(world.table.models)}
         self._success = has_outage(run.schedule)
         self._waiting: dict[int, DecisionMade] = {}
         budget = None if run.budget is None else Budget(run.budget)
         for bucket in list(self._state.buckets.values()):
-            self._apply(0, BucketPut(replace(bucket.config, objective=run.objective, budget=budget)))
+            config = configured(bucket.config, run.policy)
+            self._apply(0, BucketPut(replace(config, objective=run.objective, budget=budget)))
 
     def notice(self, t: int, notice: Notice) -> None:
         """Put the model into the catalogue, with its list prices if models have any."""
@@ -106,6 +111,8 @@ class Thompson:
         )[0]
         self._apply(now_ns, decision)
         self._waiting[t] = decision
+        if self._watch is not None:
+            self._watch(decision)
         return self._place[decision.models[decision.chosen]]
 
     def learn(self, now: int, asked: Asked, outcome: Outcome) -> None:

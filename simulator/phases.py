@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from simulator.baselines import best_fixed, best_shares, grouped_optimum
 from simulator.changes import Rounds
+from simulator.configured import base
 from simulator.replay import HINDSIGHT, ONLINE, play_online
 from simulator.world import Run, World, rounds_of
 
@@ -96,7 +97,7 @@ def measure(world: World, trial: Trial) -> Measured:
     assert run.budget is not None
     rounds = rounds_of(world, run)
     lp_tk = np.vstack([_optimum(world, rounds, phase, run.budget, "task-lp") for phase in trial.phases])
-    if run.policy in ONLINE:
+    if base(run.policy) in ONLINE:
         share_tk = np.eye(len(world.table.models))[play_online(world, run, rounds).chosen_t]
     elif run.policy == "task-lp":
         share_tk = lp_tk
@@ -125,7 +126,7 @@ def measure(world: World, trial: Trial) -> Measured:
                 spend_ratio=cost / run.budget,
                 share=float(share_t[part].mean()),
                 share_warned=warned(share_t[part]),
-                settled=settled(share_t, phase, target) if run.policy in ONLINE else math.nan,
+                settled=settled(share_t, phase, target) if base(run.policy) in ONLINE else math.nan,
                 mix=mix,
                 gain=quality - mix,
             )

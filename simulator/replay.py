@@ -14,9 +14,13 @@ import numpy.typing as npt
 
 from simulator import baselines
 from simulator.changes import Outcome, Rounds, check_schedule, joins_later
+from simulator.configured import THOMPSON as THOMPSON
+from simulator.configured import base, configured, setting
+from simulator.contextual import LinUcb
 from simulator.online import ROUND_NS as ROUND_NS
 from simulator.online import Asked, EpsilonGreedy, Online, Thompson, Uniform, refuse_floors
 from simulator.peers import PEERS, check_installed, make_peer
+from simulator.simple import BetaThompson, LengthRule
 from simulator.utility import SettingError, known, utilities, utility_of
 
 # the names of a replay, wherever they are made
@@ -31,11 +35,12 @@ from simulator.world import order_of as order_of
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
-THOMPSON = "thompson"
-ONLINE = (THOMPSON, "uniform", "epsilon-greedy", *PEERS)
-"""Policies that decide round by round."""
+ONLINE = (THOMPSON, "uniform", "epsilon-greedy", "linucb", "beta-thompson", "length-rule", *PEERS)
+"""Policies that decide round by round; ``thompson`` and ``length-rule`` may have settings (``simulator.configured``)."""
 HINDSIGHT = ("best-fixed", "best-mix", "task-lp", "prompt-oracle")
 """Controls that know every outcome beforehand."""
+CASCADE = "cascade"
+"""Calls several models for a prompt, so that it is no split of the traffic; ``cascade:THRESHOLD`` has a fixed threshold."""
 FIXED = "fixed:"
 
 
@@ -50,9 +55,24 @@ class Played:
 def check_run(world: World, run: Run) -> None:
     """Raise ``SettingError`` if ``run`` makes no sense in ``world``."""
     fixed = run.policy.removeprefix(FIXED) if run.policy.startswith(FIXED) else None
-    if fixed is None and run.policy not in (*ONLINE, *HINDSIGHT):
-        listed = ", ".join((*ONLINE, f"{FIXED}<model>", *HINDSIGHT))
+    name = base(run.policy)
+    if fixed is None and (name if name in (THOMPSON, "length-rule", CASCADE) else run.policy) not in (
+        *ONLINE,
+        *HINDSIGHT,
+        CASCADE,
+    ):
+        listed = ", ".join((*ONLINE, CASCADE, f"{FIXED}<model>", *HINDSIGHT))
         raise SettingError(f"policy {run.policy!r}: expected one of {listed}")
+    if name == THOMPSON:
+        configured(next(iter(world.start.buckets.values())).config, run.policy)
+    if name == "length-rule":
+        LengthRule(world, run)
+    if name == CASCADE:
+        refuse_floors(run.policy, run.objective)
+        setting(run.policy, 0.0, "a quality")
+        known(world.table, "cost", "policy cascade")
+    if name in ("linucb", "beta-thompson"):
+        refuse_floors(run.policy, run.objective)
     if fixed is not None and fixed not in world.table.models:
         raise SettingError(f"policy {run.policy!r}: expected one of the models {', '.join(world.table.models)}")
     if fixed in world.later:
@@ -63,7 +83,7 @@ def check_run(world: World, run: Run) -> None:
     utilities(world.table, run.objective)
     if run.budget is not None:
         known(world.table, "cost", "a budget")
-        if run.policy == THOMPSON and world.features.bucket != "one":
+        if name == THOMPSON and world.features.bucket != "one":
             raise SettingError("policy thompson paces a budget for each bucket: use --bucket one with --budget")
     check_schedule(world.table.models, world.quality, run.schedule)
     if joins_later(run.schedule) != frozenset(world.later):
@@ -75,8 +95,15 @@ def check_run(world: World, run: Run) -> None:
 
 def make_policy(world: World, run: Run, rng: np.random.Generator) -> Online:
     """An online policy as it is before the first round."""
-    if run.policy == THOMPSON:
+    name = base(run.policy)
+    if name == THOMPSON:
         return Thompson(world, run, rng)
+    if name == "length-rule":
+        return LengthRule(world, run)
+    if name == "linucb":
+        return LinUcb(world, run)
+    if name == "beta-thompson":
+        return BetaThompson(world, run, rng)
     if run.policy == "uniform":
         return Uniform(world, rng)
     if run.policy == "epsilon-greedy":
@@ -84,10 +111,15 @@ def make_policy(world: World, run: Run, rng: np.random.Generator) -> Online:
     return make_peer(world, run, rng)
 
 
-def play_online(world: World, run: Run, rounds: Rounds | None = None) -> Played:
-    """Play a policy of ``ONLINE`` through the rounds of ``run``, which ``rounds_of`` gives."""
+def policy_rng(run: Run) -> np.random.Generator:
+    """What a policy draws from."""
+    return np.random.default_rng([run.seed, 1])
+
+
+def play_online(world: World, run: Run, rounds: Rounds | None = None, policy: Online | None = None) -> Played:
+    """Play a policy of ``ONLINE``, as ``make_policy`` makes it, through the rounds of ``run``, which ``rounds_of`` gives."""
     rounds = rounds_of(world, run) if rounds is None else rounds
-    policy = make_policy(world, run, np.random.default_rng([run.seed, 1]))
+    policy = make_policy(world, run, policy_rng(run)) if policy is None else policy
     chosen_t = np.zeros(len(rounds), dtype=np.intp)
     waiting: list[
         tuple[int, int, Asked, Outcome]
@@ -114,7 +146,7 @@ def shares(world: World, run: Run, rounds: Rounds) -> Array:
     between models that are there from first to last.
     """
     k = len(world.table.models)
-    if run.policy in ONLINE:
+    if base(run.policy) in ONLINE:
         return np.eye(k)[play_online(world, run, rounds).chosen_t]
     if run.policy.startswith(FIXED):
         return np.tile(np.eye(k)[world.table.models.index(run.policy.removeprefix(FIXED))], (len(rounds), 1))

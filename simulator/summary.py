@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
+from simulator.configured import THOMPSON, base
 from simulator.experiment import Result
-from simulator.replay import FIXED, HINDSIGHT, THOMPSON
+from simulator.replay import CASCADE, FIXED, HINDSIGHT
 from simulator.utility import utility_unit
 
 Array = npt.NDArray[np.float64]
@@ -105,12 +106,12 @@ def verdicts(one: Group) -> list[Verdict]:
 
 def routes(one: Group) -> bool:
     """Whether a group is of a policy that one could run, and that chooses: what verdicts are worth giving of."""
-    return one.policy not in HINDSIGHT and not one.policy.startswith(FIXED)
+    return one.policy not in (*HINDSIGHT, CASCADE) and not one.policy.startswith(FIXED)
 
 
 def is_ours(one: Group) -> bool:
     """Whether a group is of the policy that serves."""
-    return one.policy == THOMPSON
+    return base(one.policy) == THOMPSON
 
 
 def _against_fixed(one: Group) -> Verdict:

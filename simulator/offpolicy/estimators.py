@@ -35,7 +35,9 @@ from simulator.offpolicy.log import Array, Indices
 GRID = (1.0, 5.0, 10.0, 50.0, 100.0, 500.0, math.inf)
 """Values of c, τ and λ that ``slope`` chooses from; the last is no clipping, no switching, no shrinkage."""
 NAMES = ("ips", "clipped", "snips", "dm", "dr", "sndr", "switch-dr", "dros")
-UNBIASED = frozenset({"ips", "dr"})
+UNBIASED = frozenset({"ips", "dr", "snips", "sndr"})
+"""Those without bias, or whose bias falls faster than their spread."""
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,19 +133,20 @@ def estimate_all(
 def slope(candidates: Sequence[Scored], level: float = 0.95) -> Scored:
     """The one of several versions of an estimator, from the most biased to the least, that Lepski's principle chooses.
 
-    Beginning with the least biased and widest, the last whose interval still overlaps those of all before it: while they
-    overlap, what bias there is is smaller than the noise (Su, Srinath and Krishnamurthy, "Adaptive estimator selection for
-    off-policy evaluation", ICML 2020, algorithm 1).
+    Beginning with the least biased, the last whose difference to each of those before it is within the noise of that
+    difference: while it is, so is what bias there is (Su, Srinath and Krishnamurthy, "Adaptive estimator selection for
+    off-policy evaluation", ICML 2020, algorithm 1; there two intervals have to overlap, but versions of one estimator on the same
+    rounds differ by far less than each is off, so that this sees bias earlier: Goldenshluger and Lepski, Ann. Stat. 2011).
     """
     z = float(ndtri(0.5 + level / 2.0))
-    low, high, found = -math.inf, math.inf, candidates[-1]
-    for one in reversed(candidates):
-        half = z * float(one.score_n.std()) / math.sqrt(len(one.score_n))
-        low, high = max(low, one.estimate - half), min(high, one.estimate + half)
-        if low > high:
-            break
-        found = one
-    return found
+    found = [candidates[-1]]
+    for one in reversed(candidates[:-1]):
+        for other in found:
+            spread = float((one.score_n - other.score_n).std()) / math.sqrt(len(one.score_n))
+            if abs(one.estimate - other.estimate) > z * spread + _ROUNDING:
+                return found[-1]
+        found.append(one)
+    return found[-1]
 
 
 def check(reward_n: Array, weight_n: Array, q_nk: Array, target_nk: Array, chosen_n: Indices) -> None:

@@ -17,9 +17,9 @@ from simulator.offpolicy import betting
 from simulator.offpolicy.adaptive import adaptive_weights, spread
 from simulator.offpolicy.candidate import Candidate, target
 from simulator.offpolicy.diagnostics import Diagnostics, diagnose, mean_weight_z
-from simulator.offpolicy.estimators import NAMES, Scored, dm, estimate_all, weights
+from simulator.offpolicy.estimators import NAMES, UNBIASED, Scored, dm, estimate_all, weights
 from simulator.offpolicy.expression import Sum
-from simulator.offpolicy.intervals import Interval, bootstrap, empirical_bernstein, normal
+from simulator.offpolicy.intervals import Interval, bias_aware, bootstrap, empirical_bernstein, normal
 from simulator.offpolicy.log import Array, Flags, Indices, Log
 from simulator.offpolicy.read_journal import Journal
 from simulator.offpolicy.reward_models import cross_fitted, past_only
@@ -321,7 +321,11 @@ def _supported(one: Evidence) -> bool:
 def _intervals(one: Evidence, made: Scored, level: float, rng: np.random.Generator) -> dict[str, Interval]:
     if len(made.score_n) < 2 or math.isnan(made.estimate):
         return {}
-    found = {"normal": normal(made.score_n, level), "bootstrap": bootstrap(made.score_n, level, rng)}
+    if made.name in UNBIASED or (made.tuned is not None and math.isinf(made.tuned)):
+        found = {"normal": normal(made.score_n, level), "bootstrap": bootstrap(made.score_n, level, rng)}
+    else:
+        unbiased_m = one.weight_m * one.reward_m if made.name == "clipped" else _dr_scores(one)
+        found = {"normal": bias_aware(made.score_n, unbiased_m, level)}
     if made.name == "clipped" and made.tuned is not None and math.isfinite(made.tuned):
         low, high = min(0.0, made.tuned * one.low), max(0.0, made.tuned * one.high)
         found["bernstein"] = empirical_bernstein(made.score_n, level, low, high)
