@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from bandit.text import estimate_tokens
 from simulator.baselines import sums_by_task
 from simulator.changes import Added, Notice, Outcome
 from simulator.configured import setting

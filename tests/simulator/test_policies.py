@@ -238,9 +238,10 @@ def test_what_maximises_a_reward_refuses_floors(make_table: Make, policy: str) -
 
 def test_a_length_rule_needs_lengths_and_costs(make_table: Make) -> None:
     table = make_table(30)
-    unknown = replace(table, input_tokens_n=np.full(30, -1))
-    with pytest.raises(SettingError, match="expected the input tokens of every prompt"):
-        check_run(make_world(unknown, ONE), run("length-rule"))
+    guessed = replace(table, input_tokens_n=np.full(30, -1))
+    assert set(play_online(make_world(guessed, ONE), run("length-rule")).chosen_t) == {0, 1}
+    with pytest.raises(SettingError, match="expected the input tokens or the text of every prompt"):
+        check_run(make_world(replace(guessed, texts=None), ONE), run("length-rule"))
     with pytest.raises(SettingError, match="expected the cost of every outcome"):
         check_run(make_world(make_table(30, cost=False), ONE), run("length-rule"))
 
