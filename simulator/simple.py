@@ -66,11 +66,13 @@ class LengthRule:
     """
 
     def __init__(self, world: World, run: Run) -> None:
-        tokens_n = world.table.input_tokens_n
+        tokens_n, texts = world.table.input_tokens_n, world.table.texts
         if (tokens_n < 0).any():
-            raise SettingError(
-                f"policy {run.policy!r}: expected the input tokens of every prompt of {world.table.name}"
-            )
+            if texts is None:
+                raise SettingError(
+                    f"policy {run.policy!r}: expected the input tokens or the text of every prompt of {world.table.name}"
+                )
+            tokens_n = np.where(tokens_n < 0, [estimate_tokens(text) for text in texts], tokens_n)
         columns = [world.table.models.index(model) for model in world.present]
         if world.warm is not None:
             quality_nk, cost_nk, _ = world.warm.outcome_snk
