@@ -15,8 +15,9 @@ from simulator.world import Run, World
 
 Array = npt.NDArray[np.float64]
 
-ALPHA = 0.3
-"""Width of the bound, in standard errors of a reward of unit noise. Rewards in [0, 1] spread about that much."""
+ALPHA = 1.0
+"""Width of the bound, in standard errors of a reward of unit noise: a model that was never tried has a bound above any reward in
+[0, 1], so that each is tried at least once."""
 
 
 class LinUcb:

@@ -208,7 +208,8 @@ def _cascaded(run: Run, rounds: Rounds) -> tuple[Array, Array, Array, Array, Arr
     assert found is not None
     one, utility_t = found
     share_tk = np.eye(rounds.quality_tk.shape[1])[one.stopped_n]
-    return share_tk, one.quality_n, one.cost_n, one.latency_n, utility_t
+    latency_t = np.full(len(rounds), np.nan) if np.isnan(rounds.latency_tk).all() else one.latency_n
+    return share_tk, one.quality_n, one.cost_n, latency_t, utility_t
 
 
 def _against(

@@ -239,7 +239,10 @@ def test_what_maximises_a_reward_refuses_floors(make_table: Make, policy: str) -
 def test_a_length_rule_needs_lengths_and_costs(make_table: Make) -> None:
     table = make_table(30)
     guessed = replace(table, input_tokens_n=np.full(30, -1))
-    assert set(play_online(make_world(guessed, ONE), run("length-rule")).chosen_t) == {0, 1}
+    texts = tuple("word " * (50 if i % 2 else 5) for i in range(30))
+    played = play_online(make_world(replace(guessed, texts=texts), ONE), run("length-rule:20"))
+    good = int(table.quality_nk.mean(axis=0).argmax())
+    np.testing.assert_array_equal(played.chosen_t, np.where(played.rounds.row_t % 2 == 1, good, 0))
     with pytest.raises(SettingError, match="expected the input tokens or the text of every prompt"):
         check_run(make_world(replace(guessed, texts=None), ONE), run("length-rule"))
     with pytest.raises(SettingError, match="expected the cost of every outcome"):
