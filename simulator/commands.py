@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -19,12 +20,16 @@ from bandit.errors import FieldError
 from simulator.configured import THOMPSON_SETTINGS
 from simulator.executor import PROCESSES, check_executor
 from simulator.experiment import Result, Task, run_all
+from simulator.offpolicy.log import LogError
+from simulator.offpolicy.read import FORMS, read_log
+from simulator.offpolicy.read_journal import Journal
+from simulator.offpolicy.rejection import check_policy, in_units, replay, world_of
 from simulator.replay import CASCADE, FIXED, HINDSIGHT, ONLINE, check_run
-from simulator.report import number, write_results
-from simulator.summary import Group, group, is_ours, verdicts
+from simulator.report import number, write_results, write_rows
+from simulator.summary import LEVEL, Estimate, Group, group, is_ours, verdicts
 from simulator.table import OutcomeTable, TableError, UnknownTableError, load_table, with_features
 from simulator.utility import SettingError, parse_objective
-from simulator.world import BUCKETS, FEATURES, Features, Run, World, make_world
+from simulator.world import BUCKETS, FEATURES, UNIT, Features, Run, World, make_world
 from simulator.world_file import Place, read_world
 
 WIDTH = 160
@@ -54,6 +59,14 @@ _POLICIES = ", ".join((*ONLINE, CASCADE, f"{FIXED}MODEL", *HINDSIGHT))
     metavar="FILE[,FILE…]",
     help="Worlds as YAML files, made up or of a table, with what changes on the way; see docs/simulator.md.",
 )
+@click.option(
+    "--log",
+    "log_name",
+    metavar="L",
+    help="A log, on which policies are replayed by rejection: what they choose otherwise than the log did is skipped. "
+    f"{FORMS}.",
+)
+@click.option("--signal", default="quality", show_default=True, help="What of a log is taken for quality.")
 @click.option("--warm-start", metavar="T2", help="A table whose every outcome is learned first.")
 @click.option(
     "--warm-mass",
@@ -125,6 +138,8 @@ def simulate(
     context: click.Context,
     table_name: str | None,
     world_files: str | None,
+    log_name: str | None,
+    signal: str,
     warm_start: str | None,
     warm_mass: float | None,
     policy: str,
@@ -151,8 +166,18 @@ def simulate(
         check_executor(executor)
         policies = _listed(policy, "--policy")
         budgets: list[float | None] = [None] if budget is None else [_budget(b) for b in _listed(budget, "--budget")]
-        if (table_name is None) == (world_files is None):
-            raise SettingError("--table, --world: expected one of them")
+        if sum(name is not None for name in (table_name, world_files, log_name)) != 1:
+            raise SettingError("--table, --world, --log: expected one of them")
+        if log_name is not None:
+            runs = [
+                (name, Run(one, parse_objective(name, UNIT), limit, seed))
+                for one in policies
+                for name in _listed(objective, "--objective")
+                for limit in budgets
+                for seed in range(seeds)
+            ]
+            _replay_log(log_name, signal, runs, out, as_json)
+            return
         if world_files is not None:
             only = {"--warm-start": warm_start, "--x-from": x_from, "--warm-mass": warm_mass}
             for option, value in only.items():
@@ -200,7 +225,7 @@ def simulate(
         results = _played(worlds, tasks, jobs or os.cpu_count() or 1, executor)
     except (SettingError, UnknownTableError) as error:
         raise click.UsageError(str(error)) from error
-    except TableError as error:
+    except (TableError, LogError) as error:
         raise click.ClickException(str(error)) from error
     groups = group(results)
     if out is not None:
@@ -248,6 +273,60 @@ def _played(worlds: list[World], tasks: list[Task], jobs: int, executor: str) ->
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("replay", total=len(tasks))
         return run_all(worlds, tasks, jobs, lambda: progress.advance(bar), executor)
+
+
+def _replay_log(name: str, signal: str, runs: list[tuple[str, Run]], out: Path | None, as_json: bool) -> None:
+    """Replay policies on a log by rejection, and show what was kept."""
+    source = read_log(name)
+    log = source.log if isinstance(source, Journal) else source
+    for _, run in runs:
+        check_policy(run)
+    world = world_of(log, signal)
+    rows, sheet = [], Table(title=escape(f"{len(log)} rounds of {log.name}, replayed by rejection; 95 % t intervals"))
+    for title in ("policy", "objective", "seed", "rounds kept", signal, "$ per 1,000"):
+        sheet.add_column(title, justify="left" if title in ("policy", "objective") else "right", overflow="fold")
+    for objective, run in runs:
+        found = in_units(replay(log, world, run), log, signal)
+        (quality, interval), (cost, _) = found.mean("quality", LEVEL), found.mean("cost", LEVEL)
+        latency, _ = found.mean("latency", LEVEL)
+        kept = len(found.kept_m)
+        shares = np.bincount(found.chosen_m, minlength=len(log.models)) / max(kept, 1)
+        rows.append(
+            {
+                "world": log.name,
+                "policy": run.policy,
+                "objective": objective,
+                "budget": run.budget,
+                "seed": run.seed,
+                "rounds": kept,
+                "mean_quality": _known(quality),
+                "low": None if interval is None else interval.low,
+                "high": None if interval is None else interval.high,
+                "mean_cost": _known(cost),
+                "spend_ratio": None if run.budget is None else _known(cost / run.budget),
+                "mean_latency": _known(latency),
+                "regret": None,
+                "shares": dict(zip(log.models, shares.tolist(), strict=True)),
+            }
+        )
+        half = None if interval is None else interval.width / 2.0
+        dollars = "–" if math.isnan(cost) else f"{1000.0 * cost:.4g}"
+        shown = number(Estimate(quality, half)) if kept else "–"
+        sheet.add_row(escape(run.policy), escape(objective), str(run.seed), str(kept), shown, dollars)
+    if out is not None:
+        try:
+            write_rows(out / "results", rows)
+        except OSError as error:
+            raise click.ClickException(f"--out {out}: {error}") from error
+    if as_json:
+        click.echo(json.dumps(rows, allow_nan=False))
+        return
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH)).print(sheet)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _described(place: Place) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
@@ -254,10 +254,11 @@ def mix_at(quality_k: Array, cost_k: Array, cost: float) -> Array:
     return share_k
 
 
-def flat(row: Row) -> dict[str, object]:
-    """A row with a column ``share/<model>`` for each model in place of ``shares``."""
-    cells: dict[str, object] = {name: value for name, value in row.items() if name != "shares"}
-    return cells | {f"share/{model}": share for model, share in row["shares"].items()}
+def flat(row: Mapping[str, object]) -> dict[str, object]:
+    """A row with a column ``share/<model>`` for each model in place of ``shares``, if there are any."""
+    cells = {name: value for name, value in row.items() if name != "shares"}
+    shares = row.get("shares")
+    return cells | ({f"share/{model}": share for model, share in shares.items()} if isinstance(shares, dict) else {})
 
 
 def _mix(share_nk: Array, cell_nk: Array) -> Array:

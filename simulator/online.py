@@ -97,9 +97,13 @@ class Thompson:
 
     def choose(self, t: int, row: int) -> int:
         """Decide, and fold the decision."""
+        return self.commit(t, self.propose(t, row))
+
+    def propose(self, t: int, row: int) -> DecisionMade:
+        """What would be decided; nothing is folded."""
         world, state, now_ns = self._world, self._state, (t + 1) * ROUND_NS
         bucket = state.buckets[world.bucket_n[row]]
-        decision = decide(
+        return decide(
             bucket,
             [Encoded(world.x_nd[row], int(world.tokens_n[row]), -1)],
             [t.to_bytes(16, "big")],
@@ -109,10 +113,17 @@ class Thompson:
             state_position=state.position,
             purses=purses(state, bucket),
         )[0]
-        self._apply(now_ns, decision)
+
+    def commit(self, t: int, decision: DecisionMade) -> int:
+        """Fold a decision; its model's number."""
+        self._apply((t + 1) * ROUND_NS, decision)
         self._waiting[t] = decision
         if self._watch is not None:
             self._watch(decision)
+        return self.number(decision)
+
+    def number(self, decision: DecisionMade) -> int:
+        """The number of the model that was chosen."""
         return self._place[decision.models[decision.chosen]]
 
     def learn(self, now: int, asked: Asked, outcome: Outcome) -> None:

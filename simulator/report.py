@@ -58,9 +58,8 @@ def write_results(
     ``report.html``, and ``run.json``, with the ``options`` that give the same again.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    _write_rows(directory / "results", [result.row for result in results], [flat(result.row) for result in results])
-    traces = [point for result in results for point in trace(result)]
-    _write_rows(directory / "traces", traces, traces)
+    write_rows(directory / "results", [result.row for result in results])
+    write_rows(directory / "traces", [point for result in results for point in trace(result)])
     said = [
         {
             "world": one.world,
@@ -109,9 +108,13 @@ def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _write_rows(path: Path, rows: Sequence[Mapping[str, object]], flats: Sequence[Mapping[str, object]]) -> None:
-    """``path``.json and ``path``.csv; worlds may have different models, whose cells are empty where there are none."""
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """``path``.json and ``path``.csv; ``shares`` are columns there. Worlds may have different models, whose cells are empty
+    where there are none. Raises ``OSError``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     _write_json(path.with_suffix(".json"), rows)
+    flats = [flat(row) for row in rows]
     columns = dict.fromkeys(name for row in flats for name in row)
     with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(columns))

@@ -20,7 +20,7 @@ from simulator.offpolicy.expression import ExpressionError, Sum, combination, pa
 from simulator.offpolicy.gate import Finding, Verdict, judge
 from simulator.offpolicy.log import LogError
 from simulator.offpolicy.outcome import as_rows, controls_sentence, warnings, write_outcome
-from simulator.offpolicy.read import read_log
+from simulator.offpolicy.read import FORMS, read_log
 from simulator.offpolicy.read_journal import Journal
 
 WIDTH = 160
@@ -28,7 +28,7 @@ WIDTH = 160
 
 
 @click.command("evaluate")
-@click.option("--log", "spec", metavar="L", required=True, help="What was logged: the journal's export (FILE.jsonl).")
+@click.option("--log", "spec", metavar="L", required=True, help=f"What was logged: {FORMS}.")
 @click.option(
     "--candidate",
     "path",

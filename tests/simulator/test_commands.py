@@ -131,7 +131,7 @@ def test_the_report_says_when_routing_was_not_worth_it(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ([], "--table, --world: expected one of them"),
+        ([], "--table, --world, --log: expected one of them"),
         (["--table", "nowhere.csv"], "nowhere.csv"),
         (["--table", "x.xlsx"], ".parquet"),
         (["--table", "paretobandit:nothing"], "paretobandit:val"),
@@ -221,7 +221,7 @@ def test_worlds_are_played_and_their_options_give_the_same_again(tmp_path: Path)
         (("--world", "none.yaml"), "cannot read none.yaml"),
         (("--world", "a.yaml,b/a.yaml"), "cannot read a.yaml"),
         (("--world", "a.yaml", "--warm-start", "t.csv"), "--warm-start: expected with --table only"),
-        (("--world", "a.yaml", "--table", "t.csv"), "--table, --world: expected one of them"),
+        (("--world", "a.yaml", "--table", "t.csv"), "--table, --world, --log: expected one of them"),
         (("--table", "t.csv", "--executor", "cloud"), "--executor: expected processes or tcp://HOST:PORT"),
         (("--config", __file__), "expected the run.json of an earlier run"),
     ],

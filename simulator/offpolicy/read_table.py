@@ -1,0 +1,185 @@
+"""Decisions of any service as a table (CSV, JSON Lines, Parquet), one row a decision, oldest first.
+
+==================  =====================================================================================================
+column              what it is
+==================  =====================================================================================================
+``model``           the model that was chosen
+``propensity``      the probability with which it was, given all that came before, above 0 and at most 1
+``p/<model>``       the whole distribution, 0 where a model could not be chosen; optional, but many estimates need it
+``bucket``          the kind of request; optional, "all" without it
+``time``            ISO 8601, or ``time_ns``, nanoseconds; optional; never falls
+``x/0`` … ``x/d``   features of the request; optional
+``quality``         and ``cost`` (dollars; or ``cost_usd``), ``latency`` (seconds; or ``latency_seconds``), ``success``,
+                    ``signal/<name>`` for any other: what came of it, empty where it was not reported
+``decision``        its name; optional, different in every row; not used
+==================  =====================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from simulator.frames import FrameError, frames, numbers, texts
+from simulator.offpolicy.log import Array, Indices, Ints, Log, LogError
+
+SIGNALS = {
+    "quality": "quality",
+    "cost": "cost",
+    "cost_usd": "cost",
+    "latency": "latency",
+    "latency_seconds": "latency",
+    "success": "success",
+}
+_OTHERS = ("model", "propensity", "bucket", "time", "time_ns", "decision")
+_PREFIXES = ("p/", "x/", "signal/")
+SUM_TOLERANCE = 1e-6
+PIECE = 100_000
+
+
+def read_table(path: Path) -> Log:
+    """All decisions of a file. Raises ``LogError`` naming file, row and column."""
+    return next(read_pieces(path, None))
+
+
+def read_pieces(path: Path, rows: int | None = PIECE) -> Iterator[Log]:
+    """A file in pieces of at most ``rows`` decisions, for logs that are larger than memory; all have the same models, groups and
+    signals, which a first pass over the file finds. Raises ``LogError``.
+    """
+    try:
+        models, groups = _names(path, rows)
+        first, last_ns = 0, -(2**63)
+        for frame in frames(path, rows):
+            if not len(frame):
+                break
+            log = _log(str(path), frame, first, models, groups)
+            if int(log.time_ns_n[0]) < last_ns:
+                raise FrameError(f"{path}: row {first + 1}, column time: expected no time before that of the row above")
+            first, last_ns = first + len(log), int(log.time_ns_n[-1])
+            yield log
+    except FrameError as error:
+        raise LogError(str(error)) from None
+
+
+def _names(path: Path, rows: int | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Models and groups of the whole file, after its columns are checked."""
+    models: set[str] = set()
+    groups: set[str] = set()
+    first = 0
+    for frame in frames(path, rows):
+        titles = [str(title) for title in frame.columns]
+        if not len(frame):
+            raise FrameError(f"{path}: expected at least one decision, got none")
+        _check_titles(path, titles)
+        models.update(texts(str(path), frame, "model", first), (t[2:] for t in titles if t.startswith("p/")))
+        groups.update(texts(str(path), frame, "bucket", first) if "bucket" in titles else ["all"])
+        first += len(frame)
+    return tuple(sorted(models)), tuple(sorted(groups))
+
+
+def _check_titles(path: Path, titles: list[str]) -> None:
+    for title in ("model", "propensity"):
+        if title not in titles:
+            raise FrameError(f"{path}: has no column {title}; columns are {', '.join(titles[:12])}")
+    for title in titles:
+        if title not in (*SIGNALS, *_OTHERS) and not title.startswith(_PREFIXES):
+            raise FrameError(
+                f"{path}: column {title}: expected one of {', '.join((*_OTHERS, *SIGNALS))}, or one that begins with "
+                f"{', '.join(_PREFIXES)}"
+            )
+    for one, other in (("cost", "cost_usd"), ("latency", "latency_seconds"), ("time", "time_ns")):
+        if one in titles and other in titles:
+            raise FrameError(f"{path}: expected one of the columns {one} and {other}, got both")
+    d = sum(title.startswith("x/") for title in titles)
+    missing = next((f"x/{i}" for i in range(d) if f"x/{i}" not in titles), None)
+    if missing is not None:
+        raise FrameError(f"{path}: has {d} columns x/…, but no column {missing}")
+
+
+def _log(where: str, frame: pd.DataFrame, first: int, models: tuple[str, ...], groups: tuple[str, ...]) -> Log:
+    titles = [str(title) for title in frame.columns]
+    number, place = {model: i for i, model in enumerate(models)}, {group: i for i, group in enumerate(groups)}
+    n, k = len(frame), len(models)
+    chosen_n = np.array([number[model] for model in texts(where, frame, "model", first)], dtype=np.intp)
+    propensity_n = numbers(where, frame, "propensity", first, high=1.0, above=0.0)
+    bucket = texts(where, frame, "bucket", first) if "bucket" in titles else ["all"] * n
+    group_n = np.array([place[group] for group in bucket], dtype=np.intp)
+    signals = {}
+    for title in titles:
+        name = SIGNALS.get(title) or (title.removeprefix("signal/") if title.startswith("signal/") else "")
+        if name:
+            low = 0.0 if name in ("cost", "latency", "success") else -np.inf
+            high = 1.0 if name == "success" else np.inf
+            signals[name] = numbers(where, frame, title, first, low, high, needed=False)
+    if not signals:
+        raise FrameError(f"{where}: has no column of an outcome: expected some of {', '.join(SIGNALS)}, signal/<name>")
+    d = sum(title.startswith("x/") for title in titles)
+    x_nd = np.column_stack([numbers(where, frame, f"x/{i}", first) for i in range(d)]) if d else np.zeros((n, 0))
+    logged_nk = _distribution(where, frame, first, models, chosen_n, propensity_n)
+    return Log(
+        name=where,
+        models=models,
+        groups=groups,
+        chosen_n=chosen_n,
+        propensity_n=propensity_n,
+        logged_nk=logged_nk,
+        eligible_nk=np.ones((n, k), dtype=np.bool_) if logged_nk is None else logged_nk > 0.0,
+        signals=signals,
+        x_nd=x_nd,
+        group_n=group_n,
+        time_ns_n=_times(where, frame, first),
+    )
+
+
+def _distribution(
+    where: str, frame: pd.DataFrame, first: int, models: tuple[str, ...], chosen_n: Indices, propensity_n: Array
+) -> Array | None:
+    """The whole distribution (n, k), if there is one; rows sum to 1, and agree with the propensity."""
+    given = [model for model in models if f"p/{model}" in frame.columns]
+    if not given:
+        return None
+    logged_nk = np.zeros((len(frame), len(models)))
+    for i, model in enumerate(models):
+        if model in given:
+            logged_nk[:, i] = np.nan_to_num(numbers(where, frame, f"p/{model}", first, 0.0, 1.0, needed=False))
+    off_n = np.abs(logged_nk.sum(axis=1) - 1.0)
+    if float(off_n.max()) > SUM_TOLERANCE:
+        i = int(off_n.argmax())
+        raise FrameError(
+            f"{where}: row {first + i + 1}, columns p/…: expected probabilities that sum to 1, got {logged_nk[i].sum():g}"
+        )
+    chosen = logged_nk[np.arange(len(frame)), chosen_n]
+    if float(np.abs(chosen - propensity_n).max()) > SUM_TOLERANCE:
+        i = int(np.abs(chosen - propensity_n).argmax())
+        raise FrameError(
+            f"{where}: row {first + i + 1}, column propensity: expected {chosen[i]:g} as in column p/{models[chosen_n[i]]}, "
+            f"got {propensity_n[i]:g}"
+        )
+    return logged_nk
+
+
+def _times(where: str, frame: pd.DataFrame, first: int) -> Ints:
+    """Nanoseconds (n); the numbers of the rows without a column of times."""
+    if "time_ns" in frame.columns:
+        title, time_ns_n = "time_ns", numbers(where, frame, "time_ns", first).astype(np.int64)
+    elif "time" in frame.columns:
+        title = "time"
+        parsed = pd.to_datetime(frame["time"], errors="coerce", utc=True, format="ISO8601")
+        bad_n = parsed.isna().to_numpy()
+        if bad_n.any():
+            i = int(bad_n.argmax())
+            raise FrameError(
+                f"{where}: row {first + i + 1}, column time: expected ISO 8601 such as 2026-01-31T12:00:00Z, "
+                f"got {frame['time'].iloc[i]!r}"
+            )
+        time_ns_n = np.asarray(parsed.dt.as_unit("ns").astype(np.int64), dtype=np.int64)
+    else:
+        return np.arange(first, first + len(frame), dtype=np.int64)
+    falls_n = np.diff(time_ns_n) < 0
+    if falls_n.any():
+        i = int(falls_n.argmax()) + 1
+        raise FrameError(f"{where}: row {first + i + 1}, column {title}: expected no time before that of the row above")
+    return np.asarray(time_ns_n)

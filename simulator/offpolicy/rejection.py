@@ -1,0 +1,161 @@
+"""Replay of an online policy on a log, by rejection: what it would have chosen otherwise than the log did is skipped.
+
+Li, Chu, Langford and Wang, "Unbiased offline evaluation of contextual-bandit-based news article recommendation algorithms"
+(WSDM 2011), algorithm 1: the policy is asked about each logged request in turn; where it chooses what the log did, it learns the
+outcome, and elsewhere the request is as if it had never come. For logs of an even draw what is kept are requests as they come,
+and the mean of what was kept is what the policy would earn in as many rounds, learning on the way.
+
+Where the log's propensities differ, a match is kept with probability c / propensity only, c the smallest propensity of any model
+in any round, so that each (request, model) is kept alike. That wastes most of a log whose policy rarely explored; for a policy
+that does not learn from what it does, estimate from all rounds instead (``estimators``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from simulator.changes import Outcome
+from simulator.offpolicy.intervals import Interval, normal
+from simulator.offpolicy.log import Array, Indices, Log, LogError
+from simulator.online import Asked, Online, Thompson
+from simulator.replay import make_policy, policy_rng
+from simulator.table import OutcomeTable
+from simulator.utility import SettingError
+from simulator.world import Features, Run, World, make_world, order_of
+
+POLICIES = ("thompson", "uniform", "epsilon-greedy", "linucb", "beta-thompson")
+"""Those whose choice changes nothing until it is learned."""
+FEWEST = 20
+"""Rounds that must be expected to be kept."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replayed:
+    """What was kept: rounds of the log (m), in the order of the replay, the models chosen, and the outcome's signals (NaN where
+    it was not reported).
+    """
+
+    kept_m: Indices
+    chosen_m: Indices
+    quality_m: Array
+    cost_m: Array
+    latency_m: Array
+
+    def mean(self, signal: str, level: float) -> tuple[float, Interval | None]:
+        """The mean of a signal (``quality``, ``cost``, ``latency``) over what was reported, with a t interval."""
+        value_m = {"quality": self.quality_m, "cost": self.cost_m, "latency": self.latency_m}[signal]
+        known_m = value_m[~np.isnan(value_m)]
+        if not known_m.size:
+            return math.nan, None
+        return float(known_m.mean()), normal(known_m, level) if known_m.size > 1 else None
+
+
+def world_of(log: Log, signal: str = "quality") -> World:
+    """A world whose requests are those of ``log``, and of whose outcomes only the chosen models' are known.
+
+    ``signal``, scaled to [0, 1] by what is seen of it, is what policies take for quality. Groups are tasks. Raises ``LogError``.
+    """
+    if signal not in log.signals or np.isnan(log.signals[signal]).all():
+        raise LogError(f"{log.name}: {signal}: expected a signal that the log has: {', '.join(sorted(log.signals))}")
+    n, k = len(log), len(log.models)
+    rows_n = np.arange(n)
+    nothing_nk = np.full((n, k), np.nan)
+
+    def cells(name: str) -> Array:
+        if name not in log.signals:
+            return nothing_nk.copy()
+        cell_nk = nothing_nk.copy()
+        cell_nk[rows_n, log.chosen_n] = log.signals[name]
+        return cell_nk
+
+    low, high = scale(log, signal)
+    quality_nk = (cells(signal) - low) / (high - low)
+    table = OutcomeTable(
+        name=log.name,
+        sha256="",
+        models=log.models,
+        prompt_ids=tuple(map(str, range(n))),
+        tasks=tuple(log.groups[i] for i in log.group_n.tolist()),
+        texts=None,
+        x_nd=log.x_nd.copy() if log.x_nd.shape[1] else None,
+        input_tokens_n=np.full(n, -1),
+        quality_nk=quality_nk,
+        cost_nk=cells("cost"),
+        latency_nk=cells("latency"),
+        output_tokens_nk=nothing_nk,
+    )
+    return make_world(table, Features("x" if log.x_nd.shape[1] else "none", "one"))
+
+
+def scale(log: Log, signal: str) -> tuple[float, float]:
+    """The least and greatest that a signal is taken to be: 0 and 1, or what was seen beyond."""
+    value_n = log.signals[signal]
+    return min(0.0, float(np.nanmin(value_n))), max(1.0, float(np.nanmax(value_n)))
+
+
+def keeping(log: Log) -> float:
+    """c: what a match is kept with, times its propensity. Raises ``LogError`` if too little would be left."""
+    if log.logged_nk is None:
+        if float(np.ptp(log.propensity_n)) > 1e-9:
+            raise LogError(f"{log.name}: expected the log's whole distribution, or the same propensity in every round")
+        c = float(log.propensity_n[0])
+    else:
+        c = float(np.where(log.eligible_nk, log.logged_nk, np.inf).min())
+    if c * len(log) < FEWEST:
+        raise LogError(
+            f"{log.name}: expected to keep {FEWEST} rounds or more, but the smallest propensity, {c:.2g}, leaves about "
+            f"{c * len(log):.2g} of {len(log)}; a log that explores more, or an estimate of a fixed policy, would do"
+        )
+    return c
+
+
+def check_policy(run: Run) -> None:
+    """Raise ``SettingError`` for a policy that cannot be replayed so."""
+    if run.policy.partition(":")[0] not in POLICIES:
+        raise SettingError(f"policy {run.policy!r}: expected one of {', '.join(POLICIES)} on a log")
+
+
+def replay(log: Log, world: World, run: Run) -> Replayed:
+    """Replay a policy of ``POLICIES`` on ``log``, whose ``world`` is :func:`world_of`, in the seed's order of its rounds.
+
+    Raises ``LogError`` if too little would be kept.
+    """
+    check_policy(run)
+    c = keeping(log)
+    policy: Online = make_policy(world, run, policy_rng(run))
+    luck_n = np.random.default_rng([run.seed, 6]).random(len(log))
+    table = world.table
+    kept: list[int] = []
+    for row in order_of(world, run.seed):
+        t = len(kept)
+        proposed = policy.propose(t, row) if isinstance(policy, Thompson) else None
+        model = policy.number(proposed) if isinstance(policy, Thompson) and proposed else policy.choose(t, row)
+        if model != log.chosen_n[row] or luck_n[row] * log.propensity_n[row] >= c:
+            continue
+        if isinstance(policy, Thompson) and proposed is not None:
+            policy.commit(t, proposed)
+        kept.append(row)
+        quality = float(table.quality_nk[row, model])
+        outcome = Outcome(
+            quality=quality,
+            cost=float(table.cost_nk[row, model]),
+            latency=float(table.latency_nk[row, model]),
+            output_tokens=math.nan,
+            judged=not math.isnan(quality),
+        )
+        policy.learn(t, Asked(t, row, model), outcome)
+    kept_m = np.array(kept, dtype=np.intp)
+    chosen_m = log.chosen_n[kept_m]
+    return Replayed(
+        kept_m, chosen_m, table.quality_nk[kept_m, chosen_m], table.cost_nk[kept_m, chosen_m],
+        table.latency_nk[kept_m, chosen_m],
+    )  # fmt: skip
+
+
+def in_units(found: Replayed, log: Log, signal: str) -> Replayed:
+    """``found`` with quality in the signal's own unit."""
+    low, high = scale(log, signal)
+    return replace(found, quality_m=low + (high - low) * found.quality_m)
