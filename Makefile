@@ -86,6 +86,11 @@ bench-routing: $(VENV)/.dev ## Six experiments on real prompts, side by side wit
 bench-generality: $(VENV)/.dev ## Defaults on a grid of synthetic worlds against linear rivals and hindsight
 	@$(BIN)/python benchmarks/generality/worlds.py $(ARGS)
 
+.PHONY: bench-simulator
+bench-simulator: $(VENV)/.dev ## Speed of replays and estimators beside others, a million rounds, coverage of intervals (an hour)
+	@$(PIP) install -e '.[peers]' && $(PIP) install --no-deps obp==0.4.1 || echo "peers are not to be had here: measuring without them"
+	@for run in replay.py estimators.py stream.py coverage.py; do $(BIN)/python benchmarks/simulator/$$run || exit 1; done
+
 .PHONY: soak
 soak: $(VENV)/.dev ## 200 kills, 100,000 odd requests, odd bytes, half load, clocks that jump (40 minutes); FLAGS go to the server
 	@$(PIP) install -e '.[soak]' || echo "atheris is not to be had here: odd bytes without its guidance"

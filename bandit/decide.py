@@ -57,11 +57,13 @@ def decide(
     objective: Objective | None = None,
     limits: Limits = NO_LIMITS,
     request_ids: Sequence[str] = (),
+    with_propensity: bool = True,
 ) -> list[DecisionMade]:
     """Decide for each of ``encoded`` on the same state, as the events to be journalled; the state does not change.
 
     ``health`` is the state's, ``purses`` are the budgets (``bandit.state.purses``); ``objective`` replaces the bucket's own;
-    ``request_ids`` are what the callers named their requests, if they did.
+    ``request_ids`` are what the callers named their requests, if they did. ``with_propensity`` false leaves the propensities
+    at 0, which changes nothing else: for replays that nobody logs.
     Raises ``FieldError`` for an objective or limits that do not fit the bucket and ``NothingEligibleError`` if some request has
     no eligible model.
     """
@@ -97,8 +99,9 @@ def decide(
         remaining = min(left(purse, now_ns) for purse in purses if purse.budget.hard)
         if len(encoded) > 1 and np.max(worst_bk, axis=1, where=np.isfinite(worst_bk), initial=0.0).sum() > remaining:
             return _one_by_one(
-                bucket, encoded, ids, rng, health, now_ns, state_position, purses, objective, limits, request_ids
-            )
+                bucket, encoded, ids, rng, health, now_ns, state_position, purses, objective, limits, request_ids,
+                with_propensity,
+            )  # fmt: skip
         exclusions_bk[~(worst_bk <= remaining)] |= Exclusion.BUDGET.bit
     race_ = race(resolved, quality, predicted, exclusions_bk)
     multiplier, affordable_floor = 0.0, 1.0
@@ -109,7 +112,7 @@ def decide(
         race_ = race(resolved, quality, predicted, exclusions_bk, multiplier)
     exploration_b = np.minimum(explored_share(race_, predicted, config.exploration_floor), affordable_floor)
     new = _newcomers(bucket, race_)
-    choices = choose(race_, exploration_b, rng, new)
+    choices = choose(race_, exploration_b, rng, new, with_propensity=with_propensity)
     for i in () if choices.eligible_b.all() else np.flatnonzero(choices.eligible_b == 0):
         _least_violating(
             choices, int(i), least_violating(quality, limits, predicted.at(int(i)), exclusions_bk[i], candidates)
@@ -172,6 +175,7 @@ def _one_by_one(
     objective: Objective | None,
     limits: Limits,
     request_ids: Sequence[str],
+    with_propensity: bool,
 ) -> list[DecisionMade]:
     """``decide`` for a batch that might pass a hard budget as a whole: each decision holds back what it may cost."""
     made: list[DecisionMade] = []
@@ -189,6 +193,7 @@ def _one_by_one(
             objective=objective,
             limits=limits,
             request_ids=request_ids[i : i + 1],
+            with_propensity=with_propensity,
         )
     return made
 

@@ -71,7 +71,7 @@ class Online(Protocol):
 
 
 class Thompson:
-    """The policy that serves. ``watch`` is called with every decision, as it is journalled."""
+    """The policy that serves. ``watch`` is called with every decision, as it is journalled, propensity included."""
 
     def __init__(
         self, world: World, run: Run, rng: np.random.Generator, watch: Callable[[DecisionMade], None] | None = None
@@ -112,6 +112,7 @@ class Thompson:
             now_ns=now_ns,
             state_position=state.position,
             purses=purses(state, bucket),
+            with_propensity=self._watch is not None,  # for whoever logs; nothing else reads it
         )[0]
 
     def commit(self, t: int, decision: DecisionMade) -> int:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from bandit.catalog import Prices
+from bandit.event import DecisionMade
 from simulator.changes import FeedbackLost, ModelAdded, Outage, Outcome, PriceFactor, QualityLevel, Schedule
 from simulator.derive import with_model, with_tokens
-from simulator.online import Asked, Dual, EpsilonGreedy
-from simulator.replay import Played, check_run, play, play_online
+from simulator.online import Asked, Dual, EpsilonGreedy, Thompson
+from simulator.replay import Played, check_run, play, play_online, policy_rng
 from simulator.table import OutcomeTable
 from simulator.utility import SettingError, parse_objective
 from simulator.world import UNIT, Features, Run, World, make_world, order_of
@@ -185,3 +186,16 @@ def test_a_failed_call_is_worth_nothing_to_rivals(make_table: Make) -> None:
         policy.learn(t, Asked(t, 0, 0), Outcome(0.0, 0.0, np.nan, np.nan, success=False, judged=False))
         policy.learn(t, Asked(t, 0, 1), Outcome(0.5, 1e-4, 0.1, np.nan))
     assert np.mean([policy.choose(t, 0) for t in range(100)]) > 0.85
+
+
+@pytest.mark.parametrize("objective", ["QUALITY_FIRST", "COST_FIRST:max_quality_loss=0.05", "BALANCED"])
+@pytest.mark.parametrize("budget", [None, 5e-4])
+def test_whether_propensities_are_computed_changes_no_choice(
+    make_table: Make, objective: str, budget: float | None
+) -> None:
+    world = make_world(make_table(150), Features("x", "one"))
+    one = run("thompson", objective=objective, budget=budget, delay=3)
+    made: list[DecisionMade] = []
+    watched = play_online(world, one, policy=Thompson(world, one, policy_rng(one), watch=made.append))
+    np.testing.assert_array_equal(play_online(world, one).chosen_t, watched.chosen_t)
+    assert all(0.0 < decision.propensity <= 1.0 for decision in made) and len(made) == 150
