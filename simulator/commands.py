@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from rich.table import Table
 from bandit.catalog import QualityRange
 from bandit.errors import FieldError
 from simulator.configured import THOMPSON_SETTINGS
-from simulator.executor import PROCESSES, check_executor
+from simulator.executor import PROCESSES, check_executor, spread
 from simulator.experiment import Result, Task, run_all
 from simulator.offpolicy.log import LogError
 from simulator.offpolicy.read import FORMS, read_log
@@ -26,8 +28,11 @@ from simulator.offpolicy.read_journal import Journal
 from simulator.offpolicy.rejection import check_policy, in_units, replay, world_of
 from simulator.replay import CASCADE, FIXED, HINDSIGHT, ONLINE, check_run
 from simulator.report import number, write_results, write_rows
+from simulator.streaming import POLICIES as STREAMED
+from simulator.streaming import check_streamed, stream
 from simulator.summary import LEVEL, Estimate, Group, group, is_ours, verdicts
 from simulator.table import OutcomeTable, TableError, UnknownTableError, load_table, with_features
+from simulator.table_pieces import Extent, extent, pieces
 from simulator.utility import SettingError, parse_objective
 from simulator.world import BUCKETS, FEATURES, UNIT, Features, Run, World, make_world
 from simulator.world_file import Place, read_world
@@ -58,6 +63,14 @@ _POLICIES = ", ".join((*ONLINE, CASCADE, f"{FIXED}MODEL", *HINDSIGHT))
     "world_files",
     metavar="FILE[,FILE…]",
     help="Worlds as YAML files, made up or of a table, with what changes on the way; see docs/simulator.md.",
+)
+@click.option(
+    "--stream",
+    "streamed",
+    is_flag=True,
+    help="The table is larger than memory: it is read in pieces, in the file's order, for "
+    f"{', '.join(STREAMED)} and {FIXED}MODEL, without budgets. What is best in hindsight is "
+    "reckoned on the way.",
 )
 @click.option(
     "--log",
@@ -138,6 +151,7 @@ def simulate(
     context: click.Context,
     table_name: str | None,
     world_files: str | None,
+    streamed: bool,
     log_name: str | None,
     signal: str,
     warm_start: str | None,
@@ -178,6 +192,8 @@ def simulate(
             ]
             _replay_log(log_name, signal, runs, out, as_json)
             return
+        if streamed and (table_name is None or warm_start or x_from):
+            raise SettingError("--stream: expected with --table, and without --warm-start and --x-from")
         if world_files is not None:
             only = {"--warm-start": warm_start, "--x-from": x_from, "--warm-mass": warm_mass}
             for option, value in only.items():
@@ -193,10 +209,13 @@ def simulate(
                 raise SettingError("--warm-x-from: expected --warm-start too")
             if warm_mass is not None and not warm_start:
                 raise SettingError("--warm-mass: expected --warm-start too")
-            table = _load(table_name, x_from)
+            source = _first_piece(table_name) if streamed else None
+            table = _load(table_name, x_from) if source is None else source.first
             warm = _load(warm_start, warm_x_from) if warm_start else None
             kind = Features(features or _default_features(table), bucket or "one")
-            world = make_world(table, kind, quality, warm, warm_mass=math.inf if warm_mass is None else warm_mass)
+            mass = math.inf if warm_mass is None else warm_mass
+            every_task = () if source is None else source.extent.tasks
+            world = make_world(table, kind, quality, warm, warm_mass=mass, tasks=every_task)
             started = "" if warm is None else f"; warm start {warm.name} (sha256 {warm.sha256}), {len(warm)} prompts"
             places = [Place(table.name, f"sha256 {table.sha256}{started}", world, (), None, 0)]
         tasks = [
@@ -222,7 +241,17 @@ def simulate(
         worlds = [place.world for place in places]
         for task in tasks:
             check_run(worlds[task.world], task.run)
-        results = _played(worlds, tasks, jobs or os.cpu_count() or 1, executor)
+        jobs = jobs or os.cpu_count() or 1
+        if streamed:
+            assert source is not None
+            for task in tasks:
+                check_streamed(task.run)
+            shared = (source.path, worlds[0], rounds or source.extent.rows)
+            results = _with_progress(
+                len(tasks), lambda done: _noting(done, spread(shared, _streamed, tasks, jobs, executor))
+            )
+        else:
+            results = _with_progress(len(tasks), lambda done: run_all(worlds, tasks, jobs, done, executor))
     except (SettingError, UnknownTableError) as error:
         raise click.UsageError(str(error)) from error
     except (TableError, LogError) as error:
@@ -265,14 +294,44 @@ def _recorded(context: click.Context, path: Path | None) -> None:
     context.default_map = {**(context.default_map or {}), **options}
 
 
-def _played(worlds: list[World], tasks: list[Task], jobs: int, executor: str) -> list[Result]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Source:
+    """A table that is larger than memory: its file, extent and first piece."""
+
+    path: Path
+    extent: Extent
+    first: OutcomeTable
+
+
+def _first_piece(name: str) -> _Source:
+    path = Path(name)
+    if ":" in name and not path.is_file():
+        raise SettingError(f"--stream: expected a file, got {name}")
+    return _Source(path, extent(path), next(pieces(path)))
+
+
+def _streamed(shared: tuple[Path, World, int], task: Task) -> Result:
+    path, world, rounds = shared
+    return stream(world, lambda: pieces(path), rounds, task.objective, task.run)
+
+
+def _noting(done: Callable[[], None], results: Iterable[Result]) -> list[Result]:
+    """All of ``results``, each noted as it comes."""
+    found = []
+    for result in results:
+        found.append(result)
+        done()
+    return found
+
+
+def _with_progress(total: int, play: Callable[[Callable[[], None]], list[Result]]) -> list[Result]:
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("replay", total=len(tasks))
-        return run_all(worlds, tasks, jobs, lambda: progress.advance(bar), executor)
+        bar = progress.add_task("replay", total=total)
+        return play(lambda: progress.advance(bar))
 
 
 def _replay_log(name: str, signal: str, runs: list[tuple[str, Run]], out: Path | None, as_json: bool) -> None:

@@ -46,6 +46,10 @@ class LinUcb:
         if isinstance(notice, Added):
             self._there_k[self._world.table.models.index(notice.model)] = True
 
+    def see(self, world: World) -> None:
+        """Other rows."""
+        self._world = world
+
     def choose(self, t: int, row: int) -> int:
         """The highest bound of those that are there."""
         z_d = self._world.z_np[row]

@@ -70,6 +70,13 @@ class Online(Protocol):
         """Learn what came of a decision."""
 
 
+class Streaming(Online, Protocol):
+    """A policy that can go on with other rows of a table that is larger than memory."""
+
+    def see(self, world: World) -> None:
+        """The rows from now on are those of ``world`` (``simulator.world.window``)."""
+
+
 class Thompson:
     """The policy that serves. ``watch`` is called with every decision, as it is journalled, propensity included."""
 
@@ -94,6 +101,10 @@ class Thompson:
                 return  # without list prices there is nothing to announce
             prices = scaled(prices, notice.factor)
         self._apply(t * ROUND_NS, ModelPut(Model(notice.model, prices=prices)))
+
+    def see(self, world: World) -> None:
+        """Other rows."""
+        self._world = world
 
     def choose(self, t: int, row: int) -> int:
         """Decide, and fold the decision."""
@@ -152,6 +163,9 @@ class Uniform:
         if isinstance(notice, Added):
             self._models.append(self._names.index(notice.model))
 
+    def see(self, world: World) -> None:
+        """Other rows, which are all alike."""
+
     def choose(self, t: int, row: int) -> int:
         """Draw."""
         return self._models[self._rng.integers(len(self._models))]
@@ -169,7 +183,7 @@ class EpsilonGreedy:
 
     def __init__(self, world: World, run: Run, rng: np.random.Generator) -> None:
         self._world, self._run, self._rng = world, run, rng
-        tasks, k = int(world.task_n.max()) + 1, len(world.table.models)
+        tasks, k = len(world.tasks), len(world.table.models)
         self._sum_tsk, self._count_tsk = np.zeros((tasks, 3, k)), np.zeros((tasks, 3, k))
         self._there_k = np.array([model in world.present for model in world.table.models])
         if world.warm is not None:
@@ -181,6 +195,10 @@ class EpsilonGreedy:
         """Choose a new model too."""
         if isinstance(notice, Added):
             self._there_k[self._world.table.models.index(notice.model)] = True
+
+    def see(self, world: World) -> None:
+        """Other rows."""
+        self._world = world
 
     def choose(self, t: int, row: int) -> int:
         """Explore or exploit."""

@@ -26,7 +26,7 @@ class BetaThompson:
 
     def __init__(self, world: World, run: Run, rng: np.random.Generator) -> None:
         self._world, self._run, self._rng = world, run, rng
-        tasks, k = int(world.task_n.max()) + 1, len(world.table.models)
+        tasks, k = len(world.tasks), len(world.table.models)
         self._won_tk, self._lost_tk = np.ones((tasks, k)), np.ones((tasks, k))
         self._there_k = np.array([model in world.present for model in world.table.models])
         if world.warm is not None:
@@ -40,6 +40,10 @@ class BetaThompson:
         """Draw for a new model too."""
         if isinstance(notice, Added):
             self._there_k[self._world.table.models.index(notice.model)] = True
+
+    def see(self, world: World) -> None:
+        """Other rows."""
+        self._world = world
 
     def choose(self, t: int, row: int) -> int:
         """The highest draw of those that are there."""

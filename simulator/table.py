@@ -122,7 +122,7 @@ def load_table(name: str) -> OutcomeTable:
         raise UnknownTableError(f"{name}: cannot be read: {error.strerror}") from None
     if not content.strip():
         raise TableError(f"{name}: expected at least one row, got an empty file")
-    return _table(name, hashlib.sha256(content).hexdigest(), read(name, content))
+    return from_columns(name, hashlib.sha256(content).hexdigest(), read(name, content))
 
 
 def with_features(table: OutcomeTable, spec: str) -> OutcomeTable:
@@ -175,10 +175,10 @@ def _read_csv(name: str, content: bytes) -> Columns:
         raise TableError(f"{name}: cannot be read as CSV: {str(error).strip()}") from None
     titles, *rows = frame.to_numpy().tolist()
     _check_titles(name, titles)
-    return {title: [_from_text(title, row[i]) for row in rows] for i, title in enumerate(titles)}
+    return {title: [from_text(title, row[i]) for row in rows] for i, title in enumerate(titles)}
 
 
-def _from_text(title: str, text: str) -> object:
+def from_text(title: str, text: str) -> object:
     """A cell of a CSV file: a number where the column holds numbers and the text is one."""
     if not text:
         return None
@@ -258,43 +258,45 @@ def _check_titles(name: str, titles: Sequence[object]) -> None:
         seen.add(title)
 
 
-def _table(name: str, sha256: str, columns: Columns) -> OutcomeTable:
-    """The columns as a checked value."""
+def from_columns(name: str, sha256: str, columns: Columns, first: int = 0) -> OutcomeTable:
+    """The columns as a checked value; ``first`` is the number of rows before them in the file. Raises ``TableError``."""
     for title in ("prompt_id", "task"):
         if title not in columns:
             raise TableError(f"{name}: has no column {title}; columns are {', '.join(list(columns)[:12])}")
     if not columns["prompt_id"]:
         raise TableError(f"{name}: expected at least one row, got none")
     models = _models(name, columns)
-    prompt_ids = _strings(name, columns, "prompt_id", ())
-    first: dict[str, int] = {}
+    prompt_ids = _strings(name, columns, "prompt_id", (), first)
+    seen: dict[str, int] = {}
     for i, prompt_id in enumerate(prompt_ids):
-        if prompt_id in first:
+        if prompt_id in seen:
             raise TableError(
-                f"{name}: row {i + 1}, column prompt_id: {prompt_id!r} is in row {first[prompt_id] + 1} already"
+                f"{name}: row {first + i + 1}, column prompt_id: {prompt_id!r} is in row {first + seen[prompt_id] + 1} already"
             )
-        first[prompt_id] = i
-    tasks = _strings(name, columns, "task", prompt_ids)
+        seen[prompt_id] = i
+    tasks = _strings(name, columns, "task", prompt_ids, first)
     for i, task in enumerate(tasks):
         if len(task) > MAX_TASK:
-            raise TableError(f"{name}: {_row(i, prompt_ids)}, column task: expected at most {MAX_TASK} characters")
+            raise TableError(
+                f"{name}: {_row(i, prompt_ids, first)}, column task: expected at most {MAX_TASK} characters"
+            )
     tokens_n = np.full(len(prompt_ids), -1, dtype=np.int64)
     if "input_tokens" in columns:
-        cells = _numbers(name, columns, "input_tokens", prompt_ids, 0.0, 2.0**40)
+        cells = _numbers(name, columns, "input_tokens", prompt_ids, 0.0, 2.0**40, first)
         for i in np.flatnonzero(~np.isnan(cells)).tolist():
             if cells[i] != int(cells[i]):
                 raise TableError(
-                    f"{name}: {_row(i, prompt_ids)}, column input_tokens: expected a whole number, got {cells[i]:g}"
+                    f"{name}: {_row(i, prompt_ids, first)}, column input_tokens: expected a whole number, got {cells[i]:g}"
                 )
             tokens_n[i] = int(cells[i])
     texts = None
     if "prompt" in columns:
-        texts = _strings(name, columns, "prompt", prompt_ids, empty=True)
+        texts = _strings(name, columns, "prompt", prompt_ids, first, empty=True)
 
     def of_models(kind: str) -> Array:
         low, high = _LIMITS[kind]
         cells = [
-            _numbers(name, columns, f"{kind}/{model}", prompt_ids, low, high, needed=kind == "quality")
+            _numbers(name, columns, f"{kind}/{model}", prompt_ids, low, high, first, needed=kind == "quality")
             if f"{kind}/{model}" in columns
             else np.full(len(prompt_ids), np.nan)
             for model in models
@@ -308,7 +310,7 @@ def _table(name: str, sha256: str, columns: Columns) -> OutcomeTable:
         prompt_ids=prompt_ids,
         tasks=tasks,
         texts=texts,
-        x_nd=_features(name, columns, prompt_ids),
+        x_nd=_features(name, columns, prompt_ids, first),
         input_tokens_n=tokens_n,
         quality_nk=of_models("quality"),
         cost_nk=of_models("cost"),
@@ -333,7 +335,7 @@ def _models(name: str, columns: Mapping[str, object]) -> tuple[str, ...]:
     return models
 
 
-def _features(name: str, columns: Columns, prompt_ids: tuple[str, ...]) -> Array | None:
+def _features(name: str, columns: Columns, prompt_ids: tuple[str, ...], first: int) -> Array | None:
     titles = [title for title in columns if title.startswith("x/")]
     if not titles:
         return None
@@ -342,12 +344,12 @@ def _features(name: str, columns: Columns, prompt_ids: tuple[str, ...]) -> Array
         if title not in columns:
             raise TableError(f"{name}: has {len(titles)} columns x/…, but no column {title}")
     return np.column_stack(
-        [_numbers(name, columns, title, prompt_ids, -math.inf, math.inf, needed=True) for title in expected]
+        [_numbers(name, columns, title, prompt_ids, -math.inf, math.inf, first, needed=True) for title in expected]
     )
 
 
 def _strings(
-    name: str, columns: Columns, title: str, prompt_ids: tuple[str, ...], *, empty: bool = False
+    name: str, columns: Columns, title: str, prompt_ids: tuple[str, ...], first: int, *, empty: bool = False
 ) -> tuple[str, ...]:
     values = []
     for i, cell in enumerate(columns[title]):
@@ -356,7 +358,9 @@ def _strings(
         if isinstance(cell, int) and not isinstance(cell, bool):
             cell = str(cell)
         if not isinstance(cell, str) or not (cell or empty):
-            raise TableError(f"{name}: {_row(i, prompt_ids)}, column {title}: expected a text, got {_show(cell)}")
+            raise TableError(
+                f"{name}: {_row(i, prompt_ids, first)}, column {title}: expected a text, got {_show(cell)}"
+            )
         values.append(cell)
     return tuple(values)
 
@@ -368,6 +372,7 @@ def _numbers(
     prompt_ids: tuple[str, ...],
     low: float,
     high: float,
+    first: int,
     *,
     needed: bool = False,
 ) -> Array:
@@ -381,7 +386,7 @@ def _numbers(
         if value is None or not (math.isfinite(value) and low <= value <= high):
             bounds = f" from {low:g} to {high:g}" if math.isfinite(low) else ""
             raise TableError(
-                f"{name}: {_row(i, prompt_ids)}, column {title}: expected a finite number{bounds}, got {_show(cell)}"
+                f"{name}: {_row(i, prompt_ids, first)}, column {title}: expected a finite number{bounds}, got {_show(cell)}"
             )
         values_n[i] = value
     return values_n
@@ -398,8 +403,8 @@ def _number(cell: object) -> float | None:
     return None
 
 
-def _row(i: int, prompt_ids: tuple[str, ...]) -> str:
-    return f"row {i + 1} ({prompt_ids[i][:80]!r})" if prompt_ids else f"row {i + 1}"
+def _row(i: int, prompt_ids: tuple[str, ...], first: int) -> str:
+    return f"row {first + i + 1} ({prompt_ids[i][:80]!r})" if prompt_ids else f"row {first + i + 1}"
 
 
 def _show(cell: object) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +83,7 @@ class World:
     """A table made ready for any number of runs. All of it is read-only; a run copies ``start``.
 
     ``start`` is the state before the first round, warm start included; ``x_nd`` the encoded contexts, ``bucket_n`` the
-    name of each prompt's bucket. ``task_n`` numbers the tasks. ``later`` are the models that a schedule adds. ``prices`` are
+    name of each prompt's bucket. ``task_n`` numbers ``tasks``. ``later`` are the models that a schedule adds. ``prices`` are
     list prices that anybody may know; ``priced`` says whether the catalogue's models carry them. For rivals, ``z_np`` are the
     same features unscaled, the task one-hot among them and the intercept last, ``warm`` the warm start's rows. With ``noise``
     the table is of averages, and every round draws its outcomes.
@@ -103,6 +103,7 @@ class World:
     prices: Mapping[str, Prices] = field(default_factory=dict)
     priced: bool = False
     noise: Noise | None = None
+    tasks: tuple[str, ...] = ()
 
     @property
     def present(self) -> tuple[str, ...]:
@@ -121,11 +122,13 @@ def make_world(
     priced: bool = False,
     warm_mass: float = math.inf,
     noise: Noise | None = None,
+    tasks: Sequence[str] = (),
 ) -> World:
     """Encode all contexts and, if there is a ``warm`` table, learn every outcome of it, in its order.
 
     Models of ``later`` are not in the catalogue before a schedule adds them (``simulator.changes.ModelAdded``), nor in
     ``warm``, of whose models each counts as at most ``warm_mass`` observations. ``prices``, ``priced``, ``noise``: see ``World``.
+    ``tasks`` are all that may come, where ``table`` is only the first piece of more (``window``).
     Rows of ``warm`` whose task is not in ``table`` are left out if each task has a bucket. Raises ``SettingError``.
     """
     prices = {} if prices is None else prices
@@ -149,12 +152,12 @@ def make_world(
         raise SettingError(
             f"expected prices of all models, got none of {', '.join(sorted(set(present) - set(prices)))}"
         )
-    tasks = sorted(set(table.tasks))
+    given, tasks = tuple(tasks), sorted(set(tasks) | set(table.tasks))
     number = {task: i for i, task in enumerate(tasks)}
     task_n = np.array([number[task] for task in table.tasks], dtype=np.intp)
     warm_rows = None
     try:
-        schema = _schema(features, table, warm)
+        schema = _schema(features, table, warm, given)
         models = [Model(model, prices=prices.get(model) if priced else None) for model in present]
         start = _start(models, tasks, features, schema, quality)
         encoder = Encoder(schema)
@@ -188,6 +191,28 @@ def make_world(
         prices=prices,
         priced=priced,
         noise=noise,
+        tasks=tuple(tasks),
+    )
+
+
+def window(world: World, table: OutcomeTable) -> World:
+    """``world`` with the rows of another piece of its table in place of its own, encoded alike. Raises ``SettingError``."""
+    _check(table, world.features, world.quality)
+    encoder = Encoder(next(iter(world.start.buckets.values())).config.schema)
+    try:
+        x_nd, tokens_n = _encode(encoder, world.features, table)
+    except FieldError as error:
+        raise SettingError(f"{table.name}: {error}") from None
+    number = {task: i for i, task in enumerate(world.tasks)}
+    task_n = np.array([number[task] for task in table.tasks], dtype=np.intp)
+    return replace(
+        world,
+        table=table,
+        x_nd=x_nd,
+        tokens_n=tokens_n,
+        bucket_n=tuple(_bucket_id(world.features, list(world.tasks), task) for task in table.tasks),
+        task_n=task_n,
+        z_np=_plain(encoder, world.features, table, x_nd, task_n, len(world.tasks)),
     )
 
 
@@ -255,10 +280,10 @@ def _check(table: OutcomeTable, features: Features, quality: QualityRange) -> No
         )
 
 
-def _schema(features: Features, table: OutcomeTable, warm: OutcomeTable | None) -> Schema:
+def _schema(features: Features, table: OutcomeTable, warm: OutcomeTable | None, tasks: tuple[str, ...]) -> Schema:
     categories: tuple[CategoryFeature, ...] = ()
     if features.bucket == "one":
-        counts = Counter(table.tasks) + Counter(() if warm is None else warm.tasks)
+        counts = Counter(table.tasks) + Counter(() if warm is None else warm.tasks) + Counter(tasks)
         commonest = sorted(counts, key=lambda task: (-counts[task], task))[:MAX_CATEGORY_VALUES]
         categories = (CategoryFeature("task", tuple(sorted(commonest)), open=True),)
     if features.kind == "x":

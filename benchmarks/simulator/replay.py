@@ -3,10 +3,11 @@
     python benchmarks/simulator/replay.py [--rounds 3000] [--json FILE]
 
 Every policy learns after every round, in one thread. Ours is the very policy that serves, with what it does in service:
-exploration, change detection, forgetting; only propensities are left out, which a replay does not log. MABWiser (`pip install mabwiser`) replays logged decisions
-with LinTS and batches of one round, which is how its `Simulator` learns online; the bare `MAB`, predicted and fitted round by
-round without a simulator around it, is shown too. The Open Bandit Pipeline (`pip install --no-deps obp==0.4.1`) replays a log
-with `run_bandit_simulation` and `LinTS`. Logs for both were made by an even draw; obp learns only where its choice matches.
+exploration, change detection, forgetting; only propensities are left out, which a replay does not log. MABWiser
+(`pip install mabwiser`) replays logged decisions with LinTS and batches of one round, which is how its `Simulator` learns
+online; the bare `MAB`, predicted and fitted round by round without a simulator around it, is shown too. The Open Bandit
+Pipeline (`pip install --no-deps obp==0.4.1`) replays a log with `run_bandit_simulation` and `LinTS`. Logs for both were made by
+an even draw; obp learns only where its choice matches.
 """
 
 from __future__ import annotations

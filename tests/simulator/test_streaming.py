@@ -1,0 +1,180 @@
+"""Streaming a table gives what playing it in memory in the file's order gives, in memory that does not grow."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from simulator.changes import unfold
+from simulator.commands import simulate
+from simulator.replay import check_run, play_online
+from simulator.streaming import POLICIES, check_streamed, stream
+from simulator.table import OutcomeTable, TableError
+from simulator.table_pieces import extent, pieces
+from simulator.utility import SettingError, parse_objective
+from simulator.world import UNIT, Features, Run, make_world, window
+
+Make = Callable[..., OutcomeTable]
+Columns = dict[str, list[object]]
+QUALITY = parse_objective("QUALITY_FIRST", UNIT)
+BALANCED = parse_objective("BALANCED:cost_weight=20", UNIT)
+FORMATS = (".csv", ".jsonl", ".parquet")
+
+
+def write(columns: Columns, path: Path) -> Path:
+    frame = pd.DataFrame(columns)
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".jsonl":
+        rows = [
+            {k: v for k, v in row.items() if v is not None}
+            for row in (dict(zip(columns, r, strict=True)) for r in zip(*columns.values(), strict=True))
+        ]
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    else:
+        frame.to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, "fixed:small"])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.integers(1, 130))
+def test_any_pieces_give_the_replay_in_the_files_order(
+    make_table: Make,
+    columns_of: Callable[[OutcomeTable], Columns],
+    tmp_path_factory: pytest.TempPathFactory,
+    policy: str,
+    rows: int,
+) -> None:
+    table = make_table(120)
+    path = write(columns_of(table), tmp_path_factory.mktemp("table") / "t.parquet")
+    whole = extent(path)
+    first = next(pieces(path, rows))
+    # the scale of features is that of the first piece: the world in memory has to be given the same
+    world = make_world(first, Features("x", "one"), tasks=whole.tasks)
+    run = Run(policy, BALANCED, None, 3)
+    result = stream(world, lambda: pieces(path, rows), 120, "BALANCED", run)
+
+    everything = window(world, table)
+    rounds = unfold(table, range(120))
+    chosen_t = np.zeros(120, dtype=np.intp)  # the first model, if it is fixed
+    if not policy.startswith("fixed:"):
+        chosen_t = play_online(everything, run, rounds).chosen_t
+    utility_tk = table.quality_nk - 20.0 * table.cost_nk
+    assert result.row["shares"]["small"] == pytest.approx(np.mean(chosen_t == 0))
+    assert result.row["mean_quality"] == pytest.approx(table.quality_nk[np.arange(120), chosen_t].mean())
+    assert result.row["mean_cost"] == pytest.approx(table.cost_nk[np.arange(120), chosen_t].mean())
+    regret_t = utility_tk.max(axis=1) - utility_tk[np.arange(120), chosen_t]
+    assert result.row["regret"] == pytest.approx(regret_t.sum())
+    np.testing.assert_allclose(result.regret_c, np.cumsum(regret_t)[result.round_c - 1])
+    fixed = int(utility_tk.mean(axis=0).argmax())
+    assert result.against.fixed == table.models[fixed]
+    np.testing.assert_allclose(
+        result.against.fixed_regret_c, np.cumsum(utility_tk.max(axis=1) - utility_tk[:, fixed])[result.round_c - 1]
+    )
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_pieces_of_a_file_are_the_table(
+    make_table: Make, columns_of: Callable[[OutcomeTable], Columns], tmp_path: Path, suffix: str
+) -> None:
+    table = make_table(100)
+    path = write(columns_of(table), tmp_path / f"t{suffix}")
+    found = list(pieces(path, 33))
+    assert [len(piece) for piece in found] == [33, 33, 33, 1]
+    assert all(piece.models == table.models for piece in found)
+    np.testing.assert_allclose(np.vstack([piece.quality_nk for piece in found]), table.quality_nk)
+    np.testing.assert_allclose(np.vstack([piece.x_nd for piece in found if piece.x_nd is not None]), table.x_nd)
+    assert sum((piece.texts or () for piece in found), ()) == table.texts
+    assert extent(path, 7) == extent(path, 1000)
+    assert (extent(path).rows, extent(path).tasks) == (100, ("chat", "maths"))
+
+
+def test_a_bad_cell_far_down_is_named_before_anything_is_played(
+    make_table: Make, columns_of: Callable[[OutcomeTable], Columns], tmp_path: Path
+) -> None:
+    columns = columns_of(make_table(100))
+    columns["quality/small"][70] = "good"
+    path = write(columns, tmp_path / "t.csv")
+    with pytest.raises(
+        TableError, match=r"row 71 \('p70'\), column quality/small: expected a finite number, got 'good'"
+    ):
+        extent(path, 20)
+    done = CliRunner().invoke(simulate, ["--table", str(path), "--stream", "--jobs", "1"])
+    assert done.exit_code == 1 and "row 71" in done.output
+
+
+def test_memory_does_not_grow_with_the_rounds(make_table: Make) -> None:
+    table = make_table(250)
+    world = make_world(table, Features("x", "one"))
+
+    def peak(times: int) -> int:
+        def rest() -> Iterator[OutcomeTable]:
+            for _ in range(times):
+                yield replace(table, quality_nk=table.quality_nk.copy())
+
+        tracemalloc.start()
+        stream(world, rest, 250 * times, "Q", Run("thompson", QUALITY, None, 0))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(1)
+    assert peak(12) < 1.3 * peak(3)
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (Run("task-lp", QUALITY, None, 0), "expected one of thompson, uniform"),
+        (Run("length-rule", QUALITY, None, 0), "expected one of thompson, uniform"),
+        (Run("linucb", QUALITY, None, 0, delay=3), "only thompson can be told late there"),
+        (Run("thompson", QUALITY, 0.1, 0), "expected no budget"),
+    ],
+)
+def test_what_cannot_be_streamed(run: Run, said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        check_streamed(run)
+
+
+def test_thompson_may_be_told_late_across_pieces(make_table: Make) -> None:
+    table = make_table(120)
+    world = make_world(table, Features("x", "one"))
+    run = Run("thompson", QUALITY, None, 0, delay=25)
+    check_run(world, run)
+    halves = [table.take(range(60), "a"), table.take(range(60, 120), "b")]
+    result = stream(world, lambda: iter(halves), 120, "Q", run)
+    chosen_t = play_online(world, run, unfold(table, range(120))).chosen_t
+    assert result.row["shares"]["small"] == pytest.approx(np.mean(chosen_t == 0))
+
+
+def test_the_command(make_table: Make, columns_of: Callable[[OutcomeTable], Columns], tmp_path: Path) -> None:
+    path = write(columns_of(make_table(90)), tmp_path / "t.jsonl")
+    out = tmp_path / "out"
+    args = ["--table", str(path), "--stream", "--policy", "thompson,fixed:small", "--seeds", "2", "--jobs", "1"]
+    done = CliRunner().invoke(simulate, [*args, "--out", str(out), "--features", "x"])
+    assert done.exit_code == 0, done.output
+    rows = json.loads((out / "results.json").read_text())
+    assert [row["rounds"] for row in rows] == [90] * 4 and rows[2]["shares"]["small"] == 1.0
+    assert "best fixed model" in (out / "report.html").read_text()
+    again = CliRunner().invoke(simulate, ["--config", str(out / "run.json"), "--json", "--jobs", "2"])
+    assert json.loads(again.stdout) == rows
+    short = CliRunner().invoke(simulate, [*args, "--rounds", "30", "--json"])
+    assert {row["rounds"] for row in json.loads(short.stdout)} == {30}
+    for more, said in (
+        (["--rounds", "91"], "expected at most 90"),
+        (["--warm-start", str(path)], "--stream: expected with --table, and without"),
+        (["--budget", "0.1"], "expected no budget"),
+    ):
+        wrong = CliRunner().invoke(simulate, [*args, *more])
+        assert wrong.exit_code == 2 and said in wrong.output, wrong.output
