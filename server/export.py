@@ -11,7 +11,9 @@ import pandas as pd
 from google.protobuf import json_format
 
 from bandit import event as e
+from bandit.catalog import QualityRange
 from bandit.outcome import FIELDS
+from bandit.policy import propensities
 from server.insight_service import record
 from server.journal import Row
 from server.names import bucket_name, decision_name, model_name
@@ -33,7 +35,8 @@ def write_decisions(rows: Iterable[Row], path: Path) -> int:
     """Write one row for each decision, as CSV, Parquet or JSON lines by the file's ending; returns how many.
 
     Columns: decision, time_ns, bucket, model (chosen), propensity, explored, limits_violated, eligible (number of eligible
-    models), features `x/0 …` (intercept last), predicted `quality_mean/<model>`, `quality_sd/<model>`, `cost/<model>`,
+    models), the propensity of every model `p/<model>` (0 if not eligible), features `x/0 …` (intercept last), predicted
+    `quality_mean/<model>`, `quality_sd/<model>`, `cost/<model>`,
     `latency/<model>`, and the chosen model's outcome as known at the end: quality, cost_usd, latency_seconds, success,
     input_tokens, output_tokens.
     """
@@ -53,10 +56,14 @@ def write_decisions(rows: Iterable[Row], path: Path) -> int:
 def decision_rows(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
     """The rows of ``write_decisions``."""
     decisions: dict[bytes, dict[str, Any]] = {}
+    scales: dict[str, QualityRange] = {}
     for row in rows:
         item = decode(row)
-        if isinstance(item.event, e.DecisionMade):
-            decisions[item.event.id] = _decision_row(item.event, item.time_ns)
+        if isinstance(item.event, e.BucketPut):
+            scales[item.event.bucket.id] = item.event.bucket.quality_range
+        elif isinstance(item.event, e.DecisionMade):
+            scale = scales.get(item.event.bucket, QualityRange())
+            decisions[item.event.id] = _decision_row(item.event, item.time_ns, scale)
         elif isinstance(item.event, e.OutcomeApplied) and item.event.decision_id in decisions:
             known = decisions[item.event.decision_id]
             ledger = item.event.ledgers.get(known["model"].removeprefix("models/"))
@@ -65,7 +72,7 @@ def decision_rows(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
     yield from decisions.values()
 
 
-def _decision_row(event: e.DecisionMade, time_ns: int) -> dict[str, Any]:
+def _decision_row(event: e.DecisionMade, time_ns: int, scale: QualityRange) -> dict[str, Any]:
     row: dict[str, Any] = {
         "decision": decision_name(event.id),
         "time_ns": time_ns,
@@ -78,9 +85,28 @@ def _decision_row(event: e.DecisionMade, time_ns: int) -> dict[str, Any]:
     }
     row.update(dict.fromkeys(FIELDS.values()))
     row.update({f"x/{i}": float(value) for i, value in enumerate(event.x_d)})
+    for model, propensity in zip(event.models, _distribution(event, scale), strict=True):
+        row[f"p/{model}"] = propensity
     for k, model in enumerate(event.models):
         row[f"quality_mean/{model}"] = float(event.predicted.quality_k[k])
         row[f"quality_sd/{model}"] = float(event.predicted.quality_sd_k[k])
         row[f"cost/{model}"] = float(event.predicted.cost_k[k])
         row[f"latency/{model}"] = float(event.predicted.latency_k[k])
     return row
+
+
+def _distribution(event: e.DecisionMade, scale: QualityRange) -> list[float]:
+    """The propensity of every model. Where limits could not be kept, what violates them least was sure."""
+    if event.limits_violated:
+        return [float(k == event.chosen) for k in range(len(event.models))]
+    pi_k: list[float] = propensities(
+        event.objective,
+        scale,
+        event.exploration_floor,
+        event.predicted,
+        event.exclusions_k,
+        event.multiplier,
+        event.newcomers,
+        event.quota,
+    ).tolist()
+    return pi_k

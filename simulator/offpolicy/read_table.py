@@ -8,11 +8,13 @@ column              what it is
 ``p/<model>``       the whole distribution, 0 where a model could not be chosen; optional, but many estimates need it
 ``bucket``          the kind of request; optional, "all" without it
 ``time``            ISO 8601, or ``time_ns``, nanoseconds; optional; never falls
-``x/0`` … ``x/d``   features of the request; optional
+``x/0`` … ``x/d``   features of the request; optional; empty where its bucket has fewer
 ``quality``         and ``cost`` (dollars; or ``cost_usd``), ``latency`` (seconds; or ``latency_seconds``), ``success``,
                     ``signal/<name>`` for any other: what came of it, empty where it was not reported
-``decision``        its name; optional, different in every row; not used
 ==================  =====================================================================================================
+
+``pointsman export --to FILE.csv`` (or ``.parquet``) writes such a table; what else it writes (``decision``, ``explored``,
+predictions, tokens) is not used here.
 """
 
 from __future__ import annotations
@@ -34,8 +36,10 @@ SIGNALS = {
     "latency_seconds": "latency",
     "success": "success",
 }
-_OTHERS = ("model", "propensity", "bucket", "time", "time_ns", "decision")
+_OTHERS = ("model", "propensity", "bucket", "time", "time_ns")
 _PREFIXES = ("p/", "x/", "signal/")
+_UNUSED = ("decision", "explored", "limits_violated", "eligible", "input_tokens", "output_tokens")
+_UNUSED_PREFIXES = ("quality_mean/", "quality_sd/", "cost/", "latency/")
 SUM_TOLERANCE = 1e-6
 PIECE = 100_000
 
@@ -74,8 +78,8 @@ def _names(path: Path, rows: int | None) -> tuple[tuple[str, ...], tuple[str, ..
         if not len(frame):
             raise FrameError(f"{path}: expected at least one decision, got none")
         _check_titles(path, titles)
-        models.update(texts(str(path), frame, "model", first), (t[2:] for t in titles if t.startswith("p/")))
-        groups.update(texts(str(path), frame, "bucket", first) if "bucket" in titles else ["all"])
+        models.update(_ids(str(path), frame, "model", first), (t[2:] for t in titles if t.startswith("p/")))
+        groups.update(_ids(str(path), frame, "bucket", first) if "bucket" in titles else ["all"])
         first += len(frame)
     return tuple(sorted(models)), tuple(sorted(groups))
 
@@ -85,7 +89,7 @@ def _check_titles(path: Path, titles: list[str]) -> None:
         if title not in titles:
             raise FrameError(f"{path}: has no column {title}; columns are {', '.join(titles[:12])}")
     for title in titles:
-        if title not in (*SIGNALS, *_OTHERS) and not title.startswith(_PREFIXES):
+        if title not in (*SIGNALS, *_OTHERS, *_UNUSED) and not title.startswith((*_PREFIXES, *_UNUSED_PREFIXES)):
             raise FrameError(
                 f"{path}: column {title}: expected one of {', '.join((*_OTHERS, *SIGNALS))}, or one that begins with "
                 f"{', '.join(_PREFIXES)}"
@@ -103,9 +107,9 @@ def _log(where: str, frame: pd.DataFrame, first: int, models: tuple[str, ...], g
     titles = [str(title) for title in frame.columns]
     number, place = {model: i for i, model in enumerate(models)}, {group: i for i, group in enumerate(groups)}
     n, k = len(frame), len(models)
-    chosen_n = np.array([number[model] for model in texts(where, frame, "model", first)], dtype=np.intp)
+    chosen_n = np.array([number[model] for model in _ids(where, frame, "model", first)], dtype=np.intp)
     propensity_n = numbers(where, frame, "propensity", first, high=1.0, above=0.0)
-    bucket = texts(where, frame, "bucket", first) if "bucket" in titles else ["all"] * n
+    bucket = _ids(where, frame, "bucket", first) if "bucket" in titles else ["all"] * n
     group_n = np.array([place[group] for group in bucket], dtype=np.intp)
     signals = {}
     for title in titles:
@@ -117,7 +121,9 @@ def _log(where: str, frame: pd.DataFrame, first: int, models: tuple[str, ...], g
     if not signals:
         raise FrameError(f"{where}: has no column of an outcome: expected some of {', '.join(SIGNALS)}, signal/<name>")
     d = sum(title.startswith("x/") for title in titles)
-    x_nd = np.column_stack([numbers(where, frame, f"x/{i}", first) for i in range(d)]) if d else np.zeros((n, 0))
+    x_nd = np.zeros((n, d))
+    for i in range(d):
+        x_nd[:, i] = np.nan_to_num(numbers(where, frame, f"x/{i}", first, needed=False))
     logged_nk = _distribution(where, frame, first, models, chosen_n, propensity_n)
     return Log(
         name=where,
@@ -132,6 +138,11 @@ def _log(where: str, frame: pd.DataFrame, first: int, models: tuple[str, ...], g
         group_n=group_n,
         time_ns_n=_times(where, frame, first),
     )
+
+
+def _ids(where: str, frame: pd.DataFrame, title: str, first: int) -> list[str]:
+    """Names of models or buckets without the prefix that the service's own export gives them."""
+    return [name.removeprefix(f"{title}s/") for name in texts(where, frame, title, first)]
 
 
 def _distribution(

@@ -49,7 +49,11 @@ def test_exporting_decisions(data: Path, tmp_path: Path, suffix: str) -> None:
     assert table["quality"].notna().sum() == 9
     assert table["quality"].sum() == pytest.approx(4.5)
     assert ((table["propensity"] > 0) & (table["propensity"] <= 1)).all()
-    assert {"decision", "bucket", "model", "x/0", "x/1", "quality_mean/a", "cost/c/d"} <= set(table.columns)
+    assert {"decision", "bucket", "model", "x/0", "x/1", "quality_mean/a", "cost/c/d", "p/c/d"} <= set(table.columns)
+    whole = table[[column for column in table.columns if column.startswith("p/")]]
+    assert (whole.sum(axis=1) - 1.0).abs().max() < 1e-6
+    for _, row in table.iterrows():
+        assert row[f"p/{row['model'].removeprefix('models/')}"] == pytest.approx(row["propensity"], abs=1e-7)
 
 
 def test_exporting_the_journal(data: Path, tmp_path: Path) -> None:

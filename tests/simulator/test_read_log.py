@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.commands import export
 from simulator.offpolicy.candidate import Candidate, Setting
 from simulator.offpolicy.evaluate import evaluate
 from simulator.offpolicy.log import Log, LogError
@@ -291,3 +293,25 @@ def test_without_the_package_its_name_is_said(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LogError, match=r"needs the package obp: pip install --no-deps obp==0\.4\.1"):
         read_log("obp:random/all")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_the_services_table_of_decisions_says_what_its_journal_says(
+    tmp_path: Path, journal_file: Path, suffix: str
+) -> None:
+    path = tmp_path / f"decisions{suffix}"
+    args = ["--data", str(journal_file.parent / "data"), "--to", str(path), "--what", "decisions"]
+    assert CliRunner().invoke(export, args).exit_code == 0
+    journal, table = read_log(str(journal_file)), read_log(str(path))
+    assert isinstance(journal, Journal) and isinstance(table, Log)
+    log = journal.log
+    assert (table.models, table.groups) == (log.models, log.groups)
+    np.testing.assert_array_equal(table.chosen_n, log.chosen_n)
+    np.testing.assert_array_equal(table.group_n, log.group_n)
+    np.testing.assert_array_equal(table.time_ns_n, log.time_ns_n)
+    assert table.logged_nk is not None and log.logged_nk is not None
+    np.testing.assert_allclose(table.logged_nk, log.logged_nk, atol=1e-7)
+    np.testing.assert_array_equal(table.eligible_nk, log.eligible_nk)
+    np.testing.assert_allclose(table.x_nd, log.x_nd, atol=1e-7)
+    for name in ("quality", "cost", "latency"):
+        np.testing.assert_allclose(table.signals[name], log.signals[name], atol=1e-7)
