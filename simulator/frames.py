@@ -89,7 +89,8 @@ def _jsonl(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
 
 def _parquet(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        # Without reading ahead, which keeps what was read until the end.
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
             size = rows or max(file.metadata.num_rows, 1)
             empty = True
             for batch in file.iter_batches(batch_size=size):
