@@ -20,6 +20,8 @@ from simulator.utility import utility_unit
 
 FIXED_COLOUR, MIX_COLOUR = "#5a5a5a", "#9a9a9a"
 _MIX_POINTS = 60
+_DIGITS = 6
+"""Digits after the point that a reader still counts."""
 _NOTHING = 1e-12
 """Differences below are rounding."""
 _MOST_SPEND = 3.0
@@ -192,7 +194,9 @@ def number(estimate: Estimate | None, scale: float = 1.0) -> str:
     if not estimate.half or estimate.half < _NOTHING * max(1.0, abs(estimate.mean)):
         return f"{scale * estimate.mean:.4g}"
     half = scale * estimate.half
-    digits = min(max(1 - math.floor(math.log10(half)), 0), 6)
+    digits = max(1 - math.floor(math.log10(half)), 0)
+    if digits > _DIGITS:
+        return f"{scale * estimate.mean:.2g} ± {half:.2g}"
     return f"{scale * estimate.mean:.{digits}f} ± {half:.{digits}f}"
 
 

@@ -295,7 +295,7 @@ def _report(
     lines = []
     for made in scored:
         lines.append(Line(made.name, made.estimate, made.tuned, _intervals(one, made, level, rng)))
-        if made.name == "dr" and one.logged_mk is not None and _supported(one):
+        if made.name == "dr" and len(one.reward_m) > 1 and one.logged_mk is not None and _supported(one):
             estimate, interval = adaptive_weights(made.score_n, one.target_mk, one.logged_mk, level)
             lines.append(Line("dr, adaptive weights", estimate, None, {"normal": interval}))
     side = (1.0 + level) / 2.0

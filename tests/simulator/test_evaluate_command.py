@@ -133,3 +133,14 @@ def test_a_name_with_markup_is_shown_as_it_is(journal_file: Path, tmp_path: Path
     done = call("--log", journal_file, "--candidate", path, "--out", tmp_path / "out")
     assert done.exit_code == 0 and "<b>[red]&" in done.output
     assert Page((tmp_path / "out" / "evaluation.html").read_text()).open == []
+
+
+@pytest.mark.parametrize(
+    "rows", ["a,0.5,0.5,0.5,1", "a,0.5,0.5,0.5,1\na,0.5,0.5,0.5,", "b,0.5,0.5,0.5,0\nb,0.5,0.5,0.5,0"]
+)
+def test_next_to_nothing_is_enough_to_say_that_it_is_not(tmp_path: Path, rows: str) -> None:
+    log, candidate = tmp_path / "log.csv", tmp_path / "a.yaml"
+    log.write_text(f"model,propensity,p/a,p/b,quality\n{rows}\n")
+    candidate.write_text("policy: fixed\nmodel: a\n")
+    done = call("--log", log, "--candidate", candidate, "--require", "lower(quality) >= 0", "--out", tmp_path / "out")
+    assert done.exit_code == 1 and "NO   effective sample size" in done.output, done.output
