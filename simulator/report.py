@@ -24,6 +24,8 @@ _DIGITS = 6
 """Digits after the point that a reader still counts."""
 _NOTHING = 1e-12
 """Differences below are rounding."""
+_MOST_REGRET = 1.6
+"""Times the worst policy's regret that a control's may show."""
 _MOST_SPEND = 3.0
 """Budgets beyond which a curve leaves its chart."""
 Array = npt.NDArray[np.float64]
@@ -297,8 +299,11 @@ def _regret(groups: Sequence[Group]) -> str:
     one = next((one for one in routing if is_ours(one)), routing[0] if routing else groups[0])
     lines += _control_curves(one)
     x = axis_over("rounds", [px for px, _ in lines[0].points], zero=True)
-    y = axis_over(f"cumulative regret, {_unit(groups[0])}", [v for l in lines for v in (*l.low, *l.high)], zero=True)
-    return plot(x, y, lines)
+    banded = [v for line in lines for v in (*line.low, *line.high)]
+    # Controls that are far worse leave the chart, so that they do not flatten the rest.
+    most = _MOST_REGRET * max(banded)
+    shown = [*banded, *(min(py, most) for line in lines for _, py in line.points)]
+    return plot(x, axis_over(f"cumulative regret, {_unit(groups[0])}", shown, zero=True), lines)
 
 
 def _control_curves(one: Group) -> list[Line]:
@@ -325,10 +330,15 @@ def _spend(groups: Sequence[Group]) -> str:
         return "<p>Not every outcome has a cost.</p>"
     lines = _curves(known, lambda result: result.spend_c / (result.run.budget or math.nan), origin=False)
     x = axis_over("rounds", [0.0, *(px for px, _ in lines[0].points)], zero=True)
-    ends = [(x.low, 1.0), (x.high, 1.0)]
-    budget = Line("the budget", ends, colour=FIXED_COLOUR, dashed=True)
-    top = max(1.1, *(min(py, _MOST_SPEND) for line in lines for _, py in line.points))
-    return plot(x, axis_over("mean cost / budget", [0.0, top], zero=True), [budget, *lines])
+    flat = [Line("the budget", [(x.low, 1.0), (x.high, 1.0)], colour=FIXED_COLOUR, dashed=True)]
+    against, budget = groups[0].results[0].against, groups[0].budget or math.nan
+    models = list(groups[0].results[0].row["shares"])
+    spent = float(np.mean([r.against.cost_k[models.index(against.fixed)] for r in groups[0].results])) / budget
+    if spent < _MOST_SPEND:
+        ends = [(x.low, spent), (x.high, spent)]
+        flat.append(Line(f"best fixed model ({against.fixed})", ends, colour=MIX_COLOUR, dashed=True))
+    top = max(1.1, *(min(py, _MOST_SPEND) for line in (*flat, *lines) for _, py in line.points))
+    return plot(x, axis_over("mean cost / budget", [0.0, top], zero=True), [*flat, *lines])
 
 
 def _curves(groups: Sequence[Group], of: Callable[[Result], Array], *, origin: bool) -> list[Line]:
@@ -354,4 +364,17 @@ def _traffic(one: Group) -> str:
         (f"{model}, {short(100.0 * total_k[model])} % in all", [share_ck[0, k], *share_ck[:, k]])
         for k, model in enumerate(models)
     ]
-    return stacked(axis_over("rounds", rounds, zero=True), Axis("share of prompts", 0.0, 1.0), rounds, layers)
+    chart = stacked(axis_over("rounds", rounds, zero=True), Axis("share of prompts", 0.0, 1.0), rounds, layers)
+    return chart + f'<p class="legend">{escape(_static(one, models))}</p>'
+
+
+def _static(one: Group, models: Sequence[str]) -> str:
+    """What the controls would have split the traffic into."""
+    against = [result.against for result in one.results]
+    said = f"Best fixed model: all to {against[0].fixed}."
+    if one.cost is None or any(a.mix_n is None for a in against):
+        return said
+    quality_k, cost_k = (np.mean([getattr(a, name) for a in against], axis=0) for name in ("quality_k", "cost_k"))
+    mix_k = mix_at(quality_k, cost_k, one.cost.mean)
+    parts = [f"{share:.0%} {model}" for model, share in zip(models, mix_k.tolist(), strict=True) if share > 0.005]
+    return f"{said} Best static mix at the same cost: {', '.join(parts)}."

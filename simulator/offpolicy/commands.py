@@ -76,7 +76,8 @@ def evaluate_command(
     """
     try:
         candidate = read_candidate(path)
-        source = read_log(spec)
+        with Console(stderr=True).status(f"reading {escape(spec)}"):
+            source = read_log(spec)
         log = source.log if isinstance(source, Journal) else source
         signals, sums = _wanted(wanted, list(log.signals))
         asked = [*(signals or log.signals), *sums]

@@ -46,7 +46,7 @@ def html(evaluation: Evaluation, verdict: Verdict | None, configuration: Mapping
         "<h2>Estimates</h2>",
         "<p>The dashed line is what the policy of the log reached. A logging policy that learns makes normal and bootstrap "
         "intervals only nearly right; the betting interval is right however the log came about, and whenever one looks.</p>",
-        cards((report.signal, _forest(report)) for report in evaluation.reports.values()),
+        cards((report.signal, _forest(report, evaluation.controls)) for report in evaluation.reports.values()),
         *(_estimates(report) for report in evaluation.reports.values()),
         "<h2>What the log can answer</h2>",
         _diagnostics(evaluation.diagnostics),
@@ -98,7 +98,8 @@ def _with_interval(line: Line) -> str:
     return f"{short(line.estimate)} [{short(interval.low)}, {short(interval.high)}]"
 
 
-def _forest(report: SignalReport) -> str:
+def _forest(report: SignalReport, controls: Sequence[Control]) -> str:
+    of_controls = {"quality": lambda control: control.quality, "cost": lambda control: control.cost}
     rows = [
         Estimated(
             line.estimator,
@@ -107,6 +108,11 @@ def _forest(report: SignalReport) -> str:
         )
         for line in (report.logged, *report.lines)
     ]
+    for control in controls if report.signal in of_controls else ():
+        line = of_controls[report.signal](control)
+        if line is not None:
+            intervals = [(KINDS[kind][0], i.low, i.high, KINDS[kind][1]) for kind, i in line.intervals.items()]
+            rows.append(Estimated(control.name.partition(":")[0], line.estimate, intervals))
     ends = [end for row in rows for _, low, high, _ in row.intervals for end in (low, high) if math.isfinite(end)]
     seen = ends + [row.estimate for row in rows if row.estimate is not None]
     return forest(axis_over("", seen), rows, report.logged.estimate)
