@@ -79,9 +79,12 @@ def _jsonl(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
                 except ValueError as error:
                     raise FrameError(f"{path}: line {number}: expected a JSON object: {error}") from None
                 if not isinstance(one, dict):
-                    raise FrameError(f"{path}: line {number}: expected a JSON object, got {line[:80]!r}")
+                    raise FrameError(f"{path}: line {number}: expected a JSON object, got {line.strip()[:80]}")
                 objects.append(one)
-            yield pd.DataFrame(objects, dtype=object)
+            titles = dict.fromkeys(title for one in objects for title in one)
+            yield pd.DataFrame(
+                {title: pd.Series([one.get(title) for one in objects], dtype=object) for title in titles}
+            )
             any_yet = True
         if not any_yet:
             yield pd.DataFrame()

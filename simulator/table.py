@@ -12,9 +12,8 @@ import hashlib
 import importlib.util
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import pandas as pd
 from bandit.catalog import check_id
 from bandit.errors import FieldError
 from bandit.outcome import MAX_COST, MAX_LATENCY
+from simulator.frames import SUFFIXES, FrameError, frames
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -108,21 +108,27 @@ def load_table(name: str) -> OutcomeTable:
     """
     package, colon, dataset = name.partition(":")
     if colon and package == "paretobandit":
-        path = _packaged(dataset)
-        read: Callable[[str, bytes], Columns] = _read_paretobandit
-    else:
-        path = Path(name)
-        readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-        if path.suffix.lower() not in readers:
-            raise UnknownTableError(f"{name}: expected a file that ends in .csv, .jsonl or .parquet")
-        read = readers[path.suffix.lower()]
+        content = _content(name, _packaged(dataset))
+        return from_columns(name, hashlib.sha256(content).hexdigest(), _read_paretobandit(name, content))
+    path = Path(name)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UnknownTableError(f"{name}: expected a file that ends in .csv, .jsonl or .parquet")
+    content = _content(name, path)
+    try:
+        frame = next(frames(path))
+    except FrameError as error:
+        raise TableError(str(error)) from None
+    return from_columns(name, hashlib.sha256(content).hexdigest(), columns_of(frame, path))
+
+
+def _content(name: str, path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UnknownTableError(f"{name}: cannot be read: {error.strerror}") from None
     if not content.strip():
         raise TableError(f"{name}: expected at least one row, got an empty file")
-    return from_columns(name, hashlib.sha256(content).hexdigest(), read(name, content))
+    return content
 
 
 def with_features(table: OutcomeTable, spec: str) -> OutcomeTable:
@@ -165,20 +171,25 @@ def _packaged(dataset: str) -> Path:
     return Path(spec.submodule_search_locations[0], "data", "examples", f"{dataset}.jsonl")
 
 
-def _read_csv(name: str, content: bytes) -> Columns:
-    try:
-        # everything as text, the head too: what is a number, and what an empty cell means, is decided below
-        frame = pd.read_csv(
-            BytesIO(content), header=None, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig"
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise TableError(f"{name}: cannot be read as CSV: {str(error).strip()}") from None
-    titles, *rows = frame.to_numpy().tolist()
-    _check_titles(name, titles)
-    return {title: [from_text(title, row[i]) for row in rows] for i, title in enumerate(titles)}
+def columns_of(frame: pd.DataFrame, path: Path) -> Columns:
+    """A piece of the file ``path`` as cells by column, ``None`` where empty."""
+    columns: Columns = {}
+    text = path.suffix.lower() == ".csv"  # where all is text, what is a number is decided here
+    for title in map(str, frame.columns):
+        series = frame[title]
+        if series.dtype == object or isinstance(series.dtype, pd.StringDtype):
+            cells = series.tolist()
+            if path.suffix.lower() == ".parquet":  # which has NaN for nothing; in JSON it is a cell, and a wrong one
+                cells = [None if cell is None or cell != cell else cell for cell in cells]
+            columns[title] = [_from_text(title, cell) if text else cell for cell in cells]
+        else:
+            columns[title] = [
+                None if empty else cell for cell, empty in zip(series.tolist(), series.isna().tolist(), strict=True)
+            ]
+    return columns
 
 
-def from_text(title: str, text: str) -> object:
+def _from_text(title: str, text: str | None) -> object:
     """A cell of a CSV file: a number where the column holds numbers and the text is one."""
     if not text:
         return None
@@ -188,28 +199,6 @@ def from_text(title: str, text: str) -> object:
         except ValueError:
             return text  # refused later, with its row and column
     return text
-
-
-def _read_parquet(name: str, content: bytes) -> Columns:
-    try:
-        frame = pd.read_parquet(BytesIO(content))
-    except (OSError, ValueError) as error:  # what pyarrow raises is one of these
-        raise TableError(f"{name}: cannot be read as Parquet: {str(error).strip()}") from None
-    titles = [str(title) for title in frame.columns]
-    _check_titles(name, titles)
-    columns: Columns = {}
-    for i, title in enumerate(titles):
-        series = frame.iloc[:, i]
-        columns[title] = [
-            None if empty else cell for cell, empty in zip(series.tolist(), series.isna().tolist(), strict=True)
-        ]
-    return columns
-
-
-def _read_jsonl(name: str, content: bytes) -> Columns:
-    objects = _json_lines(name, content)
-    titles = dict.fromkeys(key for one in objects for key in one)
-    return {title: [one.get(title) for one in objects] for title in titles}
 
 
 def _read_paretobandit(name: str, content: bytes) -> Columns:
@@ -232,30 +221,11 @@ def _read_paretobandit(name: str, content: bytes) -> Columns:
 
 
 def _json_lines(name: str, content: bytes) -> list[dict[str, Any]]:
-    objects = []
     try:
-        lines = content.decode("utf-8-sig").split("\n")  # not splitlines(): prompts hold other separators
-    except UnicodeDecodeError as error:
-        raise TableError(f"{name}: expected UTF-8: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            one = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise TableError(f"{name}: line {number}: expected a JSON object: {error}") from None
-        if not isinstance(one, dict):
-            raise TableError(f"{name}: line {number}: expected a JSON object, got {line[:80]}")
-        objects.append(one)
-    return objects
-
-
-def _check_titles(name: str, titles: Sequence[object]) -> None:
-    seen = set()
-    for title in titles:
-        if title in seen:
-            raise TableError(f"{name}: expected different columns, got {title!r} twice")
-        seen.add(title)
+        # not splitlines(): prompts hold other separators
+        return [json.loads(line) for line in content.decode("utf-8").split("\n") if line.strip()]
+    except ValueError as error:
+        raise TableError(f"{name}: not the data of paretobandit 0.1.1: {error}") from None
 
 
 def from_columns(name: str, sha256: str, columns: Columns, first: int = 0) -> OutcomeTable:

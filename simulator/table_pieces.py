@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from simulator.frames import FrameError, frames
-from simulator.table import Columns, OutcomeTable, TableError, UnknownTableError, from_columns, from_text
+from simulator.table import OutcomeTable, TableError, UnknownTableError, columns_of, from_columns
 
 PIECE = 20_000
 """Rows of a piece."""
@@ -32,7 +30,7 @@ def pieces(path: Path, rows: int = PIECE) -> Iterator[OutcomeTable]:
     first, titles = 0, None
     try:
         for frame in frames(path, rows):
-            columns = _columns(frame, text=path.suffix.lower() == ".csv")
+            columns = columns_of(frame, path)
             if titles is None:
                 titles = list(columns)
             for title in titles:  # a line of JSON may leave out what is empty
@@ -56,18 +54,3 @@ def extent(path: Path, rows: int = PIECE) -> Extent:
         count += len(piece)
         tasks.update(piece.tasks)
     return Extent(count, models, tuple(sorted(tasks)))
-
-
-def _columns(frame: pd.DataFrame, *, text: bool) -> Columns:
-    """A piece as cells by column, ``None`` where empty; where all is ``text``, numbers are read from it."""
-    columns: Columns = {}
-    for title in map(str, frame.columns):
-        series = frame[title]
-        if series.dtype == object or isinstance(series.dtype, pd.StringDtype):
-            cells = [None if cell is None or cell != cell else cell for cell in series.tolist()]
-            columns[title] = [from_text(title, cell) if text and isinstance(cell, str) else cell for cell in cells]
-        else:
-            columns[title] = [
-                None if empty else cell for cell, empty in zip(series.tolist(), series.isna().tolist(), strict=True)
-            ]
-    return columns

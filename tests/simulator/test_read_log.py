@@ -167,7 +167,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("[1]", "line 2: expected a JSON object, got '[1]"),
+        ("[1]", "line 2: expected a JSON object, got [1]"),
         ("{", "line 2: expected a JSON object"),
         (
             '{"model": "a", "propensity": true, "quality": 1}',
