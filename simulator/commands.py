@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
@@ -34,6 +33,7 @@ from simulator.summary import LEVEL, Estimate, Group, group, is_ours, verdicts
 from simulator.table import OutcomeTable, TableError, UnknownTableError, load_table, with_features
 from simulator.table_pieces import Extent, extent, pieces
 from simulator.utility import SettingError, parse_objective
+from simulator.versions import versions
 from simulator.world import BUCKETS, FEATURES, UNIT, Features, Run, World, make_world
 from simulator.world_file import Place, read_world
 
@@ -264,7 +264,7 @@ def simulate(
             **{name: str(value) for name, value in options.items()},
             "objectives": "; ".join(dict.fromkeys(f"{task.objective} = {task.run.objective}" for task in tasks)),
             "seeds": f"0 to {seeds - 1}",
-            "pointsman": _version(),
+            **versions(),
         }
         try:
             write_results(out, results, groups, configuration, options)
@@ -473,10 +473,3 @@ def _quality_range(text: str) -> QualityRange:
         raise SettingError(f"--quality-range: {error}") from None
     except ValueError:
         raise SettingError(f"--quality-range: expected LOW,HIGH, got {text!r}") from None
-
-
-def _version() -> str:
-    try:
-        return version("pointsman")
-    except PackageNotFoundError:  # run from the sources, not installed
-        return "not installed"

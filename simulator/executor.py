@@ -6,13 +6,13 @@ import contextlib
 import multiprocessing
 import os
 import pickle
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
 from simulator.utility import SettingError
+from simulator.versions import versions
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -78,8 +78,8 @@ def _over_cluster(shared: S, work: Callable[[S, T], R], items: Sequence[T], addr
 
 def _check_workers(client: Any, address: str) -> None:
     """Every worker has our Python and our code."""
-    here = _versions()
-    found: Mapping[str, object] = client.run(_versions, on_error="return")
+    here = versions()
+    found: Mapping[str, object] = client.run(versions, on_error="return")
     if not found:
         raise SettingError(f"--executor {address}: expected workers, the scheduler has none")
     for worker, there in found.items():
@@ -88,21 +88,6 @@ def _check_workers(client: Any, address: str) -> None:
                 f"--executor {address}: worker {worker}: expected {_said(here)}, got {_said(there)}; "
                 "numbers would not be the same"
             )
-
-
-def _versions() -> dict[str, str]:
-    """What has to be the same for results to be the same."""
-    import numpy as np
-    import scipy
-
-    import pointsman
-
-    return {
-        "python": "{}.{}".format(*sys.version_info[:2]),
-        "pointsman": pointsman.__version__,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }
 
 
 def _said(versions: object) -> str:

@@ -146,9 +146,7 @@ def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cluster_of_other_versions_is_refused(
     cluster: tuple[str, list[subprocess.Popen[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pointsman
-
-    monkeypatch.setattr(pointsman, "__version__", "0.0.0+other")
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "0.0.0+other")
     with pytest.raises(SettingError, match=r"expected python .*pointsman 0\.0\.0\+other.*, got python"):
         list(spread(1, divided, [1], 1, cluster[0]))
 

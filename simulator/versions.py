@@ -1,0 +1,20 @@
+"""What has to be the same for results to be the same."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+
+
+def versions() -> dict[str, str]:
+    """Of Python, of this project and of what computes for it."""
+    return {"python": "{}.{}".format(*sys.version_info[:2])} | {
+        name: _of(name) for name in ("pointsman", "numpy", "scipy")
+    }
+
+
+def _of(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # run from the sources, not installed
+        return "not installed"
