@@ -5,40 +5,31 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from bandit.catalog import QualityRange
-from bandit.errors import FieldError
 from simulator.configured import THOMPSON_SETTINGS
 from simulator.executor import PROCESSES, check_executor, spread
 from simulator.experiment import Result, Task, run_all
+from simulator.log_replay import replay_log
 from simulator.offpolicy.log import LogError
-from simulator.offpolicy.read import FORMS, read_log
-from simulator.offpolicy.read_journal import Journal
-from simulator.offpolicy.rejection import check_policy, in_units, replay, world_of
+from simulator.offpolicy.read import FORMS
+from simulator.options import budget_of, listed, quality_range_of
 from simulator.replay import CASCADE, FIXED, HINDSIGHT, ONLINE, check_run
-from simulator.report import number, write_results, write_rows
+from simulator.report import write_results
 from simulator.streaming import POLICIES as STREAMED
 from simulator.streaming import check_streamed, stream
-from simulator.summary import LEVEL, Estimate, Group, group, is_ours, verdicts
+from simulator.summary import group
 from simulator.table import OutcomeTable, TableError, UnknownTableError, load_table, with_features
 from simulator.table_pieces import Extent, extent, pieces
+from simulator.terminal import noting, show, with_progress
 from simulator.utility import SettingError, parse_objective
 from simulator.versions import versions
 from simulator.world import BUCKETS, FEATURES, UNIT, Features, Run, World, make_world
 from simulator.world_file import Place, read_world
 
-WIDTH = 160
-"""Characters of a line where the output is no terminal."""
 _POLICIES = ", ".join((*ONLINE, CASCADE, f"{FIXED}MODEL", *HINDSIGHT))
 
 
@@ -178,19 +169,19 @@ def simulate(
     """
     try:
         check_executor(executor)
-        policies = _listed(policy, "--policy")
-        budgets: list[float | None] = [None] if budget is None else [_budget(b) for b in _listed(budget, "--budget")]
+        policies = listed(policy, "--policy")
+        budgets: list[float | None] = [None] if budget is None else [budget_of(b) for b in listed(budget, "--budget")]
         if sum(name is not None for name in (table_name, world_files, log_name)) != 1:
             raise SettingError("--table, --world, --log: expected one of them")
         if log_name is not None:
             runs = [
                 (name, Run(one, parse_objective(name, UNIT), limit, seed))
                 for one in policies
-                for name in _listed(objective, "--objective")
+                for name in listed(objective, "--objective")
                 for limit in budgets
                 for seed in range(seeds)
             ]
-            _replay_log(log_name, signal, runs, out, as_json)
+            replay_log(log_name, signal, runs, out, as_json)
             return
         if streamed and (table_name is None or warm_start or x_from):
             raise SettingError("--stream: expected with --table, and without --warm-start and --x-from")
@@ -199,12 +190,12 @@ def simulate(
             for option, value in only.items():
                 if value is not None:
                     raise SettingError(f"{option}: expected with --table only")
-            places = [read_world(Path(name), features, bucket) for name in _listed(world_files, "--world")]
+            places = [read_world(Path(name), features, bucket) for name in listed(world_files, "--world")]
             if len({place.name for place in places}) < len(places):
                 raise SettingError("--world: expected files of different names")
         else:
             assert table_name is not None
-            quality = _quality_range(quality_range)
+            quality = quality_range_of(quality_range)
             if warm_x_from and not warm_start:
                 raise SettingError("--warm-x-from: expected --warm-start too")
             if warm_mass is not None and not warm_start:
@@ -234,7 +225,7 @@ def simulate(
             )
             for i, place in enumerate(places)
             for one in policies
-            for name in _listed(objective, "--objective")
+            for name in listed(objective, "--objective")
             for limit in budgets
             for seed in range(seeds)
         ]
@@ -247,11 +238,11 @@ def simulate(
             for task in tasks:
                 check_streamed(task.run)
             shared = (source.path, worlds[0], rounds or source.extent.rows)
-            results = _with_progress(
-                len(tasks), lambda done: _noting(done, spread(shared, _streamed, tasks, jobs, executor))
+            results = with_progress(
+                len(tasks), lambda done: noting(done, spread(shared, _streamed, tasks, jobs, executor))
             )
         else:
-            results = _with_progress(len(tasks), lambda done: run_all(worlds, tasks, jobs, done, executor))
+            results = with_progress(len(tasks), lambda done: run_all(worlds, tasks, jobs, done, executor))
     except (SettingError, UnknownTableError) as error:
         raise click.UsageError(str(error)) from error
     except (TableError, LogError) as error:
@@ -273,7 +264,7 @@ def simulate(
     if as_json:
         click.echo(json.dumps([result.row for result in results], allow_nan=False))
         return
-    _print(groups)
+    show(groups)
     if out is not None:
         click.echo(f"\n{out / 'report.html'} is written; every number is beside it as JSON and CSV.")
 
@@ -315,123 +306,12 @@ def _streamed(shared: tuple[Path, World, int], task: Task) -> Result:
     return stream(world, lambda: pieces(path), rounds, task.objective, task.run)
 
 
-def _noting(done: Callable[[], None], results: Iterable[Result]) -> list[Result]:
-    """All of ``results``, each noted as it comes."""
-    found = []
-    for result in results:
-        found.append(result)
-        done()
-    return found
-
-
-def _with_progress(total: int, play: Callable[[Callable[[], None]], list[Result]]) -> list[Result]:
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("replay", total=total)
-        return play(lambda: progress.advance(bar))
-
-
-def _replay_log(name: str, signal: str, runs: list[tuple[str, Run]], out: Path | None, as_json: bool) -> None:
-    """Replay policies on a log by rejection, and show what was kept."""
-    source = read_log(name)
-    log = source.log if isinstance(source, Journal) else source
-    for _, run in runs:
-        check_policy(run)
-    world = world_of(log, signal)
-    rows, sheet = [], Table(title=escape(f"{len(log)} rounds of {log.name}, replayed by rejection; 95 % t intervals"))
-    for title in ("policy", "objective", "seed", "rounds kept", signal, "$ per 1,000"):
-        sheet.add_column(title, justify="left" if title in ("policy", "objective") else "right", overflow="fold")
-    for objective, run in runs:
-        found = in_units(replay(log, world, run), log, signal)
-        (quality, interval), (cost, _) = found.mean("quality", LEVEL), found.mean("cost", LEVEL)
-        latency, _ = found.mean("latency", LEVEL)
-        kept = len(found.kept_m)
-        shares = np.bincount(found.chosen_m, minlength=len(log.models)) / max(kept, 1)
-        rows.append(
-            {
-                "world": log.name,
-                "policy": run.policy,
-                "objective": objective,
-                "budget": run.budget,
-                "seed": run.seed,
-                "rounds": kept,
-                "mean_quality": _known(quality),
-                "low": None if interval is None else interval.low,
-                "high": None if interval is None else interval.high,
-                "mean_cost": _known(cost),
-                "spend_ratio": None if run.budget is None else _known(cost / run.budget),
-                "mean_latency": _known(latency),
-                "regret": None,
-                "shares": dict(zip(log.models, shares.tolist(), strict=True)),
-            }
-        )
-        half = None if interval is None else interval.width / 2.0
-        dollars = "–" if math.isnan(cost) else f"{1000.0 * cost:.4g}"
-        shown = number(Estimate(quality, half)) if kept else "–"
-        sheet.add_row(escape(run.policy), escape(objective), str(run.seed), str(kept), shown, dollars)
-    if out is not None:
-        try:
-            write_rows(out / "results", rows)
-        except OSError as error:
-            raise click.ClickException(f"--out {out}: {error}") from error
-    if as_json:
-        click.echo(json.dumps(rows, allow_nan=False))
-        return
-    console = Console()
-    (console if console.is_terminal else Console(width=WIDTH)).print(sheet)
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
 def _described(place: Place) -> str:
     world = place.world
     return (
         f"{place.source}; {len(world.table)} prompts, models {', '.join(world.table.models)}; features {world.features.kind}, "
         f"bucket {world.features.bucket}" + "".join(f"; {change}" for change in place.schedule)
     )
-
-
-def _print(groups: list[Group]) -> None:
-    """The table of results, and the verdicts on our policy."""
-    gains = [[number(verdict.gain) for verdict in verdicts(one)] for one in groups]
-    columns = {
-        "world": [one.world for one in groups],
-        "policy": [one.policy for one in groups],
-        "objective": [one.objective for one in groups],
-        "budget": ["–" if one.budget is None else f"{one.budget:g}" for one in groups],
-        "quality": [number(one.quality) for one in groups],
-        "$ per 1,000": [number(one.cost, 1000.0) for one in groups],
-        "spend/budget": [number(one.spend_ratio) for one in groups],
-        "latency, s": [number(one.latency) for one in groups],
-        "regret": [number(one.regret) for one in groups],
-        "utility − best fixed": [fixed for fixed, _ in gains],
-        "quality − mix": [mix for _, mix in gains],
-    }
-    shown = {title: cells for title, cells in columns.items() if set(cells) != {"–"}}
-    if len(set(shown["world"])) == 1:
-        del shown["world"]
-    worlds = ", ".join(dict.fromkeys(one.world for one in groups))
-    rounds = " or ".join(dict.fromkeys(str(result.row["rounds"]) for one in groups for result in one.results))
-    sheet = Table(title=escape(f"{rounds} rounds of {worlds}; mean ± 95 % interval over seeds"))
-    for title in shown:
-        sheet.add_column(
-            title, justify="left" if title in ("world", "policy", "objective") else "right", overflow="fold"
-        )
-    for one, cells in zip(groups, zip(*shown.values(), strict=True), strict=True):
-        sheet.add_row(*(escape(cell) for cell in cells), style="bold" if is_ours(one) else "")
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)  # a file or a pipe has none of its own
-    console.print(sheet)
-    for one in groups:
-        if is_ours(one):
-            for verdict in verdicts(one):
-                console.print(verdict.sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def _load(name: str, features: str | None) -> OutcomeTable:
@@ -443,33 +323,3 @@ def _default_features(table: OutcomeTable) -> str:
     if table.x_nd is not None:
         return "x"
     return "none" if table.texts is None else "text"
-
-
-def _listed(text: str, option: str) -> list[str]:
-    items = [item.strip() for item in text.split(",")]
-    if not all(items):
-        raise SettingError(f"{option}: expected a list separated by commas, got {text!r}")
-    if len(set(items)) != len(items):
-        raise SettingError(f"{option}: expected different items, got {text!r}")
-    return items
-
-
-def _budget(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0.0):
-        raise SettingError(f"--budget: expected dollars above 0, got {text!r}")
-    return value
-
-
-def _quality_range(text: str) -> QualityRange:
-    ends = text.split(",")
-    try:
-        low, high = (float(end) for end in ends)
-        return QualityRange(low, high)
-    except FieldError as error:
-        raise SettingError(f"--quality-range: {error}") from None
-    except ValueError:
-        raise SettingError(f"--quality-range: expected LOW,HIGH, got {text!r}") from None

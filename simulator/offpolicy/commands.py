@@ -22,9 +22,7 @@ from simulator.offpolicy.log import LogError
 from simulator.offpolicy.outcome import as_rows, controls_sentence, warnings, write_outcome
 from simulator.offpolicy.read import FORMS, read_log
 from simulator.offpolicy.read_journal import Journal
-
-WIDTH = 160
-"""Characters of a line where the output is no terminal."""
+from simulator.terminal import console
 
 
 @click.command("evaluate")
@@ -163,9 +161,7 @@ def _names(text: str) -> list[str]:
 
 
 def _print(evaluation: Evaluation, verdict: Verdict | None) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)  # a file or a pipe has none of its own
+    out = console()
     for report in evaluation.reports.values():
         title = f"{report.signal} of {evaluation.candidate.name}, {report.reported} rounds with an outcome"
         sheet = Table(title=escape(title))
@@ -178,15 +174,15 @@ def _print(evaluation: Evaluation, verdict: Verdict | None) -> None:
                 *(_shown(line, kind) for kind in ("normal", "bootstrap", "betting")),
                 style="bold" if line.estimator == "logged" else "",
             )
-        console.print(sheet)
+        out.print(sheet)
     for sentence in (*controls_sentence(evaluation), *warnings(evaluation)):
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        out.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if verdict is not None:
-        console.print()
+        out.print()
         for finding in (*verdict.clauses, *verdict.conditions):
-            console.print(_said(finding), markup=False, highlight=False, soft_wrap=True)
+            out.print(_said(finding), markup=False, highlight=False, soft_wrap=True)
         word = "PASSED: shown" if verdict.passed else "NOT PASSED: not shown"
-        console.print(f"{word} at {verdict.level:.2%}", style="bold", highlight=False)
+        out.print(f"{word} at {verdict.level:.2%}", style="bold", highlight=False)
 
 
 def _said(finding: Finding) -> str:
