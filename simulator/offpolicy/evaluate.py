@@ -321,7 +321,7 @@ def _supported(one: Evidence) -> bool:
 def _intervals(one: Evidence, made: Scored, level: float, rng: np.random.Generator) -> dict[str, Interval]:
     if len(made.score_n) < 2 or math.isnan(made.estimate):
         return {}
-    if made.name in UNBIASED or (made.tuned is not None and math.isinf(made.tuned)):
+    if made.name in UNBIASED:
         found = {"normal": normal(made.score_n, level), "bootstrap": bootstrap(made.score_n, level, rng)}
     else:
         unbiased_m = one.weight_m * one.reward_m if made.name == "clipped" else _dr_scores(one)
