@@ -149,9 +149,10 @@ def _of_group(setting: Setting, source: Log | Journal, log: Log, rows_n: Indices
                 "thompson: expected the journal's export, which says what the decisions were made with"
             )
         made_nk = np.zeros((len(rows_n), len(log.models)))
+        number = {model: i for i, model in enumerate(log.models)}
         for i, row in enumerate(rows_n):
             made = source.made[row]
-            made_nk[i, list(made.columns)] = changed(setting, made, log.models)
+            made_nk[i, [number[model] for model in made.models]] = changed(setting, made)
         return made_nk, 0
     eligible_nk = log.eligible_nk[rows_n]
     if setting.policy == "logged":
@@ -175,7 +176,7 @@ def _of_group(setting: Setting, source: Log | Journal, log: Log, rows_n: Indices
     return made_nk, int((~there_n).sum())
 
 
-def changed(setting: Setting, made: Made, models: tuple[str, ...]) -> Array:
+def changed(setting: Setting, made: Made) -> Array:
     """The probability of each candidate (k) of one decision under ``setting``, with the functions that serve.
 
     A budget's multiplier stays what it was. Without an ``exploration_floor`` of its own the candidate has the log's where the
@@ -189,7 +190,7 @@ def changed(setting: Setting, made: Made, models: tuple[str, ...]) -> Array:
         ).resolve(made.quality)
     denied = _ids(setting.deny)
     exclusions_k = made.exclusions_k.copy()
-    out_k = np.array([models[column] in denied for column in made.columns])
+    out_k = np.array([model in denied for model in made.models])
     if out_k.any() and ((exclusions_k == 0) & ~out_k).any():
         exclusions_k[out_k] |= Exclusion.DENIED.bit
     floor = setting.exploration_floor

@@ -49,6 +49,8 @@ from simulator.terminal import console
     "'worth=quality - 20 * cost'. Repeat for several. Default: quality, cost, latency, success.")  # fmt: skip
 @click.option("--cap", "caps", metavar="S=VALUE", multiple=True, help="The largest value that a signal can have. Default: the "
     "end of its range, or the largest seen.")  # fmt: skip
+@click.option("--decisions", metavar="FIRST:LAST", default=":", help="Only these of the log, counted from 0; LAST is not one of "
+    "them. Either may be left out. The others take no memory.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap.")
 @click.option(
     "--out",
@@ -64,6 +66,7 @@ def evaluate_command(
     level: float,
     wanted: Sequence[str],
     caps: Sequence[str],
+    decisions: str,
     seed: int,
     out: Path | None,
     as_json: bool,
@@ -75,7 +78,7 @@ def evaluate_command(
     try:
         candidate = read_candidate(path)
         with Console(stderr=True).status(f"reading {escape(spec)}"):
-            source = read_log(spec)
+            source = read_log(spec, *_decisions(decisions))
         log = source.log if isinstance(source, Journal) else source
         signals, sums = _wanted(wanted, list(log.signals))
         asked = [*(signals or log.signals), *sums]
@@ -108,6 +111,7 @@ def evaluate_command(
         "estimators": estimators,
         "signals": list(wanted),
         "caps": list(caps),
+        "decisions": decisions,
         "seed": seed,
     }
     if out is not None:
@@ -137,6 +141,14 @@ def _wanted(given: Sequence[str], known: Sequence[str]) -> tuple[list[str], Mapp
         except ExpressionError as error:
             raise EvaluationError(f"--signal {name.strip()}: {error}") from None
     return signals, sums
+
+
+def _decisions(text: str) -> tuple[int, int | None]:
+    first, colon, last = text.partition(":")
+    ends = [0 if not end else int(end) if end.isdigit() else -1 for end in (first, last)]
+    if not colon or min(ends) < 0 or (last and ends[1] <= ends[0]):
+        raise EvaluationError(f"--decisions: expected FIRST:LAST such as 1000: or :5000 or 1000:5000, got {text!r}")
+    return ends[0], ends[1] if last else None
 
 
 def _caps(given: Sequence[str]) -> dict[str, float]:

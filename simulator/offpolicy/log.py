@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,3 +45,36 @@ class Log:
     def __len__(self) -> int:
         """The number of decisions, n."""
         return len(self.chosen_n)
+
+
+def part(log: Log, first: int, last: int) -> Log:
+    """Decisions number ``first`` to before ``last`` of ``log``."""
+    here = slice(first, last)
+    return replace(
+        log,
+        chosen_n=log.chosen_n[here],
+        propensity_n=log.propensity_n[here],
+        logged_nk=None if log.logged_nk is None else log.logged_nk[here],
+        eligible_nk=log.eligible_nk[here],
+        signals={name: value_n[here] for name, value_n in log.signals.items()},
+        x_nd=log.x_nd[here],
+        group_n=log.group_n[here],
+        time_ns_n=log.time_ns_n[here],
+    )
+
+
+def joined(logs: Sequence[Log]) -> Log:
+    """Pieces of one log, all with the same models, groups and signals, as one."""
+    one = logs[0]
+    whole = [log.logged_nk for log in logs if log.logged_nk is not None]
+    return replace(
+        one,
+        chosen_n=np.concatenate([log.chosen_n for log in logs]),
+        propensity_n=np.concatenate([log.propensity_n for log in logs]),
+        logged_nk=np.concatenate(whole) if len(whole) == len(logs) else None,
+        eligible_nk=np.concatenate([log.eligible_nk for log in logs]),
+        signals={name: np.concatenate([log.signals[name] for log in logs]) for name in one.signals},
+        x_nd=np.concatenate([log.x_nd for log in logs]),
+        group_n=np.concatenate([log.group_n for log in logs]),
+        time_ns_n=np.concatenate([log.time_ns_n for log in logs]),
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,12 +32,9 @@ UNIT = QualityRange()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Made:
-    """What one decision was made with, over its own candidates (k), as in ``bandit.event.DecisionMade``.
+    """What one decision was made with, over its own candidates ``models`` (k), as in ``bandit.event.DecisionMade``."""
 
-    ``columns`` are the candidates' numbers in the log's models.
-    """
-
-    columns: tuple[int, ...]
+    models: tuple[str, ...]
     chosen: int
     quality: QualityRange
     objective: Objective
@@ -62,12 +60,10 @@ class _Decision:
     position: int
     time_ns: int
     bucket: str
-    models: tuple[str, ...]
     model: str
     propensity: float
-    x: list[float]
-    message: Mapping[str, Any]
-    quality: QualityRange
+    x_d: Array
+    made: Made
     known: dict[str, float] = field(default_factory=dict)
 
 
@@ -78,6 +74,7 @@ def read_journal(path: Path, first: int = 0, last: int | None = None) -> Journal
     """
     decisions: dict[str, _Decision] = {}
     scales: dict[str, QualityRange] = {}
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}  # one tuple for all decisions among the same models
     count = 0
     for line, position, time_ns, kind, message in _events(path):
         where = f"{path}, line {line}"
@@ -89,7 +86,7 @@ def read_journal(path: Path, first: int = 0, last: int | None = None) -> Journal
                 scales[bucket["name"].removeprefix("buckets/")] = QualityRange(low, high) if high > low else UNIT
             elif kind == "decision_made":
                 if first <= count and (last is None or count < last):
-                    made = _decision(message, position, time_ns, scales)
+                    made = _decision(message, position, time_ns, scales, same)
                     if message["id"] in decisions:
                         raise LogError(f"{where}: id: this decision is there twice")
                     decisions[message["id"]] = made
@@ -101,7 +98,8 @@ def read_journal(path: Path, first: int = 0, last: int | None = None) -> Journal
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise LogError(f"{where}: expected a {kind} of the journal's export: {error!r}") from error
     if not decisions:
-        raise LogError(f"{path}: expected decisions, found none")
+        asked = "" if not first and last is None else f" from number {first} to {'the end' if last is None else last}"
+        raise LogError(f"{path}: expected decisions{asked}, found none" + (f" of {count}" if count else ""))
     return _journal(str(path), list(decisions.values()))
 
 
@@ -135,21 +133,26 @@ def _lines(path: Path) -> Iterable[str]:
         raise LogError(f"{path}: cannot be read: {error}") from error
 
 
-def _decision(message: dict[str, Any], position: int, time_ns: int, scales: Mapping[str, QualityRange]) -> _Decision:
+def _decision(
+    message: dict[str, Any],
+    position: int,
+    time_ns: int,
+    scales: Mapping[str, QualityRange],
+    same: dict[tuple[str, ...], tuple[str, ...]],
+) -> _Decision:
     models = tuple(message["models"])
+    models = same.setdefault(models, models)
     propensity = float(message["propensity"])
     if not 0.0 < propensity <= 1.0:
         raise ValueError(f"propensity: expected above 0 and at most 1, got {propensity}")
     return _Decision(
         position=position,
         time_ns=time_ns,
-        bucket=message["bucket"],
-        models=models,
+        bucket=sys.intern(message["bucket"]),
         model=models[int(message.get("chosen", 0))],
         propensity=propensity,
-        x=[float(v) for v in message.get("features", ())],
-        message=message,
-        quality=scales.get(message["bucket"], UNIT),
+        x_d=np.array(message.get("features", ()), dtype=np.float64),
+        made=_made(message, models, scales.get(message["bucket"], UNIT)),
     )
 
 
@@ -165,19 +168,20 @@ def _report(decision: _Decision, message: Mapping[str, Any]) -> None:
 
 
 def _journal(name: str, decisions: list[_Decision]) -> Journal:
-    models = tuple(sorted({model for one in decisions for model in one.models}))
+    made = tuple(one.made for one in decisions)
+    models = tuple(sorted({model for one in {one.models for one in made} for model in one}))
     number = {model: i for i, model in enumerate(models)}
+    columns = {one: [number[model] for model in one] for one in {one.models for one in made}}
     groups = tuple(sorted({one.bucket for one in decisions}))
-    n, k, d = len(decisions), len(models), max(len(one.x) for one in decisions)
-    made = tuple(_made(one, number) for one in decisions)
+    n, k, d = len(decisions), len(models), max(len(one.x_d) for one in decisions)
     logged_nk, eligible_nk = np.zeros((n, k)), np.zeros((n, k), dtype=np.bool_)
     x_nd = np.zeros((n, d))
-    for i, (one, with_) in enumerate(zip(decisions, made, strict=True)):
-        columns = list(with_.columns)
-        logged_nk[i, columns] = distribution(with_)
-        eligible_nk[i, columns] = with_.exclusions_k == 0
+    for i, one in enumerate(decisions):
+        here = columns[one.made.models]
+        logged_nk[i, here] = distribution(one.made)
+        eligible_nk[i, here] = one.made.exclusions_k == 0
         eligible_nk[i, number[one.model]] = True
-        x_nd[i, : len(one.x)] = one.x
+        x_nd[i, : len(one.x_d)] = one.x_d
     chosen_n = np.array([number[one.model] for one in decisions], dtype=np.intp)
     propensity_n = np.array([one.propensity for one in decisions])
     off_n = np.abs(logged_nk[np.arange(n), chosen_n] - propensity_n)
@@ -208,7 +212,7 @@ def _journal(name: str, decisions: list[_Decision]) -> Journal:
 def distribution(made: Made) -> Array:
     """The probability with which each candidate (k) would have been chosen."""
     if made.limits_violated:
-        return np.asarray(np.eye(len(made.columns))[made.chosen])
+        return np.asarray(np.eye(len(made.models))[made.chosen])
     return propensities(
         made.objective,
         made.quality,
@@ -221,20 +225,20 @@ def distribution(made: Made) -> Array:
     )
 
 
-def _made(one: _Decision, number: Mapping[str, int]) -> Made:
-    m, k = one.message, len(one.models)
+def _made(m: Mapping[str, Any], models: tuple[str, ...], quality: QualityRange) -> Made:
+    k = len(models)
 
     def array(name: str) -> Array:
         values = np.array(m[name], dtype=np.float64)
         if values.shape != (k,):
-            raise LogError(f"position {one.position}: {name}: expected {k} numbers, got {len(values)}")
+            raise ValueError(f"{name}: expected {k} numbers, got {len(values)}")
         return values
 
     objective = m.get("objective", {})
     return Made(
-        columns=tuple(number[model] for model in one.models),
+        models=models,
         chosen=int(m.get("chosen", 0)),
-        quality=one.quality,
+        quality=quality,
         objective=Objective(
             Mode(objective.get("mode", "OBJECTIVE_MODE_BALANCED").removeprefix("OBJECTIVE_MODE_")),
             *(

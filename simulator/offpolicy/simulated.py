@@ -21,7 +21,7 @@ def logged(world: World, run: Run, rounds: Rounds) -> Journal:
     place = {model: i for i, model in enumerate(world.table.models)}
     made = tuple(
         Made(
-            columns=tuple(place[model] for model in one.models),
+            models=one.models,
             chosen=one.chosen,
             quality=world.quality,
             objective=one.objective,
@@ -37,7 +37,7 @@ def logged(world: World, run: Run, rounds: Rounds) -> Journal:
     )
     logged_nk = np.zeros((len(made), len(place)))
     for i, one in enumerate(made):
-        logged_nk[i, list(one.columns)] = distribution(one)
+        logged_nk[i, [place[model] for model in one.models]] = distribution(one)
     return Journal(log_of(world, rounds, chosen_n, logged_nk), made)
 
 

@@ -55,6 +55,9 @@ def test_exit_codes_are_the_verdict(journal_file: Path, candidate: Path) -> None
         (("--signal", "speed"), "speed: expected a signal that the log has"),
         (("--signal", "worth=quality*cost"), "--signal worth: "),
         (("--level", "1.5"), "--level"),
+        (("--decisions", "5:5"), "--decisions: expected FIRST:LAST"),
+        (("--decisions", "-5:"), "--decisions: expected FIRST:LAST"),
+        (("--decisions", "100"), "--decisions: expected FIRST:LAST"),
     ],
 )
 def test_a_wrong_command_exits_2_and_says_what(
@@ -62,6 +65,11 @@ def test_a_wrong_command_exits_2_and_says_what(
 ) -> None:
     done = call("--log", journal_file, "--candidate", candidate, *more)
     assert done.exit_code == 2 and said in done.output, done.output
+
+
+def test_some_of_the_decisions(journal_file: Path, candidate: Path) -> None:
+    done = call("--log", journal_file, "--candidate", candidate, "--decisions", "500:1500", "--json")
+    assert json.loads(done.stdout)["log"]["rounds"] == 1000
 
 
 def test_bad_files_are_named(journal_file: Path, candidate: Path, tmp_path: Path) -> None:

@@ -315,3 +315,22 @@ def test_the_services_table_of_decisions_says_what_its_journal_says(
     np.testing.assert_allclose(table.x_nd, log.x_nd, atol=1e-7)
     for name in ("quality", "cost", "latency"):
         np.testing.assert_allclose(table.signals[name], log.signals[name], atol=1e-7)
+
+
+@pytest.mark.parametrize("suffix", [*FORMATS, "journal"])
+@pytest.mark.parametrize(("first", "last"), [(0, 100), (1000, 1500), (2400, None), (0, None), (2000, 9999)])
+def test_a_part_of_a_log_is_that_part_of_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, journal_file: Path, suffix: str, first: int, last: int | None
+) -> None:
+    path = journal_file if suffix == "journal" else journal_file.with_name(f"table{suffix}")
+    if not path.exists():
+        args = ["--data", str(journal_file.parent / "data"), "--to", str(path), "--what", "decisions"]
+        assert CliRunner().invoke(export, args).exit_code == 0
+    whole, some = read_log(str(path)), read_log(str(path), first, last)
+    log, found = (one.log if isinstance(one, Journal) else one for one in (whole, some))
+    assert len(found) == min(last or 2500, 2500) - first
+    np.testing.assert_array_equal(found.propensity_n, log.propensity_n[first:last])
+    np.testing.assert_array_equal(found.signals["quality"], log.signals["quality"][first:last])
+    np.testing.assert_array_equal(found.time_ns_n, log.time_ns_n[first:last])
+    with pytest.raises(LogError, match="2500"):
+        read_log(str(path), 2500, 2600)
