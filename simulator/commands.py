@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,44 +186,33 @@ def simulate(
             return
         if streamed and (table_name is None or warm_start or x_from):
             raise SettingError("--stream: expected with --table, and without --warm-start and --x-from")
+        source = None
         if world_files is not None:
             only = {"--warm-start": warm_start, "--x-from": x_from, "--warm-mass": warm_mass}
             for option, value in only.items():
                 if value is not None:
                     raise SettingError(f"{option}: expected with --table only")
-            places = [read_world(Path(name), features, bucket) for name in listed(world_files, "--world")]
-            if len({place.name for place in places}) < len(places):
-                raise SettingError("--world: expected files of different names")
+            places = _worlds(listed(world_files, "--world"), features, bucket)
         else:
             assert table_name is not None
-            quality = quality_range_of(quality_range)
-            if warm_x_from and not warm_start:
-                raise SettingError("--warm-x-from: expected --warm-start too")
-            if warm_mass is not None and not warm_start:
-                raise SettingError("--warm-mass: expected --warm-start too")
+            if warm_start is None and (warm_x_from or warm_mass is not None):
+                option = "--warm-x-from" if warm_x_from else "--warm-mass"
+                raise SettingError(f"{option}: expected --warm-start too")
             source = _first_piece(table_name) if streamed else None
             table = _load(table_name, x_from) if source is None else source.first
-            warm = _load(warm_start, warm_x_from) if warm_start else None
-            kind = Features(features or _default_features(table), bucket or "one")
-            mass = math.inf if warm_mass is None else warm_mass
-            every_task = () if source is None else source.extent.tasks
-            world = make_world(table, kind, quality, warm, warm_mass=mass, tasks=every_task)
+            warm = None if warm_start is None else _load(warm_start, warm_x_from)
+            world = make_world(
+                table,
+                Features(features or _default_features(table), bucket or "one"),
+                quality_range_of(quality_range),
+                warm,
+                warm_mass=math.inf if warm_mass is None else warm_mass,
+                tasks=() if source is None else source.extent.tasks,
+            )
             started = "" if warm is None else f"; warm start {warm.name} (sha256 {warm.sha256}), {len(warm)} prompts"
             places = [Place(table.name, f"sha256 {table.sha256}{started}", world, (), None, 0)]
         tasks = [
-            Task(
-                i,
-                name,
-                Run(
-                    one,
-                    parse_objective(name, place.world.quality),
-                    limit,
-                    seed,
-                    place.delay if delay is None else delay,
-                    place.rounds if rounds is None else rounds,
-                    place.schedule,
-                ),
-            )
+            Task(i, name, _run(place, one, name, limit, seed, delay, rounds))
             for i, place in enumerate(places)
             for one in policies
             for name in listed(objective, "--objective")
@@ -233,8 +223,7 @@ def simulate(
         for task in tasks:
             check_run(worlds[task.world], task.run)
         jobs = jobs or os.cpu_count() or 1
-        if streamed:
-            assert source is not None
+        if source is not None:
             for task in tasks:
                 check_streamed(task.run)
             shared = (source.path, worlds[0], rounds or source.extent.rows)
@@ -283,6 +272,28 @@ def _recorded(context: click.Context, path: Path | None) -> None:
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise click.BadParameter(f"{path}: expected the run.json of an earlier run: {error!r}") from None
     context.default_map = {**(context.default_map or {}), **options}
+
+
+def _worlds(names: Sequence[str], features: str | None, bucket: str | None) -> list[Place]:
+    places = [read_world(Path(name), features, bucket) for name in names]
+    if len({place.name for place in places}) < len(places):
+        raise SettingError("--world: expected files of different names")
+    return places
+
+
+def _run(
+    place: Place, policy: str, objective: str, budget: float | None, seed: int, delay: int | None, rounds: int | None
+) -> Run:
+    """One run in a place, which says what the options do not."""
+    return Run(
+        policy,
+        parse_objective(objective, place.world.quality),
+        budget,
+        seed,
+        place.delay if delay is None else delay,
+        place.rounds if rounds is None else rounds,
+        place.schedule,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
