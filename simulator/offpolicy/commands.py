@@ -19,7 +19,7 @@ from simulator.offpolicy.evaluate import Evaluation, EvaluationError, Line, eval
 from simulator.offpolicy.expression import ExpressionError, Sum, combination, parse
 from simulator.offpolicy.gate import Finding, Verdict, judge
 from simulator.offpolicy.log import LogError
-from simulator.offpolicy.outcome import as_rows, controls_sentence, warnings, write_outcome
+from simulator.offpolicy.outcome import as_rows, controls_sentence, lines_of, warnings, write_outcome
 from simulator.offpolicy.read import FORMS, read_log
 from simulator.offpolicy.read_journal import Journal
 from simulator.terminal import console
@@ -179,12 +179,13 @@ def _print(evaluation: Evaluation, verdict: Verdict | None) -> None:
         sheet = Table(title=escape(title))
         for title in ("estimator", "estimate", f"{evaluation.level:.0%} normal", "bootstrap", "any time, any log"):
             sheet.add_column(title, justify="left" if title == "estimator" else "right")
-        for line in (report.logged, *report.lines):
+        of_candidate = {line.estimator for line in report.lines}
+        for line in lines_of(evaluation, report):
             sheet.add_row(
                 escape(line.estimator + (f" ({line.tuned:g})" if line.tuned is not None else "")),
                 "" if math.isnan(line.estimate) else f"{line.estimate:.5g}",
                 *(_shown(line, kind) for kind in ("normal", "bootstrap", "betting")),
-                style="bold" if line.estimator == "logged" else "",
+                style="" if line.estimator in of_candidate else "bold",
             )
         out.print(sheet)
     for sentence in (*controls_sentence(evaluation), *warnings(evaluation)):

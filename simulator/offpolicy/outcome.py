@@ -6,11 +6,11 @@ import csv
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from simulator.offpolicy.evaluate import Evaluation, Line
+from simulator.offpolicy.evaluate import Evaluation, Line, SignalReport
 from simulator.offpolicy.gate import Verdict, as_json
 
 
@@ -67,13 +67,24 @@ def write_outcome(out: Path, evaluation: Evaluation, verdict: Verdict | None, co
         writer = csv.writer(file)
         writer.writerow(("signal", "estimator", "estimate", "tuned", "interval", "low", "high", "level"))
         for signal, report in evaluation.reports.items():
-            for line in (report.logged, *report.lines):
+            for line in lines_of(evaluation, report):
                 head = (signal, line.estimator, _blank(line.estimate), _blank(line.tuned))
                 for kind, interval in line.intervals.items():
                     writer.writerow((*head, kind, _blank(interval.low), _blank(interval.high), interval.level))
                 if not line.intervals:
                     writer.writerow((*head, "", "", "", ""))
     (out / "evaluation.html").write_text(html(evaluation, verdict, configuration), encoding="utf-8")
+
+
+def lines_of(evaluation: Evaluation, report: SignalReport) -> list[Line]:
+    """All that is said of one signal: what was logged, the candidate's estimates, and those of its controls."""
+    of = {"quality": lambda control: control.quality, "cost": lambda control: control.cost}
+    found = [report.logged, *report.lines]
+    for control in evaluation.controls if report.signal in of else ():
+        line = of[report.signal](control)
+        if line is not None:
+            found.append(replace(line, estimator=control.name))
+    return found
 
 
 def controls_sentence(evaluation: Evaluation) -> list[str]:

@@ -11,7 +11,7 @@ from simulator.charts import COLOURS, Estimated, axis_over, forest, short
 from simulator.offpolicy.diagnostics import OVERLAP_LEVELS, TAIL_LEVELS, Diagnostics
 from simulator.offpolicy.evaluate import Control, Evaluation, Line, SignalReport
 from simulator.offpolicy.gate import Finding, Verdict
-from simulator.offpolicy.outcome import controls_sentence, warnings
+from simulator.offpolicy.outcome import controls_sentence, lines_of, warnings
 from simulator.report import cards, page, settings_table
 
 KINDS = {
@@ -46,8 +46,8 @@ def html(evaluation: Evaluation, verdict: Verdict | None, configuration: Mapping
         "<h2>Estimates</h2>",
         "<p>The dashed line is what the policy of the log reached. A logging policy that learns makes normal and bootstrap "
         "intervals only nearly right; the betting interval is right however the log came about, and whenever one looks.</p>",
-        cards((report.signal, _forest(report, evaluation.controls)) for report in evaluation.reports.values()),
-        *(_estimates(report) for report in evaluation.reports.values()),
+        cards((report.signal, _forest(report, lines_of(evaluation, report))) for report in evaluation.reports.values()),
+        *(_estimates(report, lines_of(evaluation, report)) for report in evaluation.reports.values()),
         "<h2>What the log can answer</h2>",
         _diagnostics(evaluation.diagnostics),
         "<h2>Configuration</h2>",
@@ -98,27 +98,21 @@ def _with_interval(line: Line) -> str:
     return f"{short(line.estimate)} [{short(interval.low)}, {short(interval.high)}]"
 
 
-def _forest(report: SignalReport, controls: Sequence[Control]) -> str:
-    of_controls = {"quality": lambda control: control.quality, "cost": lambda control: control.cost}
+def _forest(report: SignalReport, lines: Sequence[Line]) -> str:
     rows = [
         Estimated(
-            line.estimator,
+            line.estimator.partition(":")[0],  # a control's name says which models it is of, which is too long here
             None if math.isnan(line.estimate) else line.estimate,
             [(KINDS[kind][0], i.low, i.high, KINDS[kind][1]) for kind, i in line.intervals.items()],
         )
-        for line in (report.logged, *report.lines)
+        for line in lines
     ]
-    for control in controls if report.signal in of_controls else ():
-        line = of_controls[report.signal](control)
-        if line is not None:
-            intervals = [(KINDS[kind][0], i.low, i.high, KINDS[kind][1]) for kind, i in line.intervals.items()]
-            rows.append(Estimated(control.name.partition(":")[0], line.estimate, intervals))
     ends = [end for row in rows for _, low, high, _ in row.intervals for end in (low, high) if math.isfinite(end)]
     seen = ends + [row.estimate for row in rows if row.estimate is not None]
     return forest(axis_over("", seen), rows, report.logged.estimate)
 
 
-def _estimates(report: SignalReport) -> str:
+def _estimates(report: SignalReport, lines: Sequence[Line]) -> str:
     kinds = [kind for kind in KINDS if any(kind in line.intervals for line in report.lines)]
     rows = [
         (
@@ -131,7 +125,7 @@ def _estimates(report: SignalReport) -> str:
                 for kind in kinds
             ),
         )
-        for line in (report.logged, *report.lines)
+        for line in lines
     ]
     title = (
         f"{report.signal}, reported in {report.reported:,} rounds; between {short(report.low)} and {short(report.high)}"
