@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from simulator.offpolicy.evaluate import Evaluation, Line, SignalReport
+from simulator.offpolicy.evaluate import Control, Evaluation, Line, SignalReport
 from simulator.offpolicy.gate import Verdict, as_json
 
 
@@ -88,19 +88,34 @@ def lines_of(evaluation: Evaluation, report: SignalReport) -> list[Line]:
 
 
 def controls_sentence(evaluation: Evaluation) -> list[str]:
-    """Whether the candidate beats what needs no routing."""
+    """Whether the candidate beats what needs no routing. Against a fixed model its cost is told too; a mix costs the same."""
     said = []
     for control in evaluation.controls:
         gain, interval = control.gain.estimate, control.gain.intervals["normal"]
-        numbers = f"by {abs(gain):.4f} [{interval.low:+.4f}, {interval.high:+.4f}] in quality"
+        numbers = f"[{interval.low:+.4f}, {interval.high:+.4f}] in quality{_cost_beside(evaluation, control)}"
+        same_cost = control.cost is not None and control.name.startswith("best mix")
         if interval.low > 0.0:
-            said.append(f"The candidate beats the {control.name}, {numbers}.")
+            said.append(f"The candidate beats the {control.name}, by {gain:.4f} {numbers}.")
         elif interval.high < 0.0:
-            said.append(f"The candidate is worse than the {control.name}, {numbers}: routing is not worth it here.")
+            verdict = ": routing is not worth it here" if same_cost else ""
+            said.append(f"The candidate is worse than the {control.name}, by {-gain:.4f} {numbers}{verdict}.")
         else:
-            said.append(f"The candidate cannot be told from the {control.name}: the difference is {gain:+.4f} "
-                        f"[{interval.low:+.4f}, {interval.high:+.4f}] in quality.")  # fmt: skip
+            said.append(
+                f"The candidate cannot be told from the {control.name}: the difference is {gain:+.4f} {numbers}."
+            )
     return said
+
+
+def _cost_beside(evaluation: Evaluation, control: Control) -> str:
+    """How much less or more the candidate costs than a fixed model, as words; nothing where that is not known."""
+    report = evaluation.reports.get("cost")
+    if report is None or control.cost is None or not control.cost.estimate > 0.0 or control.name.startswith("best mix"):
+        return ""
+    cost = next((line.estimate for line in report.lines if line.estimator == "dr"), math.nan)
+    if math.isnan(cost):
+        return ""
+    share = cost / control.cost.estimate - 1.0
+    return f"; it costs {abs(share):.1%} {'less' if share < 0.0 else 'more'}"
 
 
 def warnings(evaluation: Evaluation) -> list[str]:
