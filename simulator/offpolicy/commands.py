@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sys
@@ -23,6 +24,7 @@ from simulator.offpolicy.outcome import as_rows, controls_sentence, lines_of, wa
 from simulator.offpolicy.read import FORMS, read_log
 from simulator.offpolicy.read_journal import Journal
 from simulator.terminal import console
+from simulator.versions import versions
 
 
 @click.command("evaluate")
@@ -105,6 +107,7 @@ def evaluate_command(
         raise click.ClickException(str(error)) from error
     configuration = {
         "log": spec,
+        "log sha256": _digest(spec),
         "candidate": path.read_text(encoding="utf-8"),
         "require": require,
         "level": level,
@@ -113,6 +116,7 @@ def evaluate_command(
         "caps": list(caps),
         "decisions": decisions,
         "seed": seed,
+        **versions(),
     }
     if out is not None:
         try:
@@ -141,6 +145,15 @@ def _wanted(given: Sequence[str], known: Sequence[str]) -> tuple[list[str], Mapp
         except ExpressionError as error:
             raise EvaluationError(f"--signal {name.strip()}: {error}") from None
     return signals, sums
+
+
+def _digest(spec: str) -> str | None:
+    """Of a file, so that a record says which log it was."""
+    path = Path(spec)
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _decisions(text: str) -> tuple[int, int | None]:
