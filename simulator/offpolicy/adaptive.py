@@ -77,31 +77,6 @@ def stable_weights(spread_n: Array) -> Array:
     return np.asarray(1.0 / np.sqrt(np.maximum(expected_n, 1.0 / (1.0 + past_n - from_n))))
 
 
-def two_point_weights(propensity_n: Array, decay: float = 0.7) -> Array:
-    """Two-point allocation weights for the value of one model, (n), from its propensity in every round, chosen or not.
-
-    Hadad et al. 2021, eq. 17 and appendix: h_t² = e_t λ_t ∏_{s<t} (1 - λ_s), with λ_t = e_t / (T-t+1) +
-    (1 - e_t) t^-α / (t^-α + (T^(1-α) - t^(1-α))/(1-α)): of the variance still to spend, round t gets what is fair if the
-    propensity stays (e_t near 1), or if it falls like t^-α, α = ``decay`` in [0, 1). The length T is fixed beforehand.
-
-    Raises:
-        ValueError: propensities outside (0, 1], ``decay`` outside [0, 1).
-    """
-    propensity_n = check_scores(propensity_n)
-    if propensity_n.min() <= 0.0 or propensity_n.max() > 1.0:
-        raise ValueError(f"propensity_n: {propensity_n.min()} to {propensity_n.max()} is not within (0, 1]")
-    if not 0.0 <= decay < 1.0:
-        raise ValueError(f"decay: {decay} is not in [0, 1)")
-    total = len(propensity_n)
-    t_n = np.arange(1.0, total + 1.0)
-    power = 1.0 - decay
-    falling_n = t_n**-decay / (t_n**-decay + (total**power - t_n**power) / power)
-    share_n = propensity_n / (total - t_n + 1.0) + (1.0 - propensity_n) * falling_n
-    # The last round takes all that is left: share 1. The product runs over earlier rounds, whose shares are under 1.
-    left_n = np.exp(np.concatenate(([0.0], np.cumsum(np.log1p(-share_n[:-1])))))
-    return np.asarray(np.sqrt(propensity_n * share_n * left_n))
-
-
 def weighted(score_n: Array, h_n: Array, level: float) -> tuple[float, Interval]:
     """The weighted mean Σhx/Σh of unbiased scores, and its studentised normal interval.
 

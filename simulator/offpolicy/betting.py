@@ -60,7 +60,7 @@ class Control:
     """Predictions that take out of the scores what was to be expected (doubly robust bounds).
 
     ``predicted_nk`` in [0, high] are each round's rewards of each model as predicted **from earlier rounds, or from other
-    data, alone** (``reward_models.past_only``, :func:`past_means`; a model fitted on folds of the same log knows the
+    data, alone** (``reward_models.past_only``; a model fitted on folds of the same log knows the
     future, and the bound is no longer proven). Good ones narrow the bounds; bad ones widen them, but never make them wrong.
     ``target_nk`` and ``logged_nk`` are the candidate's and the logging policy's whole distributions, ``chosen_n`` the
     model that was chosen.
@@ -200,19 +200,6 @@ def sequence(
         _policy(reward_n, weight_n, side, factor, high, control, at, mirror=False),
         _policy(reward_n, weight_n, side, factor, high, control, at, mirror=True),
     )
-
-
-def past_means(reward_n: Array, chosen_n: Indices, models: int, start: float) -> Array:
-    """Predictions for :class:`Control` that need no model: each model's mean reward over *earlier* rounds, (n, models).
-
-    A model not seen yet is predicted at ``start``, which afterwards counts as one round.
-    """
-    reward_n = np.asarray(reward_n, dtype=np.float64)
-    is_chosen_nk = np.asarray(chosen_n)[:, None] == np.arange(models)
-    earned_nk = np.cumsum(np.where(is_chosen_nk, reward_n[:, None], 0.0), axis=0)
-    seen_nk = np.cumsum(is_chosen_nk, axis=0)
-    mean_nk = (start + earned_nk) / (1.0 + seen_nk)
-    return np.concatenate((np.full((1, models), start), mean_nk[:-1]))
 
 
 def _policy(

@@ -326,9 +326,12 @@ def _intervals(one: Evidence, made: Scored, level: float, rng: np.random.Generat
     else:
         unbiased_m = one.weight_m * one.reward_m if made.name == "clipped" else _dr_scores(one)
         found = {"normal": bias_aware(made.score_n, unbiased_m, level)}
-    if made.name == "clipped" and made.tuned is not None and math.isfinite(made.tuned):
-        low, high = min(0.0, made.tuned * one.low), max(0.0, made.tuned * one.high)
-        found["bernstein"] = empirical_bernstein(made.score_n, level, low, high)
+    if made.name == "ips" and one.logged_mk is not None and _supported(one):
+        # The largest weight that could have come is known: both distributions are.
+        most = float((one.target_mk / np.where(one.target_mk > 0.0, one.logged_mk, 1.0)).max())
+        low, high = min(0.0, most * one.low), max(0.0, most * one.high)
+        inside_m = np.clip(made.score_n, low, high)  # but for rounding
+        found["bernstein"] = empirical_bernstein(inside_m, level, low, high)
     return found
 
 

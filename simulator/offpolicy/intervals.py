@@ -1,7 +1,7 @@
 """Fixed-time intervals for the mean of per-round scores: Student's t, bootstrap, empirical Bernstein.
 
 All take scores whose mean is the estimate. None may be looked at again and again while data come in, and all but
-:func:`predictable_bernstein` take the rounds as independent, which the log of a learning policy is not: for that, see
+:func:`empirical_bernstein` take the rounds as independent, which the log of a learning policy is not: for that, see
 ``betting`` (valid at any time, for any log) and ``adaptive``.
 """
 
@@ -150,26 +150,10 @@ def _blocks(score_n: Array) -> Array:
 
 
 def empirical_bernstein(score_n: Array, level: float, low: float, high: float) -> Interval:
-    """Non-asymptotic interval for n >= 2 independent scores in [``low``, ``high``], of their variance, not their range.
-
-    mean ± √(2 s² log(4/δ)/n) + 7 (high - low) log(4/δ) / 3(n-1), δ = 1 - level: Maurer and Pontil, "Empirical Bernstein
-    bounds and sample-variance penalization" (COLT 2009), theorem 4, once for either side. Cut to the range.
-
-    Raises:
-        ValueError: as :func:`check_scores` and :func:`check_level`, ``low >= high``, or a score is outside.
-    """
-    score_n = _check_range(check_scores(score_n, 2), low, high)
-    n, log = len(score_n), math.log(4.0 / (1.0 - check_level(level)))
-    mean = float(score_n.mean())
-    half = math.sqrt(2.0 * float(score_n.var(ddof=1)) * log / n) + 7.0 * (high - low) * log / (3.0 * (n - 1))
-    return Interval(max(mean - half, low), min(mean + half, high), level)
-
-
-def predictable_bernstein(score_n: Array, level: float, low: float, high: float) -> Interval:
     """Non-asymptotic interval for scores in [``low``, ``high``] whose mean given the past is always the same.
 
-    The rounds need not be independent. Narrower than :func:`empirical_bernstein`: the predictable plug-in
-    empirical-Bernstein interval for a sample size fixed beforehand, Waudby-Smith and Ramdas, "Estimating means of
+    The rounds need not be independent. It is the predictable plug-in empirical-Bernstein interval for a sample size fixed
+    beforehand, which is narrower than Maurer and Pontil's (COLT 2009): Waudby-Smith and Ramdas, "Estimating means of
     bounded random variables by betting" (JRSS-B 2024), section 3.2: with λ_t = min(√(2 log(2/δ) / n σ̂²_{t-1}), 3/4), centre
     Σλx/Σλ and half width (log(2/δ) + Σ 4(x_t - μ̂_{t-1})² (-log(1-λ_t) - λ_t)/4) / Σλ, on the scale where the range is 1.
 

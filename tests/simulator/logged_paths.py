@@ -62,3 +62,16 @@ def bandit_paths(
 def most_misses(paths: int, rate: float) -> int:
     """More misses than this happen once in a thousand if each path misses with probability ``rate``."""
     return int(binom.ppf(0.999, paths, rate))
+
+
+def past_means(reward_n: Array, chosen_n: npt.NDArray[np.intp], models: int, start: float) -> Array:
+    """Predictions that need no model: each model's mean reward over *earlier* rounds, (n, models).
+
+    A model not seen yet is predicted at ``start``, which afterwards counts as one round.
+    """
+    reward_n = np.asarray(reward_n, dtype=np.float64)
+    is_chosen_nk = np.asarray(chosen_n)[:, None] == np.arange(models)
+    earned_nk = np.cumsum(np.where(is_chosen_nk, reward_n[:, None], 0.0), axis=0)
+    seen_nk = np.cumsum(is_chosen_nk, axis=0)
+    mean_nk = (start + earned_nk) / (1.0 + seen_nk)
+    return np.concatenate((np.full((1, models), start), mean_nk[:-1]))

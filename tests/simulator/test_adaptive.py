@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from simulator.offpolicy.adaptive import adaptive_weights, spread, stable_weights, two_point_weights, weighted
+from simulator.offpolicy.adaptive import adaptive_weights, spread, stable_weights, weighted
 from simulator.offpolicy.intervals import Interval, normal
 from tests.simulator.logged_paths import bandit_paths, most_misses
 
 Array = npt.NDArray[np.float64]
 
-propensities = arrays(np.float64, st.integers(1, 80), elements=st.floats(0.001, 1.0))
 spreads = arrays(np.float64, st.integers(2, 200), elements=st.floats(0.0, 1e4))
 
 
@@ -24,26 +23,6 @@ def test_spread_is_the_mean_squared_weight() -> None:
     target_nk, logged_nk = np.array([[0.5, 0.5, 0.0]]), np.array([[0.1, 0.9, 0.0]])
     assert spread(target_nk, logged_nk) == pytest.approx([0.25 / 0.1 + 0.25 / 0.9])
     assert spread(logged_nk, logged_nk) == pytest.approx([1.0])
-
-
-def test_two_point_weights_are_the_recursion() -> None:
-    """Stick-breaking as the paper writes it: of the variance not yet spent, round t spends the share λ_t."""
-    propensity_n = np.random.default_rng(1).random(40) * 0.9 + 0.05
-    total, decay, spent, expected = 40, 0.6, 0.0, []
-    for t, e in enumerate(propensity_n.tolist(), start=1):
-        falling = t**-decay / (t**-decay + (total ** (1 - decay) - t ** (1 - decay)) / (1 - decay))
-        share = e / (total - t + 1) + (1.0 - e) * falling
-        expected.append(math.sqrt(e * share * (1.0 - spent)))
-        spent += (1.0 - spent) * share
-    assert two_point_weights(propensity_n, decay) == pytest.approx(expected, rel=1e-10)
-
-
-@given(propensities, st.floats(0.0, 0.95))
-@settings(deadline=None)
-def test_two_point_weights_spend_all_variance(propensity_n: Array, decay: float) -> None:
-    h_n = two_point_weights(propensity_n, decay)
-    assert (h_n >= 0.0).all()
-    assert float((h_n**2 / propensity_n).sum()) == pytest.approx(1.0, rel=1e-9)
 
 
 @given(spreads, st.data())
@@ -101,12 +80,10 @@ def _intervals(seed: int, paths: int, n: int, decay: float) -> dict[str, list[In
     logs = bandit_paths(seed, paths, n, np.array([[0.5, 0.5]]), floor=0.0, decay=decay)
     score_rn = _doubly_robust(logs.reward_rn, logs.chosen_rn, logs.propensity_rn, 1)
     target_nk = np.tile([0.0, 1.0], (n, 1))
-    of_paths: dict[str, list[Interval]] = {"stable": [], "two-point": [], "plain": []}
+    of_paths: dict[str, list[Interval]] = {"stable": [], "plain": []}
     for r in range(paths):
         logged_nk = logs.logged_rnk[r]
-        two_point_n = two_point_weights(logged_nk[:, 1], decay)
         of_paths["stable"].append(adaptive_weights(score_rn[r], target_nk, logged_nk, 0.9)[1])
-        of_paths["two-point"].append(weighted(score_rn[r], two_point_n, 0.9)[1])
         of_paths["plain"].append(normal(score_rn[r], 0.9))
     return of_paths
 
@@ -115,8 +92,7 @@ def test_intervals_cover_at_their_level_where_no_arm_is_starved() -> None:
     """Normal only in the limit: one point of 1 - level is allowed for that, besides chance."""
     paths = 1_500
     of_paths = _intervals(101, paths, 1_500, 0.5)
-    for name in ("stable", "two-point"):
-        assert sum(not each.covers(0.5) for each in of_paths[name]) <= most_misses(paths, 0.11), name
+    assert sum(not each.covers(0.5) for each in of_paths["stable"]) <= most_misses(paths, 0.11)
 
 
 def test_of_a_starved_arm_weighted_intervals_are_narrower_and_miss_no_more() -> None:
@@ -126,12 +102,11 @@ def test_of_a_starved_arm_weighted_intervals_are_narrower_and_miss_no_more() -> 
     one of the two covers, it is more often the plain one.
     """
     of_paths = _intervals(103, 1_500, 1_500, 0.7)
-    plain = of_paths["plain"]
-    for name in ("stable", "two-point"):
-        pairs = [(each.covers(0.5), other.covers(0.5)) for each, other in zip(of_paths[name], plain, strict=True)]
-        only_plain, only_this = pairs.count((False, True)), pairs.count((True, False))
-        assert stats.binomtest(only_plain, only_plain + only_this, alternative="greater").pvalue > 0.001, name
-        assert np.mean([each.width for each in of_paths[name]]) < 0.9 * np.mean([each.width for each in plain]), name
+    plain, stable = of_paths["plain"], of_paths["stable"]
+    pairs = [(each.covers(0.5), other.covers(0.5)) for each, other in zip(stable, plain, strict=True)]
+    only_plain, only_this = pairs.count((False, True)), pairs.count((True, False))
+    assert stats.binomtest(only_plain, only_plain + only_this, alternative="greater").pvalue > 0.001
+    assert np.mean([each.width for each in stable]) < 0.9 * np.mean([each.width for each in plain])
 
 
 def test_contextual_policy_on_a_contextual_bandits_log() -> None:
@@ -160,10 +135,6 @@ def test_bad_input_is_named() -> None:
         spread(np.ones((2, 2)), np.ones((2, 3)))
     with pytest.raises(ValueError, match=r"spread_n: .* negative"):
         stable_weights(np.array([1.0, -1.0]))
-    with pytest.raises(ValueError, match=r"propensity_n: .* not within"):
-        two_point_weights(np.array([0.0, 0.5]))
-    with pytest.raises(ValueError, match="decay"):
-        two_point_weights(two_n, 1.0)
     with pytest.raises(ValueError, match="h_n: 3 weights for 2"):
         weighted(two_n, np.ones(3), 0.9)
     with pytest.raises(ValueError, match="not all 0"):

@@ -17,12 +17,11 @@ from simulator.offpolicy.betting import (
     interval,
     lower,
     lower_sequence,
-    past_means,
     sequence,
     upper,
 )
 from simulator.offpolicy.intervals import normal
-from tests.simulator.logged_paths import bandit_paths, most_misses
+from tests.simulator.logged_paths import bandit_paths, most_misses, past_means
 
 Array = npt.NDArray[np.float64]
 

@@ -14,10 +14,10 @@ from scipy import stats
 from simulator.offpolicy.intervals import (
     RESAMPLED,
     Interval,
+    bias_aware,
     bootstrap,
     empirical_bernstein,
     normal,
-    predictable_bernstein,
 )
 from tests.simulator.logged_paths import most_misses
 
@@ -29,15 +29,11 @@ def _bootstrap(score_n: Array, level: float) -> Interval:
     return bootstrap(score_n, level, np.random.default_rng(0), 500)
 
 
-def _maurer_pontil(score_n: Array, level: float) -> Interval:
+def _bernstein(score_n: Array, level: float) -> Interval:
     return empirical_bernstein(score_n, level, -1.0, 2.0)
 
 
-def _predictable(score_n: Array, level: float) -> Interval:
-    return predictable_bernstein(score_n, level, -1.0, 2.0)
-
-
-each_method = pytest.mark.parametrize("method", [normal, _bootstrap, _maurer_pontil, _predictable])
+each_method = pytest.mark.parametrize("method", [normal, _bootstrap, _bernstein])
 scores = arrays(np.float64, st.integers(2, 60), elements=st.floats(-1.0, 2.0))
 
 
@@ -70,15 +66,7 @@ def test_bootstrap_of_very_many_scores_is_that_of_their_blocks() -> None:
     assert of_scores.covers(float(score_n.mean()))
 
 
-def test_empirical_bernstein_is_the_theorem() -> None:
-    score_n = np.array([0.1, 0.4, 0.35, 0.8, 0.2] * 200)
-    n, log = 1_000, math.log(4.0 / 0.05)
-    half = math.sqrt(2.0 * np.var(score_n, ddof=1) * log / n) + 7.0 * log / (3.0 * (n - 1))
-    of_scores = empirical_bernstein(score_n, 0.95, 0.0, 1.0)
-    assert (of_scores.low, of_scores.high) == pytest.approx((0.37 - half, 0.37 + half), rel=1e-12)
-
-
-def test_predictable_bernstein_is_the_theorem_round_by_round() -> None:
+def test_empirical_bernstein_is_the_theorem_round_by_round() -> None:
     x = np.random.default_rng(2).random(300).tolist()
     n, log, total, earned, spent = len(x), math.log(2.0 / 0.1), 0.0, 0.0, 0.0
     seen, squares = 0.5, 0.25
@@ -88,9 +76,10 @@ def test_predictable_bernstein_is_the_theorem_round_by_round() -> None:
         earned, total, seen = earned + bet * score, total + bet, seen + score
         squares += (score - seen / (t + 2)) ** 2
     expected = (earned - log - spent) / total, (earned + log + spent) / total
-    of_scores = predictable_bernstein(np.array(x), 0.9, 0.0, 1.0)
+    of_scores = empirical_bernstein(np.array(x), 0.9, 0.0, 1.0)
     assert (of_scores.low, of_scores.high) == pytest.approx(expected, rel=1e-12)
-    assert of_scores.width < empirical_bernstein(np.array(x), 0.9, 0.0, 1.0).width
+    half = math.sqrt(2.0 * np.var(x, ddof=1) * math.log(4.0 / 0.1) / n) + 7.0 * math.log(4.0 / 0.1) / (3.0 * (n - 1))
+    assert of_scores.width < 2.0 * half, "narrower than Maurer and Pontil's"
 
 
 # -- Laws ------------------------------------------------------------------------------------------------------------
@@ -103,7 +92,7 @@ def test_more_certain_intervals_hold_the_others(method: Method, score_n: Array, 
     less, more = sorted((one, other))
     inner, outer = method(score_n, less), method(score_n, more)
     # Plug-in bets depend on the level, so its intervals are nested in width, up to their centres.
-    if method is _predictable:
+    if method is _bernstein:
         assert outer.width >= inner.width - 1e-9 or outer.low == -1.0 or outer.high == 2.0
     else:
         assert outer.low <= inner.low + 1e-12
@@ -120,10 +109,7 @@ def test_shifted_and_scaled_scores_give_shifted_and_scaled_intervals(
     low, high = shift - scale, shift + 2.0 * scale
     moved_n = np.clip(score_n * scale + shift, low, high)
     plain = method(score_n, 0.9)
-    moved = {
-        _maurer_pontil: lambda: empirical_bernstein(moved_n, 0.9, low, high),
-        _predictable: lambda: predictable_bernstein(moved_n, 0.9, low, high),
-    }.get(method, lambda: method(moved_n, 0.9))()
+    moved = empirical_bernstein(moved_n, 0.9, low, high) if method is _bernstein else method(moved_n, 0.9)
     expected = plain.low * scale + shift, plain.high * scale + shift
     assert (moved.low, moved.high) == pytest.approx(expected, rel=1e-9, abs=1e-8 * (scale + abs(shift)))
 
@@ -140,17 +126,14 @@ def test_scores_all_alike_have_no_spread(method: Method) -> None:
 # -- Coverage --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [empirical_bernstein, predictable_bernstein])
-def test_bernstein_intervals_cover_bounded_scores_of_any_shape(
-    method: Callable[[Array, float, float, float], Interval],
-) -> None:
+def test_bernstein_intervals_cover_bounded_scores_of_any_shape() -> None:
     rng = np.random.default_rng(3)
     paths, alpha = 400, 0.2
     for score_rn, mean in (
         ((rng.random((paths, 150)) < 0.03).astype(np.float64), 0.03),
         (rng.beta(2.0, 5.0, (paths, 150)), 2.0 / 7.0),
     ):
-        missed = sum(not method(score_n, 1.0 - alpha, 0.0, 1.0).covers(mean) for score_n in score_rn)
+        missed = sum(not empirical_bernstein(score_n, 1.0 - alpha, 0.0, 1.0).covers(mean) for score_n in score_rn)
         assert missed <= most_misses(paths, alpha)
 
 
@@ -176,6 +159,22 @@ def test_bootstrap_leans_to_the_long_tail() -> None:
     assert by_bootstrap < by_t
 
 
+def test_a_biased_estimates_interval_holds_the_truth_and_the_unbiased_ones() -> None:
+    """Shrunk by a third, with a spread a third of the unbiased scores'."""
+    rng = np.random.default_rng(5)
+    paths, alpha, missed = 300, 0.1, 0
+    for _ in range(paths):
+        unbiased_n = 0.6 + 0.9 * rng.standard_normal(400)
+        shrunk_n = 0.4 + (unbiased_n - 0.6) / 3.0
+        found = bias_aware(shrunk_n, unbiased_n, 1.0 - alpha)
+        missed += not found.covers(0.6)
+        assert found.low < float(shrunk_n.mean()) < found.high
+        assert found.width >= normal(unbiased_n, 1.0 - alpha).width
+    assert missed <= most_misses(paths, alpha)
+    same = bias_aware(unbiased_n, unbiased_n, 0.9)
+    assert (same.low, same.high) == pytest.approx((normal(unbiased_n, 0.95).low, normal(unbiased_n, 0.95).high))
+
+
 # -- Bad input -------------------------------------------------------------------------------------------------------
 
 
@@ -193,4 +192,4 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="rising order"):
         empirical_bernstein(good_n, 0.9, 1.0, 1.0)
     with pytest.raises(ValueError, match="not within"):
-        predictable_bernstein(good_n, 0.9, 0.15, 1.0)
+        empirical_bernstein(good_n, 0.9, 0.15, 1.0)
