@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from simulator.changes import Outcome
+from simulator.offpolicy.estimators import snips
 from simulator.offpolicy.intervals import Interval, normal
 from simulator.offpolicy.log import Array, Indices, Log, LogError
 from simulator.online import Asked, Online, Thompson
@@ -153,6 +154,20 @@ def replay(log: Log, world: World, run: Run) -> Replayed:
         kept_m, chosen_m, table.quality_nk[kept_m, chosen_m], table.cost_nk[kept_m, chosen_m],
         table.latency_nk[kept_m, chosen_m],
     )  # fmt: skip
+
+
+def model_scores(log: Log, signal: str) -> Array:
+    """Scores (m, k) whose means are each model's own value: self-normalised, over the rounds where ``signal`` was reported.
+
+    NaN for a model that the log never chose there.
+    """
+    value_n = log.signals[signal]
+    known_n = ~np.isnan(value_n)
+    columns = []
+    for model in range(len(log.models)):
+        weight_m = ((log.chosen_n == model) / log.propensity_n)[known_n]
+        columns.append(snips(value_n[known_n], weight_m).score_n)
+    return np.column_stack(columns)
 
 
 def in_units(found: Replayed, log: Log, signal: str) -> Replayed:

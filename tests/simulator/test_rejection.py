@@ -99,8 +99,11 @@ def test_the_command(tmp_path: Path) -> None:
     assert rows == json.loads((tmp_path / "out" / "results.json").read_text()) and len(rows) == 4
     assert min(row["mean_quality"] for row in rows[:2]) > max(row["mean_quality"] for row in rows[2:])
     assert all(row["low"] < row["mean_quality"] < row["high"] and 150 < row["rounds"] < 250 for row in rows)
+    assert all(row["over_fixed_gain"] < 0.1 and row["over_fixed_half"] > 0.0 for row in rows)
+    assert max(row["over_mix_gain"] for row in rows[2:]) < -0.1 < min(row["over_mix_gain"] for row in rows[:2])
     shown = CliRunner().invoke(simulate, args)
     assert shown.exit_code == 0 and "rounds kept" in shown.output and "±" in shown.output
+    assert "thompson, seed 0, cannot be told from the best fixed model" in shown.output
     wrong = CliRunner().invoke(simulate, ["--log", str(tmp_path / "log.csv"), "--policy", "task-lp"])
     assert wrong.exit_code == 2 and "expected one of thompson" in wrong.output
     wrong = CliRunner().invoke(simulate, ["--log", str(tmp_path / "none.csv")])
