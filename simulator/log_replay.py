@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -66,17 +67,10 @@ def replay_log(name: str, signal: str, runs: Sequence[tuple[str, Run]], out: Pat
         check_policy(run)
     world = world_of(log, signal)
     controls = _Controls(log, signal)
-    rows, sheet = [], Table(title=escape(f"{len(log)} rounds of {log.name}, replayed by rejection; 95 % t intervals"))
-    titles = (
-        "policy",
-        "objective",
-        "seed",
-        "rounds kept",
-        signal,
-        "$ per 1,000",
-        f"− {controls.fixed}",
-        "− best mix at its cost",
-    )
+    rows: list[dict[str, Any]] = []
+    sheet = Table(title=escape(f"{len(log)} rounds of {log.name}, replayed by rejection; 95 % t intervals"))
+    said = ("policy", "objective", "seed", "rounds kept", signal, "$ per 1,000")
+    titles = (*said, f"− {controls.fixed}", "− best mix at its cost")
     for title in titles:
         sheet.add_column(title, justify="left" if title in ("policy", "objective") else "right", overflow="fold")
     for objective, run in runs:
@@ -108,9 +102,8 @@ def replay_log(name: str, signal: str, runs: Sequence[tuple[str, Run]], out: Pat
         shown = number(Estimate(quality, half)) if kept else "–"
         gains = controls.gains(quality, half, cost)
         for against, gain in zip(("over_fixed", "over_mix"), gains, strict=True):
-            rows[-1] |= {f"{against}_gain": None, f"{against}_half": None} if gain is None else {
-                f"{against}_gain": gain.mean, f"{against}_half": gain.half
-            }  # fmt: skip
+            rows[-1][f"{against}_gain"] = None if gain is None else gain.mean
+            rows[-1][f"{against}_half"] = None if gain is None else gain.half
         cells = (run.policy, objective, str(run.seed), str(kept), shown, dollars, *(number(gain) for gain in gains))
         sheet.add_row(*map(escape, cells))
     if out is not None:
