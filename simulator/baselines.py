@@ -85,6 +85,17 @@ def grouped_optimum(utility_nk: Array, cost_nk: Array | None, group_n: Indices, 
     return best_shares(utility_gk, cost_gk, weight_g, budget)[group_n]
 
 
+def mix_at(quality_k: Array, cost_k: Array, cost: float) -> Array:
+    """Shares (k) of the static mix of best mean quality at a mean cost of ``cost`` dollars, of models whose means are known.
+
+    Below the cheapest model that model: then the mix may spend more.
+    """
+    known = np.flatnonzero(~np.isnan(quality_k) & ~np.isnan(cost_k))
+    share_k = np.zeros(len(quality_k))
+    share_k[known] = best_shares(quality_k[None, known], cost_k[None, known], np.ones(1), cost)[0]
+    return share_k
+
+
 def best_fixed(utility_nk: Array, cost_nk: Array | None, budget: float | None) -> int:
     """The model of the best mean utility among those whose mean cost is within ``budget``; if none is, the cheapest."""
     utility_k = utility_nk.mean(axis=0)

@@ -9,7 +9,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from simulator.baselines import best_shares
+from simulator.baselines import mix_at
 from simulator.cascade import Cascaded, cascade, thresholds
 from simulator.changes import Rounds
 from simulator.configured import base, setting
@@ -241,17 +241,6 @@ def _against(
         quality_k=quality_k,
         cost_k=cost_k,
     )
-
-
-def mix_at(quality_k: Array, cost_k: Array, cost: float) -> Array:
-    """Shares (k) of the static mix of best mean quality at a mean cost of ``cost`` dollars, of models whose means are known.
-
-    Below the cheapest model that model: then the mix may spend more.
-    """
-    known = np.flatnonzero(~np.isnan(quality_k) & ~np.isnan(cost_k))
-    share_k = np.zeros(len(quality_k))
-    share_k[known] = best_shares(quality_k[None, known], cost_k[None, known], np.ones(1), cost)[0]
-    return share_k
 
 
 def flat(row: Mapping[str, object]) -> dict[str, object]:

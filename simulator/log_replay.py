@@ -13,7 +13,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from simulator.experiment import mix_at
+from simulator.baselines import mix_at
 from simulator.offpolicy.intervals import normal
 from simulator.offpolicy.log import Array, Log
 from simulator.offpolicy.read import read_log

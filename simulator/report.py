@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from simulator.baselines import mix_at
 from simulator.charts import COLOURS, Axis, Line, Point, axis_over, plot, short, stacked
-from simulator.experiment import Result, flat, mix_at
+from simulator.experiment import Result, flat
 from simulator.replay import HINDSIGHT
 from simulator.summary import Estimate, Group, is_ours, over_seeds, routes, verdicts
 from simulator.utility import utility_unit

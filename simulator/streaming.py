@@ -13,10 +13,10 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from simulator.baselines import best_fixed
+from simulator.baselines import best_fixed, mix_at
 from simulator.changes import Outcome
 from simulator.configured import base
-from simulator.experiment import CHECKPOINTS, Against, Result, Row, mix_at
+from simulator.experiment import CHECKPOINTS, Against, Result, Row
 from simulator.online import Asked, Streaming
 from simulator.replay import FIXED, make_policy, policy_rng
 from simulator.table import OutcomeTable

@@ -15,8 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from simulator.offpolicy.candidate import CandidateError, read_candidate
+from simulator.offpolicy.controls import Line
 from simulator.offpolicy.estimators import NAMES
-from simulator.offpolicy.evaluate import Evaluation, EvaluationError, Line, evaluate
+from simulator.offpolicy.evaluate import Evaluation, evaluate
+from simulator.offpolicy.evidence import EvaluationError
 from simulator.offpolicy.expression import ExpressionError, Sum, combination, parse
 from simulator.offpolicy.gate import Finding, Verdict, judge
 from simulator.offpolicy.log import LogError

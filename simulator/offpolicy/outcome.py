@@ -10,7 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from simulator.offpolicy.evaluate import Control, Evaluation, Line, SignalReport
+from simulator.offpolicy.controls import Control, Line
+from simulator.offpolicy.evaluate import Evaluation, SignalReport
 from simulator.offpolicy.gate import Verdict, as_json
 
 

@@ -8,8 +8,9 @@ from html import escape
 from typing import Any
 
 from simulator.charts import COLOURS, Estimated, axis_over, forest, short
+from simulator.offpolicy.controls import Control, Line
 from simulator.offpolicy.diagnostics import OVERLAP_LEVELS, TAIL_LEVELS, Diagnostics
-from simulator.offpolicy.evaluate import Control, Evaluation, Line, SignalReport
+from simulator.offpolicy.evaluate import Evaluation, SignalReport
 from simulator.offpolicy.gate import Finding, Verdict
 from simulator.offpolicy.outcome import controls_sentence, lines_of, warnings
 from simulator.report import cards, page, settings_table

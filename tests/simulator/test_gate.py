@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from simulator.offpolicy.candidate import Candidate, Setting
-from simulator.offpolicy.evaluate import Evaluation, EvaluationError, evaluate
+from simulator.offpolicy.evaluate import Evaluation, evaluate
+from simulator.offpolicy.evidence import EvaluationError
 from simulator.offpolicy.expression import ExpressionError, combination, parse
 from simulator.offpolicy.gate import Verdict, judge
 from simulator.offpolicy.log import Log
@@ -188,3 +189,14 @@ def test_what_the_log_has_not_is_named() -> None:
     silent = replace(log, signals={"quality": np.full(100, np.nan)})
     with pytest.raises(EvaluationError, match="no outcome was reported"):
         evaluate(silent, candidate(large=1.0))
+
+
+def test_controls_of_a_log_in_which_no_model_is_a_choice_for_long() -> None:
+    """Models that follow each other: the one that was there the longest is the best fixed model."""
+    log = make_log(3000)
+    third_n = np.minimum(np.arange(3000) // 900, 2)
+    alone_nk = np.eye(3)[third_n]
+    log = replace(log, chosen_n=third_n, propensity_n=np.ones(3000), logged_nk=alone_nk, eligible_nk=alone_nk > 0.0)
+    found = evaluate(log, Candidate("as it was", Setting(policy="logged"), {}))
+    assert [control.name for control in found.controls][0] == "best fixed model: large"
+    assert len(found.controls) == 2
