@@ -198,5 +198,5 @@ def test_controls_of_a_log_in_which_no_model_is_a_choice_for_long() -> None:
     alone_nk = np.eye(3)[third_n]
     log = replace(log, chosen_n=third_n, propensity_n=np.ones(3000), logged_nk=alone_nk, eligible_nk=alone_nk > 0.0)
     found = evaluate(log, Candidate("as it was", Setting(policy="logged"), {}))
-    assert [control.name for control in found.controls][0] == "best fixed model: large"
+    assert found.controls[0].name == "best fixed model: large"
     assert len(found.controls) == 2
