@@ -23,6 +23,7 @@ import csv
 import importlib.util
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,12 @@ from scipy.special import ndtri
 from simulator.changes import FeedbackLost, unfold
 from simulator.charts import COLOURS, Estimated, axis_over, forest
 from simulator.executor import spread
-from simulator.offpolicy import betting
+from simulator.offpolicy import betting, evidence
 from simulator.offpolicy.candidate import Candidate, Setting, target
 from simulator.offpolicy.evaluate import Evaluation, evaluate
 from simulator.offpolicy.log import Log
 from simulator.offpolicy.read_journal import Journal
+from simulator.offpolicy.reward_models import cross_fitted, past_only
 from simulator.offpolicy.simulated import log_of, logged
 from simulator.report import cards, page
 from simulator.table import OutcomeTable, load_table
@@ -137,6 +139,19 @@ def made_table(n: int = 2000, seed: int = 0) -> OutcomeTable:
     )
 
 
+def _once(fit: Callable[..., Array]) -> Callable[..., Array]:
+    """``fit``, once for the same rewards: predictions do not depend on the candidate, and there are several for each log."""
+    made: dict[bytes, Array] = {}
+
+    def fitted(reward_n: Array, *rest: Any) -> Array:
+        key = reward_n.tobytes()
+        if key not in made:
+            made[key] = fit(reward_n, *rest)
+        return made[key]
+
+    return fitted
+
+
 def replicate(worlds: dict[str, World], item: tuple[Scenario, int, int]) -> tuple[list[Point], list[Promotion]]:
     """One log, and all that is said of it."""
     scenario, seed, rounds = item
@@ -160,6 +175,7 @@ def replicate(worlds: dict[str, World], item: tuple[Scenario, int, int]) -> tupl
         chosen_t = (rng.random(rounds)[:, None] > np.cumsum(share_tk, axis=1)[:, :-1]).sum(axis=1)
         source = log = log_of(world, played, chosen_t, share_tk)
     points, promotions = [], []
+    evidence.past_only, evidence.cross_fitted = _once(past_only), _once(cross_fitted)
     for name in CANDIDATES if scenario.logger == "ours" else CANDIDATES[:3]:
         candidate = _candidate(name, world, log)
         found = evaluate(source, candidate, signals=["quality", "cost"], level=LEVEL, seed=seed)
@@ -188,7 +204,7 @@ def _candidate(name: str, world: World, log: Log) -> Candidate:
         shares = {model: 0.1 / len(log.models) for model in log.models}
         shares[log.models[best]] += 0.9
         settings[task] = Setting(policy="mix", shares=shares)
-    return Candidate(name, Setting(policy="logged"), settings)
+    return Candidate(name, Setting(policy="uniform"), settings)
 
 
 def _everywhere(candidate: Candidate, world: World, signal: str) -> float:

@@ -90,6 +90,11 @@ class Candidate:
     default: Setting
     buckets: Mapping[str, Setting]
 
+    @property
+    def static(self) -> bool:
+        """Whether what it does in a context never changes, as what was learned does."""
+        return all(one.policy in ("fixed", "uniform", "mix") for one in (self.default, *self.buckets.values()))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:

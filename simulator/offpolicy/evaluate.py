@@ -12,14 +12,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.offpolicy.adaptive import adaptive_weights, spread
+from simulator.offpolicy.adaptive import adaptive_weights, spread, stable_weights
 from simulator.offpolicy.candidate import Candidate, target
 from simulator.offpolicy.controls import Control, Line, controls_of
 from simulator.offpolicy.diagnostics import Diagnostics, diagnose, mean_weight_z
 from simulator.offpolicy.estimators import NAMES, UNBIASED, Scored, dm, estimate_all, weights
-from simulator.offpolicy.evidence import Evidence, dr_scores, evidence_of, missing_p, signals_of, supported
+from simulator.offpolicy.evidence import Evidence, evidence_of, missing_p, signals_of, supported
 from simulator.offpolicy.expression import Sum
-from simulator.offpolicy.intervals import Interval, bias_aware, bootstrap, empirical_bernstein, normal
+from simulator.offpolicy.intervals import (
+    Interval,
+    at_least,
+    bias_aware,
+    bootstrap,
+    empirical_bernstein,
+    expected_squares,
+    normal,
+)
 from simulator.offpolicy.log import Array, Log
 from simulator.offpolicy.read_journal import Journal
 
@@ -86,7 +94,9 @@ def evaluate(
     evidence = {name: evidence_of(log, name, values[name], ranges[name], made.target_nk, weight_n) for name in values}
     rng = np.random.default_rng(seed)
     reports = {
-        name: _report(one, estimators, level, rng, missing_p(log, ~np.isnan(values[name])), name in seen)
+        name: _report(
+            one, estimators, level, rng, missing_p(log, ~np.isnan(values[name])), name in seen, candidate.static
+        )
         for name, one in evidence.items()
     }
     return Evaluation(
@@ -119,6 +129,7 @@ def _report(
     rng: np.random.Generator,
     p_missing: float,
     high_seen: bool,
+    static: bool,
 ) -> SignalReport:
     scored = [
         dm(one.q_cross_mk, one.target_mk) if made.name == "dm" else made
@@ -127,9 +138,8 @@ def _report(
     lines = []
     for made in scored:
         lines.append(Line(made.name, made.estimate, made.tuned, _intervals(one, made, level, rng)))
-        if made.name == "dr" and len(one.reward_m) > 1 and one.logged_mk is not None and supported(one):
-            estimate, interval = adaptive_weights(made.score_n, one.target_mk, one.logged_mk, level)
-            lines.append(Line("dr, adaptive weights", estimate, None, {"normal": interval}))
+        if made.name == "dr" and static and len(one.reward_m) > 1 and supported(one):
+            lines.append(_adaptive(one, made, level))
     side = (1.0 + level) / 2.0
     bounds = Interval(one.bound(side, lower=True), one.bound(side, lower=False), level)
     lines.append(Line("betting", math.nan, None, {"betting": bounds}))
@@ -150,14 +160,57 @@ def _intervals(one: Evidence, made: Scored, level: float, rng: np.random.Generat
     if len(made.score_n) < 2 or math.isnan(made.estimate):
         return {}
     if made.name in UNBIASED:
-        found = {"normal": normal(made.score_n, level), "bootstrap": bootstrap(made.score_n, level, rng)}
+        error = _expected_error(one, made)
+        found = {
+            "normal": at_least(normal(made.score_n, level), made.estimate, error),
+            "bootstrap": at_least(bootstrap(made.score_n, level, rng), made.estimate, error),
+        }
     else:
-        unbiased_m = one.weight_m * one.reward_m if made.name == "clipped" else dr_scores(one)
-        found = {"normal": bias_aware(made.score_n, unbiased_m, level)}
-    if made.name == "ips" and one.logged_mk is not None and supported(one):
+        name = "ips" if made.name == "clipped" else "dr"
+        (unbiased,) = estimate_all(one.reward_m, one.weight_m, one.q_mk, one.target_mk, one.chosen_m, [name])
+        around = bias_aware(made.score_n, unbiased.score_n, level)
+        sure = at_least(normal(unbiased.score_n, level), unbiased.estimate, _expected_error(one, unbiased))
+        found = {"normal": Interval(min(around.low, sure.low), max(around.high, sure.high), level)}
+    if made.name == "ips" and supported(one):
         # The largest weight that could have come is known: both distributions are.
+        assert one.logged_mk is not None
         most = float((one.target_mk / np.where(one.target_mk > 0.0, one.logged_mk, 1.0)).max())
         low, high = min(0.0, most * one.low), max(0.0, most * one.high)
         inside_m = np.clip(made.score_n, low, high)  # but for rounding
         found["bernstein"] = empirical_bernstein(inside_m, level, low, high)
     return found
+
+
+def _expected_error(one: Evidence, made: Scored) -> float:
+    """The standard error to be expected of an unbiased estimate; 0 where the log does not say which weights could have come."""
+    if not supported(one):
+        return 0.0
+    variance = float(_expected_squares(one, made).mean())
+    if made.name in ("dr", "sndr"):
+        variance += float(np.einsum("mk,mk->m", one.q_mk, one.target_mk).var())
+    elif made.name == "ips":
+        variance -= made.estimate**2
+    return math.sqrt(max(variance, 0.0) / len(made.score_n))
+
+
+def _expected_squares(one: Evidence, made: Scored) -> Array:
+    """Of the weighted part of the scores (m)."""
+    assert one.logged_mk is not None
+    residual_m = one.reward_m
+    if made.name == "snips":
+        residual_m = one.reward_m - made.estimate
+    elif made.name in ("dr", "sndr"):
+        # By the whole log's model: the first rounds' predictions were worse, as the scores themselves show.
+        residual_m = one.reward_m - one.q_cross_mk[np.arange(len(one.chosen_m)), one.chosen_m]
+    return expected_squares(residual_m, one.chosen_m, one.target_mk, one.logged_mk)
+
+
+def _adaptive(one: Evidence, made: Scored, level: float) -> Line:
+    """The doubly robust estimate with adaptive weights."""
+    assert one.logged_mk is not None
+    estimate, interval = adaptive_weights(made.score_n, one.target_mk, one.logged_mk, level)
+    h_m = stable_weights(spread(one.target_mk, one.logged_mk))
+    expected_m = np.einsum("mk,mk->m", one.q_mk, one.target_mk)
+    squares_m = _expected_squares(one, made) + float(expected_m.var())
+    error = math.sqrt(float(h_m**2 @ squares_m)) / float(h_m.sum())
+    return Line("dr, adaptive weights", estimate, None, {"normal": at_least(interval, estimate, error)})

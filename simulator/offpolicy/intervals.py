@@ -13,13 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-from simulator.offpolicy.log import Array
+from simulator.offpolicy.log import Array, Indices
 
 RESAMPLED = 2_000
 """The most values that a bootstrap draws from; more rounds than twice this are averaged in blocks first."""
 
 _CHUNK = 4_000_000
 """Draws held in memory at once by the bootstrap."""
+
+_BELIEVED = 5.0
+"""Rounds' worth of belief that a model's residuals are like all others'."""
 
 _LARGEST_BET = 0.75
 """Of the predictable plug-in interval, as a share of the range; Waudby-Smith and Ramdas suggest 1/2 or 3/4."""
@@ -79,6 +82,29 @@ def normal(score_n: Array, level: float) -> Interval:
     half = float(stdtrit(n - 1, 0.5 + level / 2.0)) * float(score_n.std(ddof=1)) / math.sqrt(n)
     mean = float(score_n.mean())
     return Interval(mean - half, mean + half, level)
+
+
+def expected_squares(residual_n: Array, chosen_n: Indices, target_nk: Array, logged_nk: Array) -> Array:
+    """The mean square of w·residual that is to be expected in every round (n), whatever heavy weights happened to come.
+
+    Where a candidate does what the log rarely did, a sample holds too few of the rounds with large weights, and the variance of
+    its scores is too small more often than not. But what weights could have come is known: given the context w² is
+    Σ_a target²/logged on average, so that only each model's mean squared residual has to be learned, from all of its rounds
+    alike (and from all models' as if from five more).
+    """
+    k = target_nk.shape[1]
+    count_k = np.bincount(chosen_n, minlength=k)
+    overall = float((residual_n**2).mean())
+    squares_k = np.bincount(chosen_n, weights=residual_n**2, minlength=k)
+    mean_k = (squares_k + _BELIEVED * overall) / (count_k + _BELIEVED)
+    safe_nk = np.where(target_nk > 0.0, logged_nk, 1.0)
+    return np.asarray((target_nk**2 / safe_nk) @ mean_k)
+
+
+def at_least(found: Interval, estimate: float, error: float) -> Interval:
+    """``found``, and no less than the Normal interval around an ``estimate`` with standard ``error``."""
+    half = float(ndtri(0.5 + found.level / 2.0)) * error
+    return Interval(min(found.low, estimate - half), max(found.high, estimate + half), found.level)
 
 
 def bias_aware(score_n: Array, unbiased_n: Array, level: float) -> Interval:
