@@ -126,7 +126,7 @@ def test_every_number_is_written(journal_file: Path, candidate: Path, tmp_path: 
         "Passed: it is shown, at 0.9",
         "best fixed model",
         "exploration_floor: 0.1",
-        "dr, adaptive weights",
+        "switch-dr",
     ):
         assert text in page.said, text
     again = tmp_path / "again"

@@ -14,9 +14,11 @@ from scipy import stats
 from simulator.offpolicy.intervals import (
     RESAMPLED,
     Interval,
+    at_least,
     bias_aware,
     bootstrap,
     empirical_bernstein,
+    expected_squares,
     normal,
 )
 from tests.simulator.logged_paths import most_misses
@@ -173,6 +175,30 @@ def test_a_biased_estimates_interval_holds_the_truth_and_the_unbiased_ones() -> 
     assert missed <= most_misses(paths, alpha)
     same = bias_aware(unbiased_n, unbiased_n, 0.9)
     assert (same.low, same.high) == pytest.approx((normal(unbiased_n, 0.95).low, normal(unbiased_n, 0.95).high))
+
+
+def test_the_expected_error_sees_weights_that_did_not_come() -> None:
+    """Models drawn at .02 with residuals of 1: a sample with too few of them has too small a variance, the expectation has not."""
+    rng = np.random.default_rng(6)
+    n, paths, seen, hoped = 300, 400, [], []
+    logged_nk, target_nk = np.tile([0.98, 0.02], (n, 1)), np.tile([0.5, 0.5], (n, 1))
+    for _ in range(paths):
+        chosen_n = (rng.random(n) < 0.02).astype(np.intp)
+        residual_n = rng.choice([-1.0, 1.0], n)
+        score_n = (target_nk / logged_nk)[np.arange(n), chosen_n] * residual_n
+        seen.append(score_n.var())
+        hoped.append(expected_squares(residual_n, chosen_n, target_nk, logged_nk).mean())
+    truth = 0.25 / 0.98 + 0.25 / 0.02
+    assert hoped == pytest.approx([truth] * paths)
+    assert np.mean(np.array(seen) < 0.7 * truth) > 0.15, "and far less was seen in many"
+
+
+def test_an_interval_is_widened_only_where_it_is_too_narrow() -> None:
+    found = Interval(0.4, 0.9, 0.95)
+    assert at_least(found, 0.5, 0.01) == found
+    wider = at_least(found, 0.5, 0.1)
+    assert (wider.low, wider.high) == pytest.approx((0.5 - 0.1959964, 0.9))
+    assert at_least(found, 0.5, 0.0) == found
 
 
 # -- Bad input -------------------------------------------------------------------------------------------------------
