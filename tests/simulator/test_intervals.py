@@ -178,7 +178,7 @@ def test_a_biased_estimates_interval_holds_the_truth_and_the_unbiased_ones() -> 
 
 
 def test_the_expected_error_sees_weights_that_did_not_come() -> None:
-    """Models drawn at .02 with residuals of 1: a sample with too few of them has too small a variance, the expectation has not."""
+    """A model drawn at .02: with too few of its rounds the variance seen is too small, the expected one is not."""
     rng = np.random.default_rng(6)
     n, paths, seen, hoped = 300, 400, [], []
     logged_nk, target_nk = np.tile([0.98, 0.02], (n, 1)), np.tile([0.5, 0.5], (n, 1))
