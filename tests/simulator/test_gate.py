@@ -184,6 +184,8 @@ def test_what_the_log_has_not_is_named() -> None:
         evaluate(log, candidate(large=1.0), signals=["speed"])
     with pytest.raises(EvaluationError, match="--cap cost: expected above 0, got -1"):
         evaluate(log, candidate(large=1.0), caps={"cost": -1.0})
+    with pytest.raises(EvaluationError, match="--cap cost: expected at least 9, the largest seen, got 5"):
+        evaluate(log, candidate(large=1.0), caps={"cost": 5.0})
     with pytest.raises(EvaluationError, match="--cap speed: expected a signal"):
         evaluate(log, candidate(large=1.0), caps={"speed": 1.0})
     silent = replace(log, signals={"quality": np.full(100, np.nan)})
