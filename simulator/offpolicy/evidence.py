@@ -102,12 +102,13 @@ def signals_of(
     for name, (low, high) in ranges.items():
         if not high > low:
             raise EvaluationError(f"--cap {name}: expected above {low:g}, got {high:g}")
+    for name, value_n in values.items():
+        if np.isnan(value_n).all():
+            raise EvaluationError(f"{name}: expected a round in which all that it is made of was reported, found none")
     for name, cap in caps.items():
-        value_n = values.get(name, known.get(name))
-        if value_n is not None and float(np.nanmax(value_n)) > cap:
-            raise EvaluationError(
-                f"--cap {name}: expected at least {float(np.nanmax(value_n)):g}, the largest seen, got {cap:g}"
-            )
+        largest = float(np.nanmax({**known, **values}[name]))
+        if largest > cap:
+            raise EvaluationError(f"--cap {name}: expected at least {largest:g}, the largest seen, got {cap:g}")
     if not values:
         raise EvaluationError(f"{log.name}: no outcome was reported of any decision")
     return values, ranges, seen

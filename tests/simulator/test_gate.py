@@ -188,6 +188,10 @@ def test_what_the_log_has_not_is_named() -> None:
         evaluate(log, candidate(large=1.0), caps={"cost": 5.0})
     with pytest.raises(EvaluationError, match="--cap speed: expected a signal"):
         evaluate(log, candidate(large=1.0), caps={"speed": 1.0})
+    apart = replace(log, signals={"quality": np.where(np.arange(100) < 50, 1.0, np.nan),
+                                  "cost": np.where(np.arange(100) < 50, np.nan, 1.0)})  # fmt: skip
+    with pytest.raises(EvaluationError, match="worth: expected a round in which all that it is made of was reported"):
+        evaluate(apart, candidate(large=1.0), sums={"worth": combination("quality - cost", apart.signals)})
     silent = replace(log, signals={"quality": np.full(100, np.nan)})
     with pytest.raises(EvaluationError, match="no outcome was reported"):
         evaluate(silent, candidate(large=1.0))
