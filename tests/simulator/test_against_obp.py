@@ -28,11 +28,11 @@ pytestmark = pytest.mark.skipif(
 def theirs() -> Any:
     """``obp.ope.estimators``."""
     before = dict(sys.modules)
-    for missing in ("torch", "seaborn", "matplotlib", "matplotlib.pyplot"):
-        if importlib.util.find_spec(missing.partition(".")[0]) is None:
-            stand_in = types.ModuleType(missing)
-            stand_in.Tensor = type("Tensor", (), {})  # type: ignore[attr-defined]
-            sys.modules[missing] = stand_in
+    named = ("torch", "seaborn", "matplotlib", "matplotlib.pyplot")
+    for missing in [name for name in named if importlib.util.find_spec(name.partition(".")[0]) is None]:
+        stand_in = types.ModuleType(missing)
+        stand_in.Tensor = type("Tensor", (), {})  # type: ignore[attr-defined]
+        sys.modules[missing] = stand_in
     package = types.ModuleType("obp.ope")  # without its __init__, which imports all that needs more packages
     root = importlib.util.find_spec("obp")
     assert root is not None and root.submodule_search_locations
