@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,17 @@ def median_seconds(action: Callable[[], object], repeats: int = REPEATS) -> floa
         action()
         taken.append(time.perf_counter() - start)
     return statistics.median(taken)
+
+
+def seconds_in_turn(actions: Mapping[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, list[float]]:
+    """Of every call, by name and repeat. All take turns, so that what else the machine does meets them alike."""
+    taken: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(repeats):
+        for name, action in actions.items():
+            start = time.perf_counter()
+            action()
+            taken[name].append(time.perf_counter() - start)
+    return taken
 
 
 def import_obp(module: str) -> Any:
