@@ -6,8 +6,9 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,9 +21,7 @@ R = TypeVar("R")
 
 PROCESSES = "processes"
 """The executor that is this machine."""
-RETRIES = 10
-"""How often work is done again elsewhere if a worker of a cluster is lost."""
-CONNECT_S = 10.0
+CONNECT_S = 5.0
 """Seconds that a scheduler has to answer."""
 _BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -32,8 +31,10 @@ def spread(
 ) -> Iterator[R]:
     """What ``work`` (a module's function) makes of each item with what is ``shared``, in their order.
 
-    Over ``jobs`` processes, or with ``executor`` ``tcp://host:port`` over the cluster of that scheduler, where a worker may be
-    lost on the way. Raises ``SettingError`` if there is no such cluster, or it cannot do this work.
+    Over ``jobs`` processes, or with ``executor`` ``tcp://host:port`` over the cluster of that scheduler, where workers may be
+    lost on the way: what they had is done again elsewhere, an item as often as the scheduler's setting
+    ``distributed.scheduler.allowed-failures`` says. Raises ``SettingError`` if there is no such cluster, it cannot do this work,
+    or it is lost; and what ``work`` raises.
     """
     if executor != PROCESSES:
         yield from _over_cluster(shared, work, items, executor)
@@ -59,7 +60,8 @@ def check_executor(executor: str) -> None:
 
 def _over_cluster(shared: S, work: Callable[[S, T], R], items: Sequence[T], address: str) -> Iterator[R]:
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
+        from distributed.comm.core import CommClosedError
     except ImportError:
         raise SettingError(f"--executor {address}: expected the extra dask: pip install 'pointsman[dask]'") from None
     try:
@@ -69,11 +71,19 @@ def _over_cluster(shared: S, work: Callable[[S, T], R], items: Sequence[T], addr
     with client:
         _check_workers(client, address)
         # Sent as an argument of a task, not scattered: what was scattered is gone with the last worker that held it, a task is
-        # done again.
-        held = client.submit(pickle.loads, pickle.dumps(shared), pure=False, retries=RETRIES)
-        futures = [client.submit(work, held, item, pure=False, retries=RETRIES) for item in items]
-        for future in futures:
-            yield future.result()
+        # done again. Without ``retries``: those are for work that raises, which would raise again.
+        held = client.submit(pickle.loads, pickle.dumps(shared), pure=False)
+        futures = deque(client.submit(work, held, item, pure=False) for item in items)
+        try:
+            while futures:  # a result that was taken need not stay in the cluster
+                yield futures.popleft().result()
+        except KilledWorker as error:
+            raise SettingError(
+                f"--executor {address}: expected workers that live, one item took {error.allowed_failures + 1} with it "
+                "(out of memory?); see the workers' logs and Dask's setting distributed.scheduler.allowed-failures"
+            ) from None
+        except (CancelledError, CommClosedError):
+            raise SettingError(f"--executor {address}: the scheduler was lost before all was done") from None
 
 
 def _check_workers(client: Any, address: str) -> None:

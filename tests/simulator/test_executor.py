@@ -10,64 +10,73 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from simulator.executor import spread
+from simulator.executor import check_executor, spread
 from simulator.experiment import Result, Task, run_all
 from simulator.utility import SettingError, parse_objective
 from simulator.world import UNIT, Run
 from simulator.world_file import Place, read_world
 
-pytest.importorskip("distributed", reason="the extra dask is not installed")
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0
 """Seconds after which a process that should have answered is taken to hang."""
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
-    """The address of a scheduler, and its two workers, each a process of its own."""
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A scheduler and its workers, each a process of its own."""
+
+    address: str
+    scheduler: subprocess.Popen[bytes]
+    workers: list[subprocess.Popen[bytes]]
+
+
+@contextlib.contextmanager
+def started(folder: Path, workers: int) -> Iterator[Cluster]:
+    pytest.importorskip("distributed", reason="the extra dask is not installed")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    started: list[subprocess.Popen[str]] = []
+    processes: list[subprocess.Popen[bytes]] = []
 
-    def start(*command: str) -> subprocess.Popen[str]:
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "distributed.cli." + command[0], *command[1:]],
-                stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment, cwd=ROOT,
-            )
-        )  # fmt: skip
-        return started[-1]
+    def log() -> Path:
+        return folder / f"{len(processes)}.log"
 
-    def said(process: subprocess.Popen[str], pattern: str) -> str:
-        assert process.stderr is not None
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            found = re.search(pattern, line)
+    def start(command: str, *arguments: str) -> None:
+        with log().open("wb") as file:  # not a pipe, which is full when nobody reads it
+            line = [sys.executable, "-m", f"distributed.cli.{command}", "--host", "127.0.0.1", *arguments]
+            processes.append(subprocess.Popen(line, stderr=file, stdout=file, env=environment, cwd=ROOT))
+
+    def said(pattern: str) -> str:
+        """What the process started last says."""
+        file, process, end = folder / f"{len(processes) - 1}.log", processes[-1], time.monotonic() + WAIT
+        while time.monotonic() < end and process.poll() is None:
+            found = re.search(pattern, file.read_text())
             if found:
                 return found[1]
-        raise AssertionError("".join(lines))
+            time.sleep(0.05)
+        raise AssertionError(f"{pattern} is not in: {file.read_text()}")
 
     try:
-        scheduler = start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-jupyter")
-        address = said(scheduler, r"Scheduler at:\s+(tcp://\S+)")
-        workers = [
-            start("dask_worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny", "--host", "127.0.0.1")
-            for _ in range(2)
-        ]
-        for worker in workers:
-            said(worker, r"(Registered to)")
-        yield address, workers
+        start("dask_scheduler", "--port", "0", "--no-dashboard", "--no-jupyter")
+        address = said(r"Scheduler at:\s+(tcp://\S+)")
+        for _ in range(workers):
+            start("dask_worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny")
+            said("(Registered to)")
+        yield Cluster(address, processes[0], processes[1:])
     finally:
-        for process in reversed(started):
+        for process in reversed(processes):
             process.kill()
             process.wait(WAIT)
-            assert process.stderr is not None
-            process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with started(tmp_path_factory.mktemp("cluster"), 2) as one:
+        yield one
 
 
 @pytest.fixture
@@ -104,20 +113,17 @@ def slowly(shared: tuple[Path, int], item: int) -> tuple[int, int]:
     return factor * item, os.getpid()
 
 
-def test_a_cluster_gives_the_same_and_survives_a_worker(
-    cluster: tuple[str, list[subprocess.Popen[str]]], place: Place, tmp_path: Path
-) -> None:
+def test_a_cluster_gives_the_same_and_survives_a_worker(cluster: Cluster, place: Place, tmp_path: Path) -> None:
     """One test, for a killed worker does not come back."""
-    address, workers = cluster
     here = run_all([place.world], tasks(place, 3), jobs=1)
     progress: list[int] = []
-    there = run_all([place.world], tasks(place, 3), jobs=1, done=lambda: progress.append(1), executor=address)
+    there = run_all([place.world], tasks(place, 3), jobs=1, done=lambda: progress.append(1), executor=cluster.address)
     same(here, there)
     assert len(progress) == 6
 
-    results = spread((tmp_path, 10), slowly, list(range(20)), 1, address)
+    results = spread((tmp_path, 10), slowly, list(range(20)), 1, cluster.address)
     got = [next(results)]
-    victim = next(worker for worker in workers if worker.pid != got[0][1])
+    victim = next(worker for worker in cluster.workers if worker.pid != got[0][1])
     victim.send_signal(signal.SIGKILL)
     got += list(results)
     assert [value for value, _ in got] == [10 * item for item in range(20)]
@@ -125,33 +131,74 @@ def test_a_cluster_gives_the_same_and_survives_a_worker(
     done_by_victim = {value // 10 for value, pid in got if pid == victim.pid}
     assert begun - done_by_victim, "the worker was killed while it had work, which another did again"
 
-    same(here, run_all([place.world], tasks(place, 3), jobs=1, executor=address))
+    same(here, run_all([place.world], tasks(place, 3), jobs=1, executor=cluster.address))
 
 
-def test_what_fails_in_a_cluster_is_said_here(cluster: tuple[str, list[subprocess.Popen[str]]]) -> None:
+def test_what_fails_in_a_cluster_is_said_here_and_not_tried_again(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
-        list(spread(1, divided, [0], 1, cluster[0]))
+        list(spread(tmp_path, noted_and_divided, [0], 1, cluster.address))
+    assert len(list(tmp_path.glob("call-*"))) == 1
+
+
+def noted_and_divided(folder: Path, item: int) -> float:
+    (folder / f"call-{time.monotonic_ns()}").touch()
+    return 1 / item
+
+
+def test_an_item_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
+    with started(tmp_path, 4) as mortal:  # as many as may fail, and one more
+        with pytest.raises(SettingError, match=r"expected workers that live, one item took 4 .*allowed-failures"):
+            list(spread(9, killed, [0], 1, mortal.address))
+        assert [worker.wait(WAIT) for worker in mortal.workers] == [-9] * 4
+
+
+def killed(signal_: int, item: int) -> None:
+    os.kill(os.getpid(), signal_)
+
+
+def test_a_scheduler_that_is_lost_midway(tmp_path: Path) -> None:
+    with started(tmp_path, 1) as mortal:
+        results = spread((tmp_path, 10), slowly, list(range(20)), 1, mortal.address)
+        next(results)
+        mortal.scheduler.kill()
+        with pytest.raises(SettingError, match="the scheduler was lost before all was done"):
+            list(results)
+
+
+def test_a_cluster_without_workers(tmp_path: Path) -> None:
+    with started(tmp_path, 0) as empty, pytest.raises(SettingError, match="expected workers, the scheduler has none"):
+        list(spread(1, divided, [1], 1, empty.address))
+
+
+def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed", reason="the extra dask is not installed")
+    monkeypatch.setattr("simulator.executor.CONNECT_S", 0.5)
+    with pytest.raises(SettingError, match=r"--executor tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
+        list(spread(1, divided, [1], 1, "tcp://127.0.0.1:9"))
 
 
 def divided(shared: int, item: int) -> float:
     return shared / item
 
 
-def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulator.executor.CONNECT_S", 0.5)
-    with pytest.raises(SettingError, match=r"--executor tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
-        list(spread(1, divided, [1], 1, "tcp://127.0.0.1:9"))
-
-
-def test_a_cluster_of_other_versions_is_refused(
-    cluster: tuple[str, list[subprocess.Popen[str]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_of_other_versions_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.version", lambda package: "0.0.0+other")
     with pytest.raises(SettingError, match=r"expected python .*pointsman 0\.0\.0\+other.*, got python"):
-        list(spread(1, divided, [1], 1, cluster[0]))
+        list(spread(1, divided, [1], 1, cluster.address))
 
 
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with contextlib.suppress(StopIteration), pytest.raises(SettingError, match=r"pointsman\[dask\]"):
-        next(spread(1, divided, [1], 1, "tcp://127.0.0.1:9"))
+    with pytest.raises(SettingError, match=r"pointsman\[dask\]"):
+        list(spread(1, divided, [1], 1, "tcp://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize("name", ["dask", "localhost:8786", ""])
+def test_a_name_that_is_no_executor(name: str) -> None:
+    with pytest.raises(SettingError, match=r"--executor: expected processes or tcp://HOST:PORT"):
+        check_executor(name)
+
+
+def test_processes_give_the_same_in_order() -> None:
+    items = [4, 1, 2]
+    assert list(spread(8, divided, items, 2)) == list(spread(8, divided, items, 1)) == [2.0, 8.0, 4.0]
