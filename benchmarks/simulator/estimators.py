@@ -2,7 +2,9 @@
 
     python benchmarks/simulator/estimators.py [--rows 1000000] [--json FILE]
 
-k = 8, the same propensities, rewards and predictions; estimates have to agree to 1e-10. Without `obp`
+k = 8, the same propensities, rewards and predictions; estimates have to agree to 1e-10. obp checks arrays in every estimator, we
+check all of them once before any: both are shown without the checks and with them, and the last row, all of them on one log,
+counts our check once. All take turns, and a ratio is the median of those of each turn. Without `obp`
 (`pip install --no-deps obp==0.4.1`) only ours are timed.
 """
 
@@ -10,7 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +25,21 @@ from rich.console import Console
 from rich.table import Table
 
 from simulator.offpolicy import estimators as est
+from simulator.offpolicy.log import Array, Indices
 
-K = 8
+K, TUNED = 8, 10.0
+NAMES = ("ips", "snips", "dm", "dr", "sndr", "switch-dr", "dros")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """A log, the candidate's probabilities, and a reward model's predictions."""
+
+    reward_n: Array
+    chosen_n: Indices
+    propensity_n: Array
+    target_nk: Array
+    q_nk: Array
 
 
 def main() -> None:
@@ -29,65 +47,119 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    n = arguments.rows
-    rng = np.random.default_rng(0)
-    logged_nk = rng.dirichlet(np.ones(K), size=n) * 0.8 + 0.2 / K
-    chosen_n = (rng.random(n)[:, None] > np.cumsum(logged_nk, axis=1)[:, :-1]).sum(axis=1)
-    propensity_n = logged_nk[np.arange(n), chosen_n]
-    target_nk, q_nk, reward_n = rng.dirichlet(np.ones(K), size=n), rng.random((n, K)), rng.random(n)
-    ours, theirs = _ours(reward_n, chosen_n, propensity_n, target_nk, q_nk), {}
+    given = made(arguments.rows)
     module = kit.import_obp("obp.ope.estimators")
     if module is None:
         print("obp is not installed: left out")
-    else:
-        theirs = _theirs(module, reward_n, chosen_n, propensity_n, target_nk, q_nk)
-    sheet = Table(title=f"seconds per million rows, k = {K}, {n:,} rows, median of {kit.REPEATS}, one thread")
-    for title in ("estimator", "ours", "obp", "ours is faster by", "difference of estimates"):
+    kinds = {"ours": _ours(given), "ours checked": _ours_checked(given)}
+    kinds |= {} if module is None else _theirs(module, given)
+    titles = (
+        "estimator",
+        "ours",
+        "obp",
+        "faster by",
+        "ours checked",
+        "obp checked",
+        "faster by",
+        "estimates differ by",
+    )
+    sheet = Table(
+        title=f"seconds per million rows, k = {K}, {arguments.rows:,} rows, median of {kit.REPEATS}, one thread"
+    )
+    for title in titles:
         sheet.add_column(title, justify="left" if title == "estimator" else "right")
-    figures = {}
-    for name, action in ours.items():
-        seconds, other = kit.median_seconds(action) * 1e6 / n, None
-        cells = ["", "", ""]
-        if name in theirs:
-            other = kit.median_seconds(theirs[name]) * 1e6 / n
-            off = abs(action().estimate - theirs[name]())
-            assert off < 1e-10, f"{name}: estimates differ by {off}"
-            cells = [f"{other:.3f}", f"{other / seconds:.1f}", f"{off:.1e}"]
-        sheet.add_row(name, f"{seconds:.3f}", *cells)
-        figures[name] = {"ours": seconds, "obp": other}
+    figures: dict[str, dict[str, float]] = {}
+    every: dict[str, list[float]] = {kind: [0.0] * kit.REPEATS for kind in kinds}
+    for name in NAMES:
+        estimates = {kind: actions[name]() for kind, actions in kinds.items()}
+        off = max(abs(one - estimates["ours"]) for one in estimates.values())
+        assert off < 1e-10, f"{name}: estimates differ by {off}"
+        taken = kit.seconds_in_turn({kind: actions[name] for kind, actions in kinds.items()})
+        # of ours the check is added below, once
+        for kind, seconds in taken.items():
+            added = taken["ours"] if kind == "ours checked" else seconds
+            every[kind] = [a + b for a, b in zip(every[kind], added, strict=True)]
+        figures[name] = _medians(taken, arguments.rows)
+        sheet.add_row(name, *_cells(taken, figures[name]), "" if module is None else f"{off:.1e}")
+    check = kit.seconds_in_turn({"check": lambda: _check(given)})["check"]
+    every["ours checked"] = [a + b for a, b in zip(every["ours checked"], check, strict=True)]
+    figures["all"] = _medians(every, arguments.rows)
+    sheet.add_row("all of them", *_cells(every, figures["all"]))
     Console(width=110).print(sheet)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def _ours(reward_n: Any, chosen_n: Any, propensity_n: Any, target_nk: Any, q_nk: Any) -> dict[str, Callable[[], Any]]:
+def made(n: int) -> Given:
+    """A log of ``n`` rounds with propensities of at least .2/k, and a candidate unlike the policy that was logged."""
+    rng = np.random.default_rng(0)
+    logged_nk = rng.dirichlet(np.ones(K), size=n) * 0.8 + 0.2 / K
+    chosen_n = (rng.random(n)[:, None] > np.cumsum(logged_nk, axis=1)[:, :-1]).sum(axis=1)
+    target_nk, q_nk, reward_n = rng.dirichlet(np.ones(K), size=n), rng.random((n, K)), rng.random(n)
+    return Given(reward_n, chosen_n, logged_nk[np.arange(n), chosen_n], target_nk, q_nk)
+
+
+def _medians(taken: Mapping[str, list[float]], rows: int) -> dict[str, float]:
+    """Seconds per million rows."""
+    return {kind: statistics.median(seconds) * 1e6 / rows for kind, seconds in taken.items()}
+
+
+def _cells(taken: Mapping[str, list[float]], medians: Mapping[str, float]) -> list[str]:
+    cells = []
+    for ours, theirs in (("ours", "obp"), ("ours checked", "obp checked")):
+        cells += [f"{medians[kind]:.3f}" if kind in medians else "" for kind in (ours, theirs)]
+        cells.append(_ratio(taken, ours, theirs))
+    return cells
+
+
+def _ratio(taken: Mapping[str, list[float]], ours: str, theirs: str) -> str:
+    if theirs not in taken:
+        return ""
+    return f"{statistics.median(b / a for a, b in zip(taken[ours], taken[theirs], strict=True)):.1f}"
+
+
+def _check(given: Given) -> None:
+    weight_n = est.weights(given.target_nk, given.chosen_n, given.propensity_n)
+    est.check(given.reward_n, weight_n, given.q_nk, given.target_nk, given.chosen_n)
+
+
+def _ours(given: Given) -> dict[str, Callable[[], float]]:
     """From the log to the estimate, weights included."""
 
-    def weights() -> Any:
-        return est.weights(target_nk, chosen_n, propensity_n)
+    def weights() -> Array:
+        return est.weights(given.target_nk, given.chosen_n, given.propensity_n)
 
-    doubly = (q_nk, target_nk, chosen_n)
+    reward_n, doubly = given.reward_n, (given.q_nk, given.target_nk, given.chosen_n)
     return {
-        "ips": lambda: est.ips(reward_n, weights()),
-        "snips": lambda: est.snips(reward_n, weights()),
-        "dm": lambda: est.dm(q_nk, target_nk),
-        "dr": lambda: est.dr(reward_n, weights(), *doubly),
-        "sndr": lambda: est.sndr(reward_n, weights(), *doubly),
-        "switch-dr": lambda: est.switch_dr(reward_n, weights(), *doubly, 10.0),
-        "dros": lambda: est.dros(reward_n, weights(), *doubly, 10.0),
+        "ips": lambda: est.ips(reward_n, weights()).estimate,
+        "snips": lambda: est.snips(reward_n, weights()).estimate,
+        "dm": lambda: est.dm(given.q_nk, given.target_nk).estimate,
+        "dr": lambda: est.dr(reward_n, weights(), *doubly).estimate,
+        "sndr": lambda: est.sndr(reward_n, weights(), *doubly).estimate,
+        "switch-dr": lambda: est.switch_dr(reward_n, weights(), *doubly, TUNED).estimate,
+        "dros": lambda: est.dros(reward_n, weights(), *doubly, TUNED).estimate,
     }
 
 
-def _theirs(
-    module: Any, reward_n: Any, chosen_n: Any, propensity_n: Any, target_nk: Any, q_nk: Any
-) -> dict[str, Callable[[], Any]]:
-    given = {
-        "reward": reward_n,
-        "action": chosen_n,
-        "pscore": propensity_n,
-        "action_dist": target_nk[:, :, None],
-        "position": np.zeros(len(reward_n), dtype=int),
-        "estimated_rewards_by_reg_model": q_nk[:, :, None],
+def _ours_checked(given: Given) -> dict[str, Callable[[], float]]:
+    """The same after a check of all arrays: what one estimator alone takes."""
+
+    def checked(action: Callable[[], float]) -> float:
+        _check(given)
+        return action()
+
+    return {name: partial(checked, action) for name, action in _ours(given).items()}
+
+
+def _theirs(module: Any, given: Given) -> dict[str, dict[str, Callable[[], float]]]:
+    """obp's estimates without its checks, and as it gives them."""
+    arrays = {
+        "reward": given.reward_n,
+        "action": given.chosen_n,
+        "pscore": given.propensity_n,
+        "action_dist": given.target_nk[:, :, None],
+        "position": np.zeros(len(given.reward_n), dtype=int),
+        "estimated_rewards_by_reg_model": given.q_nk[:, :, None],
     }
     made = {
         "ips": module.InverseProbabilityWeighting(),
@@ -95,10 +167,17 @@ def _theirs(
         "dm": module.DirectMethod(),
         "dr": module.DoublyRobust(),
         "sndr": module.SelfNormalizedDoublyRobust(),
-        "switch-dr": module.SwitchDoublyRobust(tau=10.0),
-        "dros": module.DoublyRobustWithShrinkage(lambda_=10.0),
+        "switch-dr": module.SwitchDoublyRobust(tau=TUNED),
+        "dros": module.DoublyRobustWithShrinkage(lambda_=TUNED),
     }
-    return {name: lambda one=one: one.estimate_policy_value(**given) for name, one in made.items()}  # type: ignore[misc]
+
+    def plain(estimator: Any) -> float:
+        return float(np.mean(estimator._estimate_round_rewards(**arrays)))
+
+    return {
+        "obp": {name: partial(plain, one) for name, one in made.items()},
+        "obp checked": {name: partial(one.estimate_policy_value, **arrays) for name, one in made.items()},
+    }
 
 
 if __name__ == "__main__":

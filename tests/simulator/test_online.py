@@ -190,11 +190,12 @@ def test_a_failed_call_is_worth_nothing_to_rivals(make_table: Make) -> None:
 
 @pytest.mark.parametrize("objective", ["QUALITY_FIRST", "COST_FIRST:max_quality_loss=0.05", "BALANCED"])
 @pytest.mark.parametrize("budget", [None, 5e-4])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_whether_propensities_are_computed_changes_no_choice(
-    make_table: Make, objective: str, budget: float | None
+    make_table: Make, objective: str, budget: float | None, seed: int
 ) -> None:
     world = make_world(make_table(150), Features("x", "one"))
-    one = run("thompson", objective=objective, budget=budget, delay=3)
+    one = run("thompson", objective=objective, budget=budget, seed=seed, delay=3)
     made: list[DecisionMade] = []
     watched = play_online(world, one, policy=Thompson(world, one, policy_rng(one), watch=made.append))
     np.testing.assert_array_equal(play_online(world, one).chosen_t, watched.chosen_t)
