@@ -21,7 +21,7 @@ from simulator.options import budget_of, listed, quality_range_of
 from simulator.replay import CASCADE, FIXED, HINDSIGHT, ONLINE, check_run
 from simulator.report import write_results
 from simulator.streaming import POLICIES as STREAMED
-from simulator.streaming import check_streamed, stream
+from simulator.streaming import check_file, check_streamed, stream
 from simulator.summary import group
 from simulator.table import OutcomeTable, TableError, UnknownTableError, load_table, with_features
 from simulator.table_pieces import Extent, extent, pieces
@@ -62,7 +62,7 @@ _POLICIES = ", ".join((*ONLINE, CASCADE, f"{FIXED}MODEL", *HINDSIGHT))
     is_flag=True,
     help="The table is larger than memory: it is read in pieces, in the file's order, for "
     f"{', '.join(STREAMED)} and {FIXED}MODEL, without budgets. What is best in hindsight is "
-    "reckoned on the way.",
+    "reckoned on the way; features are scaled by the first piece, and a prompt_id that is there twice is seen within one.",
 )
 @click.option(
     "--log",
@@ -226,6 +226,7 @@ def simulate(
         if source is not None:
             for task in tasks:
                 check_streamed(task.run)
+                check_file(source.extent, worlds[0].quality, task.run.objective)
             shared = (source.path, worlds[0], rounds or source.extent.rows)
             results = with_progress(
                 len(tasks), lambda done: noting(done, spread(shared, _streamed, tasks, jobs, executor))

@@ -13,6 +13,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from bandit.catalog import FLOOR_MODES, Mode, Objective, QualityRange
 from simulator.baselines import best_fixed, mix_at
 from simulator.changes import Outcome
 from simulator.configured import base
@@ -20,6 +21,7 @@ from simulator.experiment import CHECKPOINTS, Against, Result, Row
 from simulator.online import Asked, Streaming
 from simulator.replay import FIXED, make_policy, policy_rng
 from simulator.table import OutcomeTable
+from simulator.table_pieces import Extent
 from simulator.utility import SettingError, utilities
 from simulator.world import Run, World, window
 
@@ -59,10 +61,32 @@ def check_streamed(run: Run) -> None:
         raise SettingError("a stream: expected no budget: the best within one needs all rounds at once")
 
 
+def check_file(file: Extent, quality: QualityRange, objective: Objective) -> None:
+    """Raise ``SettingError`` for a cell of a file that ``quality`` or ``objective`` does not allow, by its row in the file.
+
+    As for a table in memory (``make_world``, ``utilities``), and before anything is played: a piece knows its own rows only.
+    """
+    for value, place in (file.lowest, file.highest):
+        if not quality.min <= value <= quality.max:
+            raise SettingError(
+                f"{file.name}: {place}: expected {quality.min:g} to {quality.max:g}, got {value:g}; see --quality-range"
+            )
+    if objective.mode in FLOOR_MODES:
+        needed = ["cost" if objective.mode is Mode.COST_FIRST else "latency"]
+    else:
+        weighs_cost = objective.cost_weight and (file.costs or objective.mode is not Mode.BALANCED)
+        needed = ["cost"] * bool(weighs_cost) + ["latency"] * bool(objective.latency_weight)
+    for kind in needed:
+        if kind in file.empty:
+            raise SettingError(
+                f"{objective.mode.value} needs a {kind} of every model: {file.name}: {file.empty[kind]} is empty or missing"
+            )
+
+
 def stream(first: World, rest: Callable[[], Iterator[OutcomeTable]], rounds: int, objective: str, run: Run) -> Result:
     """Play ``run`` over ``rounds`` rows of the tables that ``rest`` gives, of which ``first`` is a world of the first.
 
-    Raises ``SettingError``, and what ``rest`` raises.
+    A file has to be checked before, by ``check_file``. Raises ``SettingError``, and what ``rest`` raises.
     """
     check_streamed(run)
     models = first.table.models

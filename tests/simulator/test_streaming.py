@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -17,12 +18,13 @@ from hypothesis import strategies as st
 
 from simulator.changes import unfold
 from simulator.commands import simulate
-from simulator.replay import check_run, play_online
-from simulator.streaming import POLICIES, check_streamed, stream
-from simulator.table import OutcomeTable, TableError
+from simulator.online import Online
+from simulator.replay import check_run, make_policy, play_online
+from simulator.streaming import POLICIES, check_file, check_streamed, stream
+from simulator.table import OutcomeTable, TableError, load_table
 from simulator.table_pieces import extent, pieces
-from simulator.utility import SettingError, parse_objective
-from simulator.world import UNIT, Features, Run, make_world, window
+from simulator.utility import SettingError, parse_objective, utilities
+from simulator.world import UNIT, Features, Run, World, make_world, window
 
 Make = Callable[..., OutcomeTable]
 Columns = dict[str, list[object]]
@@ -46,6 +48,27 @@ def write(columns: Columns, path: Path) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def noted_choices() -> Iterator[list[int]]:
+    """What policies that are streamed choose, round by round."""
+    chosen: list[int] = []
+
+    def make(world: World, run: Run, rng: np.random.Generator) -> Online:
+        policy = make_policy(world, run, rng)
+        choose = policy.choose
+
+        def noted(t: int, row: int) -> int:
+            chosen.append(choose(t, row))
+            return chosen[-1]
+
+        policy.choose = noted  # type: ignore[method-assign]
+        return policy
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simulator.streaming.make_policy", make)
+        yield chosen
+
+
 @pytest.mark.parametrize("policy", [*POLICIES, "fixed:small"])
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.integers(1, 130))
@@ -63,13 +86,15 @@ def test_any_pieces_give_the_replay_in_the_files_order(
     # the scale of features is that of the first piece: the world in memory has to be given the same
     world = make_world(first, Features("x", "one"), tasks=whole.tasks)
     run = Run(policy, BALANCED, None, 3)
-    result = stream(world, lambda: pieces(path, rows), 120, "BALANCED", run)
+    with noted_choices() as chosen:
+        result = stream(world, lambda: pieces(path, rows), 120, "BALANCED", run)
 
     everything = window(world, table)
     rounds = unfold(table, range(120))
     chosen_t = np.zeros(120, dtype=np.intp)  # the first model, if it is fixed
     if not policy.startswith("fixed:"):
         chosen_t = play_online(everything, run, rounds).chosen_t
+        assert chosen == chosen_t.tolist()
     utility_tk = table.quality_nk - 20.0 * table.cost_nk
     assert result.row["shares"]["small"] == pytest.approx(np.mean(chosen_t == 0))
     assert result.row["mean_quality"] == pytest.approx(table.quality_nk[np.arange(120), chosen_t].mean())
@@ -92,7 +117,7 @@ def test_pieces_of_a_file_are_the_table(
     path = write(columns_of(table), tmp_path / f"t{suffix}")
     found = list(pieces(path, 33))
     assert [len(piece) for piece in found] == [33, 33, 33, 1]
-    assert all(piece.models == table.models for piece in found)
+    assert all(piece.models == table.models for piece in found) and table.x_nd is not None
     np.testing.assert_allclose(np.vstack([piece.quality_nk for piece in found]), table.quality_nk)
     np.testing.assert_allclose(np.vstack([piece.x_nd for piece in found if piece.x_nd is not None]), table.x_nd)
     assert sum((piece.texts or () for piece in found), ()) == table.texts
@@ -112,6 +137,101 @@ def test_a_bad_cell_far_down_is_named_before_anything_is_played(
         extent(path, 20)
     done = CliRunner().invoke(simulate, ["--table", str(path), "--stream", "--jobs", "1"])
     assert done.exit_code == 1 and "row 71" in done.output
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "objective", "place"),
+    [
+        ("quality/small", 3.0, "QUALITY_FIRST", r"row 71 \('p70'\), column quality/small: expected 0 to 1, got 3"),
+        ("quality/small", -0.5, "QUALITY_FIRST", r"row 71 \('p70'\), column quality/small: expected 0 to 1, got -0\.5"),
+        ("cost/small", None, "BALANCED:cost_weight=20", r"row 71 \('p70'\), column cost/small is empty"),
+        (
+            "cost/vendor/large",
+            None,
+            "COST_FIRST:max_quality_loss=0.1",
+            r"row 71 \('p70'\), column cost/vendor/large is",
+        ),
+        ("latency/small", None, "LATENCY_FIRST:max_quality_loss=0.1", r"row 71 \('p70'\), column latency/small is"),
+        ("latency/small", None, "BALANCED:latency_weight=0.1", r"row 71 \('p70'\), column latency/small is empty"),
+    ],
+)
+def test_a_cell_that_does_not_do_is_named_by_its_row_in_the_file(
+    make_table: Make,
+    columns_of: Callable[[OutcomeTable], Columns],
+    tmp_path: Path,
+    column: str,
+    cell: object,
+    objective: str,
+    place: str,
+) -> None:
+    columns = columns_of(make_table(100))
+    parsed = parse_objective(objective, UNIT)
+    check_file(extent(write(columns, tmp_path / "good.parquet"), 20), UNIT, parsed)
+    columns[column][70] = cell
+    path = write(columns, tmp_path / "t.parquet")
+    for rows in (20, 33, 1000):
+        with pytest.raises(SettingError, match=place):
+            check_file(extent(path, rows), UNIT, parsed)
+    with pytest.raises(SettingError, match=place):  # as in memory
+        utilities(make_world(load_table(str(path)), Features("none", "one")).table, parsed)
+
+
+def test_cells_that_no_objective_needs_may_be_empty(
+    make_table: Make, columns_of: Callable[[OutcomeTable], Columns], tmp_path: Path
+) -> None:
+    columns = columns_of(make_table(60))
+    columns["cost/small"][50] = None
+    path = write(columns, tmp_path / "t.parquet")
+    check_file(extent(path, 20), UNIT, QUALITY)
+    table = make_table(60)
+    result = stream(
+        make_world(table, Features("none", "one"), tasks=table.tasks),
+        lambda: pieces(path, 20), 60, "Q", Run("fixed:small", QUALITY, None, 0),
+    )  # fmt: skip
+    assert result.row["mean_cost"] is None and result.row["regret"] >= 0.0
+
+
+def test_costs_nowhere_weigh_nothing_but_costs_in_some_pieces_are_refused(
+    make_table: Make, columns_of: Callable[[OutcomeTable], Columns], tmp_path: Path
+) -> None:
+    columns = columns_of(make_table(60))
+    without = {title: cells for title, cells in columns.items() if not title.startswith("cost/")}
+    check_file(extent(write(without, tmp_path / "none.csv"), 20), UNIT, BALANCED)
+    columns["cost/small"][:20] = columns["cost/vendor/large"][:20] = [
+        None
+    ] * 20  # a piece where no cost is known at all
+    with pytest.raises(SettingError, match=r"BALANCED needs a cost .*row 1 \('p0'\), column cost/small is empty"):
+        check_file(extent(write(columns, tmp_path / "some.csv"), 20), UNIT, BALANCED)
+
+
+def test_lines_of_json_may_order_their_cells_differently(
+    make_table: Make, columns_of: Callable[[OutcomeTable], Columns], tmp_path: Path
+) -> None:
+    table = make_table(60)
+    path = write(columns_of(table), tmp_path / "t.jsonl")
+    lines = [json.loads(line) for line in path.read_text().split("\n")]
+    path.write_text(
+        "\n".join(json.dumps(dict(reversed(one.items())) if i >= 20 else one) for i, one in enumerate(lines))
+    )
+    assert extent(path, 20).models == table.models
+    found_nk = np.vstack([piece.quality_nk for piece in pieces(path, 20)])
+    np.testing.assert_allclose(found_nk, table.quality_nk)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_memory_does_not_grow_with_the_file(
+    make_table: Make, columns_of: Callable[[OutcomeTable], Columns], tmp_path: Path, suffix: str
+) -> None:
+    def peak(n: int) -> int:
+        path = write(columns_of(make_table(n)), tmp_path / f"{n}{suffix}")
+        tracemalloc.start()
+        extent(path, 100)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    few, many = peak(3000), peak(12_000)  # few that are more than a reader's buffer
+    assert many < 1.3 * few
 
 
 def test_memory_does_not_grow_with_the_rounds(make_table: Make) -> None:
