@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import Bucket, Objective
-from bandit.encoder import Encoder, encoder_of
-from bandit.outcome import UNTOLD, Change, Ledger, Signal, lessons
-from bandit.pacer import Pacer
-from bandit.pacer import from_arrays as pacer_from_arrays
-from bandit.pacer import to_arrays as pacer_arrays
-from bandit.policy import Candidates
-from bandit.pool import nothing, seen
-from bandit.posterior import (
+from pointsman.bandit.catalog import Bucket, Objective
+from pointsman.bandit.encoder import Encoder, encoder_of
+from pointsman.bandit.outcome import UNTOLD, Change, Ledger, Signal, lessons
+from pointsman.bandit.pacer import Pacer
+from pointsman.bandit.pacer import from_arrays as pacer_from_arrays
+from pointsman.bandit.pacer import to_arrays as pacer_arrays
+from pointsman.bandit.policy import Candidates
+from pointsman.bandit.pool import nothing, seen
+from pointsman.bandit.posterior import (
     COST,
     LATENCY,
     PRECISION,
@@ -46,7 +46,7 @@ from bandit.posterior import (
     widen,
     without_model,
 )
-from bandit.tail import count, log_factor
+from pointsman.bandit.tail import count, log_factor
 
 SIGNALS = max(Signal) + 1
 COUNTERS = (

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bandit.errors import FieldError, within
+from pointsman.bandit.errors import FieldError, within
 
 _ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}\Z")
 _FEATURE_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,64}\Z")

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from bandit.bucket import BucketState, clocks, newcomers
-from bandit.catalog import Objective
-from bandit.encoder import Encoded
-from bandit.errors import FieldError, within
-from bandit.event import DecisionMade
-from bandit.health import Health
-from bandit.pacer import Purse, affordable, left, multiplier_for
-from bandit.policy import (
+from pointsman.bandit.bucket import BucketState, clocks, newcomers
+from pointsman.bandit.catalog import Objective
+from pointsman.bandit.encoder import Encoded
+from pointsman.bandit.errors import FieldError, within
+from pointsman.bandit.event import DecisionMade
+from pointsman.bandit.health import Health
+from pointsman.bandit.pacer import Purse, affordable, left, multiplier_for
+from pointsman.bandit.policy import (
     Candidates,
     Choices,
     Exclusion,
@@ -33,7 +33,7 @@ from bandit.policy import (
     without,
     worst_costs,
 )
-from bandit.pool import seen
+from pointsman.bandit.pool import seen
 
 NO_LIMITS = Limits()
 FREE = 10

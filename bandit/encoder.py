@@ -17,9 +17,9 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import Schema
-from bandit.errors import FieldError
-from bandit.text import TEXT_DIM, estimate_tokens, text_feature_names, text_features
+from pointsman.bandit.catalog import Schema
+from pointsman.bandit.errors import FieldError
+from pointsman.bandit.text import TEXT_DIM, estimate_tokens, text_feature_names, text_features
 
 CLIP = 5.0
 """Encoded numbers are clipped to [-5, 5]: one wild value must not outweigh hundreds of ordinary ones."""

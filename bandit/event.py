@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import Bucket, Model, Objective, Project
-from bandit.outcome import Change, Ledger
-from bandit.policy import Limits, Predictions
+from pointsman.bandit.catalog import Bucket, Model, Objective, Project
+from pointsman.bandit.outcome import Change, Ledger
+from pointsman.bandit.policy import Limits, Predictions
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bandit.bucket import RESPONSE_OF, BucketState, clocks
-from bandit.errors import FieldError
-from bandit.event import DecisionMade, OutcomeApplied
-from bandit.outcome import Ledger, Signal, check_report, merge
+from pointsman.bandit.bucket import RESPONSE_OF, BucketState, clocks
+from pointsman.bandit.errors import FieldError
+from pointsman.bandit.event import DecisionMade, OutcomeApplied
+from pointsman.bandit.outcome import Ledger, Signal, check_report, merge
 
 
 def join(

@@ -12,8 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bandit.catalog import Aggregation, OutcomeRules, QualityRange, check_number
-from bandit.errors import FieldError
+from pointsman.bandit.catalog import Aggregation, OutcomeRules, QualityRange, check_number
+from pointsman.bandit.errors import FieldError
 
 
 class Signal(enum.IntEnum):

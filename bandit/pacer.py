@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import Aggregation, Budget, QualityRange
-from bandit.event import DecisionMade, OutcomeApplied
-from bandit.outcome import Signal
-from bandit.policy import OUT, Array, Ints, Race, race
+from pointsman.bandit.catalog import Aggregation, Budget, QualityRange
+from pointsman.bandit.event import DecisionMade, OutcomeApplied
+from pointsman.bandit.outcome import Signal
+from pointsman.bandit.policy import OUT, Array, Ints, Race, race
 
 RING = 128
 """Requests that are replayed to find the multiplier."""

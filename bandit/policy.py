@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from bandit.catalog import (
+from pointsman.bandit.catalog import (
     FLOOR_MODES,
     Mode,
     Model,
@@ -26,8 +26,8 @@ from bandit.catalog import (
     QualityRange,
     check_number,
 )
-from bandit.errors import FieldError, NothingEligibleError
-from bandit.posterior import (
+from pointsman.bandit.errors import FieldError, NothingEligibleError
+from pointsman.bandit.posterior import (
     COST,
     LATENCY,
     QUALITY,
@@ -36,7 +36,7 @@ from bandit.posterior import (
     noise,
     predict_batch,
 )
-from bandit.propensity import (
+from pointsman.bandit.propensity import (
     argmax_propensities,
     argmax_propensity,
     argmax_propensity_batch,

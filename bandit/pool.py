@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from bandit.posterior import INTERCEPT_PRECISION, NONE, PRIOR_A, QUALITY, RESPONSES, Posteriors, Prior, noise
+from pointsman.bandit.posterior import INTERCEPT_PRECISION, NONE, PRIOR_A, QUALITY, RESPONSES, Posteriors, Prior, noise
 
 Array = npt.NDArray[np.float64]
 

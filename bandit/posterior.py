@@ -33,7 +33,7 @@ import numpy.typing as npt
 from scipy.linalg.blas import dger, dspmv, dspr, dsyrk, dtrsv
 from scipy.linalg.lapack import dpotrf, dtrtri
 
-from bandit.tail import UNTRIED, log_factor, new_tails
+from pointsman.bandit.tail import UNTRIED, log_factor, new_tails
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bandit.bucket import (
+from pointsman.bandit.bucket import (
     FIT_FROM,
     SHAKE_EVERY,
     BucketState,
@@ -26,8 +26,8 @@ from bandit.bucket import (
     shake,
     tick,
 )
-from bandit.catalog import Aggregation, Bucket, Model, Priors, Project
-from bandit.event import (
+from pointsman.bandit.catalog import Aggregation, Bucket, Model, Priors, Project
+from pointsman.bandit.event import (
     AvailabilitySet,
     BucketDeleted,
     BucketPut,
@@ -39,13 +39,13 @@ from bandit.event import (
     ProjectPut,
     Record,
 )
-from bandit.health import Health, called, passed
-from bandit.outcome import UNTOLD, Signal
-from bandit.pacer import Pacer, Purse, decided, new_pacer, restart_ring, settled
-from bandit.pacer import to_arrays as pacer_arrays
-from bandit.policy import Candidates
-from bandit.pool import Pool, exchange, forget, nothing, pooled_priors, says, seen
-from bandit.posterior import (
+from pointsman.bandit.health import Health, called, passed
+from pointsman.bandit.outcome import UNTOLD, Signal
+from pointsman.bandit.pacer import Pacer, Purse, decided, new_pacer, restart_ring, settled
+from pointsman.bandit.pacer import to_arrays as pacer_arrays
+from pointsman.bandit.policy import Candidates
+from pointsman.bandit.pool import Pool, exchange, forget, nothing, pooled_priors, says, seen
+from pointsman.bandit.posterior import (
     QUALITY,
     set_prior,
 )

@@ -33,6 +33,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from pointsman.simulator.table import OutcomeTable, load_table
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -43,7 +44,6 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
-from simulator.table import OutcomeTable, load_table
 
 WARM_UP, MAIN = "paretobandit:val", "paretobandit:test_holdout"
 CALLERS = 32

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from server.metrics import Metrics
+from pointsman.server.metrics import Metrics
 
 log = logging.getLogger("pointsman.access")
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import grpc
 
-from server.errors import LateError, OverloadedError
-from server.status import abort
+from pointsman.server.errors import LateError, OverloadedError
+from pointsman.server.status import abort
 
 MAX_IN_FLIGHT = 1024
 """Most unary calls under way at once, by weight."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import grpc
 
+from pointsman.server.errors import ForbiddenError, RateLimitedError, UnauthenticatedError
+from pointsman.server.keys import Key, Keyring
+from pointsman.server.status import abort
 from pointsman.v1 import catalog_service_pb2, insight_service_pb2, router_service_pb2
-from server.errors import ForbiddenError, RateLimitedError, UnauthenticatedError
-from server.keys import Key, Keyring
-from server.status import abort
 
 _ROUTER = {
     "Decide": "decide",

@@ -10,11 +10,11 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from pointsman.server.catalog_file import COLLECTIONS, Item, to_item, to_message
+from pointsman.server.catalog_plan import Change
 from pointsman.v1 import catalog_pb2 as pb
 from pointsman.v1 import catalog_service_pb2 as rpc
 from pointsman.v1 import catalog_service_pb2_grpc
-from server.catalog_file import COLLECTIONS, Item, to_item, to_message
-from server.catalog_plan import Change
 
 PAGE = 200
 TIMEOUT = 30.0

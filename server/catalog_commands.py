@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.text import Text
 
-from bandit.errors import FieldError
-from server.catalog_client import Held, Remote, RemoteError
-from server.catalog_file import CatalogFile, CatalogFileError, read_catalog, to_yaml, write_catalog
-from server.catalog_plan import ACTIONS, Change, count, diff, loses, plan
-from server.config import Config
+from pointsman.bandit.errors import FieldError
+from pointsman.server.catalog_client import Held, Remote, RemoteError
+from pointsman.server.catalog_file import CatalogFile, CatalogFileError, read_catalog, to_yaml, write_catalog
+from pointsman.server.catalog_plan import ACTIONS, Change, count, diff, loses, plan
+from pointsman.server.config import Config
 
 _STYLES = {"+": "green", "-": "red", "@": "cyan"}
 _BAR_FROM = 50

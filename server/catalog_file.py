@@ -19,10 +19,10 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from bandit.catalog import Bucket, Model, Project
-from bandit.errors import FieldError
+from pointsman.bandit.catalog import Bucket, Model, Project
+from pointsman.bandit.errors import FieldError
+from pointsman.server.codec import read_bucket, read_model, read_project, write_bucket, write_model, write_project
 from pointsman.v1 import catalog_pb2 as pb
-from server.codec import read_bucket, read_model, read_project, write_bucket, write_model, write_project
 
 COLLECTIONS = ("projects", "models", "buckets")
 """In the order in which they can be created: a bucket names models and a project."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bandit.catalog import Bucket
-from server.catalog_file import COLLECTIONS, CatalogFile, CatalogFileError, Item, fields, to_yaml
+from pointsman.bandit.catalog import Bucket
+from pointsman.server.catalog_file import COLLECTIONS, CatalogFile, CatalogFileError, Item, fields, to_yaml
 
 Action = Literal["create", "update", "delete"]
 ACTIONS: tuple[Action, ...] = ("create", "update", "delete")

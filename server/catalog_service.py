@@ -10,18 +10,18 @@ from typing import Any, Generic, TypeVar
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from bandit.bucket import BucketState
-from bandit.catalog import Bucket, Model, Project
-from bandit.errors import FieldError, within
-from bandit.state import ModelState, ProjectState
+from pointsman.bandit.bucket import BucketState
+from pointsman.bandit.catalog import Bucket, Model, Project
+from pointsman.bandit.errors import FieldError, within
+from pointsman.bandit.state import ModelState, ProjectState
+from pointsman.server.codec import read_bucket, read_model, read_project, write_bucket, write_model, write_project
+from pointsman.server.errors import AlreadyExistsError, StaleError, UnavailableError
+from pointsman.server.names import parse
+from pointsman.server.replica import ATTEMPTS, Replica
+from pointsman.server.status import unary
 from pointsman.v1 import catalog_pb2 as pb
 from pointsman.v1 import catalog_service_pb2 as rpc
 from pointsman.v1 import catalog_service_pb2_grpc
-from server.codec import read_bucket, read_model, read_project, write_bucket, write_model, write_project
-from server.errors import AlreadyExistsError, StaleError, UnavailableError
-from server.names import parse
-from server.replica import ATTEMPTS, Replica
-from server.status import unary
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000

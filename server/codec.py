@@ -10,16 +10,16 @@ from functools import lru_cache
 
 import numpy as np
 
-from bandit import catalog as c
-from bandit import event as e
-from bandit.decide import NO_LIMITS
-from bandit.encoder import Context
-from bandit.errors import FieldError, within
-from bandit.outcome import Change, Ledger, Signal, Tally
-from bandit.policy import Limits, Predictions
+from pointsman.bandit import catalog as c
+from pointsman.bandit import event as e
+from pointsman.bandit.decide import NO_LIMITS
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.errors import FieldError, within
+from pointsman.bandit.outcome import Change, Ledger, Signal, Tally
+from pointsman.bandit.policy import Limits, Predictions
+from pointsman.server.names import bucket_name, model_name, parse, project_name
 from pointsman.v1 import catalog_pb2 as pb
 from pointsman.v1 import context_pb2, decision_pb2, journal_pb2, outcome_pb2
-from server.names import bucket_name, model_name, parse, project_name
 
 NS = 1_000_000_000
 _MAX_WINDOW_SECONDS = c.MAX_WINDOW_NS // NS

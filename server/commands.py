@@ -15,19 +15,19 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bandit.state import fingerprint
-from server import config as configuration
-from server.compact import compact
-from server.export import write_decisions, write_journal
-from server.import_journal import ImportFileError, import_journal
-from server.journal import JournalError
-from server.logs import set_up
-from server.replica import base_state, fold_rows, recover
-from server.retention import DAY_NS
-from server.serve import ServeError
-from server.serve import serve as run
-from server.sqlite_journal import SqliteJournal, check, read_rows
-from server.workers import Supervisor, WorkersError
+from pointsman.bandit.state import fingerprint
+from pointsman.server import config as configuration
+from pointsman.server.compact import compact
+from pointsman.server.export import write_decisions, write_journal
+from pointsman.server.import_journal import ImportFileError, import_journal
+from pointsman.server.journal import JournalError
+from pointsman.server.logs import set_up
+from pointsman.server.replica import base_state, fold_rows, recover
+from pointsman.server.retention import DAY_NS
+from pointsman.server.serve import ServeError
+from pointsman.server.serve import serve as run
+from pointsman.server.sqlite_journal import SqliteJournal, check, read_rows
+from pointsman.server.workers import Supervisor, WorkersError
 
 _DATA = click.option(
     "--data",

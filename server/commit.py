@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bandit.event import Event
-from server.errors import UnavailableError
-from server.journal import Appended, Group, Journal, JournalError, Result, Row
+from pointsman.bandit.event import Event
+from pointsman.server.errors import UnavailableError
+from pointsman.server.journal import Appended, Group, Journal, JournalError, Result, Row
 
 log = logging.getLogger("pointsman.commit")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import takewhile
 
-from server import snapshot
-from server.journal import Base, JournalError
-from server.replica import base_state, fold_rows
-from server.retention import look
-from server.sqlite_journal import SqliteJournal
+from pointsman.server import snapshot
+from pointsman.server.journal import Base, JournalError
+from pointsman.server.replica import base_state, fold_rows
+from pointsman.server.retention import look
+from pointsman.server.sqlite_journal import SqliteJournal
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from bandit.errors import FieldError
-from server.status import abort
+from pointsman.bandit.errors import FieldError
+from pointsman.server.status import abort
 
 Call = grpc.aio.ServicerContext[Any, Any]
 

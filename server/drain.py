@@ -7,8 +7,8 @@ import asyncio
 import grpc
 from grpc_health.v1 import health
 
-from server.admission import Admission
-from server.replica import Replica
+from pointsman.server.admission import Admission
+from pointsman.server.replica import Replica
 
 QUIET = 0.2
 """Seconds without a call under way after which nothing is waited for any more: the last answers are on their way by then."""

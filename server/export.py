@@ -10,14 +10,14 @@ from typing import Any
 import pandas as pd
 from google.protobuf import json_format
 
-from bandit import event as e
-from bandit.catalog import QualityRange
-from bandit.outcome import FIELDS
-from bandit.policy import propensities
-from server.insight_service import record
-from server.journal import Row
-from server.names import bucket_name, decision_name, model_name
-from server.replica import decode
+from pointsman.bandit import event as e
+from pointsman.bandit.catalog import QualityRange
+from pointsman.bandit.outcome import FIELDS
+from pointsman.bandit.policy import propensities
+from pointsman.server.insight_service import record
+from pointsman.server.journal import Row
+from pointsman.server.names import bucket_name, decision_name, model_name
+from pointsman.server.replica import decode
 
 
 def write_journal(rows: Iterable[Row], path: Path) -> int:

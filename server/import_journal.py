@@ -15,14 +15,14 @@ from pathlib import Path
 
 from google.protobuf import json_format
 
-from bandit import event as e
-from bandit.state import State, apply, fingerprint
+from pointsman.bandit import event as e
+from pointsman.bandit.state import State, apply, fingerprint
+from pointsman.server.journal import Appended, Conflict, Duplicate, Entry, Group, JournalError, JournalLockedError, Row
+from pointsman.server.keys_of import key_of, once_of
+from pointsman.server.names import decision_name
+from pointsman.server.replica import decode, tell_afresh
+from pointsman.server.sqlite_journal import FILE, SqliteJournal
 from pointsman.v1 import journal_pb2
-from server.journal import Appended, Conflict, Duplicate, Entry, Group, JournalError, JournalLockedError, Row
-from server.keys_of import key_of, once_of
-from server.names import decision_name
-from server.replica import decode, tell_afresh
-from server.sqlite_journal import FILE, SqliteJournal
 
 MAX_EVENTS = 1000
 """Most events in one append, give or take one batch of decisions: bounds the memory."""

@@ -10,21 +10,21 @@ from typing import Any
 import grpc
 import numpy as np
 
-from bandit.bucket import BucketState, newcomers
-from bandit.catalog import QualityRange
-from bandit.errors import FieldError
-from bandit.health import Health
-from bandit.outcome import Signal
-from bandit.pacer import Purse, left
-from bandit.posterior import QUALITY, noise, predict
+from pointsman.bandit.bucket import BucketState, newcomers
+from pointsman.bandit.catalog import QualityRange
+from pointsman.bandit.errors import FieldError
+from pointsman.bandit.health import Health
+from pointsman.bandit.outcome import Signal
+from pointsman.bandit.pacer import Purse, left
+from pointsman.bandit.posterior import QUALITY, noise, predict
+from pointsman.server.codec import write_budget
+from pointsman.server.journal import Row
+from pointsman.server.names import bucket_name, model_name, parse
+from pointsman.server.replica import Replica
+from pointsman.server.router_service import write_decision
+from pointsman.server.status import streaming, unary
 from pointsman.v1 import insight_service_pb2 as rpc
 from pointsman.v1 import insight_service_pb2_grpc, journal_pb2
-from server.codec import write_budget
-from server.journal import Row
-from server.names import bucket_name, model_name, parse
-from server.replica import Replica
-from server.router_service import write_decision
-from server.status import streaming, unary
 
 ROWS_PER_MESSAGE = 500
 

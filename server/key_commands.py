@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from server.keys import SCOPES, KeysError, changing, new_key, read_keys, write_keys
+from pointsman.server.keys import SCOPES, KeysError, changing, new_key, read_keys, write_keys
 
 _FILE = click.option(
     "--file",

@@ -6,8 +6,8 @@ rests on: `d:` for the decisions of one request, `o:` for one report.
 
 from __future__ import annotations
 
-from bandit import event as e
-from server.names import bucket_name, model_name, project_name
+from pointsman.bandit import event as e
+from pointsman.server.names import bucket_name, model_name, project_name
 
 
 def key_of(event: e.Event) -> bytes:

@@ -17,10 +17,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from bandit.event import DecisionMade, OutcomeApplied, Record
-from bandit.outcome import FIELDS
-from server.admission import Admission
-from server.replica import Replica
+from pointsman.bandit.event import DecisionMade, OutcomeApplied, Record
+from pointsman.bandit.outcome import FIELDS
+from pointsman.server.admission import Admission
+from pointsman.server.replica import Replica
 
 log = logging.getLogger("pointsman.metrics")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from bandit.catalog import check_id
-from bandit.errors import FieldError
+from pointsman.bandit.catalog import check_id
+from pointsman.bandit.errors import FieldError
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALUES = {letter: i for i, letter in enumerate(_CROCKFORD)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bandit.catalog import Bucket
-from server.names import bucket_name, project_name
+from pointsman.bandit.catalog import Bucket
+from pointsman.server.names import bucket_name, project_name
 
 
 class Pending:

@@ -17,22 +17,21 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from bandit import event as e
-from bandit.bucket import BucketState
-from bandit.catalog import Bucket, Model, Objective, Project, QualityRange
-from bandit.decide import NO_LIMITS, decide
-from bandit.encoder import Context
-from bandit.errors import FieldError, NothingEligibleError, within
-from bandit.join import join
-from bandit.outcome import Ledger, Signal
-from bandit.pacer import Purse
-from bandit.policy import Limits
-from bandit.state import ModelState, ProjectState, State, apply, purses
-from pointsman.v1 import journal_pb2
-from server import snapshot
-from server.codec import read_event, write_event
-from server.commit import GroupCommit, Observer, Write, positions
-from server.errors import (
+from pointsman.bandit import event as e
+from pointsman.bandit.bucket import BucketState
+from pointsman.bandit.catalog import Bucket, Model, Objective, Project, QualityRange
+from pointsman.bandit.decide import NO_LIMITS, decide
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.errors import FieldError, NothingEligibleError, within
+from pointsman.bandit.join import join
+from pointsman.bandit.outcome import Ledger, Signal
+from pointsman.bandit.pacer import Purse
+from pointsman.bandit.policy import Limits
+from pointsman.bandit.state import ModelState, ProjectState, State, apply, purses
+from pointsman.server import snapshot
+from pointsman.server.codec import read_event, write_event
+from pointsman.server.commit import GroupCommit, Observer, Write, positions
+from pointsman.server.errors import (
     AlreadyExistsError,
     ExpiredError,
     InUseError,
@@ -40,7 +39,7 @@ from server.errors import (
     StaleError,
     UnavailableError,
 )
-from server.journal import (
+from pointsman.server.journal import (
     Appended,
     Behind,
     Conflict,
@@ -53,10 +52,11 @@ from server.journal import (
     Result,
     Row,
 )
-from server.keys_of import decisions_once, key_of, report_once
-from server.names import bucket_name, decision_name, model_name, new_decision_id, project_name
-from server.pending import Pending, holders
-from server.retention import retain
+from pointsman.server.keys_of import decisions_once, key_of, report_once
+from pointsman.server.names import bucket_name, decision_name, model_name, new_decision_id, project_name
+from pointsman.server.pending import Pending, holders
+from pointsman.server.retention import retain
+from pointsman.v1 import journal_pb2
 
 log = logging.getLogger("pointsman.replica")
 Resource = ModelState | BucketState | ProjectState

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pointsman.server import snapshot
+from pointsman.server.journal import Base, Journal
 from pointsman.v1 import journal_pb2
-from server import snapshot
-from server.journal import Base, Journal
 
 log = logging.getLogger("pointsman.retention")
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import grpc
 
-from bandit.catalog import Model, QualityRange
-from bandit.encoder import Context
-from bandit.errors import FieldError, within
-from bandit.event import DecisionMade
-from bandit.policy import describe_exclusions, propensities, utilities
-from pointsman.v1 import decision_pb2, router_service_pb2, router_service_pb2_grpc
-from server.codec import (
+from pointsman.bandit.catalog import Model, QualityRange
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.errors import FieldError, within
+from pointsman.bandit.event import DecisionMade
+from pointsman.bandit.policy import describe_exclusions, propensities, utilities
+from pointsman.server.codec import (
     read_context,
     read_limits,
     read_objective,
@@ -22,9 +21,10 @@ from server.codec import (
     write_objective,
     write_outcome,
 )
-from server.names import bucket_name, decision_name, model_name, parse, parse_decision
-from server.replica import Known, Replica, Report, Reported
-from server.status import KNOWN_ERRORS, status_of, unary
+from pointsman.server.names import bucket_name, decision_name, model_name, parse, parse_decision
+from pointsman.server.replica import Known, Replica, Report, Reported
+from pointsman.server.status import KNOWN_ERRORS, status_of, unary
+from pointsman.v1 import decision_pb2, router_service_pb2, router_service_pb2_grpc
 
 MAX_BATCH = 4096
 """Most contexts or reports in one call."""

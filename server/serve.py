@@ -15,7 +15,25 @@ import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from bandit.state import fingerprint
+from pointsman.bandit.state import fingerprint
+from pointsman.server.access import AccessInterceptor
+from pointsman.server.admission import Admission, AdmissionInterceptor
+from pointsman.server.auth import AuthInterceptor
+from pointsman.server.catalog_service import CatalogService
+from pointsman.server.config import Config
+from pointsman.server.decoding import DecodingInterceptor
+from pointsman.server.drain import drain
+from pointsman.server.insight_service import InsightService
+from pointsman.server.keys import Keyring, KeysError
+from pointsman.server.limits import OPTIONS, SHARED_PORT_OPTIONS
+from pointsman.server.metrics import Metrics, MetricsServer
+from pointsman.server.probe import OneQueue, probe
+from pointsman.server.replica import Replica, open_replica
+from pointsman.server.retention import DAY_NS
+from pointsman.server.router_service import RouterService
+from pointsman.server.sqlite_journal import SqliteJournal
+from pointsman.server.tls import Certificates, TlsError
+from pointsman.server.workers import Worker
 from pointsman.v1 import (
     catalog_service_pb2,
     catalog_service_pb2_grpc,
@@ -24,27 +42,9 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
-from server.access import AccessInterceptor
-from server.admission import Admission, AdmissionInterceptor
-from server.auth import AuthInterceptor
-from server.catalog_service import CatalogService
-from server.config import Config
-from server.decoding import DecodingInterceptor
-from server.drain import drain
-from server.insight_service import InsightService
-from server.keys import Keyring, KeysError
-from server.limits import OPTIONS, SHARED_PORT_OPTIONS
-from server.metrics import Metrics, MetricsServer
-from server.probe import OneQueue, probe
-from server.replica import Replica, open_replica
-from server.retention import DAY_NS
-from server.router_service import RouterService
-from server.sqlite_journal import SqliteJournal
-from server.tls import Certificates, TlsError
-from server.workers import Worker
 
 if TYPE_CHECKING:
-    from server.tracing import Tracing
+    from pointsman.server.tracing import Tracing
 
 log = logging.getLogger("pointsman.serve")
 
@@ -164,7 +164,7 @@ def _serve_http(address: str, offset: int, replica: Replica, admission: Admissio
 def _tracing() -> Tracing:
     """What makes traces. Raises ``ServeError`` where OpenTelemetry is not installed."""
     try:
-        from server.tracing import Tracing, make_provider  # an extra: not everybody has it
+        from pointsman.server.tracing import Tracing, make_provider  # an extra: not everybody has it
     except ImportError as error:
         raise ServeError(f"traces: expected the extra `otel`, as in pip install 'pointsman[otel]': {error}") from error
     return Tracing(make_provider())

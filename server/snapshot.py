@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bandit import pacer
-from bandit.bucket import BucketState, arrays, new_bucket, restore_arrays
-from bandit.event import DecisionMade, Event, OutcomeApplied
-from bandit.health import Health
-from bandit.pool import Pool
-from bandit.posterior import to_arrays
-from bandit.state import ModelState, ProjectState, State, refresh_derived
+from pointsman.bandit import pacer
+from pointsman.bandit.bucket import BucketState, arrays, new_bucket, restore_arrays
+from pointsman.bandit.event import DecisionMade, Event, OutcomeApplied
+from pointsman.bandit.health import Health
+from pointsman.bandit.pool import Pool
+from pointsman.bandit.posterior import to_arrays
+from pointsman.bandit.state import ModelState, ProjectState, State, refresh_derived
+from pointsman.server.codec import read_bucket, read_model, read_project, write_bucket, write_model, write_project
+from pointsman.server.journal import Base
 from pointsman.v1 import catalog_pb2
-from server.codec import read_bucket, read_model, read_project, write_bucket, write_model, write_project
-from server.journal import Base
 
 MAGIC = b"POINTSMAN-SNAPSHOT-2\n"
 EVERY = 50_000

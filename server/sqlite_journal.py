@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from server.journal import (
+from pointsman.server.journal import (
     Appended,
     Base,
     Behind,

@@ -12,8 +12,8 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from bandit.errors import FieldError, NothingEligibleError
-from server.errors import (
+from pointsman.bandit.errors import FieldError, NothingEligibleError
+from pointsman.server.errors import (
     AlreadyExistsError,
     ExpiredError,
     ForbiddenError,
@@ -27,7 +27,7 @@ from server.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from server.journal import JournalError
+from pointsman.server.journal import JournalError
 
 log = logging.getLogger("pointsman.rpc")
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from server.config import Config
-from server.journal import JournalError
-from server.logs import set_up
-from server.serve import ServeError, serve
-from server.workers import READY, Worker, end_with_supervisor
+from pointsman.server.config import Config
+from pointsman.server.journal import JournalError
+from pointsman.server.logs import set_up
+from pointsman.server.serve import ServeError, serve
+from pointsman.server.workers import READY, Worker, end_with_supervisor
 
 
 def main() -> None:

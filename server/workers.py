@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.config import Config
-from server.sqlite_journal import SqliteJournal
+from pointsman.server.config import Config
+from pointsman.server.sqlite_journal import SqliteJournal
 
 log = logging.getLogger("pointsman.workers")
 
@@ -98,7 +98,7 @@ class Supervisor:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "server.worker",
+                "pointsman.server.worker",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 pass_fds=(lock,),

@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import FLOOR_MODES, Mode, Objective, QualityRange
+from pointsman.bandit.catalog import FLOOR_MODES, Mode, Objective, QualityRange
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]

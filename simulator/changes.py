@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincinv
 
-from bandit.catalog import QualityRange
-from simulator.table import OutcomeTable
-from simulator.utility import SettingError
+from pointsman.bandit.catalog import QualityRange
+from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.utility import SettingError
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

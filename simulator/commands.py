@@ -11,25 +11,25 @@ from pathlib import Path
 
 import click
 
-from simulator.configured import THOMPSON_SETTINGS
-from simulator.executor import PROCESSES, check_executor, spread
-from simulator.experiment import Result, Task, run_all
-from simulator.log_replay import replay_log
-from simulator.offpolicy.log import LogError
-from simulator.offpolicy.read import FORMS
-from simulator.options import budget_of, listed, quality_range_of
-from simulator.replay import CASCADE, FIXED, HINDSIGHT, ONLINE, check_run
-from simulator.report import write_results
-from simulator.streaming import POLICIES as STREAMED
-from simulator.streaming import check_file, check_streamed, stream
-from simulator.summary import group
-from simulator.table import OutcomeTable, TableError, UnknownTableError, load_table, with_features
-from simulator.table_pieces import Extent, extent, pieces
-from simulator.terminal import noting, show, with_progress
-from simulator.utility import SettingError, parse_objective
-from simulator.versions import versions
-from simulator.world import BUCKETS, FEATURES, UNIT, Features, Run, World, make_world
-from simulator.world_file import Place, read_world
+from pointsman.simulator.configured import THOMPSON_SETTINGS
+from pointsman.simulator.executor import PROCESSES, check_executor, spread
+from pointsman.simulator.experiment import Result, Task, run_all
+from pointsman.simulator.log_replay import replay_log
+from pointsman.simulator.offpolicy.log import LogError
+from pointsman.simulator.offpolicy.read import FORMS
+from pointsman.simulator.options import budget_of, listed, quality_range_of
+from pointsman.simulator.replay import CASCADE, FIXED, HINDSIGHT, ONLINE, check_run
+from pointsman.simulator.report import write_results
+from pointsman.simulator.streaming import POLICIES as STREAMED
+from pointsman.simulator.streaming import check_file, check_streamed, stream
+from pointsman.simulator.summary import group
+from pointsman.simulator.table import OutcomeTable, TableError, UnknownTableError, load_table, with_features
+from pointsman.simulator.table_pieces import Extent, extent, pieces
+from pointsman.simulator.terminal import noting, show, with_progress
+from pointsman.simulator.utility import SettingError, parse_objective
+from pointsman.simulator.versions import versions
+from pointsman.simulator.world import BUCKETS, FEATURES, UNIT, Features, Run, World, make_world
+from pointsman.simulator.world_file import Place, read_world
 
 _POLICIES = ", ".join((*ONLINE, CASCADE, f"{FIXED}MODEL", *HINDSIGHT))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bandit.catalog import Bucket
-from bandit.errors import FieldError
-from simulator.utility import SettingError
+from pointsman.bandit.catalog import Bucket
+from pointsman.bandit.errors import FieldError
+from pointsman.simulator.utility import SettingError
 
 THOMPSON = "thompson"
 THOMPSON_SETTINGS = ("exploration_floor", "half_life", "prior_quality", "prior_cost", "prior_latency")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from simulator.changes import Added, Notice, Outcome
-from simulator.online import Asked, Dual, reward_of, warm_rewards
-from simulator.world import Run, World
+from pointsman.simulator.changes import Added, Notice, Outcome
+from pointsman.simulator.online import Asked, Dual, reward_of, warm_rewards
+from pointsman.simulator.world import Run, World
 
 Array = npt.NDArray[np.float64]
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from bandit.catalog import Prices, QualityRange
-from bandit.text import estimate_tokens
-from simulator.table import OutcomeTable
-from simulator.utility import SettingError
+from pointsman.bandit.catalog import Prices, QualityRange
+from pointsman.bandit.text import estimate_tokens
+from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.utility import SettingError
 
 _MOST_INPUT = 0.9
 """Largest share of a call's cost that its input may have been."""

@@ -12,8 +12,8 @@ from concurrent.futures import CancelledError, ProcessPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from simulator.utility import SettingError
-from simulator.versions import versions
+from pointsman.simulator.utility import SettingError
+from pointsman.simulator.versions import versions
 
 S = TypeVar("S")
 T = TypeVar("T")

@@ -9,14 +9,14 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from simulator.baselines import mix_at
-from simulator.cascade import Cascaded, cascade, thresholds
-from simulator.changes import Rounds
-from simulator.configured import base, setting
-from simulator.executor import PROCESSES, spread
-from simulator.replay import CASCADE, check_run, optimum, shares
-from simulator.utility import utility_of
-from simulator.world import Run, World, rounds_of
+from pointsman.simulator.baselines import mix_at
+from pointsman.simulator.cascade import Cascaded, cascade, thresholds
+from pointsman.simulator.changes import Rounds
+from pointsman.simulator.configured import base, setting
+from pointsman.simulator.executor import PROCESSES, spread
+from pointsman.simulator.replay import CASCADE, check_run, optimum, shares
+from pointsman.simulator.utility import utility_of
+from pointsman.simulator.world import Run, World, rounds_of
 
 Array = npt.NDArray[np.float64]
 

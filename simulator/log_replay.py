@@ -13,16 +13,16 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from simulator.baselines import mix_at
-from simulator.offpolicy.intervals import normal
-from simulator.offpolicy.log import Array, Log
-from simulator.offpolicy.read import read_log
-from simulator.offpolicy.read_journal import Journal
-from simulator.offpolicy.rejection import check_policy, in_units, model_scores, replay, world_of
-from simulator.report import number, write_rows
-from simulator.summary import LEVEL, Estimate
-from simulator.terminal import console
-from simulator.world import Run
+from pointsman.simulator.baselines import mix_at
+from pointsman.simulator.offpolicy.intervals import normal
+from pointsman.simulator.offpolicy.log import Array, Log
+from pointsman.simulator.offpolicy.read import read_log
+from pointsman.simulator.offpolicy.read_journal import Journal
+from pointsman.simulator.offpolicy.rejection import check_policy, in_units, model_scores, replay, world_of
+from pointsman.simulator.report import number, write_rows
+from pointsman.simulator.summary import LEVEL, Estimate
+from pointsman.simulator.terminal import console
+from pointsman.simulator.world import Run
 
 
 class _Controls:

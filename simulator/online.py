@@ -21,17 +21,17 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import FLOOR_MODES, Budget, Mode, Model, Objective, Prices
-from bandit.decide import decide
-from bandit.encoder import Encoded
-from bandit.event import BucketPut, DecisionMade, Event, ModelPut, Record
-from bandit.join import join
-from bandit.state import fold, purses
-from simulator.baselines import EPSILON, greedy, sums_by_task
-from simulator.changes import Added, Notice, Outcome, Priced, has_outage
-from simulator.configured import configured
-from simulator.utility import SettingError
-from simulator.world import Run, World, report_of
+from pointsman.bandit.catalog import FLOOR_MODES, Budget, Mode, Model, Objective, Prices
+from pointsman.bandit.decide import decide
+from pointsman.bandit.encoder import Encoded
+from pointsman.bandit.event import BucketPut, DecisionMade, Event, ModelPut, Record
+from pointsman.bandit.join import join
+from pointsman.bandit.state import fold, purses
+from pointsman.simulator.baselines import EPSILON, greedy, sums_by_task
+from pointsman.simulator.changes import Added, Notice, Outcome, Priced, has_outage
+from pointsman.simulator.configured import configured
+from pointsman.simulator.utility import SettingError
+from pointsman.simulator.world import Run, World, report_of
 
 Array = npt.NDArray[np.float64]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from bandit.catalog import QualityRange
-from bandit.errors import FieldError
-from simulator.utility import SettingError
+from pointsman.bandit.catalog import QualityRange
+from pointsman.bandit.errors import FieldError
+from pointsman.simulator.utility import SettingError
 
 
 def listed(text: str, option: str) -> list[str]:

@@ -29,11 +29,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import Prices
-from simulator.changes import Added, Notice, Outcome, Priced
-from simulator.online import Asked, Dual, Online, reward_of, scaled, warm_rewards
-from simulator.utility import SettingError
-from simulator.world import Run, World
+from pointsman.bandit.catalog import Prices
+from pointsman.simulator.changes import Added, Notice, Outcome, Priced
+from pointsman.simulator.online import Asked, Dual, Online, reward_of, scaled, warm_rewards
+from pointsman.simulator.utility import SettingError
+from pointsman.simulator.world import Run, World
 
 Array = npt.NDArray[np.float64]
 

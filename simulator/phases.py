@@ -17,11 +17,11 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from simulator.baselines import best_fixed, best_shares, grouped_optimum
-from simulator.changes import Rounds
-from simulator.configured import base
-from simulator.replay import HINDSIGHT, ONLINE, play_online
-from simulator.world import Run, World, rounds_of
+from pointsman.simulator.baselines import best_fixed, best_shares, grouped_optimum
+from pointsman.simulator.changes import Rounds
+from pointsman.simulator.configured import base
+from pointsman.simulator.replay import HINDSIGHT, ONLINE, play_online
+from pointsman.simulator.world import Run, World, rounds_of
 
 Array = npt.NDArray[np.float64]
 

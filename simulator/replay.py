@@ -12,25 +12,25 @@ from heapq import heappop, heappush
 import numpy as np
 import numpy.typing as npt
 
-from simulator import baselines
-from simulator.changes import Outcome, Rounds, check_schedule, joins_later
-from simulator.configured import THOMPSON as THOMPSON
-from simulator.configured import base, configured, setting
-from simulator.contextual import LinUcb
-from simulator.online import ROUND_NS as ROUND_NS
-from simulator.online import Asked, EpsilonGreedy, Online, Thompson, Uniform, refuse_floors
-from simulator.peers import PEERS, check_installed, make_peer
-from simulator.simple import BetaThompson, LengthRule
-from simulator.utility import SettingError, known, utilities, utility_of
+from pointsman.simulator import baselines
+from pointsman.simulator.changes import Outcome, Rounds, check_schedule, joins_later
+from pointsman.simulator.configured import THOMPSON as THOMPSON
+from pointsman.simulator.configured import base, configured, setting
+from pointsman.simulator.contextual import LinUcb
+from pointsman.simulator.online import ROUND_NS as ROUND_NS
+from pointsman.simulator.online import Asked, EpsilonGreedy, Online, Thompson, Uniform, refuse_floors
+from pointsman.simulator.peers import PEERS, check_installed, make_peer
+from pointsman.simulator.simple import BetaThompson, LengthRule
+from pointsman.simulator.utility import SettingError, known, utilities, utility_of
 
 # the names of a replay, wherever they are made
-from simulator.world import BUCKETS as BUCKETS
-from simulator.world import FEATURES as FEATURES
-from simulator.world import UNIT as UNIT
-from simulator.world import Features as Features
-from simulator.world import Run, World, rounds_of
-from simulator.world import make_world as make_world
-from simulator.world import order_of as order_of
+from pointsman.simulator.world import BUCKETS as BUCKETS
+from pointsman.simulator.world import FEATURES as FEATURES
+from pointsman.simulator.world import UNIT as UNIT
+from pointsman.simulator.world import Features as Features
+from pointsman.simulator.world import Run, World, rounds_of
+from pointsman.simulator.world import make_world as make_world
+from pointsman.simulator.world import order_of as order_of
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from simulator.baselines import mix_at
-from simulator.charts import COLOURS, Axis, Line, Point, axis_over, plot, short, stacked
-from simulator.experiment import Result, flat
-from simulator.replay import HINDSIGHT
-from simulator.summary import Estimate, Group, is_ours, over_seeds, routes, verdicts
-from simulator.utility import utility_unit
+from pointsman.simulator.baselines import mix_at
+from pointsman.simulator.charts import COLOURS, Axis, Line, Point, axis_over, plot, short, stacked
+from pointsman.simulator.experiment import Result, flat
+from pointsman.simulator.replay import HINDSIGHT
+from pointsman.simulator.summary import Estimate, Group, is_ours, over_seeds, routes, verdicts
+from pointsman.simulator.utility import utility_unit
 
 FIXED_COLOUR, MIX_COLOUR = "#5a5a5a", "#9a9a9a"
 _MIX_POINTS = 60

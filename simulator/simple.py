@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bandit.text import estimate_tokens
-from simulator.baselines import sums_by_task
-from simulator.changes import Added, Notice, Outcome
-from simulator.configured import setting
-from simulator.online import Asked, Dual, reward_of, warm_rewards
-from simulator.utility import SettingError
-from simulator.world import Run, World
+from pointsman.bandit.text import estimate_tokens
+from pointsman.simulator.baselines import sums_by_task
+from pointsman.simulator.changes import Added, Notice, Outcome
+from pointsman.simulator.configured import setting
+from pointsman.simulator.online import Asked, Dual, reward_of, warm_rewards
+from pointsman.simulator.utility import SettingError
+from pointsman.simulator.world import Run, World
 
 Array = npt.NDArray[np.float64]
 

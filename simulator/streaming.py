@@ -13,17 +13,17 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import FLOOR_MODES, Mode, Objective, QualityRange
-from simulator.baselines import best_fixed, mix_at
-from simulator.changes import Outcome
-from simulator.configured import base
-from simulator.experiment import CHECKPOINTS, Against, Result, Row
-from simulator.online import Asked, Streaming
-from simulator.replay import FIXED, make_policy, policy_rng
-from simulator.table import OutcomeTable
-from simulator.table_pieces import Extent
-from simulator.utility import SettingError, utilities
-from simulator.world import Run, World, window
+from pointsman.bandit.catalog import FLOOR_MODES, Mode, Objective, QualityRange
+from pointsman.simulator.baselines import best_fixed, mix_at
+from pointsman.simulator.changes import Outcome
+from pointsman.simulator.configured import base
+from pointsman.simulator.experiment import CHECKPOINTS, Against, Result, Row
+from pointsman.simulator.online import Asked, Streaming
+from pointsman.simulator.replay import FIXED, make_policy, policy_rng
+from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.table_pieces import Extent
+from pointsman.simulator.utility import SettingError, utilities
+from pointsman.simulator.world import Run, World, window
 
 Array = npt.NDArray[np.float64]
 

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
-from simulator.configured import THOMPSON, base
-from simulator.experiment import Result
-from simulator.replay import CASCADE, FIXED, HINDSIGHT
-from simulator.utility import utility_unit
+from pointsman.simulator.configured import THOMPSON, base
+from pointsman.simulator.experiment import Result
+from pointsman.simulator.replay import CASCADE, FIXED, HINDSIGHT
+from pointsman.simulator.utility import utility_unit
 
 Array = npt.NDArray[np.float64]
 

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bandit.catalog import check_id
-from bandit.errors import FieldError
-from bandit.outcome import MAX_COST, MAX_LATENCY
-from simulator.frames import SUFFIXES, FrameError, frames
+from pointsman.bandit.catalog import check_id
+from pointsman.bandit.errors import FieldError
+from pointsman.bandit.outcome import MAX_COST, MAX_LATENCY
+from pointsman.simulator.frames import SUFFIXES, FrameError, frames
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

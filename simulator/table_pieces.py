@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from simulator.frames import FrameError, frames
-from simulator.table import OutcomeTable, TableError, UnknownTableError, columns_of, from_columns
+from pointsman.simulator.frames import FrameError, frames
+from pointsman.simulator.table import OutcomeTable, TableError, UnknownTableError, columns_of, from_columns
 
 PIECE = 20_000
 """Rows of a piece."""

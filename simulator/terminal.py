@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from simulator.experiment import Result
-from simulator.report import number
-from simulator.summary import Group, is_ours, verdicts
+from pointsman.simulator.experiment import Result
+from pointsman.simulator.report import number
+from pointsman.simulator.summary import Group, is_ours, verdicts
 
 WIDTH = 160
 """Characters of a line where the output is no terminal."""

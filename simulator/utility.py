@@ -18,9 +18,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import FLOOR_MODES, Mode, Objective, QualityRange
-from bandit.errors import FieldError
-from simulator.table import OutcomeTable
+from pointsman.bandit.catalog import FLOOR_MODES, Mode, Objective, QualityRange
+from pointsman.bandit.errors import FieldError
+from pointsman.simulator.table import OutcomeTable
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

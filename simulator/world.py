@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from bandit.bucket import learn
-from bandit.bucket import warm as end_warm_start
-from bandit.catalog import (
+from pointsman.bandit.bucket import learn
+from pointsman.bandit.bucket import warm as end_warm_start
+from pointsman.bandit.catalog import (
     MAX_CATEGORY_VALUES,
     Bucket,
     CategoryFeature,
@@ -25,14 +25,14 @@ from bandit.catalog import (
     TextFeature,
     TokenCountFeature,
 )
-from bandit.encoder import Context, Encoder
-from bandit.errors import FieldError
-from bandit.event import BucketPut, Event, ModelPut, Record
-from bandit.outcome import Change, Signal, check_report
-from bandit.state import State, fold
-from simulator.changes import Noise, Outcome, Rounds, Schedule, unfold
-from simulator.table import OutcomeTable
-from simulator.utility import SettingError
+from pointsman.bandit.encoder import Context, Encoder
+from pointsman.bandit.errors import FieldError
+from pointsman.bandit.event import BucketPut, Event, ModelPut, Record
+from pointsman.bandit.outcome import Change, Signal, check_report
+from pointsman.bandit.state import State, fold
+from pointsman.simulator.changes import Noise, Outcome, Rounds, Schedule, unfold
+from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.utility import SettingError
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]

@@ -30,13 +30,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy.special import expit, logit
 
-from bandit.catalog import Prices, QualityRange
-from simulator import changes
-from simulator.changes import Noise, Schedule, check_schedule, joins_later
-from simulator.table import OutcomeTable, load_table
-from simulator.utility import SettingError
-from simulator.world import UNIT, Features, World, make_world
-from simulator.yaml_file import YamlError, load_yaml, said_of
+from pointsman.bandit.catalog import Prices, QualityRange
+from pointsman.simulator import changes
+from pointsman.simulator.changes import Noise, Schedule, check_schedule, joins_later
+from pointsman.simulator.table import OutcomeTable, load_table
+from pointsman.simulator.utility import SettingError
+from pointsman.simulator.world import UNIT, Features, World, make_world
+from pointsman.simulator.yaml_file import YamlError, load_yaml, said_of
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]

@@ -23,5 +23,10 @@ def test_the_client_pulls_in_grpcio_and_protobuf_only() -> None:
 
 
 def test_every_package_imports() -> None:
-    for module in ("bandit.decide", "server.commands", "simulator.commands", "pointsman.cli"):
+    for module in (
+        "pointsman.bandit.decide",
+        "pointsman.server.commands",
+        "pointsman.simulator.commands",
+        "pointsman.cli",
+    ):
         subprocess.run([sys.executable, "-c", f"import {module}"], check=True)

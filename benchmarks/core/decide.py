@@ -28,15 +28,15 @@ from rich.table import Table
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from bandit import catalog
-from bandit.bucket import BucketState, learn
-from bandit.decide import decide
-from bandit.encoder import Context
-from bandit.event import BucketPut, ModelPut, Record
-from bandit.outcome import Change, Signal
-from bandit.policy import choose, predictions_batch, race
-from bandit.propensity import argmax_propensities
-from bandit.state import State, apply
+from pointsman.bandit import catalog
+from pointsman.bandit.bucket import BucketState, learn
+from pointsman.bandit.decide import decide
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.event import BucketPut, ModelPut, Record
+from pointsman.bandit.outcome import Change, Signal
+from pointsman.bandit.policy import choose, predictions_batch, race
+from pointsman.bandit.propensity import argmax_propensities
+from pointsman.bandit.state import State, apply
 
 D, K, BATCH, REPEATS = 32, 8, 4096, 9
 

@@ -28,11 +28,11 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from bandit import catalog
-from bandit.bucket import BucketState, learn, response_value
-from bandit.event import BucketPut, ModelPut, Record
-from bandit.outcome import Change, Signal
-from bandit.posterior import (
+from pointsman.bandit import catalog
+from pointsman.bandit.bucket import BucketState, learn, response_value
+from pointsman.bandit.event import BucketPut, ModelPut, Record
+from pointsman.bandit.outcome import Change, Signal
+from pointsman.bandit.posterior import (
     COST,
     INTERCEPT_PRECISION,
     KEPT,
@@ -47,7 +47,7 @@ from bandit.posterior import (
     prior_precision,
     unpack,
 )
-from bandit.state import State, apply
+from pointsman.bandit.state import State, apply
 
 D, CHECKS, PROBES, BAR = 32, 40, 64, 1e-8
 SIGNALS = (

@@ -34,14 +34,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bandit import catalog
-from bandit.bucket import BucketState, arrays, learn
-from bandit.decide import decide
-from bandit.encoder import Context, Encoded
-from bandit.event import AvailabilitySet, BucketPut, Event, ModelDeleted, ModelPut, Record
-from bandit.outcome import Change, Signal
-from bandit.posterior import RESPONSES
-from bandit.state import State, apply
+from pointsman.bandit import catalog
+from pointsman.bandit.bucket import BucketState, arrays, learn
+from pointsman.bandit.decide import decide
+from pointsman.bandit.encoder import Context, Encoded
+from pointsman.bandit.event import AvailabilitySet, BucketPut, Event, ModelDeleted, ModelPut, Record
+from pointsman.bandit.outcome import Change, Signal
+from pointsman.bandit.posterior import RESPONSES
+from pointsman.bandit.state import State, apply
 
 D, K, CALLS, TURNS = 32, 8, 300, 21
 CELLS = 8 * (2 * RESPONSES * D + D * (D + 1))

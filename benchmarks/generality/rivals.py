@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bandit.catalog import FLOOR_MODES, Mode, Objective
+from pointsman.bandit.catalog import FLOOR_MODES, Mode, Objective
 
 Array = npt.NDArray[np.float64]
 

@@ -41,10 +41,10 @@ from rich.progress import track
 from rich.table import Table
 from rivals import linear
 
-from bandit.catalog import FLOOR_MODES, Mode, Objective
-from simulator.baselines import best_fixed, grouped_optimum
-from simulator.replay import THOMPSON, UNIT, Features, Run, make_world, order_of, play
-from simulator.table import OutcomeTable
+from pointsman.bandit.catalog import FLOOR_MODES, Mode, Objective
+from pointsman.simulator.baselines import best_fixed, grouped_optimum
+from pointsman.simulator.replay import THOMPSON, UNIT, Features, Run, make_world, order_of, play
+from pointsman.simulator.table import OutcomeTable
 
 Array = npt.NDArray[np.float64]
 

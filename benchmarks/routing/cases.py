@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bandit.catalog import Mode, Objective, Prices
-from simulator.changes import ModelAdded, Outage, PriceFactor, QualityLevel, Schedule
-from simulator.derive import inverted, with_model, with_qualities_of, with_tokens
-from simulator.phases import CONTROLS, Phase, Trial
-from simulator.table import OutcomeTable
-from simulator.world import UNIT, Features, Run, World, make_world
+from pointsman.bandit.catalog import Mode, Objective, Prices
+from pointsman.simulator.changes import ModelAdded, Outage, PriceFactor, QualityLevel, Schedule
+from pointsman.simulator.derive import inverted, with_model, with_qualities_of, with_tokens
+from pointsman.simulator.phases import CONTROLS, Phase, Trial
+from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.world import UNIT, Features, Run, World, make_world
 
 ROUNDS = 1824
 """Of every run: as many as `test_holdout` has prompts; a smaller stream repeats."""

@@ -26,11 +26,11 @@ from rich.console import Console
 from rich.table import Table
 from summary import Row, Summary, curves, summaries
 
-from simulator.executor import spread
-from simulator.phases import Measured, measure
-from simulator.replay import check_run
-from simulator.table import OutcomeTable, load_table, with_features
-from simulator.utility import SettingError
+from pointsman.simulator.executor import spread
+from pointsman.simulator.phases import Measured, measure
+from pointsman.simulator.replay import check_run
+from pointsman.simulator.table import OutcomeTable, load_table, with_features
+from pointsman.simulator.utility import SettingError
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from cases import PEER, Case
 
-from simulator.phases import Measured, PhaseRow
+from pointsman.simulator.phases import Measured, PhaseRow
 
 Array = npt.NDArray[np.float64]
 RESAMPLES = 10_000

@@ -38,20 +38,20 @@ from rich.progress import track
 from rich.table import Table
 from scipy.special import ndtri
 
-from simulator.changes import FeedbackLost, unfold
-from simulator.charts import COLOURS, Estimated, axis_over, forest
-from simulator.executor import spread
-from simulator.offpolicy import betting, evidence
-from simulator.offpolicy.candidate import Candidate, Setting, target
-from simulator.offpolicy.evaluate import Evaluation, evaluate
-from simulator.offpolicy.log import Log
-from simulator.offpolicy.read_journal import Journal
-from simulator.offpolicy.reward_models import cross_fitted, past_only
-from simulator.offpolicy.simulated import log_of, logged
-from simulator.report import cards, page
-from simulator.table import OutcomeTable, load_table
-from simulator.utility import parse_objective
-from simulator.world import UNIT, Features, Run, World, make_world
+from pointsman.simulator.changes import FeedbackLost, unfold
+from pointsman.simulator.charts import COLOURS, Estimated, axis_over, forest
+from pointsman.simulator.executor import spread
+from pointsman.simulator.offpolicy import betting, evidence
+from pointsman.simulator.offpolicy.candidate import Candidate, Setting, target
+from pointsman.simulator.offpolicy.evaluate import Evaluation, evaluate
+from pointsman.simulator.offpolicy.log import Log
+from pointsman.simulator.offpolicy.read_journal import Journal
+from pointsman.simulator.offpolicy.reward_models import cross_fitted, past_only
+from pointsman.simulator.offpolicy.simulated import log_of, logged
+from pointsman.simulator.report import cards, page
+from pointsman.simulator.table import OutcomeTable, load_table
+from pointsman.simulator.utility import parse_objective
+from pointsman.simulator.world import UNIT, Features, Run, World, make_world
 
 Array = npt.NDArray[np.float64]
 

@@ -34,10 +34,10 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from simulator.replay import play_online
-from simulator.table import OutcomeTable
-from simulator.utility import parse_objective
-from simulator.world import UNIT, Features, Run, make_world, rounds_of
+from pointsman.simulator.replay import play_online
+from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.utility import parse_objective
+from pointsman.simulator.world import UNIT, Features, Run, make_world, rounds_of
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

@@ -32,22 +32,29 @@ except ImportError:
     atheris = None
 
 if atheris is not None and "--guided" in sys.argv:
-    with atheris.instrument_imports(include=["server.codec", "server.snapshot", "server.names", "server.config"]):
-        from server import codec, config, names, snapshot
+    with atheris.instrument_imports(
+        include=[
+            "pointsman.server.codec",
+            "pointsman.server.snapshot",
+            "pointsman.server.names",
+            "pointsman.server.config",
+        ]
+    ):
+        from pointsman.server import codec, config, names, snapshot
 else:
-    from server import codec, config, names, snapshot
+    from pointsman.server import codec, config, names, snapshot
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from bandit import catalog as c
-from bandit import event as e
-from bandit.errors import FieldError
-from bandit.outcome import Change, Ledger, Signal, Tally
-from bandit.state import State, apply, fingerprint
+from pointsman.bandit import catalog as c
+from pointsman.bandit import event as e
+from pointsman.bandit.errors import FieldError
+from pointsman.bandit.outcome import Change, Ledger, Signal, Tally
+from pointsman.bandit.state import State, apply, fingerprint
+from pointsman.server import replica
+from pointsman.server.journal import JournalFormatError, Row
 from pointsman.v1 import catalog_pb2, context_pb2, decision_pb2, journal_pb2, outcome_pb2
-from server import replica
-from server.journal import JournalFormatError, Row
 
 Target = Callable[[bytes], None]
 

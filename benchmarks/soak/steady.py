@@ -31,14 +31,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 from kit import WAIT, Server, Stubs, finish, patient, tracebacks, verify
 
-from bandit.catalog import DAY_NS, Bucket, Model
-from bandit.encoder import Context
-from bandit.outcome import Signal
-from bandit.state import State, fingerprint
+from pointsman.bandit.catalog import DAY_NS, Bucket, Model
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.outcome import Signal
+from pointsman.bandit.state import State, fingerprint
+from pointsman.server.errors import ExpiredError
+from pointsman.server.replica import DECISIONS_KEPT, Report, fold_rows, open_replica
+from pointsman.server.sqlite_journal import SqliteJournal
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, outcome_pb2, router_service_pb2
-from server.errors import ExpiredError
-from server.replica import DECISIONS_KEPT, Report, fold_rows, open_replica
-from server.sqlite_journal import SqliteJournal
 
 BUCKETS = 100
 AT_ONCE = 16

@@ -28,12 +28,12 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bandit.catalog import Mode, Objective
-from bandit.errors import FieldError
-from bandit.policy import Exclusion, explored_share, race
-from simulator.offpolicy.log import Array, Indices, Log
-from simulator.offpolicy.read_journal import Journal, Made, distribution
-from simulator.yaml_file import YamlError, load_yaml, said_of
+from pointsman.bandit.catalog import Mode, Objective
+from pointsman.bandit.errors import FieldError
+from pointsman.bandit.policy import Exclusion, explored_share, race
+from pointsman.simulator.offpolicy.log import Array, Indices, Log
+from pointsman.simulator.offpolicy.read_journal import Journal, Made, distribution
+from pointsman.simulator.yaml_file import YamlError, load_yaml, said_of
 
 
 class CandidateError(ValueError):

@@ -14,19 +14,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from simulator.offpolicy.candidate import CandidateError, read_candidate
-from simulator.offpolicy.controls import Line
-from simulator.offpolicy.estimators import NAMES
-from simulator.offpolicy.evaluate import Evaluation, evaluate
-from simulator.offpolicy.evidence import EvaluationError
-from simulator.offpolicy.expression import ExpressionError, Sum, combination, parse
-from simulator.offpolicy.gate import Finding, Verdict, judge
-from simulator.offpolicy.log import LogError
-from simulator.offpolicy.outcome import as_rows, controls_sentence, lines_of, warnings, write_outcome
-from simulator.offpolicy.read import FORMS, read_log
-from simulator.offpolicy.read_journal import Journal
-from simulator.terminal import console
-from simulator.versions import versions
+from pointsman.simulator.offpolicy.candidate import CandidateError, read_candidate
+from pointsman.simulator.offpolicy.controls import Line
+from pointsman.simulator.offpolicy.estimators import NAMES
+from pointsman.simulator.offpolicy.evaluate import Evaluation, evaluate
+from pointsman.simulator.offpolicy.evidence import EvaluationError
+from pointsman.simulator.offpolicy.expression import ExpressionError, Sum, combination, parse
+from pointsman.simulator.offpolicy.gate import Finding, Verdict, judge
+from pointsman.simulator.offpolicy.log import LogError
+from pointsman.simulator.offpolicy.outcome import as_rows, controls_sentence, lines_of, warnings, write_outcome
+from pointsman.simulator.offpolicy.read import FORMS, read_log
+from pointsman.simulator.offpolicy.read_journal import Journal
+from pointsman.simulator.terminal import console
+from pointsman.simulator.versions import versions
 
 
 @click.command("evaluate")

@@ -13,8 +13,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from simulator.offpolicy.evaluate import Evaluation
-from simulator.offpolicy.expression import Clause, ExpressionError, Requirement, Term, paired
+from pointsman.simulator.offpolicy.evaluate import Evaluation
+from pointsman.simulator.offpolicy.expression import Clause, ExpressionError, Requirement, Term, paired
 
 MIN_ESS = 500.0
 MOST_SHARE = 0.05

@@ -10,9 +10,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from simulator.offpolicy.controls import Control, Line
-from simulator.offpolicy.evaluate import Evaluation, SignalReport
-from simulator.offpolicy.gate import Verdict, as_json
+from pointsman.simulator.offpolicy.controls import Control, Line
+from pointsman.simulator.offpolicy.evaluate import Evaluation, SignalReport
+from pointsman.simulator.offpolicy.gate import Verdict, as_json
 
 
 def as_rows(evaluation: Evaluation, verdict: Verdict | None, configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def as_rows(evaluation: Evaluation, verdict: Verdict | None, configuration: Mapp
 
 def write_outcome(out: Path, evaluation: Evaluation, verdict: Verdict | None, configuration: Mapping[str, Any]) -> None:
     """Write evaluation.json, evaluation.csv and evaluation.html into a directory. Raises ``OSError``."""
-    from simulator.offpolicy.page import html  # drawing is for those who ask for it
+    from pointsman.simulator.offpolicy.page import html  # drawing is for those who ask for it
 
     out.mkdir(parents=True, exist_ok=True)
     rows = as_rows(evaluation, verdict, configuration)

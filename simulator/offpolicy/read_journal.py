@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from bandit.catalog import Mode, Objective, QualityRange
-from bandit.policy import Predictions, propensities
-from simulator.offpolicy.log import Array, Log, LogError
+from pointsman.bandit.catalog import Mode, Objective, QualityRange
+from pointsman.bandit.policy import Predictions, propensities
+from pointsman.simulator.offpolicy.log import Array, Log, LogError
 
 _SIGNALS = {
     "SIGNAL_QUALITY": "quality",

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from simulator.frames import FrameError, frames, numbers, texts
-from simulator.offpolicy.log import Log, LogError
+from pointsman.simulator.frames import FrameError, frames, numbers, texts
+from pointsman.simulator.offpolicy.log import Log, LogError
 
 POLICIES, CAMPAIGNS = ("random", "bts"), ("all", "men", "women")
 

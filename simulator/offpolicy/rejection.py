@@ -17,15 +17,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simulator.changes import Outcome
-from simulator.offpolicy.estimators import snips
-from simulator.offpolicy.intervals import Interval, normal
-from simulator.offpolicy.log import Array, Indices, Log, LogError
-from simulator.online import Asked, Online, Thompson
-from simulator.replay import make_policy, policy_rng
-from simulator.table import OutcomeTable
-from simulator.utility import SettingError
-from simulator.world import Features, Run, World, make_world, order_of
+from pointsman.simulator.changes import Outcome
+from pointsman.simulator.offpolicy.estimators import snips
+from pointsman.simulator.offpolicy.intervals import Interval, normal
+from pointsman.simulator.offpolicy.log import Array, Indices, Log, LogError
+from pointsman.simulator.online import Asked, Online, Thompson
+from pointsman.simulator.replay import make_policy, policy_rng
+from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.utility import SettingError
+from pointsman.simulator.world import Features, Run, World, make_world, order_of
 
 POLICIES = ("thompson", "uniform", "epsilon-greedy", "linucb", "beta-thompson")
 """Those whose choice changes nothing until it is learned."""

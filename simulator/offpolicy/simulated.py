@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from bandit.event import DecisionMade
-from simulator.changes import Rounds
-from simulator.offpolicy.log import Array, Indices, Log
-from simulator.offpolicy.read_journal import Journal, Made, distribution
-from simulator.online import ROUND_NS, Thompson
-from simulator.replay import play_online, policy_rng
-from simulator.world import Run, World
+from pointsman.bandit.event import DecisionMade
+from pointsman.simulator.changes import Rounds
+from pointsman.simulator.offpolicy.log import Array, Indices, Log
+from pointsman.simulator.offpolicy.read_journal import Journal, Made, distribution
+from pointsman.simulator.online import ROUND_NS, Thompson
+from pointsman.simulator.replay import play_online, policy_rng
+from pointsman.simulator.world import Run, World
 
 
 def logged(world: World, run: Run, rounds: Rounds) -> Journal:

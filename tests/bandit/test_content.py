@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bandit.catalog import Bucket, EmbeddingFeature, Mode, Model, NumberFeature, Objective, Schema
-from bandit.encoder import Context
-from bandit.outcome import Signal
-from bandit.posterior import PRECISION
+from pointsman.bandit.catalog import Bucket, EmbeddingFeature, Mode, Model, NumberFeature, Objective, Schema
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.outcome import Signal
+from pointsman.bandit.posterior import PRECISION
 from tests.bandit.worlds import World
 
 DIM = 16

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandit.catalog import (
+from pointsman.bandit.catalog import (
     CategoryFeature,
     EmbeddingFeature,
     NumberFeature,
@@ -17,9 +17,9 @@ from bandit.catalog import (
     TextFeature,
     TokenCountFeature,
 )
-from bandit.encoder import CLIP, CONTENT, MAX_TEXT, Context, Encoder, feature_names
-from bandit.errors import FieldError
-from bandit.text import estimate_tokens, text_feature_names
+from pointsman.bandit.encoder import CLIP, CONTENT, MAX_TEXT, Context, Encoder, feature_names
+from pointsman.bandit.errors import FieldError
+from pointsman.bandit.text import estimate_tokens, text_feature_names
 
 SCHEMA = Schema(
     numbers=(NumberFeature("size", center=10, scale=5), NumberFeature("age", optional=True)),

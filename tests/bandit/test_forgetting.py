@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from bandit.catalog import Bucket, Mode, Model, Objective
-from bandit.outcome import Signal
-from bandit.posterior import (
+from pointsman.bandit.catalog import Bucket, Mode, Model, Objective
+from pointsman.bandit.outcome import Signal
+from pointsman.bandit.posterior import (
     INTERCEPT_PRECISION,
     KEPT,
     PRIOR_A,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandit.catalog import (
+from pointsman.bandit.catalog import (
     Aggregation,
     Bucket,
     Budget,
@@ -24,14 +24,14 @@ from bandit.catalog import (
     TextFeature,
     TokenCountFeature,
 )
-from bandit.decide import decide
-from bandit.encoder import Context
-from bandit.errors import FieldError, NothingEligibleError
-from bandit.event import BucketDeleted, BucketPut, DecisionMade, ProjectDeleted, ProjectPut
-from bandit.join import join
-from bandit.outcome import Signal
-from bandit.pacer import left
-from bandit.state import purses
+from pointsman.bandit.decide import decide
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.errors import FieldError, NothingEligibleError
+from pointsman.bandit.event import BucketDeleted, BucketPut, DecisionMade, ProjectDeleted, ProjectPut
+from pointsman.bandit.join import join
+from pointsman.bandit.outcome import Signal
+from pointsman.bandit.pacer import left
+from pointsman.bandit.state import purses
 from tests.bandit.worlds import SECOND, World
 
 PERIOD = 1000 * SECOND

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bandit.catalog import Bucket, Mode, Model, Objective
-from bandit.health import PROBE_EVERY, TRIP, Health, called, passed
-from bandit.outcome import Signal
+from pointsman.bandit.catalog import Bucket, Mode, Model, Objective
+from pointsman.bandit.health import PROBE_EVERY, TRIP, Health, called, passed
+from pointsman.bandit.outcome import Signal
 from tests.bandit.worlds import World
 
 

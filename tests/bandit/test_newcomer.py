@@ -7,14 +7,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from bandit.bucket import ADOPTED, newcomers
-from bandit.catalog import Bucket, Budget, Mode, Model, Objective
-from bandit.decide import QUOTA, decide
-from bandit.encoder import Context
-from bandit.event import ModelDeleted, ModelPut
-from bandit.outcome import Signal
-from bandit.policy import propensities
-from bandit.state import purses
+from pointsman.bandit.bucket import ADOPTED, newcomers
+from pointsman.bandit.catalog import Bucket, Budget, Mode, Model, Objective
+from pointsman.bandit.decide import QUOTA, decide
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.event import ModelDeleted, ModelPut
+from pointsman.bandit.outcome import Signal
+from pointsman.bandit.policy import propensities
+from pointsman.bandit.state import purses
 from tests.bandit.worlds import World
 
 LEVELS = {"a": 0.8, "b": 0.7, "new": 0.9}

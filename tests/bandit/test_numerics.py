@@ -13,12 +13,12 @@ import pytest
 from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 
-from bandit.bucket import BucketState, learn, response_value
-from bandit.catalog import Bucket, Model, NumberFeature, QualityRange, Schema
-from bandit.encoder import CLIP
-from bandit.event import BucketPut, ModelPut, Record
-from bandit.outcome import Change, Signal
-from bandit.posterior import (
+from pointsman.bandit.bucket import BucketState, learn, response_value
+from pointsman.bandit.catalog import Bucket, Model, NumberFeature, QualityRange, Schema
+from pointsman.bandit.encoder import CLIP
+from pointsman.bandit.event import BucketPut, ModelPut, Record
+from pointsman.bandit.outcome import Change, Signal
+from pointsman.bandit.posterior import (
     COST,
     KEPT,
     LATENCY,
@@ -31,7 +31,7 @@ from bandit.posterior import (
     prior_precision,
     unpack,
 )
-from bandit.state import State, apply
+from pointsman.bandit.state import State, apply
 
 SIGNALS = ((Signal.QUALITY, QUALITY), (Signal.COST, COST), (Signal.LATENCY, LATENCY))
 BAR = 1e-8

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandit.catalog import Bucket, Model, NumberFeature, Schema
-from bandit.encoder import Context
-from bandit.event import DecisionMade
-from bandit.outcome import Ledger, Signal
-from bandit.pool import seen
-from bandit.posterior import NONE, Posteriors, pack, prior_precision
+from pointsman.bandit.catalog import Bucket, Model, NumberFeature, Schema
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.event import DecisionMade
+from pointsman.bandit.outcome import Ledger, Signal
+from pointsman.bandit.pool import seen
+from pointsman.bandit.posterior import NONE, Posteriors, pack, prior_precision
 from tests.bandit.worlds import World
 
 DAY_NS = 86_400 * 10**9

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bandit.catalog import Bucket, Budget, Mode, Model, Objective
-from bandit.decide import decide
-from bandit.encoder import Context
-from bandit.event import BucketPut
-from bandit.outcome import Signal
-from bandit.state import fingerprint, fold, purses
+from pointsman.bandit.catalog import Bucket, Budget, Mode, Model, Objective
+from pointsman.bandit.decide import decide
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.event import BucketPut
+from pointsman.bandit.outcome import Signal
+from pointsman.bandit.state import fingerprint, fold, purses
 from tests.bandit.worlds import SECOND, World
 
 QUALITY = {"cheap": 0.6, "middle": 0.8, "dear": 0.9}

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandit.bucket import learn
-from bandit.catalog import Bucket, Mode, Model, NumberFeature, Objective, QualityRange, Schema
-from bandit.decide import decide
-from bandit.encoder import Context
-from bandit.errors import FieldError, NothingEligibleError
-from bandit.outcome import Signal
-from bandit.policy import (
+from pointsman.bandit.bucket import learn
+from pointsman.bandit.catalog import Bucket, Mode, Model, NumberFeature, Objective, QualityRange, Schema
+from pointsman.bandit.decide import decide
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.errors import FieldError, NothingEligibleError
+from pointsman.bandit.outcome import Signal
+from pointsman.bandit.policy import (
     EXPLORE,
     Exclusion,
     Limits,

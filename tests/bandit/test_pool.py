@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandit import pool
-from bandit.catalog import Bucket, Mode, Model, Objective, Priors
-from bandit.decide import decide
-from bandit.encoder import Context
-from bandit.event import BucketDeleted, BucketPut, ModelPut
-from bandit.join import join
-from bandit.outcome import Signal
-from bandit.pool import MOMENTS, MOST, Pool, exchange, nothing
-from bandit.posterior import INTERCEPT_PRECISION, QUALITY, RESPONSES
-from bandit.state import fingerprint, purses
+from pointsman.bandit import pool
+from pointsman.bandit.catalog import Bucket, Mode, Model, Objective, Priors
+from pointsman.bandit.decide import decide
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.event import BucketDeleted, BucketPut, ModelPut
+from pointsman.bandit.join import join
+from pointsman.bandit.outcome import Signal
+from pointsman.bandit.pool import MOMENTS, MOST, Pool, exchange, nothing
+from pointsman.bandit.posterior import INTERCEPT_PRECISION, QUALITY, RESPONSES
+from pointsman.bandit.state import fingerprint, purses
 from tests.bandit.worlds import SECOND, World
 
 OFFSETS = {"good": 0.15, "fair": 0.0, "poor": -0.15}

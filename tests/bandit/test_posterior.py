@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bandit.posterior import (
+from pointsman.bandit.posterior import (
     COST,
     INTERCEPT_PRECISION,
     LATENCY,

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from bandit.catalog import Bucket, Model, Prices, Schema, TokenCountFeature
-from bandit.encoder import Context
-from bandit.event import ModelPut
-from bandit.outcome import Signal
+from pointsman.bandit.catalog import Bucket, Model, Prices, Schema, TokenCountFeature
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.event import ModelPut
+from pointsman.bandit.outcome import Signal
 from tests.bandit.worlds import World
 
 PRICED = Model("priced", prices=Prices(input_per_million=2.0, output_per_million=10.0, per_request=0.001))

@@ -19,7 +19,7 @@ from scipy.integrate import quad
 from scipy.special import ndtr
 from scipy.stats import norm
 
-from bandit.propensity import (
+from pointsman.bandit.propensity import (
     argmax_propensities,
     argmax_propensities_batch,
     argmax_propensity,

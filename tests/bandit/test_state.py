@@ -10,14 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandit.bucket import arrays, restore_arrays
-from bandit.catalog import Aggregation, Bucket, Model, NumberFeature, OutcomeRules, Schema
-from bandit.encoder import Context
-from bandit.event import AvailabilitySet, BucketDeleted, BucketPut, ModelDeleted, ModelPut, OutcomeApplied, Record
-from bandit.join import join
-from bandit.outcome import Ledger, Signal, merge
-from bandit.posterior import QUALITY, to_arrays
-from bandit.state import State, apply, fingerprint, fold
+from pointsman.bandit.bucket import arrays, restore_arrays
+from pointsman.bandit.catalog import Aggregation, Bucket, Model, NumberFeature, OutcomeRules, Schema
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.event import (
+    AvailabilitySet,
+    BucketDeleted,
+    BucketPut,
+    ModelDeleted,
+    ModelPut,
+    OutcomeApplied,
+    Record,
+)
+from pointsman.bandit.join import join
+from pointsman.bandit.outcome import Ledger, Signal, merge
+from pointsman.bandit.posterior import QUALITY, to_arrays
+from pointsman.bandit.state import State, apply, fingerprint, fold
 from tests.bandit.worlds import World
 
 SCHEMA = Schema(numbers=(NumberFeature("n"),))
@@ -205,7 +213,7 @@ def test_a_bucket_that_cannot_learn_starts_afresh_and_the_others_go_on(monkeypat
 
     event = join(made.bucket, decisions[10], made.now_ns, {Signal.QUALITY: 0.5})
     with monkeypatch.context() as patch:
-        patch.setattr("bandit.state.learn", broken)
+        patch.setattr("pointsman.bandit.state.learn", broken)
         error = apply(made.state, Record(position + 1, made.now_ns, event))
     assert isinstance(error, ArithmeticError)
     assert (

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandit.catalog import Bucket, Mode, Model, NumberFeature, Objective, Schema
-from bandit.encoder import Context
-from bandit.errors import NothingEligibleError
-from bandit.outcome import Signal
-from bandit.policy import Limits
-from bandit.tail import EDGES, LOWEST, STEP, UNTRIED, count, log_factor, new_tails
+from pointsman.bandit.catalog import Bucket, Mode, Model, NumberFeature, Objective, Schema
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.errors import NothingEligibleError
+from pointsman.bandit.outcome import Signal
+from pointsman.bandit.policy import Limits
+from pointsman.bandit.tail import EDGES, LOWEST, STEP, UNTRIED, count, log_factor, new_tails
 from tests.bandit.worlds import World
 
 SHAPES: dict[str, Callable[[np.random.Generator], float]] = {

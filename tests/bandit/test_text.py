@@ -11,8 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bandit import text as module
-from bandit.text import MARKS, READ, READ_END, TEXT_DIM, WORDS, estimate_tokens, text_feature_names, text_features
+from pointsman.bandit import text as module
+from pointsman.bandit.text import (
+    MARKS,
+    READ,
+    READ_END,
+    TEXT_DIM,
+    WORDS,
+    estimate_tokens,
+    text_feature_names,
+    text_features,
+)
 
 NAMES = text_feature_names()
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()), max_size=400)  # lone surrogates and NUL included

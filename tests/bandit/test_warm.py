@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bandit.bucket import learn, warm
-from bandit.catalog import Bucket, Mode, Model, Objective
-from bandit.outcome import Change, Signal
-from bandit.posterior import QUALITY
+from pointsman.bandit.bucket import learn, warm
+from pointsman.bandit.catalog import Bucket, Mode, Model, Objective
+from pointsman.bandit.outcome import Change, Signal
+from pointsman.bandit.posterior import QUALITY
 from tests.bandit.worlds import World
 
 TRUTH = {"a": 0.9, "b": 0.6, "c": 0.7}

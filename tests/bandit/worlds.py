@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bandit.bucket import BucketState
-from bandit.catalog import Bucket, Model
-from bandit.decide import NO_LIMITS, decide
-from bandit.encoder import Context
-from bandit.event import BucketPut, DecisionMade, Event, ModelPut, Record
-from bandit.join import join
-from bandit.outcome import Change, Ledger, Signal
-from bandit.policy import Limits
-from bandit.state import State, fold, purses
+from pointsman.bandit.bucket import BucketState
+from pointsman.bandit.catalog import Bucket, Model
+from pointsman.bandit.decide import NO_LIMITS, decide
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.event import BucketPut, DecisionMade, Event, ModelPut, Record
+from pointsman.bandit.join import join
+from pointsman.bandit.outcome import Change, Ledger, Signal
+from pointsman.bandit.policy import Limits
+from pointsman.bandit.state import State, fold, purses
 
 SECOND = 10**9
 Answer = Callable[[int, str], dict[Signal, float]]

@@ -16,6 +16,9 @@ import grpc
 import numpy as np
 import pytest
 
+from pointsman.server.replica import Replica, open_replica
+from pointsman.server.serve import make_server
+from pointsman.server.sqlite_journal import SqliteJournal
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -25,9 +28,6 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
-from server.replica import Replica, open_replica
-from server.serve import make_server
-from server.sqlite_journal import SqliteJournal
 
 MODELS = ("a", "b", "c/d")
 

@@ -18,6 +18,13 @@ from grpc_status import rpc_status
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pointsman.server.admission import FREE, Admission
+from pointsman.server.errors import LateError, OverloadedError
+from pointsman.server.journal import Group, Result
+from pointsman.server.limits import MAX_MESSAGE
+from pointsman.server.replica import open_replica
+from pointsman.server.serve import make_server
+from pointsman.server.sqlite_journal import SqliteJournal
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -25,13 +32,6 @@ from pointsman.v1 import (
     insight_service_pb2,
     router_service_pb2,
 )
-from server.admission import FREE, Admission
-from server.errors import LateError, OverloadedError
-from server.journal import Group, Result
-from server.limits import MAX_MESSAGE
-from server.replica import open_replica
-from server.serve import make_server
-from server.sqlite_journal import SqliteJournal
 from tests.server.conftest import Service
 
 CONTEXT = context_pb2.Context(numbers={"n": 0.5})

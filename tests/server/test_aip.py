@@ -12,7 +12,8 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandit.errors import FieldError
+from pointsman.bandit.errors import FieldError
+from pointsman.server.names import parse
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -22,7 +23,6 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
-from server.names import parse
 from tests.server.conftest import Scenario, Served, Service
 from tests.server.test_errors import failure, fields
 

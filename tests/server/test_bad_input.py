@@ -15,7 +15,9 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandit.state import fingerprint
+from pointsman.bandit.state import fingerprint
+from pointsman.server.names import decision_name
+from pointsman.server.router_service import MAX_BATCH
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -24,8 +26,6 @@ from pointsman.v1 import (
     insight_service_pb2,
     router_service_pb2,
 )
-from server.names import decision_name
-from server.router_service import MAX_BATCH
 from tests.server.conftest import Scenario, Service
 
 Run = Callable[[Scenario], None]

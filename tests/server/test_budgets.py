@@ -14,11 +14,11 @@ import pytest
 from google.protobuf import field_mask_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from bandit.event import DecisionMade, OutcomeApplied
-from bandit.outcome import Signal
+from pointsman.bandit.event import DecisionMade, OutcomeApplied
+from pointsman.bandit.outcome import Signal
+from pointsman.server.pending import Pending
+from pointsman.server.replica import decode
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, insight_service_pb2, router_service_pb2
-from server.pending import Pending
-from server.replica import decode
 from tests.server.conftest import Scenario, Service
 
 Run = Callable[[Scenario], None]

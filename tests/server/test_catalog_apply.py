@@ -19,18 +19,18 @@ from click.testing import CliRunner, Result
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from bandit.catalog import Bucket, Model, Project
-from bandit.errors import FieldError
+from pointsman.bandit.catalog import Bucket, Model, Project
+from pointsman.bandit.errors import FieldError
+from pointsman.server.catalog_client import Remote
+from pointsman.server.catalog_commands import catalog
+from pointsman.server.catalog_file import CatalogFileError, Item, read_catalog, to_yaml, write_catalog
+from pointsman.server.catalog_plan import plan
+from pointsman.server.replica import Replica, open_replica
+from pointsman.server.serve import make_server
+from pointsman.server.sqlite_journal import SqliteJournal
 from pointsman.v1 import catalog_pb2 as pb
 from pointsman.v1 import catalog_service_pb2 as rpc
 from pointsman.v1 import catalog_service_pb2_grpc, journal_pb2
-from server.catalog_client import Remote
-from server.catalog_commands import catalog
-from server.catalog_file import CatalogFileError, Item, read_catalog, to_yaml, write_catalog
-from server.catalog_plan import plan
-from server.replica import Replica, open_replica
-from server.serve import make_server
-from server.sqlite_journal import SqliteJournal
 from tests.server import test_codec as values
 from tests.server.conftest import ROOT
 

@@ -6,12 +6,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandit import catalog as c
-from bandit import event as e
-from bandit.outcome import Change, Ledger, Signal, Tally
-from bandit.policy import Limits, Predictions
-from pointsman.v1 import catalog_pb2, journal_pb2
-from server.codec import (
+from pointsman.bandit import catalog as c
+from pointsman.bandit import event as e
+from pointsman.bandit.outcome import Change, Ledger, Signal, Tally
+from pointsman.bandit.policy import Limits, Predictions
+from pointsman.server.codec import (
     read_bucket,
     read_event,
     read_limits,
@@ -25,7 +24,8 @@ from server.codec import (
     write_objective,
     write_project,
 )
-from server.names import decision_name, new_decision_id, parse_decision
+from pointsman.server.names import decision_name, new_decision_id, parse_decision
+from pointsman.v1 import catalog_pb2, journal_pb2
 
 ids = st.from_regex(r"[A-Za-z0-9._:@/-]{1,20}", fullmatch=True)
 names = st.from_regex(r"[a-z_]{1,10}", fullmatch=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from server.commit import GroupCommit, Write
-from server.errors import UnavailableError
-from server.journal import Appended, Conflict, Duplicate, Group, JournalError, Result
-from server.sqlite_journal import SqliteJournal
+from pointsman.server.commit import GroupCommit, Write
+from pointsman.server.errors import UnavailableError
+from pointsman.server.journal import Appended, Conflict, Duplicate, Group, JournalError, Result
+from pointsman.server.sqlite_journal import SqliteJournal
 from tests.server.test_journal import one
 
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bandit.state import State, fingerprint
+from pointsman.bandit.state import State, fingerprint
+from pointsman.server import snapshot
+from pointsman.server.commands import verify
+from pointsman.server.errors import UnavailableError
+from pointsman.server.journal import JournalError, JournalFormatError, JournalLockedError, Row
+from pointsman.server.replica import fold_rows, open_replica, recover
+from pointsman.server.sqlite_journal import FILE, SqliteJournal, check, read_rows
 from pointsman.v1 import router_service_pb2
-from server import snapshot
-from server.commands import verify
-from server.errors import UnavailableError
-from server.journal import JournalError, JournalFormatError, JournalLockedError, Row
-from server.replica import fold_rows, open_replica, recover
-from server.sqlite_journal import FILE, SqliteJournal, check, read_rows
 from tests.server.conftest import Served, Service
 from tests.server.test_journal import one
 

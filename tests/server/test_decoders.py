@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from bandit.state import State, fingerprint
-from server import snapshot
+from pointsman.bandit.state import State, fingerprint
+from pointsman.server import snapshot
 
 
 def sealed(body: bytes) -> bytes:

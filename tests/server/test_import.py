@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from bandit.encoder import Context
-from bandit.event import DecisionMade, OutcomeApplied
-from bandit.outcome import Signal
-from bandit.state import State, fingerprint
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.event import DecisionMade, OutcomeApplied
+from pointsman.bandit.outcome import Signal
+from pointsman.bandit.state import State, fingerprint
+from pointsman.server.commands import export, import_, verify
+from pointsman.server.import_journal import ImportFileError, import_journal
+from pointsman.server.journal import Entry, Group, JournalError
+from pointsman.server.keys_of import key_of, once_of
+from pointsman.server.replica import Report, decode, fold_rows, open_replica
+from pointsman.server.sqlite_journal import FILE, SqliteJournal, read_rows
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, router_service_pb2
-from server.commands import export, import_, verify
-from server.import_journal import ImportFileError, import_journal
-from server.journal import Entry, Group, JournalError
-from server.keys_of import key_of, once_of
-from server.replica import Report, decode, fold_rows, open_replica
-from server.sqlite_journal import FILE, SqliteJournal, read_rows
 from tests.server.conftest import ROOT, WAIT, Service
 
 Lines = list[dict[str, Any]]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.journal import (
+from pointsman.server.journal import (
     Appended,
     Behind,
     Conflict,
@@ -20,7 +20,7 @@ from server.journal import (
     JournalError,
     Span,
 )
-from server.sqlite_journal import SqliteJournal
+from pointsman.server.sqlite_journal import SqliteJournal
 
 Open = Callable[[], Journal]
 

@@ -18,7 +18,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from bandit.state import State, apply, fingerprint
+from pointsman.bandit.state import State, apply, fingerprint
+from pointsman.server.replica import decode, recover
+from pointsman.server.sqlite_journal import SqliteJournal
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -30,8 +32,6 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
-from server.replica import decode, recover
-from server.sqlite_journal import SqliteJournal
 
 KILLS = int(os.environ.get("POINTSMAN_KILLS", "6"))
 CALLERS = 12

@@ -15,11 +15,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pointsman import Client
+from pointsman.server.admission import Admission
+from pointsman.server.logs import JsonFormatter, TextFormatter, set_up
+from pointsman.server.metrics import MOST_BUCKETS, OTHER, Metrics, MetricsServer
+from pointsman.server.replica import Replica
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
-from server.admission import Admission
-from server.logs import JsonFormatter, TextFormatter, set_up
-from server.metrics import MOST_BUCKETS, OTHER, Metrics, MetricsServer
-from server.replica import Replica
 from tests.server.conftest import Served, Service
 
 PROMPT = "a most secret prompt"

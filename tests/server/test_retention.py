@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bandit.state import State, fingerprint
+from pointsman.bandit.state import State, fingerprint
 from pointsman.cli import main
+from pointsman.server.journal import Appended, Base, Duplicate, Entry, Group, JournalFormatError, Row, Span
+from pointsman.server.replica import Replica, base_state, fold_rows, open_replica, recover
+from pointsman.server.retention import CANDIDATE, DAY_NS, look
+from pointsman.server.serve import make_server
+from pointsman.server.sqlite_journal import FILE, SqliteJournal, read_rows
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, insight_service_pb2, router_service_pb2
-from server.journal import Appended, Base, Duplicate, Entry, Group, JournalFormatError, Row, Span
-from server.replica import Replica, base_state, fold_rows, open_replica, recover
-from server.retention import CANDIDATE, DAY_NS, look
-from server.serve import make_server
-from server.sqlite_journal import FILE, SqliteJournal, read_rows
 from tests.server.conftest import Service
 from tests.server.test_journal import one
 

@@ -21,6 +21,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from pointsman import Client, Tls
+from pointsman.server.auth import AuthInterceptor, scope_of
+from pointsman.server.config import ConfigError, load
+from pointsman.server.key_commands import keys as keys_command
+from pointsman.server.keys import SCOPES, Keyring, KeysError, new_key, read_keys, write_keys
+from pointsman.server.replica import open_replica
+from pointsman.server.serve import make_server
+from pointsman.server.sqlite_journal import SqliteJournal
+from pointsman.server.tls import Certificates, TlsError
 from pointsman.v1 import catalog_service_pb2 as cat
 from pointsman.v1 import (
     catalog_service_pb2_grpc,
@@ -29,14 +37,6 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
-from server.auth import AuthInterceptor, scope_of
-from server.config import ConfigError, load
-from server.key_commands import keys as keys_command
-from server.keys import SCOPES, Keyring, KeysError, new_key, read_keys, write_keys
-from server.replica import open_replica
-from server.serve import make_server
-from server.sqlite_journal import SqliteJournal
-from server.tls import Certificates, TlsError
 from tests.server.conftest import ROOT, SERVE, Served
 
 SERVICES = (
@@ -262,7 +262,7 @@ def test_a_burst_is_what_may_come_at_once(tmp_path: Path) -> None:
 
 
 def test_a_stream_sends_nothing_more_once_its_key_is_revoked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.insight_service.ROWS_PER_MESSAGE", 1)
+    monkeypatch.setattr("pointsman.server.insight_service.ROWS_PER_MESSAGE", 1)
     path = tmp_path / "keys.yaml"
     writer, reader = make(path, ("writer", ("catalogue",), None), ("reader", ("insight",), None))
 

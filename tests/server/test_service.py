@@ -13,10 +13,11 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from bandit.decide import QUOTA
-from bandit.event import Record
-from bandit.state import State as FoldedState
-from bandit.state import apply, fingerprint
+from pointsman.bandit.decide import QUOTA
+from pointsman.bandit.event import Record
+from pointsman.bandit.state import State as FoldedState
+from pointsman.bandit.state import apply, fingerprint
+from pointsman.server.codec import read_event
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -25,7 +26,6 @@ from pointsman.v1 import (
     insight_service_pb2,
     router_service_pb2,
 )
-from server.codec import read_event
 from tests.server.conftest import MODELS, Scenario, Service
 
 Run = Callable[[Scenario], None]

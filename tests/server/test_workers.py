@@ -21,8 +21,12 @@ import grpc
 import pytest
 from click.testing import CliRunner
 
-from bandit.event import DecisionMade, OutcomeApplied
-from bandit.state import State, apply, fingerprint
+from pointsman.bandit.event import DecisionMade, OutcomeApplied
+from pointsman.bandit.state import State, apply, fingerprint
+from pointsman.server.commands import serve as serve_command
+from pointsman.server.names import parse_decision
+from pointsman.server.replica import decode
+from pointsman.server.sqlite_journal import SqliteJournal, read_rows
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -34,10 +38,6 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
-from server.commands import serve as serve_command
-from server.names import parse_decision
-from server.replica import decode
-from server.sqlite_journal import SqliteJournal, read_rows
 from tests.server.conftest import ROOT, SERVE, WAIT, Served
 
 Start = Callable[..., Served]

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from click.testing import CliRunner
 
+from pointsman.server.catalog_service import CatalogService
+from pointsman.server.commands import export
+from pointsman.server.replica import open_replica
+from pointsman.server.router_service import RouterService
+from pointsman.server.sqlite_journal import SqliteJournal
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, outcome_pb2, router_service_pb2
-from server.catalog_service import CatalogService
-from server.commands import export
-from server.replica import open_replica
-from server.router_service import RouterService
-from server.sqlite_journal import SqliteJournal
 
 COSTS = (0.0001, 0.001, 0.01)
 MODES = {"chat": catalog_pb2.OBJECTIVE_MODE_BALANCED, "maths": catalog_pb2.OBJECTIVE_MODE_QUALITY_FIRST}

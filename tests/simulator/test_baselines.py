@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from bandit.catalog import QualityRange
-from simulator.baselines import best_fixed, best_shares, grouped_optimum, sums_by_task
+from pointsman.bandit.catalog import QualityRange
+from pointsman.simulator.baselines import best_fixed, best_shares, grouped_optimum, sums_by_task
 
 UNIT = QualityRange()
 

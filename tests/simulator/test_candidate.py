@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simulator.offpolicy.candidate import CandidateError, read_candidate, target
-from simulator.offpolicy.log import Log, LogError
-from simulator.offpolicy.read_journal import Journal, read_journal
+from pointsman.simulator.offpolicy.candidate import CandidateError, read_candidate, target
+from pointsman.simulator.offpolicy.log import Log, LogError
+from pointsman.simulator.offpolicy.read_journal import Journal, read_journal
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandit.catalog import Prices, QualityRange
-from simulator.changes import (
+from pointsman.bandit.catalog import Prices, QualityRange
+from pointsman.simulator.changes import (
     Added,
     Change,
     FeedbackLost,
@@ -24,9 +24,9 @@ from simulator.changes import (
     shift_to,
     unfold,
 )
-from simulator.derive import inverted, with_model, with_qualities_of, with_tokens
-from simulator.table import OutcomeTable
-from simulator.utility import SettingError
+from pointsman.simulator.derive import inverted, with_model, with_qualities_of, with_tokens
+from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.utility import SettingError
 
 Make = Callable[..., OutcomeTable]
 ORDER = list(range(60))

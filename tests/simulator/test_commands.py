@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from simulator.commands import simulate
-from simulator.table import OutcomeTable
+from pointsman.simulator.commands import simulate
+from pointsman.simulator.table import OutcomeTable
 
 Columns = dict[str, list[object]]
 CONTRACT = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from simulator.offpolicy.commands import evaluate_command
+from pointsman.simulator.offpolicy.commands import evaluate_command
 
 SHOWN = "lower(quality) >= 0.5 * logged(quality)"
 NOT_SHOWN = "lower(quality) >= 0.98 * logged(quality) and upper(cost) <= 0.01 * logged(cost)"

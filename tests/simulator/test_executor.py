@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simulator.executor import check_executor, spread
-from simulator.experiment import Result, Task, run_all
-from simulator.utility import SettingError, parse_objective
-from simulator.world import UNIT, Run
-from simulator.world_file import Place, read_world
+from pointsman.simulator.executor import check_executor, spread
+from pointsman.simulator.experiment import Result, Task, run_all
+from pointsman.simulator.utility import SettingError, parse_objective
+from pointsman.simulator.world import UNIT, Run
+from pointsman.simulator.world_file import Place, read_world
 
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0
@@ -172,7 +172,7 @@ def test_a_cluster_without_workers(tmp_path: Path) -> None:
 
 def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="the extra dask is not installed")
-    monkeypatch.setattr("simulator.executor.CONNECT_S", 0.5)
+    monkeypatch.setattr("pointsman.simulator.executor.CONNECT_S", 0.5)
     with pytest.raises(SettingError, match=r"--executor tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
         list(spread(1, divided, [1], 1, "tcp://127.0.0.1:9"))
 

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.offpolicy.expression import ExpressionError, Paired, Requirement, Term, combination, paired, parse
+from pointsman.simulator.offpolicy.expression import (
+    ExpressionError,
+    Paired,
+    Requirement,
+    Term,
+    combination,
+    paired,
+    parse,
+)
 
 SIGNALS = ("quality", "cost")
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from simulator.offpolicy.candidate import Candidate, Setting
-from simulator.offpolicy.evaluate import Evaluation, evaluate
-from simulator.offpolicy.evidence import EvaluationError
-from simulator.offpolicy.expression import ExpressionError, combination, parse
-from simulator.offpolicy.gate import Verdict, judge
-from simulator.offpolicy.log import Log
+from pointsman.simulator.offpolicy.candidate import Candidate, Setting
+from pointsman.simulator.offpolicy.evaluate import Evaluation, evaluate
+from pointsman.simulator.offpolicy.evidence import EvaluationError
+from pointsman.simulator.offpolicy.expression import ExpressionError, combination, parse
+from pointsman.simulator.offpolicy.gate import Verdict, judge
+from pointsman.simulator.offpolicy.log import Log
 
 MEAN_K = np.array([0.5, 0.6, 0.9])
 COST_K = np.array([1.0, 2.0, 9.0])

@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bandit.catalog import Prices
-from bandit.event import DecisionMade
-from simulator.changes import FeedbackLost, ModelAdded, Outage, Outcome, PriceFactor, QualityLevel, Schedule
-from simulator.derive import with_model, with_tokens
-from simulator.online import Asked, Dual, EpsilonGreedy, Thompson
-from simulator.replay import Played, check_run, play, play_online, policy_rng
-from simulator.table import OutcomeTable
-from simulator.utility import SettingError, parse_objective
-from simulator.world import UNIT, Features, Run, World, make_world, order_of
+from pointsman.bandit.catalog import Prices
+from pointsman.bandit.event import DecisionMade
+from pointsman.simulator.changes import FeedbackLost, ModelAdded, Outage, Outcome, PriceFactor, QualityLevel, Schedule
+from pointsman.simulator.derive import with_model, with_tokens
+from pointsman.simulator.online import Asked, Dual, EpsilonGreedy, Thompson
+from pointsman.simulator.replay import Played, check_run, play, play_online, policy_rng
+from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.utility import SettingError, parse_objective
+from pointsman.simulator.world import UNIT, Features, Run, World, make_world, order_of
 
 Make = Callable[..., OutcomeTable]
 ONE, TASK = Features("none", "one"), Features("none", "task")

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator import peers
-from simulator.changes import FeedbackLost, ModelAdded, Outage, PriceFactor
-from simulator.derive import with_model
-from simulator.peers import PEERS, inverse_gap, list_prices
-from simulator.replay import check_run, play_online
-from simulator.table import OutcomeTable
-from simulator.utility import SettingError, parse_objective
-from simulator.world import UNIT, Features, Run, make_world
+from pointsman.simulator import peers
+from pointsman.simulator.changes import FeedbackLost, ModelAdded, Outage, PriceFactor
+from pointsman.simulator.derive import with_model
+from pointsman.simulator.peers import PEERS, inverse_gap, list_prices
+from pointsman.simulator.replay import check_run, play_online
+from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.utility import SettingError, parse_objective
+from pointsman.simulator.world import UNIT, Features, Run, make_world
 
 Make = Callable[..., OutcomeTable]
 ONE = Features("none", "one")

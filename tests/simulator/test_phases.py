@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from simulator.changes import ModelAdded, Outage, unfold
-from simulator.derive import with_model
-from simulator.executor import spread
-from simulator.phases import ALL, CONTROLS, WARNING, Phase, Trial, measure, mix_quality, settled, warned
-from simulator.table import OutcomeTable
-from simulator.utility import parse_objective
-from simulator.world import UNIT, Features, Run, make_world
+from pointsman.simulator.changes import ModelAdded, Outage, unfold
+from pointsman.simulator.derive import with_model
+from pointsman.simulator.executor import spread
+from pointsman.simulator.phases import ALL, CONTROLS, WARNING, Phase, Trial, measure, mix_quality, settled, warned
+from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.utility import parse_objective
+from pointsman.simulator.world import UNIT, Features, Run, make_world
 
 Make = Callable[..., OutcomeTable]
 ONE = Features("none", "one")

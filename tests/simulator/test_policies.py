@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.cascade import cascade
-from simulator.changes import FeedbackLate, FeedbackLost, ModelAdded, Outage, Outcome, Schedule
-from simulator.configured import configured
-from simulator.contextual import ALPHA, LinUcb
-from simulator.derive import with_model
-from simulator.experiment import evaluate
-from simulator.online import Asked, reward_of
-from simulator.peers import PEERS
-from simulator.replay import ONLINE, check_run, make_policy, play_online
-from simulator.table import OutcomeTable
-from simulator.utility import SettingError, parse_objective
-from simulator.world import UNIT, Features, Run, World, make_world, rounds_of
+from pointsman.simulator.cascade import cascade
+from pointsman.simulator.changes import FeedbackLate, FeedbackLost, ModelAdded, Outage, Outcome, Schedule
+from pointsman.simulator.configured import configured
+from pointsman.simulator.contextual import ALPHA, LinUcb
+from pointsman.simulator.derive import with_model
+from pointsman.simulator.experiment import evaluate
+from pointsman.simulator.online import Asked, reward_of
+from pointsman.simulator.peers import PEERS
+from pointsman.simulator.replay import ONLINE, check_run, make_policy, play_online
+from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.utility import SettingError, parse_objective
+from pointsman.simulator.world import UNIT, Features, Run, World, make_world, rounds_of
 
 Make = Callable[..., OutcomeTable]
 ONE = Features("none", "one")

@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.commands import export
-from simulator.offpolicy.candidate import Candidate, Setting
-from simulator.offpolicy.evaluate import evaluate
-from simulator.offpolicy.log import Log, LogError
-from simulator.offpolicy.read import read_log
-from simulator.offpolicy.read_journal import Journal
-from simulator.offpolicy.read_table import read_pieces
+from pointsman.server.commands import export
+from pointsman.simulator.offpolicy.candidate import Candidate, Setting
+from pointsman.simulator.offpolicy.evaluate import evaluate
+from pointsman.simulator.offpolicy.log import Log, LogError
+from pointsman.simulator.offpolicy.read import read_log
+from pointsman.simulator.offpolicy.read_journal import Journal
+from pointsman.simulator.offpolicy.read_table import read_pieces
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 MODELS = ("a", "vendor/b", "c")

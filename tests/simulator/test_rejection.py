@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from simulator.changes import unfold
-from simulator.commands import simulate
-from simulator.offpolicy.log import Log, LogError
-from simulator.offpolicy.rejection import POLICIES, check_policy, in_units, keeping, replay, world_of
-from simulator.offpolicy.simulated import log_of
-from simulator.replay import play_online
-from simulator.utility import SettingError, parse_objective
-from simulator.world import UNIT, Features, Run, World, make_world
+from pointsman.simulator.changes import unfold
+from pointsman.simulator.commands import simulate
+from pointsman.simulator.offpolicy.log import Log, LogError
+from pointsman.simulator.offpolicy.rejection import POLICIES, check_policy, in_units, keeping, replay, world_of
+from pointsman.simulator.offpolicy.simulated import log_of
+from pointsman.simulator.replay import play_online
+from pointsman.simulator.utility import SettingError, parse_objective
+from pointsman.simulator.world import UNIT, Features, Run, World, make_world
 
 QUALITY = parse_objective("QUALITY_FIRST", UNIT)
 

@@ -6,13 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bandit.catalog import QualityRange
-from bandit.outcome import Signal
-from bandit.posterior import COST, LATENCY, QUALITY
-from simulator.experiment import Result, Task, evaluate, flat, run_all
-from simulator.replay import BUCKETS, FEATURES, Features, Run, World, make_world, play
-from simulator.table import OutcomeTable
-from simulator.utility import SettingError, parse_objective, utilities
+from pointsman.bandit.catalog import QualityRange
+from pointsman.bandit.outcome import Signal
+from pointsman.bandit.posterior import COST, LATENCY, QUALITY
+from pointsman.simulator.experiment import Result, Task, evaluate, flat, run_all
+from pointsman.simulator.replay import BUCKETS, FEATURES, Features, Run, World, make_world, play
+from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.utility import SettingError, parse_objective, utilities
 
 UNIT = QualityRange()
 TASK = Features("none", "task")

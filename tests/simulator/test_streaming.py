@@ -16,15 +16,15 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simulator.changes import unfold
-from simulator.commands import simulate
-from simulator.online import Online
-from simulator.replay import check_run, make_policy, play_online
-from simulator.streaming import POLICIES, check_file, check_streamed, stream
-from simulator.table import OutcomeTable, TableError, load_table
-from simulator.table_pieces import extent, pieces
-from simulator.utility import SettingError, parse_objective, utilities
-from simulator.world import UNIT, Features, Run, World, make_world, window
+from pointsman.simulator.changes import unfold
+from pointsman.simulator.commands import simulate
+from pointsman.simulator.online import Online
+from pointsman.simulator.replay import check_run, make_policy, play_online
+from pointsman.simulator.streaming import POLICIES, check_file, check_streamed, stream
+from pointsman.simulator.table import OutcomeTable, TableError, load_table
+from pointsman.simulator.table_pieces import extent, pieces
+from pointsman.simulator.utility import SettingError, parse_objective, utilities
+from pointsman.simulator.world import UNIT, Features, Run, World, make_world, window
 
 Make = Callable[..., OutcomeTable]
 Columns = dict[str, list[object]]
@@ -65,7 +65,7 @@ def noted_choices() -> Iterator[list[int]]:
         return policy
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("simulator.streaming.make_policy", make)
+        patch.setattr("pointsman.simulator.streaming.make_policy", make)
         yield chosen
 
 

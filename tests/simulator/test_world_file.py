@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from simulator.changes import FeedbackLate, FeedbackLost, LatencyFactor, Noise, Outage, QualityDrift, unfold
-from simulator.experiment import evaluate
-from simulator.replay import play_online
-from simulator.table import OutcomeTable
-from simulator.utility import SettingError, parse_objective
-from simulator.world import UNIT, Run, rounds_of
-from simulator.world_file import Place, read_world
+from pointsman.simulator.changes import FeedbackLate, FeedbackLost, LatencyFactor, Noise, Outage, QualityDrift, unfold
+from pointsman.simulator.experiment import evaluate
+from pointsman.simulator.replay import play_online
+from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.utility import SettingError, parse_objective
+from pointsman.simulator.world import UNIT, Run, rounds_of
+from pointsman.simulator.world_file import Place, read_world
 
 QUALITY = parse_objective("QUALITY_FIRST", UNIT)
 EXAMPLES = sorted((Path(__file__).parents[2] / "docs" / "worlds").glob("*.yaml"))
@@ -164,7 +164,7 @@ def test_late_outcomes_come_later_and_overtake(
         def learn(self, now: int, asked: object, outcome: object) -> None:
             learned.append((now, asked.t))  # type: ignore[attr-defined]
 
-    import simulator.replay as replay
+    import pointsman.simulator.replay as replay
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(replay, "make_policy", lambda *_: Watching())
