@@ -1,4 +1,4 @@
-"""What can be wrong with a request besides a field's value. `server/status.py` gives each its gRPC status."""
+"""What can be wrong with a request besides a field's value. `server/rpc/status.py` gives each its gRPC status."""
 
 from __future__ import annotations
 

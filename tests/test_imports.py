@@ -25,7 +25,7 @@ def test_the_client_pulls_in_grpcio_and_protobuf_only() -> None:
 def test_every_package_imports() -> None:
     for module in (
         "pointsman.bandit.decide",
-        "pointsman.server.commands",
+        "pointsman.server.cli.commands",
         "pointsman.simulator.commands",
         "pointsman.cli",
     ):

@@ -38,10 +38,11 @@ from pointsman.v1 import (
 CONNECTIONS, CALLERS, MODELS, BATCH = 32, 32, 8, 64
 DEADLINE = 10.0
 UNLIMITED = (
-    "import server.admission as a; a.Admission.__init__.__defaults__ = (10**9, 1e9, 10**9, a.time.perf_counter, lambda: 1.0); "
-    "import server.limits as l; l.OPTIONS = tuple(o for o in l.OPTIONS if 'pending' not in o[0]); "
+    "import pointsman.server.guards.admission as a; "
+    "a.Admission.__init__.__defaults__ = (10**9, 1e9, 10**9, a.time.perf_counter, lambda: 1.0); "
+    "import pointsman.server.guards.connection_limits as l; l.OPTIONS = tuple(o for o in l.OPTIONS if 'pending' not in o[0]); "
 )
-SERVE = "from server.commands import serve; serve()"
+SERVE = "from pointsman.server.cli.commands import serve; serve()"
 
 
 def main() -> None:

@@ -35,14 +35,18 @@ if atheris is not None and "--guided" in sys.argv:
     with atheris.instrument_imports(
         include=[
             "pointsman.server.codec",
-            "pointsman.server.snapshot",
+            "pointsman.server.state.snapshot",
             "pointsman.server.names",
-            "pointsman.server.config",
+            "pointsman.server.process.config",
         ]
     ):
-        from pointsman.server import codec, config, names, snapshot
+        from pointsman.server import codec, names
+        from pointsman.server.process import config
+        from pointsman.server.state import snapshot
 else:
-    from pointsman.server import codec, config, names, snapshot
+    from pointsman.server import codec, names
+    from pointsman.server.process import config
+    from pointsman.server.state import snapshot
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -52,8 +56,8 @@ from pointsman.bandit import event as e
 from pointsman.bandit.errors import FieldError
 from pointsman.bandit.outcome import Change, Ledger, Signal, Tally
 from pointsman.bandit.state import State, apply, fingerprint
-from pointsman.server import replica
-from pointsman.server.journal import JournalFormatError, Row
+from pointsman.server.journal.interface import JournalFormatError, Row
+from pointsman.server.state import replica
 from pointsman.v1 import catalog_pb2, context_pb2, decision_pb2, journal_pb2, outcome_pb2
 
 Target = Callable[[bytes], None]

@@ -34,7 +34,7 @@ class Server:
 
     def __init__(self, data: Path, *more: str) -> None:
         self.data, self.errors = data, data.with_name(data.name + ".stderr")
-        code = "from server.commands import serve; serve()"
+        code = "from pointsman.server.cli.commands import serve; serve()"
         command = [sys.executable, "-c", code, "--data", str(data), "--listen", "127.0.0.1:0", *more]
         with self.errors.open("a") as errors:
             self.process = subprocess.Popen(
@@ -101,7 +101,7 @@ async def patient(method: Any, request: Any) -> tuple[Any, int]:
 
 def verify(data: Path) -> dict[str, Any]:
     """What `pointsman verify --json` says; the server must not be running."""
-    code = "from server.commands import verify; verify()"
+    code = "from pointsman.server.cli.commands import verify; verify()"
     done = subprocess.run(
         [sys.executable, "-c", code, "--data", str(data), "--json"],
         capture_output=True,

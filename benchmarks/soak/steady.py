@@ -36,8 +36,8 @@ from pointsman.bandit.encoder import Context
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.state import State, fingerprint
 from pointsman.server.errors import ExpiredError
-from pointsman.server.replica import DECISIONS_KEPT, Report, fold_rows, open_replica
-from pointsman.server.sqlite_journal import SqliteJournal
+from pointsman.server.journal.sqlite import SqliteJournal
+from pointsman.server.state.replica import DECISIONS_KEPT, Report, fold_rows, open_replica
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, outcome_pb2, router_service_pb2
 
 BUCKETS = 100

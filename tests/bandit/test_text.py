@@ -93,8 +93,10 @@ def test_known_answers(prompt: str) -> None:
 
 
 def test_another_process_makes_the_same_features() -> None:
-    code = "import sys; from bandit.text import text_features; print(text_features(sys.argv[1]).tobytes().hex())"
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(module.__file__)))
+    code = (
+        "import sys; from pointsman.bandit.text import text_features; print(text_features(sys.argv[1]).tobytes().hex())"
+    )
+    folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(module.__file__))))
     seen = {
         subprocess.run(
             [sys.executable, "-c", code, CODE[0]],

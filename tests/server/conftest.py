@@ -16,9 +16,9 @@ import grpc
 import numpy as np
 import pytest
 
-from pointsman.server.replica import Replica, open_replica
-from pointsman.server.serve import make_server
-from pointsman.server.sqlite_journal import SqliteJournal
+from pointsman.server.journal.sqlite import SqliteJournal
+from pointsman.server.process.serve import make_server
+from pointsman.server.state.replica import Replica, open_replica
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -56,7 +56,7 @@ class Service:
 
 Scenario = Callable[[Service], Awaitable[None]]
 ROOT = Path(__file__).parents[2]
-SERVE = "from server.commands import serve; serve()"  # works installed or not
+SERVE = "from pointsman.server.cli.commands import serve; serve()"  # works installed or not
 WAIT = 60.0
 """Seconds after which a process that should have ended or answered is taken to hang."""
 

@@ -18,13 +18,13 @@ from grpc_status import rpc_status
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointsman.server.admission import FREE, Admission
 from pointsman.server.errors import LateError, OverloadedError
-from pointsman.server.journal import Group, Result
-from pointsman.server.limits import MAX_MESSAGE
-from pointsman.server.replica import open_replica
-from pointsman.server.serve import make_server
-from pointsman.server.sqlite_journal import SqliteJournal
+from pointsman.server.guards.admission import FREE, Admission
+from pointsman.server.guards.connection_limits import MAX_MESSAGE
+from pointsman.server.journal.interface import Group, Result
+from pointsman.server.journal.sqlite import SqliteJournal
+from pointsman.server.process.serve import make_server
+from pointsman.server.state.replica import open_replica
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,

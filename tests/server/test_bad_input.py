@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pointsman.bandit.state import fingerprint
 from pointsman.server.names import decision_name
-from pointsman.server.router_service import MAX_BATCH
+from pointsman.server.rpc.router import MAX_BATCH
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,

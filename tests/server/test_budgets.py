@@ -16,8 +16,8 @@ from google.rpc import error_details_pb2, status_pb2
 
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
 from pointsman.bandit.outcome import Signal
-from pointsman.server.pending import Pending
-from pointsman.server.replica import decode
+from pointsman.server.state.replica import decode
+from pointsman.server.state.reservations import Pending
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, insight_service_pb2, router_service_pb2
 from tests.server.conftest import Scenario, Service
 

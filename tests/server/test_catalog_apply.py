@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 
 from pointsman.bandit.catalog import Bucket, Model, Project
 from pointsman.bandit.errors import FieldError
-from pointsman.server.catalog_client import Remote
-from pointsman.server.catalog_commands import catalog
-from pointsman.server.catalog_file import CatalogFileError, Item, read_catalog, to_yaml, write_catalog
-from pointsman.server.catalog_plan import plan
-from pointsman.server.replica import Replica, open_replica
-from pointsman.server.serve import make_server
-from pointsman.server.sqlite_journal import SqliteJournal
+from pointsman.server.catalog.client import Remote
+from pointsman.server.catalog.file import CatalogFileError, Item, read_catalog, to_yaml, write_catalog
+from pointsman.server.catalog.plan import plan
+from pointsman.server.cli.catalog import catalog
+from pointsman.server.journal.sqlite import SqliteJournal
+from pointsman.server.process.serve import make_server
+from pointsman.server.state.replica import Replica, open_replica
 from pointsman.v1 import catalog_pb2 as pb
 from pointsman.v1 import catalog_service_pb2 as rpc
 from pointsman.v1 import catalog_service_pb2_grpc, journal_pb2
@@ -222,7 +222,7 @@ def test_pruning_asks_and_deletes_in_an_order_that_works(server: Running) -> Non
         "model_deleted",
         "project_deleted",
     ]
-    assert list(server.replica.state.models) == ["new"]
+    assert list(server.state.replica.state.models) == ["new"]
 
 
 def test_a_change_made_meanwhile_is_not_overwritten(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,10 +243,10 @@ def test_a_change_made_meanwhile_is_not_overwritten(server: Running, monkeypatch
     assert done.exit_code == 1
     assert "data0.yaml, line 5: models/a: etag:" in done.output
     assert "Somebody else changed the catalogue meanwhile. 1 of 2 changes were made" in done.output
-    assert server.replica.state.models["a"].model.context_window == 7
+    assert server.state.replica.state.models["a"].model.context_window == 7
     monkeypatch.undo()
     assert apply(server, text).exit_code == 0
-    assert server.replica.state.models["a"].model.context_window == 2000
+    assert server.state.replica.state.models["a"].model.context_window == 2000
 
 
 def test_a_bucket_that_loses_what_it_learned_says_so(server: Running) -> None:

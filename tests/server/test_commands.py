@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pointsman.cli import main
-from pointsman.server.config import Config, ConfigError, load
+from pointsman.server.process.config import Config, ConfigError, load
 from tests.server.conftest import Service
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pointsman.server.commit import GroupCommit, Write
 from pointsman.server.errors import UnavailableError
-from pointsman.server.journal import Appended, Conflict, Duplicate, Group, JournalError, Result
-from pointsman.server.sqlite_journal import SqliteJournal
+from pointsman.server.journal.commit import GroupCommit, Write
+from pointsman.server.journal.interface import Appended, Conflict, Duplicate, Group, JournalError, Result
+from pointsman.server.journal.sqlite import SqliteJournal
 from tests.server.test_journal import one
 
 

@@ -14,12 +14,12 @@ import pytest
 from click.testing import CliRunner
 
 from pointsman.bandit.state import State, fingerprint
-from pointsman.server import snapshot
-from pointsman.server.commands import verify
+from pointsman.server.cli.commands import verify
 from pointsman.server.errors import UnavailableError
-from pointsman.server.journal import JournalError, JournalFormatError, JournalLockedError, Row
-from pointsman.server.replica import fold_rows, open_replica, recover
-from pointsman.server.sqlite_journal import FILE, SqliteJournal, check, read_rows
+from pointsman.server.journal.interface import JournalError, JournalFormatError, JournalLockedError, Row
+from pointsman.server.journal.sqlite import FILE, SqliteJournal, check, read_rows
+from pointsman.server.state import snapshot
+from pointsman.server.state.replica import fold_rows, open_replica, recover
 from pointsman.v1 import router_service_pb2
 from tests.server.conftest import Served, Service
 from tests.server.test_journal import one

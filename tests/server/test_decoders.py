@@ -8,7 +8,7 @@ import json
 import pytest
 
 from pointsman.bandit.state import State, fingerprint
-from pointsman.server import snapshot
+from pointsman.server.state import snapshot
 
 
 def sealed(body: bytes) -> bytes:

@@ -12,11 +12,11 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from pointsman.server.admission import Admission
 from pointsman.server.errors import OverloadedError
-from pointsman.server.journal import JournalError
+from pointsman.server.guards.admission import Admission
+from pointsman.server.journal.interface import JournalError
 from pointsman.server.names import decision_name
-from pointsman.server.status import DOMAIN
+from pointsman.server.rpc.status import DOMAIN
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, router_service_pb2
 from tests.server.conftest import ROOT, Scenario, Service
 

@@ -20,12 +20,12 @@ from pointsman.bandit.encoder import Context
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.state import State, fingerprint
-from pointsman.server.commands import export, import_, verify
-from pointsman.server.import_journal import ImportFileError, import_journal
-from pointsman.server.journal import Entry, Group, JournalError
-from pointsman.server.keys_of import key_of, once_of
-from pointsman.server.replica import Report, decode, fold_rows, open_replica
-from pointsman.server.sqlite_journal import FILE, SqliteJournal, read_rows
+from pointsman.server.cli.commands import export, import_, verify
+from pointsman.server.journal.interface import Entry, Group, JournalError
+from pointsman.server.journal.keys import key_of, once_of
+from pointsman.server.journal.sqlite import FILE, SqliteJournal, read_rows
+from pointsman.server.state.replica import Report, decode, fold_rows, open_replica
+from pointsman.server.tools.import_journal import ImportFileError, import_journal
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, router_service_pb2
 from tests.server.conftest import ROOT, WAIT, Service
 
@@ -276,7 +276,7 @@ def test_an_import_that_is_interrupted_leaves_nothing(exported: Path, tmp_path: 
 
 def test_an_import_that_is_killed_can_be_done_again(exported: Path, tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from server.import_journal import import_journal\n"
+        "import os, sys; from pathlib import Path; from pointsman.server.tools.import_journal import import_journal\n"
         "import_journal(Path(sys.argv[1]), Path(sys.argv[2]),"
         " lambda read: os.kill(os.getpid(), 9) if read > 30_000 else None)"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pointsman.server.journal import (
+from pointsman.server.journal.interface import (
     Appended,
     Behind,
     Conflict,
@@ -20,7 +20,7 @@ from pointsman.server.journal import (
     JournalError,
     Span,
 )
-from pointsman.server.sqlite_journal import SqliteJournal
+from pointsman.server.journal.sqlite import SqliteJournal
 
 Open = Callable[[], Journal]
 

@@ -19,8 +19,8 @@ import grpc
 import pytest
 
 from pointsman.bandit.state import State, apply, fingerprint
-from pointsman.server.replica import decode, recover
-from pointsman.server.sqlite_journal import SqliteJournal
+from pointsman.server.journal.sqlite import SqliteJournal
+from pointsman.server.state.replica import decode, recover
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,

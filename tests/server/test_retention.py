@@ -16,11 +16,11 @@ from click.testing import CliRunner
 
 from pointsman.bandit.state import State, fingerprint
 from pointsman.cli import main
-from pointsman.server.journal import Appended, Base, Duplicate, Entry, Group, JournalFormatError, Row, Span
-from pointsman.server.replica import Replica, base_state, fold_rows, open_replica, recover
-from pointsman.server.retention import CANDIDATE, DAY_NS, look
-from pointsman.server.serve import make_server
-from pointsman.server.sqlite_journal import FILE, SqliteJournal, read_rows
+from pointsman.server.journal.interface import Appended, Base, Duplicate, Entry, Group, JournalFormatError, Row, Span
+from pointsman.server.journal.sqlite import FILE, SqliteJournal, read_rows
+from pointsman.server.process.serve import make_server
+from pointsman.server.state.replica import Replica, base_state, fold_rows, open_replica, recover
+from pointsman.server.state.retention import CANDIDATE, DAY_NS, look
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, insight_service_pb2, router_service_pb2
 from tests.server.conftest import Service
 from tests.server.test_journal import one

@@ -21,14 +21,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from pointsman import Client, Tls
-from pointsman.server.auth import AuthInterceptor, scope_of
-from pointsman.server.config import ConfigError, load
-from pointsman.server.key_commands import keys as keys_command
-from pointsman.server.keys import SCOPES, Keyring, KeysError, new_key, read_keys, write_keys
-from pointsman.server.replica import open_replica
-from pointsman.server.serve import make_server
-from pointsman.server.sqlite_journal import SqliteJournal
-from pointsman.server.tls import Certificates, TlsError
+from pointsman.server.cli.keys import keys as keys_command
+from pointsman.server.guards.api_keys import SCOPES, Keyring, KeysError, new_key, read_keys, write_keys
+from pointsman.server.guards.auth import AuthInterceptor, scope_of
+from pointsman.server.guards.tls import Certificates, TlsError
+from pointsman.server.journal.sqlite import SqliteJournal
+from pointsman.server.process.config import ConfigError, load
+from pointsman.server.process.serve import make_server
+from pointsman.server.state.replica import open_replica
 from pointsman.v1 import catalog_service_pb2 as cat
 from pointsman.v1 import (
     catalog_service_pb2_grpc,
@@ -52,7 +52,7 @@ METHODS = [
 DENIED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED}
 Scenario = Callable[[grpc.aio.Channel, list[int]], Any]
 LIST = "/pointsman.v1.CatalogService/ListModels"
-KEYS = [sys.executable, "-c", "from server.key_commands import keys; keys()"]
+KEYS = [sys.executable, "-c", "from pointsman.server.cli.keys import keys; keys()"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
@@ -262,7 +262,7 @@ def test_a_burst_is_what_may_come_at_once(tmp_path: Path) -> None:
 
 
 def test_a_stream_sends_nothing_more_once_its_key_is_revoked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pointsman.server.insight_service.ROWS_PER_MESSAGE", 1)
+    monkeypatch.setattr("pointsman.server.rpc.insight.ROWS_PER_MESSAGE", 1)
     path = tmp_path / "keys.yaml"
     writer, reader = make(path, ("writer", ("catalogue",), None), ("reader", ("insight",), None))
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pointsman.bandit.state import State, apply, fingerprint
-from pointsman.server import snapshot
-from pointsman.server.replica import decode, fold_rows
+from pointsman.server.state import snapshot
+from pointsman.server.state.replica import decode, fold_rows
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2
 from tests.server.conftest import Scenario, Service
 from tests.server.test_budgets import PRICES, hard, put_bucket, put_model, put_project

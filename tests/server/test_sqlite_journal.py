@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pointsman.server.journal import (
+from pointsman.server.journal.interface import (
     Appended,
     Entry,
     Group,
@@ -18,13 +18,13 @@ from pointsman.server.journal import (
     JournalLockedError,
     Span,
 )
-from pointsman.server.sqlite_journal import FILE, SqliteJournal, read_rows
+from pointsman.server.journal.sqlite import FILE, SqliteJournal, read_rows
 from tests.server.test_journal import one
 
 OPEN = """
 import sys
 from pathlib import Path
-from pointsman.server.sqlite_journal import SqliteJournal
+from pointsman.server.journal.sqlite import SqliteJournal
 SqliteJournal(Path(sys.argv[1]))
 """
 
@@ -103,8 +103,8 @@ def test_a_full_file_fails_the_append_and_nothing_else(tmp_path: Path) -> None:
 NO_MORE_SPACE = """
 import resource, signal, sys
 from pathlib import Path
-from pointsman.server.journal import Entry, Group, JournalError
-from pointsman.server.sqlite_journal import SqliteJournal
+from pointsman.server.journal.interface import Entry, Group, JournalError
+from pointsman.server.journal.sqlite import SqliteJournal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails as on a full disk
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))

@@ -95,7 +95,7 @@ def test_a_collector_gets_calls_and_appends_and_no_contexts(
 
 def test_without_the_extra_the_setting_is_refused(tmp_path: Path) -> None:
     program = (
-        "import sys; sys.modules['opentelemetry'] = None; from server.commands import serve; "
+        "import sys; sys.modules['opentelemetry'] = None; from pointsman.server.cli.commands import serve; "
         f"serve(['--data', {str(tmp_path / 'data')!r}, '--listen', '127.0.0.1:0', '--traces'])"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)

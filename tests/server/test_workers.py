@@ -23,10 +23,10 @@ from click.testing import CliRunner
 
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
 from pointsman.bandit.state import State, apply, fingerprint
-from pointsman.server.commands import serve as serve_command
+from pointsman.server.cli.commands import serve as serve_command
+from pointsman.server.journal.sqlite import SqliteJournal, read_rows
 from pointsman.server.names import parse_decision
-from pointsman.server.replica import decode
-from pointsman.server.sqlite_journal import SqliteJournal, read_rows
+from pointsman.server.state.replica import decode
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,

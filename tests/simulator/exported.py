@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from click.testing import CliRunner
 
-from pointsman.server.catalog_service import CatalogService
-from pointsman.server.commands import export
-from pointsman.server.replica import open_replica
-from pointsman.server.router_service import RouterService
-from pointsman.server.sqlite_journal import SqliteJournal
+from pointsman.server.cli.commands import export
+from pointsman.server.journal.sqlite import SqliteJournal
+from pointsman.server.rpc.catalog import CatalogService
+from pointsman.server.rpc.router import RouterService
+from pointsman.server.state.replica import open_replica
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, outcome_pb2, router_service_pb2
 
 COSTS = (0.0001, 0.001, 0.01)

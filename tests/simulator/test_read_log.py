@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pointsman.server.commands import export
+from pointsman.server.cli.commands import export
 from pointsman.simulator.offpolicy.candidate import Candidate, Setting
 from pointsman.simulator.offpolicy.evaluate import evaluate
 from pointsman.simulator.offpolicy.log import Log, LogError

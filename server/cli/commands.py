@@ -1,0 +1,237 @@
+"""Commands that need the service's code: serve, export, verify."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pointsman.bandit.state import fingerprint
+from pointsman.server.journal.interface import JournalError
+from pointsman.server.journal.sqlite import SqliteJournal, check, read_rows
+from pointsman.server.observe.logs import set_up
+from pointsman.server.process import config as configuration
+from pointsman.server.process.serve import ServeError
+from pointsman.server.process.serve import serve as run
+from pointsman.server.process.supervisor import Supervisor, WorkersError
+from pointsman.server.state.replica import base_state, fold_rows, recover
+from pointsman.server.state.retention import DAY_NS
+from pointsman.server.tools.compact import compact
+from pointsman.server.tools.export import write_decisions, write_journal
+from pointsman.server.tools.import_journal import ImportFileError, import_journal
+
+_DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=configuration.Config.model_fields["data"].default,
+    show_default=True,
+    envvar="POINTSMAN_DATA",
+    help="The server's data directory.",
+)
+
+
+@click.command()
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar="POINTSMAN_CONFIG",
+    help="YAML file of settings.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Directory of the journal. Default ./pointsman-data",
+)
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="gRPC address; port 0 takes a free one. Default 127.0.0.1:7420",
+)
+@click.option("--http", metavar="HOST:PORT", help="/metrics and /healthz over HTTP. Default: off")
+@click.option("--traces", is_flag=True, default=None, help="OpenTelemetry traces, set up by the OTEL_… variables.")
+@click.option("--log-format", type=click.Choice(["auto", "json", "text"]), help="Default auto: text on a terminal")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default info")
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM) to encrypt with.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Private key (PEM) of the certificate.")
+@click.option("--tls-client-ca", type=click.Path(path_type=Path), help="Roots (PEM) of certificates callers must show.")
+@click.option("--api-keys", type=click.Path(path_type=Path), help="File of API keys; see `pointsman keys`.")
+@click.option(
+    "--insecure", is_flag=True, default=None, help="Listen beyond this machine without encryption, e.g. behind a proxy."
+)
+@click.option("--workers", type=int, help="Processes that serve, on one journal and one port. Default 1")
+@click.option("--seed", type=int, help="Seed of the policy's draws, for repeatable runs.")
+@click.option(
+    "--drain-seconds",
+    type=float,
+    help="How long a stopping server lets calls finish. Default 10",
+)
+@click.option("--snapshot-every", type=int, help="Events between two snapshots. Default 50,000")
+@click.option(
+    "--retention-days",
+    type=int,
+    help="Days that decisions and outcomes stay in the journal at least. Default 0: for ever",
+)
+def serve(config: Path | None, **flags: object) -> None:
+    """Serve decisions over gRPC.
+
+    Prints one line with the bound address when ready. SIGTERM or Ctrl-C lets calls finish and stops.
+    """
+    try:
+        settings = configuration.load(config, os.environ, flags)
+    except configuration.ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    set_up(settings.log_format, settings.log_level)
+    try:
+        asyncio.run(_serve(settings, lambda address: click.echo(f"pointsman is serving on {address}")))
+    except (JournalError, ServeError, WorkersError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def _serve(settings: configuration.Config, ready: Callable[[str], None]) -> None:
+    if settings.workers == 1:
+        await run(settings, ready)
+    else:
+        await Supervisor(settings).run(ready)
+
+
+@click.command()
+@_DATA
+@click.option(
+    "--to",
+    "path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="FILE.jsonl, FILE.parquet or FILE.csv",
+)
+@click.option(
+    "--what",
+    type=click.Choice(["journal", "decisions"]),
+    help="Every event losslessly (JSON lines only), or one row a decision. Default: journal for .jsonl, else decisions.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def export(data: Path, path: Path, what: str | None, as_json: bool) -> None:
+    """Write the journal to a file; the server may be running."""
+    if path.suffix not in (".jsonl", ".parquet", ".csv"):
+        raise click.UsageError(f"--to: expected a file that ends in .jsonl, .parquet or .csv, got {path}")
+    what = what or ("journal" if path.suffix == ".jsonl" else "decisions")
+    if what == "journal" and path.suffix != ".jsonl":
+        raise click.UsageError("--what journal: expected --to FILE.jsonl")
+    try:
+        write = write_journal if what == "journal" else write_decisions
+        rows = read_rows(data)
+        begin = next(rows, None)
+        count = write(rows if begin is None else chain((begin,), rows), path)
+    except (JournalError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        done = {"what": what, "file": str(path), "rows": count, "from_position": begin.position if begin else 1}
+        click.echo(json.dumps(done))
+    else:
+        click.echo(f"wrote {count} {'records' if what == 'journal' else 'decisions'} to {path}")
+        if begin and begin.position > 1:
+            click.echo(f"the journal is compacted: the export starts at position {begin.position}", err=True)
+
+
+@click.command(name="import")
+@_DATA
+@click.option(
+    "--from",
+    "path",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help="FILE.jsonl that `pointsman export` wrote.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def import_(data: Path, path: Path, as_json: bool) -> None:
+    """Make a data directory out of an exported journal: the inverse of export.
+
+    The directory must be new or empty. Positions, times and events are restored exactly, so that the state is the same bit for
+    bit; nothing is left behind if the file is wrong or the import is interrupted.
+
+    Example: pointsman import --from journal.jsonl --data restored
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("importing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("", total=path.stat().st_size)
+            done = import_journal(path, data, lambda read: bar.update(task, completed=read))
+    except (ImportFileError, JournalError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps({"data": str(data), "records": done.records, "state": done.state}))
+    else:
+        click.echo(f"imported {done.records} records into {data}; state {done.state}")
+
+
+@click.command(name="compact")
+@_DATA
+@click.option("--older-than", "days", metavar="DAYS", type=click.FloatRange(min=0), required=True, help="What may go.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def compact_(data: Path, days: float, as_json: bool) -> None:
+    """Replace old decisions and outcomes by the state they led to. The server must not be running.
+
+    What was learned stays; what goes cannot be exported, looked up or repeated any more.
+
+    Example: pointsman compact --data DIR --older-than 30
+    """
+    try:
+        next(read_rows(data), None)  # opening would make a journal where there is none
+        journal = SqliteJournal(data)
+        try:
+            now_ns = time.time_ns()
+            done = compact(journal, now_ns - int(days * DAY_NS), now_ns)
+        finally:
+            journal.close()
+    except JournalError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps({"position": done.position, "bytes": done.size}))
+    else:
+        click.echo(f"the journal starts after position {done.position}; its file has {done.size:,} bytes")
+
+
+@click.command()
+@_DATA
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def verify(data: Path, as_json: bool) -> None:
+    """Fold the whole journal anew and compare with what a restart would serve. The server must not be running.
+
+    A compacted journal is folded from the state that it starts from. Exits 1 if they differ in a single bit, or if a page of
+    the journal is damaged.
+    """
+    try:
+        next(read_rows(data), None)  # opening would make a journal where there is none
+        journal = SqliteJournal(data)
+        try:
+            recovered = recover(journal, data / "snapshots")
+            check(data)
+            refolded = fold_rows(journal.read(journal.base().position + 1), base_state(journal))
+        finally:
+            journal.close()
+    except JournalError as error:
+        raise click.ClickException(str(error)) from error
+    equal = fingerprint(recovered) == fingerprint(refolded)
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "equal": equal,
+                    "position": refolded.position,
+                    "state": fingerprint(refolded),
+                }
+            )
+        )
+    else:
+        click.echo(f"{'equal' if equal else 'DIFFERENT'} at position {refolded.position}: {fingerprint(refolded)}")
+    if not equal:
+        sys.exit(1)

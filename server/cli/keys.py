@@ -1,0 +1,79 @@
+"""Commands that keep the file of API keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from pointsman.server.guards.api_keys import SCOPES, KeysError, changing, new_key, read_keys, write_keys
+
+_FILE = click.option(
+    "--file",
+    "path",
+    type=click.Path(path_type=Path),
+    default=Path("pointsman-keys.yaml"),
+    show_default=True,
+    envvar="POINTSMAN_API_KEYS",
+    help="The file of keys, as given to `pointsman serve --api-keys`.",
+)
+
+
+@click.group()
+def keys() -> None:
+    """API keys: make, list and revoke them. A running server sees changes within a second."""
+
+
+@keys.command("new")
+@click.argument("name")
+@click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice(SCOPES), help="Repeat for several.")
+@click.option("--rate", type=float, help="Most calls per second. Default: as many as come.")
+@click.option("--burst", type=int, help="Most calls at once, with --rate. Default: a second's worth.")
+@_FILE
+def new(name: str, scopes: tuple[str, ...], rate: float | None, burst: int | None, path: Path) -> None:
+    """Make a key called NAME and print it, once; only its hash is kept."""
+    try:
+        with changing(path):
+            known = read_keys(path) if path.exists() else []
+            if any(key.name == name for key in known):
+                raise KeysError(f"there is a key called {name} already")
+            key, token = new_key(name, tuple(dict.fromkeys(scopes)), rate, burst)
+            write_keys(path, [*known, key])
+    except KeysError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(token)
+
+
+@keys.command("list")
+@_FILE
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def list_(path: Path, as_json: bool) -> None:
+    """Names and scopes of the keys."""
+    try:
+        known = read_keys(path)
+    except KeysError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        shown = [key.model_dump(mode="json", exclude={"hash"}) for key in known]
+        click.echo(json.dumps(shown))
+    else:
+        for key in known:
+            rate = "" if key.requests_per_second is None else f"  at most {key.requests_per_second:g}/s"
+            burst = "" if key.burst is None else f", {key.burst} at once"
+            click.echo(f"{key.name}  {','.join(key.scopes)}{rate}{burst}")
+
+
+@keys.command("revoke")
+@click.argument("name")
+@_FILE
+def revoke(name: str, path: Path) -> None:
+    """Remove the key called NAME."""
+    try:
+        with changing(path):
+            known = read_keys(path)
+            if all(key.name != name for key in known):
+                raise KeysError(f"there is no key called {name}")
+            write_keys(path, [key for key in known if key.name != name])
+    except KeysError as error:
+        raise click.ClickException(str(error)) from error

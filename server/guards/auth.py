@@ -1,0 +1,133 @@
+"""Who calls, and whether they may: API keys in the call's metadata, `authorization: Bearer pk_…`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from pointsman.server.errors import ForbiddenError, RateLimitedError, UnauthenticatedError
+from pointsman.server.guards.api_keys import Key, Keyring
+from pointsman.server.rpc.status import abort
+from pointsman.v1 import catalog_service_pb2, insight_service_pb2, router_service_pb2
+
+_ROUTER = {
+    "Decide": "decide",
+    "BatchDecide": "decide",
+    "ReportOutcome": "report",
+    "BatchReportOutcomes": "report",
+    "GetDecision": "insight",
+}
+_OPEN = "/grpc.health."
+
+
+def _scopes() -> dict[str, str]:
+    """The scope of every method of the contract. ``KeyError`` for one that has none: better no start than an open method."""
+    table = {}
+    for module, name, scope_by_method in (
+        (router_service_pb2, "RouterService", _ROUTER.__getitem__),
+        (catalog_service_pb2, "CatalogService", lambda _: "catalogue"),
+        (insight_service_pb2, "InsightService", lambda _: "insight"),
+    ):
+        service = module.DESCRIPTOR.services_by_name[name]
+        table.update({f"/{service.full_name}/{m.name}": scope_by_method(m.name) for m in service.methods})
+    return table
+
+
+_SCOPES = _scopes()
+
+
+def scope_of(method: str) -> str | None:
+    """The scope that a method asks for; "" if any key will do, ``None`` if none is asked for."""
+    scope = _SCOPES.get(method)
+    if scope is None and not method.startswith(_OPEN):
+        return ""  # reflection
+    return scope
+
+
+class Rates:
+    """Calls per second of each key: a bucket of tokens that holds its burst, else a second's worth, and at least one."""
+
+    def __init__(self, clock_ns: Callable[[], int]) -> None:
+        self._clock_ns = clock_ns
+        self._tokens: dict[str, tuple[float, int]] = {}  # by id: how many there are, and when that was
+
+    def take(self, key: Key) -> None:
+        """Take a token. Raises ``RateLimitedError`` if there is none."""
+        rate = key.requests_per_second
+        if rate is None:
+            return
+        now_ns = self._clock_ns()
+        most = max(rate, 1.0) if key.burst is None else float(key.burst)
+        tokens, then_ns = self._tokens.get(key.id, (most, now_ns))
+        tokens = min(most, tokens + rate * max(now_ns - then_ns, 0) / 1e9)
+        if tokens < 1.0:
+            self._tokens[key.id] = tokens, now_ns
+            raise RateLimitedError(key.name, (1.0 - tokens) / rate)
+        self._tokens[key.id] = tokens - 1.0, now_ns
+
+
+class AuthInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses calls without a key of the right scope, before their message is decoded. Health is open to all.
+
+    A stream ends before the first response that comes after its key was revoked.
+    """
+
+    def __init__(self, keyring: Keyring, clock_ns: Callable[[], int]) -> None:
+        self._keyring, self._rates = keyring, Rates(clock_ns)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """The call's handler, or one that refuses it."""
+        scope = scope_of(handler_call_details.method)
+        handler = await continuation(handler_call_details)
+        if handler is None or scope is None:
+            return handler
+        try:
+            key = self._caller(handler_call_details.invocation_metadata or ())
+            if scope and scope not in key.scopes:
+                raise ForbiddenError(key.name, scope)
+            self._rates.take(key)
+        except (UnauthenticatedError, ForbiddenError, RateLimitedError) as error:
+            return _refusing(handler, error)
+        return handler if handler.unary_stream is None else self._while_held(handler, key, scope)
+
+    def _while_held(self, handler: Any, key: Key, scope: str) -> Any:
+        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            async with aclosing(handler.unary_stream(request, context)) as responses:
+                async for response in responses:
+                    if not self._keyring.holds(key, scope):
+                        await abort(context, UnauthenticatedError("the API key was revoked or changed"))
+                    yield response
+
+        return grpc.unary_stream_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)
+
+    def _caller(self, metadata: Sequence[tuple[str, str | bytes]]) -> Key:
+        given = [value for name, value in metadata if name == "authorization"]
+        if len(given) != 1 or not isinstance(given[0], str):
+            raise UnauthenticatedError("expected one `authorization` in the metadata")
+        kind, _, token = given[0].partition(" ")
+        key = self._keyring.find(token) if kind.lower() == "bearer" else None
+        if key is None:
+            raise UnauthenticatedError("expected `authorization: Bearer` and a known API key")
+        return key
+
+
+def _refusing(handler: Any, error: Exception) -> Any:
+    async def one(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        await abort(context, error)
+
+    async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        await abort(context, error)
+        yield  # never reached: makes this a stream
+
+    if handler.stream_stream is not None:  # reflection
+        return grpc.stream_stream_rpc_method_handler(stream)
+    if handler.unary_stream is not None:
+        return grpc.unary_stream_rpc_method_handler(stream)
+    return grpc.unary_unary_rpc_method_handler(one)

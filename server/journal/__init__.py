@@ -1,0 +1,1 @@
+"""The journal: its interface, engines, group commit and keys."""

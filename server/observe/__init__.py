@@ -1,0 +1,1 @@
+"""What the server says of itself: access log, metrics, traces, logs."""

@@ -1,0 +1,130 @@
+"""OpenTelemetry traces: a span for every call and one for every append to the journal. Needs the extra ``otel``.
+
+Where spans go and how many are kept is told by OpenTelemetry's own variables: ``OTEL_EXPORTER_OTLP_ENDPOINT``,
+``OTEL_TRACES_SAMPLER``, ``OTEL_RESOURCE_ATTRIBUTES`` and so on. A call that brings a W3C ``traceparent`` in its metadata
+continues that trace. Attributes are those of OpenTelemetry's conventions for gRPC; a decision adds its name, bucket and model.
+Nothing of a context is in a span.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from pointsman.server.observe.access import code_of
+
+Call = grpc.aio.ServicerContext[Any, Any]
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+"""Codes that are the server's fault by OpenTelemetry's conventions; others are the caller's, and their spans are no errors."""
+
+
+def make_provider() -> TracerProvider:
+    """Spans go to an OTLP collector over gRPC in the background. ``service.name`` is pointsman unless a variable says else."""
+    named = "OTEL_SERVICE_NAME" in os.environ or SERVICE_NAME in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    resource = Resource.create({} if named else {SERVICE_NAME: "pointsman"})
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
+
+class Tracing:
+    """The interceptor for calls, and ``appended`` for the journal. ``close`` sends what is left and blocks meanwhile."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer("pointsman")
+        self.interceptor = TracingInterceptor(self._tracer)
+
+    def appended(self, groups: int, seconds: float, lag: float) -> None:
+        """Make a span of an append that is over: how many writes it had, how long it took and then waited for its fold."""
+        end = time.time_ns()
+        start = end - int((seconds + lag) * 1e9)
+        span = self._tracer.start_span("journal append", start_time=start, attributes={"pointsman.writes": groups})
+        span.add_event("durable", timestamp=start + int(seconds * 1e9))
+        span.end(end)
+
+    def close(self) -> None:
+        """Send the spans that have not been sent, and end."""
+        self._provider.shutdown()
+
+
+class TracingInterceptor(grpc.aio.ServerInterceptor):
+    """Makes a span of every call, from before anything else looks at it."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """The call's handler, in a span."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith("/pointsman."):
+            return handler
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(handler.unary_unary, method), handler.request_deserializer, handler.response_serializer
+            )
+        return grpc.unary_stream_rpc_method_handler(
+            self._stream(handler.unary_stream, method), handler.request_deserializer, handler.response_serializer
+        )
+
+    def _unary(self, inner: Callable[[Any, Call], Awaitable[Any]], method: str) -> Callable[[Any, Call], Any]:
+        async def traced(request: Any, context: Call) -> Any:
+            with self._span(method, context) as span:
+                response = await inner(request, context)
+                decision = getattr(response, "decision", None)
+                if decision is not None and span.is_recording():
+                    span.set_attribute("pointsman.decision", decision.name)
+                    span.set_attribute("pointsman.bucket", decision.bucket)
+                    span.set_attribute("pointsman.model", decision.model)
+                return response
+
+        return traced
+
+    def _stream(self, inner: Callable[[Any, Call], AsyncIterator[Any]], method: str) -> Callable[[Any, Call], Any]:
+        async def traced(request: Any, context: Call) -> AsyncIterator[Any]:
+            with self._span(method, context):
+                async for response in inner(request, context):
+                    yield response
+
+        return traced
+
+    @contextmanager
+    def _span(self, method: str, context: Call) -> Iterator[Span]:
+        """A span that ends with the code that the call ends with."""
+        service, _, name = method[1:].partition("/")
+        carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        span = self._tracer.start_span(
+            method[1:],
+            context=_PROPAGATOR.extract(carrier),
+            kind=SpanKind.SERVER,
+            attributes={"rpc.system": "grpc", "rpc.service": service, "rpc.method": name},
+        )
+        code = "OK"
+        try:
+            yield span
+        except BaseException as error:
+            code = code_of(error, context)
+            raise
+        finally:
+            span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[code].value[0])
+            if code in _FAULTS:
+                span.set_status(Status(StatusCode.ERROR, code))
+            span.end()

@@ -1,0 +1,1 @@
+"""Processes: configuration, serving, supervision, draining."""

@@ -1,0 +1,52 @@
+"""One worker of several, as a program. Its supervisor (`server/process/supervisor.py`) starts it and writes it a line of JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from pointsman.server.journal.interface import JournalError
+from pointsman.server.observe.logs import set_up
+from pointsman.server.process.config import Config
+from pointsman.server.process.serve import ServeError, serve
+from pointsman.server.process.supervisor import READY, Worker, end_with_supervisor
+
+
+def main() -> None:
+    """Serve as the line on standard input says, until SIGTERM or the end of standard input."""
+    line = b""
+    while not line.endswith(b"\n"):  # not buffered: the rest is for the thread that waits for its end
+        if not (byte := os.read(0, 1)):
+            sys.exit(1)
+        line += byte
+    given = json.loads(line)
+    worker = Worker(given["index"], given["before"])
+    config = Config.model_validate(given["config"])
+    set_up(config.log_format, config.log_level)
+    logging.setLogRecordFactory(partial(_record, logging.getLogRecordFactory(), worker.index))
+    end_with_supervisor()
+    try:
+        asyncio.run(serve(config, lambda _: _ready(), worker))
+    except (JournalError, ServeError) as error:
+        sys.exit(f"Error: worker {worker.index}: {error}")
+
+
+def _record(make: Callable[..., logging.LogRecord], index: int, *arguments: Any, **named: Any) -> logging.LogRecord:
+    """A log record that says which worker it is of."""
+    record = make(*arguments, **named)
+    record.worker = index
+    return record
+
+
+def _ready() -> None:
+    os.write(1, READY)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The journal as files: losslessly as JSON lines, or as a flat table of decisions with what came of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from google.protobuf import json_format
+
+from pointsman.bandit import event as e
+from pointsman.bandit.catalog import QualityRange
+from pointsman.bandit.outcome import FIELDS
+from pointsman.bandit.policy import propensities
+from pointsman.server.journal.interface import Row
+from pointsman.server.names import bucket_name, decision_name, model_name
+from pointsman.server.rpc.insight import record
+from pointsman.server.state.replica import decode
+
+
+def write_journal(rows: Iterable[Row], path: Path) -> int:
+    """Write every record as one line of JSON (the contract's ``JournalRecord``); returns how many."""
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            message = json_format.MessageToDict(record(row), preserving_proto_field_name=True)
+            file.write(json.dumps(message, separators=(",", ":")) + "\n")
+            count += 1
+    return count
+
+
+def write_decisions(rows: Iterable[Row], path: Path) -> int:
+    """Write one row for each decision, as CSV, Parquet or JSON lines by the file's ending; returns how many.
+
+    Columns: decision, time_ns, bucket, model (chosen), propensity, explored, limits_violated, eligible (number of eligible
+    models), the propensity of every model `p/<model>` (0 if not eligible), features `x/0 …` (intercept last), predicted
+    `quality_mean/<model>`, `quality_sd/<model>`, `cost/<model>`,
+    `latency/<model>`, and the chosen model's outcome as known at the end: quality, cost_usd, latency_seconds, success,
+    input_tokens, output_tokens.
+    """
+    table = pd.DataFrame(list(decision_rows(rows)))
+    match path.suffix:
+        case ".csv":
+            table.to_csv(path, index=False)
+        case ".parquet":
+            table.to_parquet(path, index=False)
+        case ".jsonl":
+            table.to_json(path, orient="records", lines=True)
+        case other:
+            raise ValueError(f"expected a file that ends in .csv, .parquet or .jsonl, got {other!r}")
+    return len(table)
+
+
+def decision_rows(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+    """The rows of ``write_decisions``."""
+    decisions: dict[bytes, dict[str, Any]] = {}
+    scales: dict[str, QualityRange] = {}
+    for row in rows:
+        item = decode(row)
+        if isinstance(item.event, e.BucketPut):
+            scales[item.event.bucket.id] = item.event.bucket.quality_range
+        elif isinstance(item.event, e.DecisionMade):
+            scale = scales.get(item.event.bucket, QualityRange())
+            decisions[item.event.id] = _decision_row(item.event, item.time_ns, scale)
+        elif isinstance(item.event, e.OutcomeApplied) and item.event.decision_id in decisions:
+            known = decisions[item.event.decision_id]
+            ledger = item.event.ledgers.get(known["model"].removeprefix("models/"))
+            if ledger is not None:
+                known.update({FIELDS[signal]: tally.value for signal, tally in ledger.tallies.items()})
+    yield from decisions.values()
+
+
+def _decision_row(event: e.DecisionMade, time_ns: int, scale: QualityRange) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "decision": decision_name(event.id),
+        "time_ns": time_ns,
+        "bucket": bucket_name(event.bucket),
+        "model": model_name(event.models[event.chosen]),
+        "propensity": event.propensity,
+        "explored": event.explored,
+        "limits_violated": event.limits_violated,
+        "eligible": int((event.exclusions_k == 0).sum()),
+    }
+    row.update(dict.fromkeys(FIELDS.values()))
+    row.update({f"x/{i}": float(value) for i, value in enumerate(event.x_d)})
+    for model, propensity in zip(event.models, _distribution(event, scale), strict=True):
+        row[f"p/{model}"] = propensity
+    for k, model in enumerate(event.models):
+        row[f"quality_mean/{model}"] = float(event.predicted.quality_k[k])
+        row[f"quality_sd/{model}"] = float(event.predicted.quality_sd_k[k])
+        row[f"cost/{model}"] = float(event.predicted.cost_k[k])
+        row[f"latency/{model}"] = float(event.predicted.latency_k[k])
+    return row
+
+
+def _distribution(event: e.DecisionMade, scale: QualityRange) -> list[float]:
+    """The propensity of every model. Where limits could not be kept, what violates them least was sure."""
+    if event.limits_violated:
+        return [float(k == event.chosen) for k in range(len(event.models))]
+    pi_k: list[float] = propensities(
+        event.objective,
+        scale,
+        event.exploration_floor,
+        event.predicted,
+        event.exclusions_k,
+        event.multiplier,
+        event.newcomers,
+        event.quota,
+    ).tolist()
+    return pi_k
