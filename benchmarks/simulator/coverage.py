@@ -9,11 +9,13 @@ the task, and the serving policy under another objective.
 
 The truth is what the candidate is worth, on average, on the very rounds of the log; for candidates that do not learn also what
 it is worth on the whole table ("all prompts"), of which the rounds are a sample. Reported are coverage of 95 % intervals, bias,
-root mean squared error and width.
+root mean squared error and width; of betting bounds, and of normal intervals beside them, also how often they hold at every look,
+one after each hundredth of the log, of the average over the rounds until then.
 
-Then the gate. A requirement that is false by a hair, `lower(quality) >= f * logged(quality)` with f just above the true ratio, is
-put to it: how often does it pass (it may, in 5 %)? And if the candidate is better than required by a margin, how often is it
-promoted? The same of the naive rule that looks at the lower end of the normal interval, once, or after every hundredth.
+Then the gate itself, with all its conditions. A requirement that is false by a hair, `lower(quality) >= f * logged(quality)` with
+f just above the true ratio, is put to it: how often does it pass (it may, in 5 %)? And if the candidate is better than required
+by a margin, how often is it promoted? The same of the gate's betting bound alone, which is what keeps the promise (the conditions
+only ever refuse more), and of the naive rule that looks at the lower end of the normal interval, once, or after every hundredth.
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ import csv
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from unittest.mock import patch
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
@@ -39,11 +43,14 @@ from rich.table import Table
 from scipy.special import ndtri
 
 from pointsman.simulator.changes import FeedbackLost, unfold
-from pointsman.simulator.charts import COLOURS, Estimated, axis_over, forest
+from pointsman.simulator.charts import COLOURS, Axis, Estimated, Line, axis_over, forest, plot
 from pointsman.simulator.executor import spread
 from pointsman.simulator.offpolicy import betting, evidence
 from pointsman.simulator.offpolicy.candidate import Candidate, Setting, target
 from pointsman.simulator.offpolicy.evaluate import Evaluation, evaluate
+from pointsman.simulator.offpolicy.evidence import Evidence, dr_scores
+from pointsman.simulator.offpolicy.expression import parse
+from pointsman.simulator.offpolicy.gate import judge
 from pointsman.simulator.offpolicy.log import Log
 from pointsman.simulator.offpolicy.read_journal import Journal
 from pointsman.simulator.offpolicy.reward_models import cross_fitted, past_only
@@ -54,10 +61,13 @@ from pointsman.simulator.utility import parse_objective
 from pointsman.simulator.world import UNIT, Features, Run, World, make_world
 
 Array = npt.NDArray[np.float64]
+T = TypeVar("T")
 
 LEVEL = 0.95
 BAR = 0.94
 LOOKS = 100
+FIRST_LOOK = 200
+"""Rounds before which nobody would look at a normal interval."""
 MARGINS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 """By how much the candidate is better than is required, in quality."""
 HAIR = 1e-6
@@ -105,16 +115,53 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Watched:
+    """Whether the intervals of one replication held at every look."""
+
+    scenario: str
+    candidate: str
+    signal: str
+    betting: bool
+    normal: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Promotion:
-    """Which gates let the candidate through if it is better than required by ``margin`` (negative: worse)."""
+    """What lets the candidate through if it is better than required by ``margin`` (negative: worse).
+
+    ``gate`` is the gate's verdict, made of ``conditions`` and ``bound``; ``bound_ever`` is the bound at any look, ``naive`` and
+    ``naive_ever`` the lower end of the normal interval.
+    """
 
     scenario: str
     candidate: str
     margin: float
     gate: bool
-    ever: bool
+    conditions: bool
+    bound: bool
+    bound_ever: bool
     naive: bool
     naive_ever: bool
+
+
+TITLES = {
+    "gate": "the gate",
+    "conditions": "its conditions",
+    "bound": "its bound",
+    "bound_ever": f"bound, any of {LOOKS} looks",
+    "naive": "normal interval",
+    "naive_ever": f"normal, any of {LOOKS} looks",
+}
+"""What lets a candidate through, as tables call it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All that is said of one log."""
+
+    points: list[Point]
+    watched: list[Watched]
+    promotions: list[Promotion]
 
 
 def made_table(n: int = 2000, seed: int = 0) -> OutcomeTable:
@@ -140,20 +187,20 @@ def made_table(n: int = 2000, seed: int = 0) -> OutcomeTable:
 
 
 def _once(fit: Callable[..., Array]) -> Callable[..., Array]:
-    """``fit``, once for the same rewards: predictions do not depend on the candidate, and there are several for each log."""
-    made: dict[bytes, Array] = {}
+    """``fit``, once for the same arguments: predictions do not depend on the candidate, and there are several for each log."""
+    made: dict[tuple[object, ...], Array] = {}
 
-    def fitted(reward_n: Array, *rest: Any) -> Array:
-        key = reward_n.tobytes()
+    def fitted(*given: Any) -> Array:
+        key = tuple((a.shape, a.tobytes()) if isinstance(a, np.ndarray) else a for a in given)
         if key not in made:
-            made[key] = fit(reward_n, *rest)
+            made[key] = fit(*given)
         return made[key]
 
     return fitted
 
 
-def replicate(worlds: dict[str, World], item: tuple[Scenario, int, int]) -> tuple[list[Point], list[Promotion]]:
-    """One log, and all that is said of it."""
+def replicate(worlds: dict[str, World], item: tuple[Scenario, int, int]) -> Found:
+    """One log of (scenario, seed, rounds), and all that is said of it."""
     scenario, seed, rounds = item
     world = worlds[scenario.data]
     table = world.table
@@ -174,8 +221,16 @@ def replicate(worlds: dict[str, World], item: tuple[Scenario, int, int]) -> tupl
             share_tk = 0.8 * mix_tk[world.task_n[played.row_t]] + 0.2 / k
         chosen_t = (rng.random(rounds)[:, None] > np.cumsum(share_tk, axis=1)[:, :-1]).sum(axis=1)
         source = log = log_of(world, played, chosen_t, share_tk)
-    points, promotions = [], []
-    evidence.past_only, evidence.cross_fitted = _once(past_only), _once(cross_fitted)
+    with patch.multiple(evidence, past_only=_once(past_only), cross_fitted=_once(cross_fitted)):
+        return _judged(world, scenario, source, log, order, seed)
+
+
+def _judged(
+    world: World, scenario: Scenario, source: Log | Journal, log: Log, order: npt.NDArray[np.int64], seed: int
+) -> Found:
+    """Every candidate on one log, whose rounds are the rows ``order`` of the table."""
+    table = world.table
+    all_ = Found([], [], [])
     for name in CANDIDATES if scenario.logger == "ours" else CANDIDATES[:3]:
         candidate = _candidate(name, world, log)
         found = evaluate(source, candidate, signals=["quality", "cost"], level=LEVEL, seed=seed)
@@ -183,11 +238,12 @@ def replicate(worlds: dict[str, World], item: tuple[Scenario, int, int]) -> tupl
         worth_tk = {"quality": table.quality_nk[order], "cost": table.cost_nk[order]}
         for signal in ("quality", "cost"):
             there_t = ~np.isnan(log.signals[signal])
-            truth = float((made_tk * worth_tk[signal]).sum(axis=1)[there_t].mean())
+            truth_m = (made_tk * worth_tk[signal]).sum(axis=1)[there_t]
             everywhere = _everywhere(candidate, world, signal)
-            points += _points(scenario.name, name, found, signal, truth, everywhere)
-        promotions += _promotions(scenario.name, name, found, log, made_tk, worth_tk["quality"])
-    return points, promotions
+            all_.points.extend(_points(scenario.name, name, found, signal, float(truth_m.mean()), everywhere))
+            all_.watched.append(_watched(scenario.name, name, found.evidence[signal], truth_m))
+        all_.promotions.extend(_promotions(scenario.name, name, found, log, made_tk, worth_tk["quality"]))
+    return all_
 
 
 def _candidate(name: str, world: World, log: Log) -> Candidate:
@@ -232,55 +288,97 @@ def _points(scenario: str, name: str, found: Evaluation, signal: str, truth: flo
     return points
 
 
+def _looks(m: int) -> npt.NDArray[np.int64]:
+    """Counts of rounds after which is looked: every hundredth of ``m``, and all of them."""
+    return np.unique(np.linspace(0, m, LOOKS + 1).astype(np.int64)[1:])
+
+
+def _running(score_m: Array, ends: npt.NDArray[np.int64]) -> tuple[Array, Array]:
+    """Means of the first so many scores, and their standard errors."""
+    count = np.arange(1, len(score_m) + 1)
+    mean = np.cumsum(score_m) / count
+    variance = np.maximum(np.cumsum(score_m**2) / count - mean**2, 0.0)
+    return mean[ends - 1], np.sqrt(variance / count)[ends - 1]
+
+
+def _bounds(one: Evidence, ends: npt.NDArray[np.int64], level: float, factor: float) -> tuple[Array, Array]:
+    """Betting bounds of V(candidate) - factor · V(logged) at all looks, as the gate's are at the end."""
+    reward_m = np.clip(one.reward_m - one.low, 0.0, one.high - one.low)
+    low, high = betting.sequence(
+        reward_m, one.weight_m, level, factor=factor, high=one.high - one.low, control=one.control(), at=ends
+    )
+    return low + one.low * (1.0 - factor), high + one.low * (1.0 - factor)
+
+
+def _watched(scenario: str, name: str, one: Evidence, truth_m: Array) -> Watched:
+    """Whether every look's interval held what the candidate was worth, on average, on the rounds until then."""
+    ends = _looks(len(truth_m))
+    truth = _running(truth_m, ends)[0]
+    low, high = _bounds(one, ends, LEVEL, 0.0)
+    mean, error = _running(dr_scores(one), ends)
+    off = np.abs(mean - truth) > float(ndtri(0.5 + LEVEL / 2.0)) * error
+    within = bool(((low <= truth) & (truth <= high)).all())
+    return Watched(scenario, name, one.signal, within, not bool((off & (ends >= FIRST_LOOK)).any()))
+
+
 def _promotions(
     scenario: str, name: str, found: Evaluation, log: Log, made_tk: Array, worth_tk: Array
 ) -> list[Promotion]:
-    """The gate's bound of V(candidate) - f · V(logged), against what it truly is, after every hundredth and at the end."""
+    """What the gate says of requirements that the candidate fails by a hair, or meets with a margin."""
     one = found.evidence["quality"]
     there_t = ~np.isnan(log.signals["quality"])
     assert log.logged_nk is not None
     candidate_m = (made_tk * worth_tk).sum(axis=1)[there_t]
     logging_m = (log.logged_nk * worth_tk).sum(axis=1)[there_t]
-    ends = np.unique(np.linspace(0, len(candidate_m), LOOKS + 1).astype(int)[1:])
-    promoted = []
-    rows = np.arange(len(one.chosen_m))
-    dr_m = np.einsum("mk,mk->m", one.q_mk, one.target_mk) + one.weight_m * (one.reward_m - one.q_mk[rows, one.chosen_m])
+    ends = _looks(len(candidate_m))
+    dr_m = dr_scores(one)
     z = float(ndtri(LEVEL))
+    made = []
     for margin in (-HAIR, *MARGINS[1:]):
         # the largest ratio that is still that much under the truth at the end
         factor = (float(candidate_m.mean()) - margin) / float(logging_m.mean())
         if factor <= 0.0:
             continue
-        bounds = betting.sequence(
-            np.clip(one.reward_m - one.low, 0.0, one.high - one.low), one.weight_m, 2.0 * LEVEL - 1.0, factor=factor,
-            high=one.high - one.low, control=one.control(), at=ends,
-        )[0] + one.low * (1.0 - factor)  # fmt: skip
-        gain_m = dr_m - factor * one.reward_m
-        count = np.arange(1, len(gain_m) + 1)
-        mean = np.cumsum(gain_m) / count
-        sd = np.sqrt(np.maximum(np.cumsum(gain_m**2) / count - mean**2, 0.0))
-        naive = (mean - z * sd / np.sqrt(count))[ends - 1]
+        verdict = judge(found, parse(f"lower(quality) >= {factor!r} * logged(quality)", found.evidence))
+        shown = _bounds(one, ends, 2.0 * LEVEL - 1.0, factor)[0] >= 0.0
+        mean, error = _running(dr_m - factor * one.reward_m, ends)
+        naive = mean - z * error >= 0.0
         # A look is a mistake only where the requirement is false of the rounds until then.
-        truth = (np.cumsum(candidate_m - factor * logging_m) / count)[ends - 1]
+        truth = _running(candidate_m - factor * logging_m, ends)[0]
         wrong = truth < 0.0 if margin < 0.0 else np.ones(len(ends), dtype=bool)
-        promoted.append(
-            Promotion(scenario, name, margin, bool(bounds[-1] >= 0.0), bool(((bounds >= 0.0) & wrong).any()),
-                      bool(naive[-1] >= 0.0), bool(((naive >= 0.0) & wrong & (ends >= 200)).any()))
-        )  # fmt: skip
-    return promoted
+        made.append(
+            Promotion(
+                scenario,
+                name,
+                margin,
+                gate=verdict.passed,
+                conditions=all(condition.shown for condition in verdict.conditions),
+                bound=verdict.clauses[0].shown,
+                bound_ever=bool((shown & wrong).any()),
+                naive=bool(naive[-1]),
+                naive_ever=bool((naive & wrong & (ends >= FIRST_LOOK)).any()),
+            )
+        )
+    return made
+
+
+def _groups(found: Sequence[T], names: tuple[str, ...]) -> dict[tuple[tuple[str, Any], ...], list[T]]:
+    """What was found by the values of the fields ``names``, in the order in which they first came."""
+    groups: dict[tuple[tuple[str, Any], ...], list[T]] = {}
+    for one in found:
+        groups.setdefault(tuple((name, getattr(one, name)) for name in names), []).append(one)
+    return groups
 
 
 def summarise(points: list[Point]) -> list[dict[str, Any]]:
     """Coverage, bias, error and width by scenario, candidate, signal, estimator and interval."""
-    keys = dict.fromkeys((p.scenario, p.candidate, p.signal, p.estimator, p.interval) for p in points)
     rows = []
-    for key in keys:
-        these = [p for p in points if (p.scenario, p.candidate, p.signal, p.estimator, p.interval) == key]
+    for key, these in _groups(points, ("scenario", "candidate", "signal", "estimator", "interval")).items():
         off = np.array([p.estimate - p.truth for p in these])
         scale = float(np.mean([p.truth for p in these]))
         everywhere = [p.low <= p.everywhere <= p.high for p in these if not np.isnan(p.everywhere)]
         rows.append(
-            dict(zip(("scenario", "candidate", "signal", "estimator", "interval"), key, strict=True))
+            dict(key)
             | {
                 "replications": len(these),
                 "coverage": float(np.mean([p.low <= p.truth <= p.high for p in these])),
@@ -297,20 +395,25 @@ def summarise(points: list[Point]) -> list[dict[str, Any]]:
 
 def promoted(promotions: list[Promotion]) -> list[dict[str, Any]]:
     """Shares of promotions by scenario, candidate and margin."""
-    keys = dict.fromkeys((p.scenario, p.candidate, p.margin) for p in promotions)
     rows = []
-    for key in keys:
-        these = [p for p in promotions if (p.scenario, p.candidate, p.margin) == key]
-        shares = {
-            name: float(np.mean([getattr(p, name) for p in these])) for name in ("gate", "ever", "naive", "naive_ever")
-        }
-        rows.append(
-            dict(zip(("scenario", "candidate", "margin"), key, strict=True)) | {"replications": len(these)} | shares
-        )
+    for key, these in _groups(promotions, ("scenario", "candidate", "margin")).items():
+        shares = {name: float(np.mean([getattr(p, name) for p in these])) for name in TITLES}
+        rows.append(dict(key) | {"replications": len(these)} | shares)
     return rows
 
 
-def report(console: Console, rows: list[dict[str, Any]], gates: list[dict[str, Any]]) -> None:
+def held(watched: list[Watched]) -> list[dict[str, Any]]:
+    """How often intervals held at every look, by scenario, candidate and signal."""
+    rows = []
+    for key, these in _groups(watched, ("scenario", "candidate", "signal")).items():
+        shares = {name: float(np.mean([getattr(w, name) for w in these])) for name in ("betting", "normal")}
+        rows.append(dict(key) | {"replications": len(these)} | shares)
+    return rows
+
+
+def report(
+    console: Console, rows: list[dict[str, Any]], looks: list[dict[str, Any]], gates: list[dict[str, Any]]
+) -> None:
     """Tables on the terminal."""
     for scenario in dict.fromkeys(row["scenario"] for row in rows):
         sheet = Table(title=f"{scenario}: {rows[0]['replications']} replications, quality and cost over all candidates")
@@ -329,58 +432,118 @@ def report(console: Console, rows: list[dict[str, Any]], gates: list[dict[str, A
             group = [row for row in these if (row["estimator"], row["interval"]) == (estimator, interval)]
             least, mean = min(r["coverage"] for r in group), np.mean([r["coverage"] for r in group])
             everywhere = [r["coverage_all_prompts"] for r in group if r["coverage_all_prompts"] is not None]
-            off = [abs(r["bias"]) / r["width"] for r in group if r["bias"] is not None and r["width"] > 0.0]
+            off = _off(group)
             width = np.mean([r["width"] for r in group if r["signal"] == "quality"])
             sheet.add_row(estimator, interval, f"{least:.3f}", f"{mean:.3f}", f"{np.mean(everywhere):.3f}",
                           f"{np.mean(off):.3f}" if off else "", f"{width:.4f}",
-                          style="bold" if mean >= BAR else "")  # fmt: skip
+                          style="bold" if least >= BAR else "")  # fmt: skip
         console.print(sheet)
-    sheet = Table(
-        title="Promotions; margin is how much better the candidate is than required, below 0 it must not pass"
-    )
-    for title in ("margin", "gate", "gate, any of 100 looks", "normal interval", "normal, any of 100 looks"):
+    sheet = Table(title=f"Intervals that hold at every one of {LOOKS} looks: mean (least)")
+    for title in ("scenario", "betting", f"normal of dr, from {FIRST_LOOK} rounds"):
+        sheet.add_column(title, justify="left" if title == "scenario" else "right")
+    for scenario in dict.fromkeys(row["scenario"] for row in looks):
+        these = [row for row in looks if row["scenario"] == scenario]
+        cells = [
+            f"{np.mean([r[n] for r in these]):.3f} ({min(r[n] for r in these):.3f})" for n in ("betting", "normal")
+        ]
+        sheet.add_row(scenario, *cells)
+    console.print(sheet)
+    sheet = Table(title="Promotions: mean (most); margin: how much better than required; below 0 it must not pass")
+    for title in ("margin", *TITLES.values()):
         sheet.add_column(title, justify="right")
     for margin in dict.fromkeys(row["margin"] for row in gates):
         these = [row for row in gates if row["margin"] == margin]
-        cells = [f"{np.mean([r[n] for r in these]):.3f} (≤ {max(r[n] for r in these):.3f})" for n in
-                 ("gate", "ever", "naive", "naive_ever")]  # fmt: skip
+        cells = [f"{np.mean([r[n] for r in these]):.4f} ({max(r[n] for r in these):.3f})" for n in TITLES]
         sheet.add_row(f"{margin:g}", *cells)
     console.print(sheet)
 
 
-def html(rows: list[dict[str, Any]], gates: list[dict[str, Any]], settings: str) -> str:
-    """One page: coverage of every estimator with the bar, bias and width."""
-    charts = []
+def _off(group: list[dict[str, Any]]) -> list[float]:
+    """Bias as a share of the interval's width, of rows that have both."""
+    return [abs(r["bias"]) / r["width"] for r in group if r["bias"] is not None and r["width"] > 0.0]
+
+
+def _wide(group: list[dict[str, Any]], these: list[dict[str, Any]]) -> list[float]:
+    """Widths as multiples of that of ``dr``'s normal interval for the same candidate and signal."""
+    plain = {
+        (r["candidate"], r["signal"]): r["width"] for r in these if (r["estimator"], r["interval"]) == ("dr", "normal")
+    }
+    return [r["width"] / plain[r["candidate"], r["signal"]] for r in group if plain[r["candidate"], r["signal"]] > 0.0]
+
+
+def _pictures(these: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Coverage, bias and width of every estimator in one scenario: means, and ranges over candidates and signals."""
+    of: dict[str, list[Estimated]] = {"coverage": [], "bias": [], "width": []}
+    for estimator, interval in dict.fromkeys((row["estimator"], row["interval"]) for row in these):
+        group = [r for r in these if (r["estimator"], r["interval"]) == (estimator, interval)]
+        values = {"coverage": [r["coverage"] for r in group], "bias": _off(group), "width": _wide(group, these)}
+        for what, known in values.items():
+            if known:
+                range_ = ("least to greatest, over candidates and signals", min(known), max(known), COLOURS[0])
+                of[what].append(Estimated(f"{estimator}, {interval}", float(np.mean(known)), [range_]))
+    ends = {what: [end for one in lines for end in one.intervals[0][1:3]] for what, lines in of.items()}
+    return [
+        (
+            f"coverage; dashed: {BAR:.0%}",
+            forest(axis_over("", [min(*ends["coverage"], 0.9), 1.0]), of["coverage"], BAR),
+        ),
+        ("bias, in widths of the interval", forest(axis_over("", ends["bias"], zero=True), of["bias"])),
+        (
+            "width, in widths of dr's; dashed: the same",
+            forest(axis_over("", ends["width"], log=True), of["width"], 1.0),
+        ),
+    ]
+
+
+def _power(these: list[dict[str, Any]]) -> str:
+    """How often a better candidate passes, by how much better it is."""
+    margins = [margin for margin in dict.fromkeys(row["margin"] for row in these) if margin > 0.0]
+    lines = []
+    for name, colour in zip(("gate", "conditions", "bound", "naive"), COLOURS, strict=False):
+        shares = [float(np.mean([r[name] for r in these if r["margin"] == margin])) for margin in margins]
+        dashed = name == "conditions"
+        lines.append(Line(TITLES[name], list(zip(margins, shares, strict=True)), colour=colour, dashed=dashed))
+    x = Axis("margin: how much better than required, in quality", min(margins), max(margins), log=True)
+    return plot(x, Axis("share promoted", 0.0, 1.02), lines)
+
+
+def _sheet(rows: list[dict[str, Any]]) -> str:
+    heads = "".join(f"<th>{escape(column)}</th>" for column in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row.values()) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><tr>{heads}</tr>{body}</table></div>'
+
+
+def html(rows: list[dict[str, Any]], looks: list[dict[str, Any]], gates: list[dict[str, Any]], settings: str) -> str:
+    """One page: coverage of every estimator with the bar, bias and width; intervals looked at again and again; the gate."""
+    sections = [
+        "<h1>Can the estimates be trusted?</h1>",
+        f"<p>{escape(settings)} Intervals are meant to hold in {LEVEL:.0%}.</p>",
+    ]
     for scenario in dict.fromkeys(row["scenario"] for row in rows):
-        lines = []
-        these = [row for row in rows if row["scenario"] == scenario]
-        for estimator, interval in dict.fromkeys((row["estimator"], row["interval"]) for row in these):
-            group = [r["coverage"] for r in these if (r["estimator"], r["interval"]) == (estimator, interval)]
-            spread_ = ("least to greatest, over candidates and signals", min(group), max(group), COLOURS[0])
-            lines.append(Estimated(f"{estimator}, {interval}", float(np.mean(group)), [spread_]))
-        low = min(min(r["coverage"] for r in these), 0.9)
-        charts.append((scenario, forest(axis_over("coverage", [low, 1.0]), lines, BAR)))
-    columns = list(rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{_cell(row[c])}</td>" for c in columns) + "</tr>" for row in rows)
-    gate_columns = list(gates[0])
-    gate_body = "".join("<tr>" + "".join(f"<td>{_cell(row[c])}</td>" for c in gate_columns) + "</tr>" for row in gates)
+        sections.append(f"<h2>{escape(scenario)}</h2>")
+        sections.append(cards(_pictures([row for row in rows if row["scenario"] == scenario])))
+    powers = [
+        (scenario, _power([row for row in gates if row["scenario"] == scenario]))
+        for scenario in dict.fromkeys(row["scenario"] for row in gates)
+    ]
     return page(
         "Pointsman: can the estimates be trusted?",
         [
-            "<h1>Can the estimates be trusted?</h1>",
-            f"<p>{settings}</p>",
-            f"<p>Coverage of {LEVEL:.0%} intervals by estimator; the dashed line is {BAR:.0%}.</p>",
-            cards(charts),
+            *sections,
+            f"<h2>Do they hold at every one of {LOOKS} looks?</h2>",
+            _sheet(looks),
             "<h2>The gate</h2>",
-            f'<div class="wide"><table><tr>{"".join(f"<th>{c}</th>" for c in gate_columns)}</tr>{gate_body}</table></div>',
+            "<p>Where the margin is below 0 the requirement is not true, and nothing should pass.</p>",
+            cards(powers),
+            _sheet(gates),
             "<h2>All numbers</h2>",
-            f'<div class="wide"><table><tr>{"".join(f"<th>{c}</th>" for c in columns)}</tr>{body}</table></div>',
+            _sheet(rows),
         ],
     )
 
 
 def _cell(value: object) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else escape(str(value))
 
 
 def main() -> None:
@@ -400,24 +563,25 @@ def main() -> None:
         worlds["val"] = make_world(load_table("paretobandit:val"), Features("none", "one"))
     items = [(s, seed, arguments.rounds) for s in scenarios for seed in range(arguments.replications)]
     found = spread(worlds, replicate, items, arguments.jobs)
-    points, promotions = [], []
-    for p, q in track(found, "replications", total=len(items), console=Console(stderr=True)):
-        points += p
-        promotions += q
-    rows, gates = summarise(points), promoted(promotions)
+    points, watched, promotions = [], [], []
+    for one in track(found, "replications", total=len(items), console=Console(stderr=True)):
+        points += one.points
+        watched += one.watched
+        promotions += one.promotions
+    rows, looks, gates = summarise(points), held(watched), promoted(promotions)
     console = Console(width=150)
-    report(console, rows, gates)
+    report(console, rows, looks, gates)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         settings = f"{arguments.replications} replications of {arguments.rounds} rounds a scenario."
         content = {"settings": {"replications": arguments.replications, "rounds": arguments.rounds},
-                   "scenarios": [asdict(s) for s in scenarios], "estimates": rows, "gate": gates}  # fmt: skip
+                   "scenarios": [asdict(s) for s in scenarios], "estimates": rows, "looks": looks, "gate": gates}  # fmt: skip
         (arguments.out / "coverage.json").write_text(json.dumps(content, indent=1) + "\n")
         with (arguments.out / "coverage.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        (arguments.out / "coverage.html").write_text(html(rows, gates, settings), encoding="utf-8")
+        (arguments.out / "coverage.html").write_text(html(rows, looks, gates, settings), encoding="utf-8")
 
 
 if __name__ == "__main__":
