@@ -8,7 +8,7 @@ import sys
 PROBE = """
 import sys
 before = set(sys.modules)
-import pointsman
+from pointsman import Client
 pulled = {name.split(".")[0] for name in set(sys.modules) - before}
 print(sorted(pulled - set(sys.stdlib_module_names) - {"pointsman"}))
 """

@@ -265,7 +265,7 @@ def test_descriptions_name_numbers() -> None:
 
 def test_the_core_is_pure() -> None:
     code = (
-        "import sys, bandit.decide, bandit.state; "
+        "import sys, pointsman.bandit.decide, pointsman.bandit.state; "
         "print({m.split('.')[0] for m in sys.modules} & {'grpc', 'google', 'pandas', 'click', 'rich', 'yaml', 'pydantic'})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
