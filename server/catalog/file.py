@@ -23,17 +23,12 @@ from pointsman.bandit.catalog import Bucket, Model, Project
 from pointsman.bandit.errors import FieldError
 from pointsman.server.codec import read_bucket, read_model, read_project, write_bucket, write_model, write_project
 from pointsman.v1 import catalog_pb2 as pb
+from pointsman.yaml_lines import Place, YamlDocument, YamlError, parse_yaml
 
 COLLECTIONS = ("projects", "models", "buckets")
 """In the order in which they can be created: a bucket names models and a project."""
-MAX_DEPTH = 32
-MAX_NODES = 1_000_000
-"""Bounds on what is read, aliases followed: a few lines of YAML can stand for more than any memory holds."""
 _DURATION = "google.protobuf.Duration"
 _STEPS = re.compile(r'\["(?P<key>.*?)"\]|\[(?P<index>\d+)\]|(?P<name>[^.\[\]]+)')
-_JSON_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "null")}
-_TEXT_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "value", "merge")}
-Place = tuple[str | int, ...]
 Value = Project | Model | Bucket
 
 
@@ -65,10 +60,9 @@ class Item:
 class Lines:
     """Where the fields of the resource ``name``, which is at ``root``, stand in a file."""
 
-    file: str
+    document: YamlDocument
     name: str
     root: Place
-    line_by_place: Mapping[Place, int]
 
     def say(self, field: str, problem: str) -> str:
         """A sentence on a field, given by its path (`priors.quality`, `models[2]`, `tags["region"]`)."""
@@ -76,15 +70,13 @@ class Lines:
         for step in _STEPS.finditer(field):
             key, index, name = step["key"], step["index"], step["name"]
             place.append(int(index) if index is not None else key if key is not None else name)
-        while place and tuple(place) not in self.line_by_place:
-            place.pop()  # not in the file: the nearest one around it
-        said = f"{field}: {problem}" if field else problem
-        return _said(self.file, self.line_by_place.get(tuple(place), 1), self.name, said)
+        line = self.document.line(tuple(place))
+        return f"{self.document.name}, line {line}: {self.name}: {field}{': ' if field else ''}{problem}"
 
     @property
     def line(self) -> int:
         """Where the resource begins."""
-        return self.line_by_place.get(self.root, 1)
+        return self.document.line(self.root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +93,20 @@ def read_catalog(text: str, file: str) -> CatalogFile:
     items: dict[str, Item] = {}
     lines: dict[str, Lines] = {}
     try:
-        document = _Document(text, file)
-        sections = document.sections()
+        document = parse_yaml(text, file)
+        sections = _sections(document)
         for collection in COLLECTIONS:
             for place, id_, body in _bodies(document, collection, sections.get(collection), problems):
                 name = id_ if id_.startswith(collection + "/") else f"{collection}/{id_}"
                 if name in items:
-                    problems.append(document.said(place, f"{name} was said before, at line {lines[name].line}"))
+                    problems.append(document.at(place, f"{name} is already given at line {lines[name].line}"))
                     continue
-                lines[name] = Lines(file, name, place, document.lines)
+                lines[name] = Lines(document, name, place)
                 found = _item(name, body, lines[name], problems)
                 if found is not None:
                     items[name] = found
-    except RecursionError:
-        raise CatalogFileError([f"{file}: is nested too deeply"]) from None
+    except YamlError as error:
+        raise CatalogFileError([str(error)]) from error
     if problems:
         raise CatalogFileError(problems)
     return CatalogFile(items, lines)
@@ -213,99 +205,25 @@ def _shorten(whole: Message, part: Message, item: Item) -> None:
             _shorten(whole, getattr(part, descriptor.name), item)
 
 
-# --- the YAML as plain values, with lines ---------------------------------------------------------------------------
-
-
-class _Document:
-    """A YAML text as what JSON could say, ``data``, and the line of each value by its place, ``lines``."""
-
-    def __init__(self, text: str, file: str) -> None:
-        self.file = file
-        self.lines: dict[Place, int] = {(): 1}
-        self._left = MAX_NODES
-        self._flat: set[int] = set()
-        try:
-            self._loader = yaml.SafeLoader(text)
-            node = self._loader.get_single_node()
-            self.data = None if node is None else self._plain(node, ())
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            where = f"{file}, line {mark.line + 1}" if mark else file
-            said = ": ".join(part for part in (error.context, error.problem) if part)
-            raise CatalogFileError([f"{where}: is not YAML: {said}"]) from error
-        except yaml.YAMLError as error:
-            raise CatalogFileError([f"{file}: is not YAML: {error}"]) from error
-
-    def said(self, place: Place, problem: str) -> str:
-        """A sentence on the value at ``place``."""
-        return _said(self.file, self.lines.get(place, 1), ".".join(str(step) for step in place), problem)
-
-    def sections(self) -> dict[str, Any]:
-        """The whole document, which must be a mapping of collections, or nothing."""
-        if self.data is None:
-            return {}
-        if not isinstance(self.data, dict):
-            raise CatalogFileError([self.said((), "expected projects, models or buckets as `name: value`")])
-        for section in self.data:
-            if section not in COLLECTIONS:
-                raise CatalogFileError([self.said((section,), _unknown(section, COLLECTIONS))])
-        return self.data
-
-    def _plain(self, node: yaml.Node, place: Place) -> Any:
-        self.lines.setdefault(place, node.start_mark.line + 1)
-        self._left -= 1
-        if len(place) > MAX_DEPTH or self._left < 0:
-            raise CatalogFileError([self.said(place, "is nested too deeply or too large, aliases followed")])
-        if isinstance(node, yaml.SequenceNode):
-            return [self._plain(part, (*place, i)) for i, part in enumerate(node.value)]
-        if isinstance(node, yaml.MappingNode):
-            return self._plain_mapping(node, place)
-        return self._plain_scalar(node, place)
-
-    def _plain_mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
-        if id(node) not in self._flat:  # else it is an alias, and what it merges is in it already
-            self._flat.add(id(node))
-            seen: dict[str, int] = {}
-            for key, _ in node.value:
-                line = key.start_mark.line + 1
-                if not isinstance(key, yaml.ScalarNode):
-                    raise CatalogFileError([_said(self.file, line, "", "expected a name, got a list or a mapping")])
-                if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                    said = f"was said before, at line {seen[key.value]}"
-                    raise CatalogFileError([_said(self.file, line, key.value, said)])
-                seen[key.value] = line
-            self._loader.flatten_mapping(node)
-        made: dict[str, Any] = {}
-        for key, value in node.value:
-            self.lines[(*place, key.value)] = key.start_mark.line + 1
-            made[key.value] = self._plain(value, (*place, key.value))
-        return made
-
-    def _plain_scalar(self, node: yaml.Node, place: Place) -> Any:
-        if node.tag in _TEXT_TAGS:
-            return node.value
-        if node.tag not in _JSON_TAGS:
-            raise CatalogFileError([self.said(place, f"expected a plain value, got one of the type {node.tag}")])
-        try:
-            return self._loader.construct_object(node)
-        except (ValueError, KeyError, IndexError) as error:
-            raise CatalogFileError([self.said(place, f"expected a value of its type, got {node.value!r}")]) from error
-
-
-def _said(file: str, line: int, field: str, problem: str) -> str:
-    return f"{file}, line {line}: {field}{': ' if field else ''}{problem}"
-
-
 def _unknown(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
     return f"is not known; did you mean {near[0]}?" if near else f"is not known; expected one of {', '.join(known)}"
 
 
-# --- resources ------------------------------------------------------------------------------------------------------
+def _sections(document: YamlDocument) -> dict[str, Any]:
+    """The collections of a document, none if it is empty. Raises ``CatalogFileError``."""
+    if document.data is None:
+        return {}
+    if not isinstance(document.data, dict):
+        raise CatalogFileError([document.at((), "expected projects, models or buckets as `name: value`")])
+    for section in document.data:
+        if section not in COLLECTIONS:
+            raise CatalogFileError([document.at((section,), _unknown(section, COLLECTIONS))])
+    return document.data
 
 
-def _bodies(document: _Document, collection: str, section: Any, problems: list[str]) -> list[tuple[Place, str, Any]]:
+def _bodies(document: YamlDocument, collection: str, section: Any, problems: list[str]) -> list[tuple[Place, str, Any]]:
     """Place, id or name, and body of each resource of a section: a mapping by id, a list of named ones, or nothing."""
     found: list[tuple[Place, str, Any]] = []
     if section is None:
@@ -313,16 +231,14 @@ def _bodies(document: _Document, collection: str, section: Any, problems: list[s
     if isinstance(section, dict):
         return [((collection, id_), id_, {} if body is None else body) for id_, body in section.items()]
     if not isinstance(section, list):
-        problems.append(
-            document.said((collection,), "expected resources as `id: fields`, or a list of them with names")
-        )
+        problems.append(document.at((collection,), "expected resources as `id: fields`, or a list of them with names"))
         return []
     for i, body in enumerate(section):
         name = body.get("name") if isinstance(body, dict) else None
         if isinstance(name, str) and name.startswith(collection + "/"):
             found.append(((collection, i), name, body))
         else:
-            problems.append(document.said((collection, i), f"expected fields with a name, {collection}/{{id}}"))
+            problems.append(document.at((collection, i), f"expected fields with a name, {collection}/{{id}}"))
     return found
 
 

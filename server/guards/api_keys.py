@@ -14,13 +14,15 @@ import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pointsman.yaml_lines import YamlError, parse_yaml
 
 log = logging.getLogger("pointsman.keys")
 
@@ -75,17 +77,21 @@ def new_key(
 def read_keys(path: Path) -> list[Key]:
     """The entries of a file. Raises ``KeysError``."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise KeysError(f"cannot read {path}: {error}") from error
-    except (yaml.YAMLError, ValueError):  # without the reason: it would quote the file
-        raise KeysError(f"{path} is not YAML") from None
-    if not isinstance(raw, Mapping) or set(raw) != {"keys"} or not isinstance(raw["keys"], list):
+    try:
+        document = parse_yaml(text, str(path))
+    except YamlError as error:  # without the reason, which would quote the file
+        raise KeysError(f"{error.where}: is not acceptable YAML") from None
+    data = document.data
+    if not isinstance(data, dict) or set(data) != {"keys"} or not isinstance(data["keys"], list):
         raise KeysError(f"{path}: expected a list `keys` and nothing else")
-    keys = [_checked(entry, f"{path}, keys[{i}]") for i, entry in enumerate(raw["keys"])]
+    places = [f"{path}, line {document.line(('keys', i))}: keys[{i}]" for i in range(len(data["keys"]))]
+    keys = [_checked(entry, place) for entry, place in zip(data["keys"], places, strict=True)]
     for i, key in enumerate(keys):
         if key.name in {other.name for other in keys[:i]} or key.id in {other.id for other in keys[:i]}:
-            raise KeysError(f"{path}, keys[{i}]: the name {key.name} or its id is there twice")
+            raise KeysError(f"{places[i]}: the name {key.name} or its id is there twice")
     return keys
 
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pointsman.server.state.snapshot import EVERY
+from pointsman.yaml_lines import YamlError, read_yaml
 
 PREFIX = "POINTSMAN_"
 _Address = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):[0-9]{1,5}$")]
@@ -91,8 +91,13 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     if file is not None:
-        for name, (value, line) in _read(file).items():
-            values[name], origin[name] = value, f"{file}, line {line}: {name}"
+        try:
+            document = read_yaml(file)
+            settings = {} if document.data is None else document.mapping()
+        except YamlError as error:
+            raise ConfigError(str(error)) from error
+        for name, value in settings.items():
+            values[name], origin[name] = value, f"{file}, line {document.line((name,))}: {name}"
     for variable, text in environment.items():
         if variable.startswith(PREFIX) and variable != PREFIX + "CONFIG":
             name = variable[len(PREFIX) :].lower()
@@ -112,21 +117,3 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
             name = str(item["loc"][0])
             problems.append(f"{origin.get(name, name)}: {item['msg']}, got {item['input']!r}")
         raise ConfigError("; ".join(problems)) from None
-
-
-def _read(file: Path) -> dict[str, tuple[Any, int]]:
-    """Each top-level setting of a YAML file with its line."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {file}: {error}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date but is none
-        raise ConfigError(f"{file} is not YAML: {error}") from error
-    if node is None:
-        return {}
-    if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{file}, line 1: expected settings as `name: value`")
-    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
-    return {str(name): (value, lines.get(str(name), 1)) for name, value in values.items()}

@@ -222,7 +222,7 @@ def test_pruning_asks_and_deletes_in_an_order_that_works(server: Running) -> Non
         "model_deleted",
         "project_deleted",
     ]
-    assert list(server.state.replica.state.models) == ["new"]
+    assert list(server.replica.state.models) == ["new"]
 
 
 def test_a_change_made_meanwhile_is_not_overwritten(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,10 +243,10 @@ def test_a_change_made_meanwhile_is_not_overwritten(server: Running, monkeypatch
     assert done.exit_code == 1
     assert "data0.yaml, line 5: models/a: etag:" in done.output
     assert "Somebody else changed the catalogue meanwhile. 1 of 2 changes were made" in done.output
-    assert server.state.replica.state.models["a"].model.context_window == 7
+    assert server.replica.state.models["a"].model.context_window == 7
     monkeypatch.undo()
     assert apply(server, text).exit_code == 0
-    assert server.state.replica.state.models["a"].model.context_window == 2000
+    assert server.replica.state.models["a"].model.context_window == 2000
 
 
 def test_a_bucket_that_loses_what_it_learned_says_so(server: Running) -> None:
@@ -289,8 +289,8 @@ def test_a_bucket_that_loses_what_it_learned_says_so(server: Running) -> None:
         ("MODEL_AVAILABILITY_DISABLED", "OFF", "line 8: models/x/b: availability: expected one of MODEL_AVAILABILITY"),
         ("MODEL_AVAILABILITY_DISABLED", "9", "line 8: models/x/b: availability: "),
         ("  x/b:", "  x b:", "line 7: models/x b: name: expected 1-128 letters"),
-        ("  x/b:", "  a:", "line 7: a: was said before, at line 5"),
-        ("  x/b:", "  models/a:", "line 7: models.models/a: models/a was said before, at line 5"),
+        ("  x/b:", "  a:", "line 7: models.a: is already given at line 5"),
+        ("  x/b:", "  models/a:", "line 7: models.models/a: models/a is already given at line 5"),
         ("models: [models/a, ", "models: [a, ", "line 11: buckets/t: models[0]: expected models/{id}"),
         ("models: [models/a, ", "models: [models/c, ", "models[0]: models/c is neither in the file nor on the server"),
         (
@@ -306,7 +306,7 @@ def test_a_bucket_that_loses_what_it_learned_says_so(server: Running) -> None:
             "display_name: !!binary aGk=",
             "line 6: models.a.display_name: expected a plain value",
         ),
-        ("context_window: 1000", "? [1]\n    : 2", "line 6: expected a name, got a list"),
+        ("context_window: 1000", "? [1]\n    : 2", "line 6: models.a: expected a name, got a list"),
     ],
 )
 def test_what_is_wrong_is_named_before_anything_changes(server: Running, old: str, new: str, said: str) -> None:

@@ -363,6 +363,9 @@ def test_a_revoked_key_stops_and_a_broken_file_changes_nothing(tmp_path: Path) -
     [
         ("[]", "expected a list `keys`"),
         ("keys: 3", "expected a list `keys`"),
+        ("keys: [\n", "keys.yaml, line 2: is not acceptable YAML"),
+        ("keys: []\nkeys: [secret]", "keys.yaml, line 2: is not acceptable YAML"),
+        ("keys:\n- {name: a}", "keys.yaml, line 2: keys[0]: id"),
         ("keys: [{name: a}]", "keys[0]: id"),
         ("keys: [{name: a, id: 0123456789abcdef, hash: zz, scopes: [decide]}]", "hash"),
         (f"keys: [{{name: a, id: 0123456789abcdef, hash: '{'0' * 64}', scopes: [all]}}]", "expected some of decide"),
@@ -374,7 +377,7 @@ def test_a_bad_file_of_keys_is_refused(tmp_path: Path, text: str, problem: str) 
     path.write_text(text)
     with pytest.raises(KeysError) as found:
         read_keys(path)
-    assert problem in str(found.value)
+    assert problem in str(found.value) and "secret" not in str(found.value)
 
 
 def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
