@@ -40,11 +40,17 @@ if atheris is not None and "--guided" in sys.argv:
             "pointsman.server.process.config",
         ]
     ):
-        from pointsman.server import codec, names
+        from pointsman.server import names
+        from pointsman.server.codec import catalog as catalog_codec
+        from pointsman.server.codec import event as event_codec
+        from pointsman.server.codec import request as request_codec
         from pointsman.server.process import config
         from pointsman.server.state import snapshot
 else:
-    from pointsman.server import codec, names
+    from pointsman.server import names
+    from pointsman.server.codec import catalog as catalog_codec
+    from pointsman.server.codec import event as event_codec
+    from pointsman.server.codec import request as request_codec
     from pointsman.server.process import config
     from pointsman.server.state import snapshot
 
@@ -64,50 +70,50 @@ Target = Callable[[bytes], None]
 
 
 def _model(data: bytes) -> None:
-    model = codec.read_model(catalog_pb2.Model.FromString(data))
-    assert codec.read_model(codec.write_model(model)) == model
+    model = catalog_codec.read_model(catalog_pb2.Model.FromString(data))
+    assert catalog_codec.read_model(catalog_codec.write_model(model)) == model
 
 
 def _bucket(data: bytes) -> None:
-    bucket = codec.read_bucket(catalog_pb2.Bucket.FromString(data))
-    assert codec.read_bucket(codec.write_bucket(bucket)) == bucket
+    bucket = catalog_codec.read_bucket(catalog_pb2.Bucket.FromString(data))
+    assert catalog_codec.read_bucket(catalog_codec.write_bucket(bucket)) == bucket
 
 
 def _project(data: bytes) -> None:
-    project = codec.read_project(catalog_pb2.Project.FromString(data))
-    assert codec.read_project(codec.write_project(project)) == project
+    project = catalog_codec.read_project(catalog_pb2.Project.FromString(data))
+    assert catalog_codec.read_project(catalog_codec.write_project(project)) == project
 
 
 def _objective(data: bytes) -> None:
-    objective = codec.read_objective(catalog_pb2.Objective.FromString(data))
+    objective = request_codec.read_objective(catalog_pb2.Objective.FromString(data))
     if objective is not None:
-        data = codec.write_objective(
+        data = request_codec.write_objective(
             objective
         ).SerializeToString()  # not compared as values: a floor may be NaN until the
-        again = codec.read_objective(
+        again = request_codec.read_objective(
             catalog_pb2.Objective.FromString(data)
         )  # scale of quality is known, and NaN != NaN
         assert again is not None
-        assert codec.write_objective(again).SerializeToString() == data
+        assert request_codec.write_objective(again).SerializeToString() == data
 
 
 def _limits(data: bytes) -> None:
-    limits = codec.read_limits(decision_pb2.Limits.FromString(data))
-    codec.write_limits(limits)
+    limits = request_codec.read_limits(decision_pb2.Limits.FromString(data))
+    request_codec.write_limits(limits)
 
 
 def _context(data: bytes) -> None:
-    codec.read_context(context_pb2.Context.FromString(data))
+    request_codec.read_context(context_pb2.Context.FromString(data))
 
 
 def _outcome(data: bytes) -> None:
-    codec.read_outcome(outcome_pb2.Outcome.FromString(data))
+    request_codec.read_outcome(outcome_pb2.Outcome.FromString(data))
 
 
 def _event(data: bytes) -> None:
-    event = codec.read_event(journal_pb2.JournalEvent.FromString(data))
-    again = codec.write_event(event).SerializeToString(deterministic=True)
-    once_more = codec.write_event(codec.read_event(journal_pb2.JournalEvent.FromString(again)))
+    event = event_codec.read_event(journal_pb2.JournalEvent.FromString(data))
+    again = event_codec.write_event(event).SerializeToString(deterministic=True)
+    once_more = event_codec.write_event(event_codec.read_event(journal_pb2.JournalEvent.FromString(again)))
     assert once_more.SerializeToString(deterministic=True) == again
 
 
@@ -213,14 +219,14 @@ def seeds() -> dict[str, list[bytes]]:
     whole = b"".join(snapshot.capture(state))
     saved = snapshot.MAGIC + hashlib.sha256(whole).digest() + whole
     assert len(snapshot.MAGIC) + 32 == 53 and fingerprint(snapshot.load(saved)) == fingerprint(state)
-    events = [codec.write_event(one).SerializeToString() for one in [*put, outcome]]
+    events = [event_codec.write_event(one).SerializeToString() for one in [*put, outcome]]
     events.append(journal_pb2.JournalEvent(decision_made=decision).SerializeToString())
     context = context_pb2.Context(numbers={"n": 1.0}, categories={"c": "x"}, text="t", input_tokens=3)
     context.embeddings["e"].values.extend([1.0, 2.0, 3.0])
     return {
-        "codec.read_model": [codec.write_model(model).SerializeToString()],
-        "codec.read_bucket": [codec.write_bucket(bucket).SerializeToString()],
-        "codec.read_project": [codec.write_project(project).SerializeToString()],
+        "codec.read_model": [catalog_codec.write_model(model).SerializeToString()],
+        "codec.read_bucket": [catalog_codec.write_bucket(bucket).SerializeToString()],
+        "codec.read_project": [catalog_codec.write_project(project).SerializeToString()],
         "codec.read_objective": [
             catalog_pb2.Objective(mode="OBJECTIVE_MODE_WEIGHTED", min_quality=0.5).SerializeToString()
         ],

@@ -1,8 +1,8 @@
 """A catalogue as one YAML file: projects, models and buckets by id, in the contract's own field names.
 
-Every resource is parsed by ``google.protobuf.json_format`` into the contract's message and read by ``server.codec``, so that
-what a file may say is what a call may say, checked by the same code. What is wrong is said with the file, the line and the
-field, all of it at once.
+Every resource is parsed by ``google.protobuf.json_format`` into the contract's message and read by ``server.codec.catalog``,
+so that a file may say what a call may say, checked by the same code. All errors are reported at once, each with the file, the
+line and the field.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from google.protobuf.message import Message
 
 from pointsman.bandit.catalog import Bucket, Model, Project
 from pointsman.bandit.errors import FieldError
-from pointsman.server.codec import read_bucket, read_model, read_project, write_bucket, write_model, write_project
+from pointsman.server.codec.catalog import (
+    read_bucket,
+    read_model,
+    read_project,
+    write_bucket,
+    write_model,
+    write_project,
+)
 from pointsman.v1 import catalog_pb2 as pb
 from pointsman.yaml_lines import Place, YamlDocument, YamlError, parse_yaml
 

@@ -14,7 +14,14 @@ from pointsman.bandit.bucket import BucketState
 from pointsman.bandit.catalog import Bucket, Model, Project
 from pointsman.bandit.errors import FieldError, within
 from pointsman.bandit.state import ModelState, ProjectState
-from pointsman.server.codec import read_bucket, read_model, read_project, write_bucket, write_model, write_project
+from pointsman.server.codec.catalog import (
+    read_bucket,
+    read_model,
+    read_project,
+    write_bucket,
+    write_model,
+    write_project,
+)
 from pointsman.server.errors import AlreadyExistsError, StaleError, UnavailableError
 from pointsman.server.names import parse
 from pointsman.server.rpc.status import unary

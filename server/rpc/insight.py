@@ -17,7 +17,7 @@ from pointsman.bandit.health import Health
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.pacer import Purse, left
 from pointsman.bandit.posterior import QUALITY, noise, predict
-from pointsman.server.codec import write_budget
+from pointsman.server.codec.catalog import write_budget
 from pointsman.server.journal.interface import Row
 from pointsman.server.names import bucket_name, model_name, parse
 from pointsman.server.rpc.router import write_decision

@@ -13,13 +13,13 @@ from pointsman.bandit.encoder import Context
 from pointsman.bandit.errors import FieldError, within
 from pointsman.bandit.event import DecisionMade
 from pointsman.bandit.policy import describe_exclusions, propensities, utilities
-from pointsman.server.codec import (
+from pointsman.server.codec.request import (
     read_context,
     read_limits,
     read_objective,
     read_outcome,
     write_objective,
-    write_outcome,
+    write_reported_outcome,
 )
 from pointsman.server.names import bucket_name, decision_name, model_name, parse, parse_decision
 from pointsman.server.rpc.status import KNOWN_ERRORS, status_of, unary
@@ -115,7 +115,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         outcomes = [
             router_service_pb2.ModelOutcome(
                 model=model_name(model),
-                outcome=write_outcome(ledger),
+                outcome=write_reported_outcome(ledger),
                 reports=ledger.reports,
             )
             for model, ledger in known.ledgers.items()
@@ -208,7 +208,7 @@ def _read_report(request: router_service_pb2.ReportOutcomeRequest) -> Report:
 
 def _write_reported(reported: Reported) -> router_service_pb2.ReportOutcomeResponse:
     return router_service_pb2.ReportOutcomeResponse(
-        outcome=write_outcome(reported.ledger),
+        outcome=write_reported_outcome(reported.ledger),
         duplicate=reported.duplicate,
         position=reported.position,
     )

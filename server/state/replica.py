@@ -28,7 +28,7 @@ from pointsman.bandit.outcome import Ledger, Signal
 from pointsman.bandit.pacer import Purse
 from pointsman.bandit.policy import Limits
 from pointsman.bandit.state import ModelState, ProjectState, State, apply, purses
-from pointsman.server.codec import read_event, write_event
+from pointsman.server.codec.event import read_event, write_event
 from pointsman.server.errors import (
     AlreadyExistsError,
     ExpiredError,

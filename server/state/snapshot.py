@@ -27,7 +27,14 @@ from pointsman.bandit.health import Health
 from pointsman.bandit.pool import Pool
 from pointsman.bandit.posterior import to_arrays
 from pointsman.bandit.state import ModelState, ProjectState, State, refresh_derived
-from pointsman.server.codec import read_bucket, read_model, read_project, write_bucket, write_model, write_project
+from pointsman.server.codec.catalog import (
+    read_bucket,
+    read_model,
+    read_project,
+    write_bucket,
+    write_model,
+    write_project,
+)
 from pointsman.server.journal.interface import Base
 from pointsman.v1 import catalog_pb2
 

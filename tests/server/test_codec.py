@@ -10,20 +10,16 @@ from pointsman.bandit import catalog as c
 from pointsman.bandit import event as e
 from pointsman.bandit.outcome import Change, Ledger, Signal, Tally
 from pointsman.bandit.policy import Limits, Predictions
-from pointsman.server.codec import (
+from pointsman.server.codec.catalog import (
     read_bucket,
-    read_event,
-    read_limits,
     read_model,
-    read_objective,
     read_project,
     write_bucket,
-    write_event,
-    write_limits,
     write_model,
-    write_objective,
     write_project,
 )
+from pointsman.server.codec.event import read_event, write_event
+from pointsman.server.codec.request import read_limits, read_objective, write_limits, write_objective
 from pointsman.server.names import decision_name, new_decision_id, parse_decision
 from pointsman.v1 import catalog_pb2, journal_pb2
 

@@ -17,7 +17,7 @@ from pointsman.bandit.decide import QUOTA
 from pointsman.bandit.event import Record
 from pointsman.bandit.state import State as FoldedState
 from pointsman.bandit.state import apply, fingerprint
-from pointsman.server.codec import read_event
+from pointsman.server.codec.event import read_event
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,

@@ -1,0 +1,245 @@
+"""Journal events: the contract's messages as the core's values, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from pointsman.bandit import catalog as c
+from pointsman.bandit import event as e
+from pointsman.bandit.decide import NO_LIMITS
+from pointsman.bandit.outcome import Change, Ledger, Signal, Tally
+from pointsman.bandit.policy import Predictions
+from pointsman.server.codec.catalog import (
+    read_bucket,
+    read_model,
+    read_project,
+    write_bucket,
+    write_model,
+    write_project,
+)
+from pointsman.server.codec.request import read_limits, read_objective, write_limits, write_objective
+from pointsman.v1 import catalog_pb2 as pb
+from pointsman.v1 import journal_pb2
+
+_SIGNAL_NUMBERS = {
+    Signal.QUALITY: journal_pb2.SIGNAL_QUALITY,
+    Signal.COST: journal_pb2.SIGNAL_COST,
+    Signal.LATENCY: journal_pb2.SIGNAL_LATENCY,
+    Signal.SUCCESS: journal_pb2.SIGNAL_SUCCESS,
+    Signal.INPUT_TOKENS: journal_pb2.SIGNAL_INPUT_TOKENS,
+    Signal.OUTPUT_TOKENS: journal_pb2.SIGNAL_OUTPUT_TOKENS,
+}
+
+
+def write_event(event: e.Event) -> journal_pb2.JournalEvent:
+    """The message of an event, without its time."""
+    match event:
+        case e.DecisionMade():
+            return journal_pb2.JournalEvent(decision_made=_write_decision(event))
+        case e.OutcomeApplied():
+            return journal_pb2.JournalEvent(outcome_applied=_write_outcome_applied(event))
+        case e.ModelPut():
+            return journal_pb2.JournalEvent(model_put=journal_pb2.ModelPut(model=write_model(event.model)))
+        case e.ModelDeleted():
+            return journal_pb2.JournalEvent(model_deleted=journal_pb2.ModelDeleted(model=event.model))
+        case e.AvailabilitySet():
+            availability = pb.MODEL_AVAILABILITY_ENABLED if event.available else pb.MODEL_AVAILABILITY_DISABLED
+            return journal_pb2.JournalEvent(
+                model_availability_set=journal_pb2.ModelAvailabilitySet(
+                    model=event.model, availability=availability, reason=event.reason
+                )
+            )
+        case e.BucketPut():
+            return journal_pb2.JournalEvent(bucket_put=journal_pb2.BucketPut(bucket=write_bucket(event.bucket)))
+        case e.BucketDeleted():
+            return journal_pb2.JournalEvent(bucket_deleted=journal_pb2.BucketDeleted(bucket=event.bucket))
+        case e.ProjectPut():
+            return journal_pb2.JournalEvent(project_put=journal_pb2.ProjectPut(project=write_project(event.project)))
+        case e.ProjectDeleted():
+            return journal_pb2.JournalEvent(project_deleted=journal_pb2.ProjectDeleted(project=event.project))
+
+
+def read_event(message: journal_pb2.JournalEvent) -> e.Event:
+    """The event of a message. Raises ``ValueError`` for a kind that this version does not know."""
+    match message.WhichOneof("kind"):
+        case "decision_made":
+            return _read_decision(message.decision_made)
+        case "outcome_applied":
+            return _read_outcome_applied(message.outcome_applied)
+        case "model_put":
+            return e.ModelPut(read_model(message.model_put.model))
+        case "model_deleted":
+            return e.ModelDeleted(message.model_deleted.model)
+        case "model_availability_set":
+            switch = message.model_availability_set
+            return e.AvailabilitySet(
+                switch.model,
+                switch.availability != pb.MODEL_AVAILABILITY_DISABLED,
+                switch.reason,
+            )
+        case "bucket_put":
+            return e.BucketPut(read_bucket(message.bucket_put.bucket))
+        case "bucket_deleted":
+            return e.BucketDeleted(message.bucket_deleted.bucket)
+        case "project_put":
+            return e.ProjectPut(read_project(message.project_put.project))
+        case "project_deleted":
+            return e.ProjectDeleted(message.project_deleted.project)
+        case _:
+            raise ValueError("a journal event is of a kind that this version of Pointsman does not know")
+
+
+def _write_decision(event: e.DecisionMade) -> journal_pb2.DecisionMade:
+    predicted = event.predicted
+    return journal_pb2.DecisionMade(
+        id=event.id,
+        bucket=event.bucket,
+        generation=event.generation,
+        features=event.x_d.tolist(),
+        models=event.models,
+        chosen=event.chosen,
+        fallbacks=event.fallbacks,
+        propensity=event.propensity,
+        explored=event.explored,
+        limits_violated=event.limits_violated,
+        quality_mean=predicted.quality_k.tolist(),
+        quality_sd=predicted.quality_sd_k.tolist(),
+        cost=predicted.cost_k.tolist(),
+        latency=predicted.latency_k.tolist(),
+        latency_p95=predicted.latency_p95_k.tolist(),
+        output_tokens=predicted.tokens_k.tolist(),
+        quality_draw=event.draw_k.tolist(),
+        exclusions=event.exclusions_k.tolist(),
+        objective=write_objective(event.objective),
+        multiplier=event.multiplier,
+        exploration_floor=event.exploration_floor,
+        limits=write_limits(event.limits),
+        state_position=event.state_position,
+        expire_time_ns=event.expire_ns,
+        request_id=event.request_id,
+        input_tokens=event.input_tokens,
+        max_output_tokens=event.max_output_tokens,
+        newcomers=event.newcomers,
+        quota=event.quota,
+        worst_cost=event.worst_cost,
+        latency_mark=event.mark,
+        clocks=event.clocks,
+        project=event.project,
+    )
+
+
+def _read_decision(m: journal_pb2.DecisionMade) -> e.DecisionMade:
+    return e.DecisionMade(
+        id=m.id,
+        bucket=m.bucket,
+        generation=m.generation,
+        x_d=np.array(m.features, dtype=np.float64),
+        models=tuple(m.models),
+        chosen=m.chosen,
+        fallbacks=tuple(m.fallbacks),
+        propensity=m.propensity,
+        explored=m.explored,
+        limits_violated=m.limits_violated,
+        predicted=Predictions(
+            np.array(m.quality_mean),
+            np.array(m.quality_sd),
+            np.array(m.cost),
+            np.array(m.latency),
+            np.array(m.latency_p95),
+            np.array(m.output_tokens),
+        ),
+        draw_k=np.array(m.quality_draw),
+        exclusions_k=np.array(m.exclusions, dtype=np.int64),
+        objective=read_objective(m.objective) or c.Objective(),
+        multiplier=m.multiplier,
+        exploration_floor=m.exploration_floor,
+        limits=read_limits(m.limits) if m.HasField("limits") else NO_LIMITS,
+        state_position=m.state_position,
+        expire_ns=m.expire_time_ns,
+        request_id=m.request_id,
+        input_tokens=m.input_tokens,
+        max_output_tokens=m.max_output_tokens,
+        newcomers=tuple(m.newcomers),
+        quota=m.quota,
+        worst_cost=m.worst_cost,
+        mark=m.latency_mark,
+        clocks=tuple(m.clocks),
+        project=m.project,
+    )
+
+
+def _write_outcome_applied(event: e.OutcomeApplied) -> journal_pb2.OutcomeApplied:
+    return journal_pb2.OutcomeApplied(
+        decision_id=event.decision_id,
+        bucket=event.bucket,
+        generation=event.generation,
+        model=event.model,
+        features=event.x_d.tolist(),
+        state_position=event.state_position,
+        expected_cost=event.expected_cost,
+        changes=[
+            journal_pb2.SignalChange(
+                signal=_SIGNAL_NUMBERS[change.signal], before=change.before, after=change.after, faded=change.faded
+            )
+            for change in event.changes
+        ],
+        idempotency_key=event.idempotency_key,
+        decided_time_ns=event.decided_ns,
+        project=event.project,
+        worst_cost=event.worst_cost,
+        latency_mark=event.mark,
+        ledgers=[_write_ledger(model, ledger) for model, ledger in event.ledgers.items()],
+    )
+
+
+def _write_ledger(model: str, ledger: Ledger) -> journal_pb2.SignalLedger:
+    return journal_pb2.SignalLedger(
+        model=model,
+        reports=ledger.reports,
+        tallies=[
+            journal_pb2.SignalTally(
+                signal=_SIGNAL_NUMBERS[signal], count=t.count, sum=t.sum, last=t.last, value=t.value, faded=t.faded
+            )
+            for signal, t in ledger.tallies.items()
+        ],
+    )
+
+
+def _read_outcome_applied(m: journal_pb2.OutcomeApplied) -> e.OutcomeApplied:
+    return e.OutcomeApplied(
+        decision_id=m.decision_id,
+        bucket=m.bucket,
+        generation=m.generation,
+        model=m.model,
+        x_d=np.array(m.features, dtype=np.float64),
+        state_position=m.state_position,
+        expected_cost=m.expected_cost,
+        changes=tuple(
+            Change(
+                Signal(change.signal),
+                change.before if change.HasField("before") else None,
+                change.after,
+                change.faded,
+            )
+            for change in m.changes
+        ),
+        ledgers=read_ledgers(m),
+        idempotency_key=m.idempotency_key,
+        decided_ns=m.decided_time_ns,
+        project=m.project,
+        worst_cost=m.worst_cost,
+        mark=m.latency_mark,
+    )
+
+
+def read_ledgers(m: journal_pb2.OutcomeApplied) -> Mapping[str, Ledger]:
+    """What is known of a decision after an outcome event, by model."""
+    return {
+        ledger.model: Ledger(
+            {Signal(t.signal): Tally(t.count, t.sum, t.last, t.value, t.faded) for t in ledger.tallies},
+            ledger.reports,
+        )
+        for ledger in m.ledgers
+    }
