@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
 
 from pointsman.server.errors import LateError, OverloadedError
-from pointsman.server.rpc.status import abort
+from pointsman.server.rpc.interceptor import Continuation, Interceptor, refuse, wrap
+from pointsman.server.rpc.status import Call
 
 MAX_IN_FLIGHT = 1024
 """Most unary calls under way at once, by weight."""
@@ -46,11 +49,6 @@ MEMORY = 1.0
 """Busy seconds after which what was measured counts half."""
 EXEMPT = ("/grpc.health.", "/grpc.reflection.")
 """What must answer when nothing else does."""
-
-Call = grpc.aio.ServicerContext[Any, Any]
-Unary = Callable[[Any, Call], Awaitable[Any]]
-Streaming = Callable[[Any, Call], AsyncIterator[Any]]
-
 
 _WEIGH: dict[str, Callable[[Any], int]] = {
     "BatchDecide": lambda request: 1 + len(request.contexts) // PER_WEIGHT,
@@ -168,84 +166,58 @@ class Admission:
         self.streams -= 1
 
 
-class AdmissionInterceptor(grpc.aio.ServerInterceptor):
-    """Puts every call of the service before ``admission``; the first of the interceptors, so that a refusal is cheap."""
+class _AdmittedCall:
+    """An admitted unary call until it ends. A class, because a generator would cost every call microseconds more."""
+
+    __slots__ = ("_admission", "_weight")
+
+    def __init__(self, admission: Admission, weight: int) -> None:
+        self._admission, self._weight = admission, weight
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._admission.leave(self._weight, served=error is None or isinstance(error, grpc.aio.AbortError))
+
+
+class AdmissionInterceptor(Interceptor):
+    """Puts every call of the service before ``admission``; the innermost of the interceptors, so that it sees what is called."""
 
     def __init__(self, admission: Admission) -> None:
+        super().__init__()
         self._admission = admission
-        self._wrapped: dict[str, tuple[Any, Any]] = {}  # by method: the handler and what admits to it
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """The call's handler, behind ``admission``."""
-        method = handler_call_details.method
-        inner, wrapped = self._wrapped.get(method, (None, None))
-        if inner is not None and inner.unary_unary is not None:
+    def applies(self, method: str) -> bool:
+        """All methods but those that must answer when nothing else does."""
+        return not method.startswith(EXEMPT)
+
+    async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The call's handler behind ``admission``, or one that refuses the call before its request is read."""
+        handler, _ = self._wrapped.get(handler_call_details.method, (None, None))
+        if handler is not None and not handler.response_streaming:
             error = self._admission.refuse()
             if error is not None:
-                return _refused(error)
-        handler = await continuation(handler_call_details)
-        if handler is None or method.startswith(EXEMPT):
-            return handler
-        if inner is not handler:
-            wrapped = _admitted(handler, self._admission, _WEIGH.get(method.rpartition("/")[2]))
-            self._wrapped[method] = handler, wrapped
-        return wrapped
+                return refuse(handler, error)
+        return await super().intercept_service(continuation, handler_call_details)
 
+    def wrapped(self, handler: Any, method: str) -> Any:
+        """The handler of ``method`` behind ``admission``."""
+        if handler.response_streaming:
+            return wrap(handler, self._around_stream)
+        return wrap(handler, partial(self.around, method))
 
-def _refused(error: OverloadedError) -> Any:
-    async def refused(request: bytes, context: Call) -> None:
-        await abort(context, error)
+    def around(self, method: str, request: Any, context: Call) -> _AdmittedCall:
+        """Counts a unary call in, and out when it ends. Raises ``LateError`` or ``OverloadedError``."""
+        weigh = _WEIGH.get(method.rpartition("/")[2])
+        weight = weigh(request) if weigh else 1
+        self._admission.enter(weight, context.time_remaining())
+        return _AdmittedCall(self._admission, weight)
 
-    return grpc.unary_unary_rpc_method_handler(refused)
-
-
-def _admitted(handler: Any, admission: Admission, weigh: Callable[[Any], int] | None) -> Any:
-    if handler.unary_unary is not None:
-        return grpc.unary_unary_rpc_method_handler(
-            _unary(handler.unary_unary, admission, weigh), handler.request_deserializer, handler.response_serializer
-        )
-    if handler.unary_stream is not None:
-        return grpc.unary_stream_rpc_method_handler(
-            _streaming(handler.unary_stream, admission), handler.request_deserializer, handler.response_serializer
-        )
-    return handler  # the contract has no other kinds
-
-
-def _unary(method: Unary, admission: Admission, weigh: Callable[[Any], int] | None) -> Unary:
-    async def admitted(request: Any, context: Call) -> Any:
-        size = weigh(request) if weigh else 1
+    @contextmanager
+    def _around_stream(self, request: Any, context: Call) -> Iterator[None]:
+        self._admission.enter_stream()
         try:
-            admission.enter(size, context.time_remaining())
-        except (LateError, OverloadedError) as error:
-            await abort(context, error)
-        served = False
-        try:
-            response = await method(request, context)
-            served = True
-            return response
-        except grpc.aio.AbortError:
-            served = True
-            raise
+            yield
         finally:
-            admission.leave(size, served)
-
-    return admitted
-
-
-def _streaming(method: Streaming, admission: Admission) -> Streaming:
-    async def admitted(request: Any, context: Call) -> AsyncIterator[Any]:
-        try:
-            admission.enter_stream()
-        except OverloadedError as error:
-            await abort(context, error)
-        try:
-            async for response in method(request, context):
-                yield response
-        finally:
-            admission.leave_stream()
-
-    return admitted
+            self._admission.leave_stream()

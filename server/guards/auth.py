@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
 from pointsman.server.errors import ForbiddenError, RateLimitedError, UnauthenticatedError
 from pointsman.server.guards.api_keys import Key, Keyring
-from pointsman.server.rpc.status import abort
+from pointsman.server.rpc.interceptor import Continuation, OnResponse, refuse, wrap
+from pointsman.server.rpc.status import Call
 from pointsman.v1 import catalog_service_pb2, insight_service_pb2, router_service_pb2
 
 _ROUTER = {
@@ -78,12 +79,8 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, keyring: Keyring, clock_ns: Callable[[], int]) -> None:
         self._keyring, self._rates = keyring, Rates(clock_ns)
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """The call's handler, or one that refuses it."""
+    async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The call's handler, or one that refuses it before its request is read."""
         scope = scope_of(handler_call_details.method)
         handler = await continuation(handler_call_details)
         if handler is None or scope is None:
@@ -94,18 +91,20 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
                 raise ForbiddenError(key.name, scope)
             self._rates.take(key)
         except (UnauthenticatedError, ForbiddenError, RateLimitedError) as error:
-            return _refusing(handler, error)
-        return handler if handler.unary_stream is None else self._while_held(handler, key, scope)
+            return refuse(handler, error)
+        if not handler.response_streaming:
+            return handler
 
-    def _while_held(self, handler: Any, key: Key, scope: str) -> Any:
-        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            async with aclosing(handler.unary_stream(request, context)) as responses:
-                async for response in responses:
-                    if not self._keyring.holds(key, scope):
-                        await abort(context, UnauthenticatedError("the API key was revoked or changed"))
-                    yield response
+        @contextmanager
+        def while_valid(request: Any, context: Call) -> Iterator[OnResponse]:
+            yield lambda response: self._check_valid(key, scope)
 
-        return grpc.unary_stream_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)
+        return wrap(handler, while_valid)
+
+    def _check_valid(self, key: Key, scope: str) -> None:
+        """Raise ``UnauthenticatedError`` if a key that was found before is no longer what it was."""
+        if not self._keyring.holds(key, scope):
+            raise UnauthenticatedError("the API key was revoked or changed")
 
     def _caller(self, metadata: Sequence[tuple[str, str | bytes]]) -> Key:
         given = [value for name, value in metadata if name == "authorization"]
@@ -116,18 +115,3 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         if key is None:
             raise UnauthenticatedError("expected `authorization: Bearer` and a known API key")
         return key
-
-
-def _refusing(handler: Any, error: Exception) -> Any:
-    async def one(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        await abort(context, error)
-
-    async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        await abort(context, error)
-        yield  # never reached: makes this a stream
-
-    if handler.stream_stream is not None:  # reflection
-        return grpc.stream_stream_rpc_method_handler(stream)
-    if handler.unary_stream is not None:
-        return grpc.unary_stream_rpc_method_handler(stream)
-    return grpc.unary_unary_rpc_method_handler(one)

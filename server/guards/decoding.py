@@ -5,86 +5,65 @@ gRPC itself would answer UNKNOWN, with the name of a Python class, and log a tra
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from pointsman.bandit.errors import FieldError
-from pointsman.server.rpc.status import abort
+from pointsman.server.rpc.interceptor import Interceptor, wrap
+from pointsman.server.rpc.status import Call
 
-Call = grpc.aio.ServicerContext[Any, Any]
+_NOTHING = nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
-class _Undecodable:
-    """Takes the place of a request that could not be read."""
+class Undecodable:
+    """Takes the place of a request that could not be read; ``problem`` is what protobuf says of it."""
 
     problem: str
 
-    def error(self) -> FieldError:
-        return FieldError("request", f"expected a message of the contract, got bytes that are none: {self.problem}")
 
+class DecodingInterceptor(Interceptor):
+    """Refuses requests that cannot be read. To be before the interceptors that look into requests."""
 
-class DecodingInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses requests that cannot be read. To be the first of a server's interceptors: the others may look into requests."""
+    def applies(self, method: str) -> bool:
+        """All methods."""
+        return True
 
-    def __init__(self) -> None:
-        self._checked: dict[str, tuple[Any, Any]] = {}  # by method: the handler and what reads requests for it
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
+    def wrapped(self, handler: Any, method: str) -> Any:
         """The method's handler, which gets only requests that could be read."""
-        handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming or handler.request_deserializer is None:
+        if handler.request_deserializer is None:
             return handler
-        method = handler_call_details.method
-        inner, checked = self._checked.get(method, (None, None))
-        if inner is not handler:
-            checked = _checked(handler)
-            self._checked[method] = handler, checked
-        return checked
+        return wrap(handler, partial(self.around, method), read_or_explain(handler.request_deserializer))
+
+    def around(self, method: str, request: Any, context: Call) -> AbstractContextManager[None]:
+        """Raises ``FieldError`` for a request that could not be read."""
+        if isinstance(request, Undecodable):
+            raise FieldError(
+                "request", f"expected a message of the contract, got bytes that are none: {request.problem}"
+            )
+        return _NOTHING
 
 
-def _checked(handler: Any) -> Any:
-    read, write = _tolerant(handler.request_deserializer), handler.response_serializer
-    if handler.response_streaming:
-        if not inspect.isasyncgenfunction(handler.unary_stream):  # writes its responses itself, as health's Watch does
-            return grpc.unary_stream_rpc_method_handler(_unary(handler.unary_stream), read, write)
-        return grpc.unary_stream_rpc_method_handler(_streaming(handler.unary_stream), read, write)
-    return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), read, write)
+def read_or_explain(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """``deserialize``, but with an ``Undecodable`` where it raises ``DecodeError``.
 
+    >>> from pointsman.v1.catalog_pb2 import Model
+    >>> read = read_or_explain(Model.FromString)
+    >>> read(Model(name="models/a").SerializeToString()).name
+    'models/a'
+    >>> type(read(b"?")).__name__
+    'Undecodable'
+    """
 
-def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     def read(data: bytes) -> Any:
         try:
             return deserialize(data)
         except DecodeError as error:
-            return _Undecodable(str(error))
+            return Undecodable(str(error))
 
     return read
-
-
-def _unary(method: Callable[[Any, Call], Awaitable[Any]]) -> Callable[[Any, Call], Awaitable[Any]]:
-    async def checked(request: Any, context: Call) -> Any:
-        if isinstance(request, _Undecodable):
-            await abort(context, request.error())
-        return await method(request, context)
-
-    return checked
-
-
-def _streaming(method: Callable[[Any, Call], AsyncIterator[Any]]) -> Callable[[Any, Call], AsyncIterator[Any]]:
-    async def checked(request: Any, context: Call) -> AsyncIterator[Any]:
-        if isinstance(request, _Undecodable):
-            await abort(context, request.error())
-        async for response in method(request, context):
-            yield response
-
-    return checked

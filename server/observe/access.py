@@ -6,79 +6,52 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 
 from pointsman.server.observe.metrics import Metrics
+from pointsman.server.rpc.interceptor import Interceptor
+from pointsman.server.rpc.status import Call
 
 log = logging.getLogger("pointsman.access")
 
 HEADER = "x-request-id"
 LONGEST_ID = 128
-Call = grpc.aio.ServicerContext[Any, Any]
 
 
-class AccessInterceptor(grpc.aio.ServerInterceptor):
-    """The outermost of the interceptors, so that what the others refuse is counted too."""
+class _TimedCall:
+    """A call until it ends. A class, because a generator would cost every call microseconds more."""
+
+    __slots__ = ("_access", "_caller", "_context", "_method", "_started")
+
+    def __init__(self, access: AccessInterceptor, method: str, context: Call) -> None:
+        self._access, self._method, self._context = access, method, context
+        self._caller = _caller(context)  # gRPC frees what has it when the call ends
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        code = "OK" if error is None else code_of(error, self._context)
+        self._access.ended(self._method, code, time.perf_counter() - self._started, self._caller)
+
+
+class AccessInterceptor(Interceptor):
+    """Counts calls in ``metrics``, if given, and logs them. Outside those that may refuse calls, to count refusals too."""
 
     def __init__(self, metrics: Metrics | None) -> None:
+        super().__init__()
         self._metrics = metrics
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """The call's handler, which is counted when it ends."""
-        handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith("/pointsman."):
-            return handler
-        method = handler_call_details.method.removeprefix("/pointsman.v1.")
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(handler.unary_unary, method), handler.request_deserializer, handler.response_serializer
-            )
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(
-                self._stream(handler.unary_stream, method), handler.request_deserializer, handler.response_serializer
-            )
-        return handler
+    def around(self, method: str, request: Any, context: Call) -> _TimedCall:
+        """Counts and logs the call when it ends."""
+        return _TimedCall(self, method, context)
 
-    def _unary(self, inner: Callable[[Any, Call], Awaitable[Any]], method: str) -> Callable[[Any, Call], Any]:
-        async def counted(request: Any, context: Call) -> Any:
-            started, who = time.perf_counter(), _who(context)
-            code = "UNKNOWN"
-            try:
-                response = await inner(request, context)
-                code = "OK"
-                return response
-            except BaseException as error:
-                code = code_of(error, context)
-                raise
-            finally:
-                self._ended(method, code, time.perf_counter() - started, who)
-
-        return counted
-
-    def _stream(self, inner: Callable[[Any, Call], AsyncIterator[Any]], method: str) -> Callable[[Any, Call], Any]:
-        async def counted(request: Any, context: Call) -> AsyncIterator[Any]:
-            started, who = time.perf_counter(), _who(context)
-            code = "UNKNOWN"
-            try:
-                async for response in inner(request, context):
-                    yield response
-                code = "OK"
-            except BaseException as error:
-                code = code_of(error, context)
-                raise
-            finally:
-                self._ended(method, code, time.perf_counter() - started, who)
-
-        return counted
-
-    def _ended(self, method: str, code: str, seconds: float, who: tuple[str, str]) -> None:
+    def ended(self, method: str, code: str, seconds: float, caller: tuple[str, str]) -> None:
+        """Count and log a call to ``method`` that took ``seconds``, by the ``caller`` with that address and request id or ""."""
+        method = method.removeprefix("/pointsman.v1.")
         if self._metrics is not None:
             self._metrics.calls.labels(method, code).inc()
             self._metrics.seconds.labels(method).observe(seconds)
@@ -88,8 +61,8 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 "method": method,
                 "code": code,
                 "seconds": round(seconds, 6),
-                "peer": who[0],
-                "request_id": who[1] or uuid.uuid4().hex,
+                "peer": caller[0],
+                "request_id": caller[1] or uuid.uuid4().hex,
             }
             log.log(level, "call", extra=more)
 
@@ -98,14 +71,14 @@ def code_of(error: BaseException, context: Call) -> str:
     """The name of the code with which a call ends that raised ``error``."""
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return "CANCELLED"
-    found = context.code()
-    if isinstance(found, grpc.StatusCode):
-        return found.name
-    return next((code.name for code in grpc.StatusCode if code.value[0] == found), "UNKNOWN")
+    code = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return next((known.name for known in grpc.StatusCode if known.value[0] == code), "UNKNOWN")
 
 
-def _who(context: Call) -> tuple[str, str]:
-    """Whence a call comes, and its request id or "". Asked before it begins: after its end gRPC has freed what it would read."""
+def _caller(context: Call) -> tuple[str, str]:
+    """The caller's address, and its request id or ""."""
     for name, value in context.invocation_metadata() or ():
         if name == HEADER and isinstance(value, str):
             return context.peer(), value[:LONGEST_ID]

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -23,8 +24,9 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from pointsman.server.observe.access import code_of
-
-Call = grpc.aio.ServicerContext[Any, Any]
+from pointsman.server.rpc.interceptor import Interceptor, OnResponse
+from pointsman.server.rpc.status import Call
+from pointsman.v1.router_service_pb2 import DecideResponse, GetDecisionResponse
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
@@ -61,54 +63,16 @@ class Tracing:
         self._provider.shutdown()
 
 
-class TracingInterceptor(grpc.aio.ServerInterceptor):
-    """Makes a span of every call, from before anything else looks at it."""
+class TracingInterceptor(Interceptor):
+    """Makes a span of every call of the contract, from before anything else looks at it."""
 
     def __init__(self, tracer: Tracer) -> None:
+        super().__init__()
         self._tracer = tracer
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """The call's handler, in a span."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not method.startswith("/pointsman."):
-            return handler
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(handler.unary_unary, method), handler.request_deserializer, handler.response_serializer
-            )
-        return grpc.unary_stream_rpc_method_handler(
-            self._stream(handler.unary_stream, method), handler.request_deserializer, handler.response_serializer
-        )
-
-    def _unary(self, inner: Callable[[Any, Call], Awaitable[Any]], method: str) -> Callable[[Any, Call], Any]:
-        async def traced(request: Any, context: Call) -> Any:
-            with self._span(method, context) as span:
-                response = await inner(request, context)
-                decision = getattr(response, "decision", None)
-                if decision is not None and span.is_recording():
-                    span.set_attribute("pointsman.decision", decision.name)
-                    span.set_attribute("pointsman.bucket", decision.bucket)
-                    span.set_attribute("pointsman.model", decision.model)
-                return response
-
-        return traced
-
-    def _stream(self, inner: Callable[[Any, Call], AsyncIterator[Any]], method: str) -> Callable[[Any, Call], Any]:
-        async def traced(request: Any, context: Call) -> AsyncIterator[Any]:
-            with self._span(method, context):
-                async for response in inner(request, context):
-                    yield response
-
-        return traced
-
     @contextmanager
-    def _span(self, method: str, context: Call) -> Iterator[Span]:
-        """A span that ends with the code that the call ends with."""
+    def around(self, method: str, request: Any, context: Call) -> Iterator[OnResponse]:
+        """A span that ends with the code with which the call ends, and says what was decided."""
         service, _, name = method[1:].partition("/")
         carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         span = self._tracer.start_span(
@@ -119,7 +83,7 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
         )
         code = "OK"
         try:
-            yield span
+            yield partial(_describe, span)
         except BaseException as error:
             code = code_of(error, context)
             raise
@@ -128,3 +92,12 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
             if code in _FAULTS:
                 span.set_status(Status(StatusCode.ERROR, code))
             span.end()
+
+
+def _describe(span: Span, response: Any) -> None:
+    """Say on ``span`` which decision was made or looked up, if one was."""
+    if isinstance(response, DecideResponse | GetDecisionResponse) and span.is_recording():
+        decision = response.decision
+        span.set_attribute("pointsman.decision", decision.name)
+        span.set_attribute("pointsman.bucket", decision.bucket)
+        span.set_attribute("pointsman.model", decision.model)

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pointsman.bandit.bucket import BucketState
@@ -24,7 +23,7 @@ from pointsman.server.codec.catalog import (
 )
 from pointsman.server.errors import AlreadyExistsError, StaleError, UnavailableError
 from pointsman.server.names import parse
-from pointsman.server.rpc.status import unary
+from pointsman.server.rpc.status import Call, unary
 from pointsman.server.state.replica import ATTEMPTS, Replica
 from pointsman.v1 import catalog_pb2 as pb
 from pointsman.v1 import catalog_service_pb2 as rpc
@@ -34,7 +33,6 @@ DEFAULT_PAGE = 100
 MAX_PAGE = 1000
 MAX_REASON = 1024
 
-Call = grpc.aio.ServicerContext[Any, Any]
 Message = TypeVar("Message", pb.Model, pb.Bucket, pb.Project)
 Value = TypeVar("Value", Model, Bucket, Project)
 State = TypeVar("State", ModelState, BucketState, ProjectState)

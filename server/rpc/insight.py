@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-import grpc
 import numpy as np
 
 from pointsman.bandit.bucket import BucketState, newcomers
@@ -21,14 +20,12 @@ from pointsman.server.codec.catalog import write_budget
 from pointsman.server.journal.interface import Row
 from pointsman.server.names import bucket_name, model_name, parse
 from pointsman.server.rpc.router import write_decision
-from pointsman.server.rpc.status import streaming, unary
+from pointsman.server.rpc.status import Call, streaming, unary
 from pointsman.server.state.replica import Replica
 from pointsman.v1 import insight_service_pb2 as rpc
 from pointsman.v1 import insight_service_pb2_grpc, journal_pb2
 
 ROWS_PER_MESSAGE = 500
-
-Call = grpc.aio.ServicerContext[Any, Any]
 
 
 class InsightService(insight_service_pb2_grpc.InsightServiceServicer):

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from typing import Any
-
-import grpc
 
 from pointsman.bandit.catalog import Model, QualityRange
 from pointsman.bandit.encoder import Context
@@ -22,7 +19,7 @@ from pointsman.server.codec.request import (
     write_reported_outcome,
 )
 from pointsman.server.names import bucket_name, decision_name, model_name, parse, parse_decision
-from pointsman.server.rpc.status import KNOWN_ERRORS, status_of, unary
+from pointsman.server.rpc.status import KNOWN_ERRORS, Call, status_of, unary
 from pointsman.server.state.replica import Known, Replica, Report, Reported
 from pointsman.v1 import decision_pb2, router_service_pb2, router_service_pb2_grpc
 
@@ -30,8 +27,6 @@ MAX_BATCH = 4096
 """Most contexts or reports in one call."""
 MAX_KEY = 128
 """Longest request id or idempotency key, in characters."""
-
-Call = grpc.aio.ServicerContext[Any, Any]
 
 
 class RouterService(router_service_pb2_grpc.RouterServiceServicer):

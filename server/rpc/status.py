@@ -60,6 +60,8 @@ _REQUEST_ERRORS = {
     StaleError: (grpc.StatusCode.ABORTED, "STALE_ETAG"),
 }
 
+Call = grpc.aio.ServicerContext[Any, Any]
+"""A call as its handler sees it."""
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
@@ -189,7 +191,7 @@ def _violations(error: NothingEligibleError) -> list[error_details_pb2.Precondit
     return violations
 
 
-async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> NoReturn:
+async def abort(context: Call, error: Exception) -> NoReturn:
     """End the call with the status of ``error``; an unknown error is logged and becomes INTERNAL without details."""
     if not isinstance(error, KNOWN_ERRORS):
         log.exception("internal error", exc_info=error)
@@ -201,15 +203,15 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -
     await context.abort(code, status.message, trailing_metadata=tuple(metadata))
 
 
-Unary = Callable[[Any, Request, grpc.aio.ServicerContext[Any, Any]], Awaitable[Response]]
-Streaming = Callable[[Any, Request, grpc.aio.ServicerContext[Any, Any]], AsyncIterator[Response]]
+Unary = Callable[[Any, Request, Call], Awaitable[Response]]
+Streaming = Callable[[Any, Request, Call], AsyncIterator[Response]]
 
 
 def unary(method: Unary[Request, Response]) -> Unary[Request, Response]:
     """Let ``method``, a unary handler, raise errors: they become statuses."""
 
     @functools.wraps(method)
-    async def handler(self: Any, request: Request, context: grpc.aio.ServicerContext[Any, Any]) -> Response:
+    async def handler(self: Any, request: Request, context: Call) -> Response:
         try:
             return await method(self, request, context)
         except grpc.aio.AbortError:
@@ -224,9 +226,7 @@ def streaming(method: Streaming[Request, Response]) -> Streaming[Request, Respon
     """Let ``method``, a server-streaming handler, raise errors: they become statuses."""
 
     @functools.wraps(method)
-    async def handler(
-        self: Any, request: Request, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Response]:
+    async def handler(self: Any, request: Request, context: Call) -> AsyncIterator[Response]:
         try:
             async for response in method(self, request, context):
                 yield response
