@@ -33,7 +33,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from pointsman.simulator.table import OutcomeTable, load_table
+from pointsman.simulator.data.table import OutcomeTable, load_table
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,

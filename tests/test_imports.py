@@ -26,7 +26,7 @@ def test_every_package_imports() -> None:
     for module in (
         "pointsman.bandit.decide",
         "pointsman.server.cli.commands",
-        "pointsman.simulator.commands",
+        "pointsman.simulator.cli.simulate",
         "pointsman.cli",
     ):
         subprocess.run([sys.executable, "-c", f"import {module}"], check=True)

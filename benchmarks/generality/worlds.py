@@ -42,9 +42,11 @@ from rich.table import Table
 from rivals import linear
 
 from pointsman.bandit.catalog import FLOOR_MODES, Mode, Objective
-from pointsman.simulator.baselines import best_fixed, grouped_optimum
-from pointsman.simulator.replay import THOMPSON, UNIT, Features, Run, make_world, order_of, play
-from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.policies.hindsight import best_fixed, grouped_optimum
+from pointsman.simulator.policies.spec import THOMPSON, Run
+from pointsman.simulator.run.replay import play
+from pointsman.simulator.world.world import UNIT, Features, make_world, order_of
 
 Array = npt.NDArray[np.float64]
 

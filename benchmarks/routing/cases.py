@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from derive import inverted, with_model, with_qualities_of, with_tokens
+from phases import CONTROLS, Phase, Trial
 
 from pointsman.bandit.catalog import Mode, Objective, Prices
-from pointsman.simulator.changes import ModelAdded, Outage, PriceFactor, QualityLevel, Schedule
-from pointsman.simulator.derive import inverted, with_model, with_qualities_of, with_tokens
-from pointsman.simulator.phases import CONTROLS, Phase, Trial
-from pointsman.simulator.table import OutcomeTable
-from pointsman.simulator.world import UNIT, Features, Run, World, make_world
+from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.policies.spec import Run
+from pointsman.simulator.world.changes import ModelAdded, Outage, PriceFactor, QualityLevel, Schedule
+from pointsman.simulator.world.world import UNIT, Features, World, make_world
 
 ROUNDS = 1824
 """Of every run: as many as `test_holdout` has prompts; a smaller stream repeats."""

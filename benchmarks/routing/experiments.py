@@ -22,15 +22,15 @@ from pathlib import Path
 import numpy as np
 from cases import BAR_WARM, BUDGETS, OURS, PEER, POLICIES, PUBLISHED, TITLES, Case, cases, halves
 from page import html
+from phases import Measured, measure
 from rich.console import Console
 from rich.table import Table
 from summary import Row, Summary, curves, summaries
 
-from pointsman.simulator.executor import spread
-from pointsman.simulator.phases import Measured, measure
-from pointsman.simulator.replay import check_run
-from pointsman.simulator.table import OutcomeTable, load_table, with_features
-from pointsman.simulator.utility import SettingError
+from pointsman.simulator.data.errors import SettingError
+from pointsman.simulator.data.table import OutcomeTable, load_table, with_features
+from pointsman.simulator.policies.registry import check_run
+from pointsman.simulator.run.executor import spread
 
 
 def main() -> None:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from cases import ABOUT, BAR_WARM, BUDGETS, OURS, PEER, PUBLISHED, THIRD, TITLES
+from phases import CONTROLS
 from summary import Curve, Summary
 
-from pointsman.simulator.charts import COLOURS, Line, axis_over, plot
-from pointsman.simulator.phases import CONTROLS
-from pointsman.simulator.report import STYLE, cards
+from pointsman.simulator.report.charts import COLOURS, Line, axis_over, plot
+from pointsman.simulator.report.page import STYLE, cards
 
 ALLOWED = {"a": 1.01, "e": 1.01, "b": 1.05, "c": 1.05, "d": 1.05, "f": 1.05}
 """Largest spend over the budget, in every phase."""

@@ -8,8 +8,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 from cases import PEER, Case
-
-from pointsman.simulator.phases import Measured, PhaseRow
+from phases import Measured, PhaseRow
 
 Array = npt.NDArray[np.float64]
 RESAMPLES = 10_000

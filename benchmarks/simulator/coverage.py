@@ -42,9 +42,7 @@ from rich.progress import track
 from rich.table import Table
 from scipy.special import ndtri
 
-from pointsman.simulator.changes import FeedbackLost, unfold
-from pointsman.simulator.charts import COLOURS, Axis, Estimated, Line, axis_over, forest, plot
-from pointsman.simulator.executor import spread
+from pointsman.simulator.data.table import OutcomeTable, load_table
 from pointsman.simulator.offpolicy import betting, evidence
 from pointsman.simulator.offpolicy.candidate import Candidate, Setting, target
 from pointsman.simulator.offpolicy.evaluate import Evaluation, evaluate
@@ -55,10 +53,14 @@ from pointsman.simulator.offpolicy.log import Log
 from pointsman.simulator.offpolicy.read_journal import Journal
 from pointsman.simulator.offpolicy.reward_models import cross_fitted, past_only
 from pointsman.simulator.offpolicy.simulated import log_of, logged
-from pointsman.simulator.report import cards, page
-from pointsman.simulator.table import OutcomeTable, load_table
-from pointsman.simulator.utility import parse_objective
-from pointsman.simulator.world import UNIT, Features, Run, World, make_world
+from pointsman.simulator.policies.spec import Run
+from pointsman.simulator.report.charts import COLOURS, Axis, Estimated, Line, axis_over, forest, plot
+from pointsman.simulator.report.page import cards, page
+from pointsman.simulator.run.executor import spread
+from pointsman.simulator.world.changes import FeedbackLost
+from pointsman.simulator.world.rounds import unfold
+from pointsman.simulator.world.utility import parse_objective
+from pointsman.simulator.world.world import UNIT, Features, World, make_world
 
 Array = npt.NDArray[np.float64]
 T = TypeVar("T")

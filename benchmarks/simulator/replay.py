@@ -34,10 +34,11 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from pointsman.simulator.replay import play_online
-from pointsman.simulator.table import OutcomeTable
-from pointsman.simulator.utility import parse_objective
-from pointsman.simulator.world import UNIT, Features, Run, make_world, rounds_of
+from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.policies.spec import Run
+from pointsman.simulator.run.replay import play_online, rounds_of
+from pointsman.simulator.world.utility import parse_objective
+from pointsman.simulator.world.world import UNIT, Features, make_world
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

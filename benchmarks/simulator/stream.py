@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 D, K, GROUP = 16, 4, 50_000
-CALL = "from pointsman.simulator.commands import simulate; simulate()"
+CALL = "from pointsman.simulator.cli.simulate import simulate; simulate()"
 
 
 def write(path: Path, rows: int) -> None:

@@ -31,9 +31,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pointsman.bandit.catalog import Mode, Objective
 from pointsman.bandit.errors import FieldError
 from pointsman.bandit.policy import Exclusion, explored_share, race
+from pointsman.simulator.data.yaml_file import YamlError, load_yaml, said_of
 from pointsman.simulator.offpolicy.log import Array, Indices, Log
 from pointsman.simulator.offpolicy.read_journal import Journal, Made, distribution
-from pointsman.simulator.yaml_file import YamlError, load_yaml, said_of
 
 
 class CandidateError(ValueError):

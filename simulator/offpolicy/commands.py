@@ -25,8 +25,8 @@ from pointsman.simulator.offpolicy.log import LogError
 from pointsman.simulator.offpolicy.outcome import as_rows, controls_sentence, lines_of, warnings, write_outcome
 from pointsman.simulator.offpolicy.read import FORMS, read_log
 from pointsman.simulator.offpolicy.read_journal import Journal
-from pointsman.simulator.terminal import console
-from pointsman.simulator.versions import versions
+from pointsman.simulator.report.terminal import console
+from pointsman.simulator.run.versions import versions
 
 
 @click.command("evaluate")

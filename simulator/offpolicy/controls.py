@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pointsman.simulator.baselines import mix_at
 from pointsman.simulator.offpolicy.evidence import Evidence, dr_scores, model_scores
 from pointsman.simulator.offpolicy.intervals import Interval, normal
 from pointsman.simulator.offpolicy.log import Array, Log
+from pointsman.simulator.policies.hindsight import mix_at
 
 
 @dataclass(frozen=True, slots=True)

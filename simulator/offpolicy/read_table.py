@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pointsman.simulator.frames import FrameError, frames, numbers, texts
+from pointsman.simulator.data.frames import FrameError, frames, numbers, texts
 from pointsman.simulator.offpolicy.log import Array, Indices, Ints, Log, LogError
 
 SIGNALS = {

@@ -17,15 +17,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pointsman.simulator.changes import Outcome
+from pointsman.simulator.data.errors import SettingError
+from pointsman.simulator.data.table import OutcomeTable
 from pointsman.simulator.offpolicy.estimators import snips
 from pointsman.simulator.offpolicy.intervals import Interval, normal
 from pointsman.simulator.offpolicy.log import Array, Indices, Log, LogError
-from pointsman.simulator.online import Asked, Online, Thompson
-from pointsman.simulator.replay import make_policy, policy_rng
-from pointsman.simulator.table import OutcomeTable
-from pointsman.simulator.utility import SettingError
-from pointsman.simulator.world import Features, Run, World, make_world, order_of
+from pointsman.simulator.policies.base import Asked, Online
+from pointsman.simulator.policies.registry import make_policy
+from pointsman.simulator.policies.spec import Run, policy_rng
+from pointsman.simulator.policies.thompson import Thompson
+from pointsman.simulator.world.rounds import Outcome
+from pointsman.simulator.world.world import Features, World, make_world, order_of
 
 POLICIES = ("thompson", "uniform", "epsilon-greedy", "linucb", "beta-thompson")
 """Those whose choice changes nothing until it is learned."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from pointsman.bandit.event import DecisionMade
-from pointsman.simulator.changes import Rounds
 from pointsman.simulator.offpolicy.log import Array, Indices, Log
 from pointsman.simulator.offpolicy.read_journal import Journal, Made, distribution
-from pointsman.simulator.online import ROUND_NS, Thompson
-from pointsman.simulator.replay import play_online, policy_rng
-from pointsman.simulator.world import Run, World
+from pointsman.simulator.policies.spec import Run, policy_rng
+from pointsman.simulator.policies.thompson import ROUND_NS, Thompson
+from pointsman.simulator.run.replay import play_online
+from pointsman.simulator.world.rounds import Rounds
+from pointsman.simulator.world.world import World
 
 
 def logged(world: World, run: Run, rounds: Rounds) -> Journal:

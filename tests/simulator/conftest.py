@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.data.table import OutcomeTable
 from tests.simulator.exported import export_journal
 
 MODELS = ("small", "vendor/large")

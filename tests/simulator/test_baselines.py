@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from pointsman.bandit.catalog import QualityRange
-from pointsman.simulator.baselines import best_fixed, best_shares, grouped_optimum, sums_by_task
+from pointsman.simulator.policies.hindsight import best_fixed, best_shares, grouped_optimum
+from pointsman.simulator.policies.simple import sums_by_task
 
 UNIT = QualityRange()
 

@@ -9,24 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.routing.derive import inverted, with_model, with_qualities_of, with_tokens
 from pointsman.bandit.catalog import Prices, QualityRange
-from pointsman.simulator.changes import (
-    Added,
+from pointsman.simulator.data.errors import SettingError
+from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.world.changes import (
     Change,
     FeedbackLost,
     ModelAdded,
     Outage,
-    Priced,
     PriceFactor,
     QualityLevel,
     has_outage,
     joins_later,
-    shift_to,
-    unfold,
 )
-from pointsman.simulator.derive import inverted, with_model, with_qualities_of, with_tokens
-from pointsman.simulator.table import OutcomeTable
-from pointsman.simulator.utility import SettingError
+from pointsman.simulator.world.rounds import Added, Priced, shift_to, unfold
 
 Make = Callable[..., OutcomeTable]
 ORDER = list(range(60))

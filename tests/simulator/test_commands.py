@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from pointsman.simulator.commands import simulate
-from pointsman.simulator.table import OutcomeTable
+from pointsman.simulator.cli.simulate import simulate
+from pointsman.simulator.data.table import OutcomeTable
 
 Columns = dict[str, list[object]]
 CONTRACT = {

@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointsman.simulator.executor import check_executor, spread
-from pointsman.simulator.experiment import Result, Task, run_all
-from pointsman.simulator.utility import SettingError, parse_objective
-from pointsman.simulator.world import UNIT, Run
-from pointsman.simulator.world_file import Place, read_world
+from pointsman.simulator.data.errors import SettingError
+from pointsman.simulator.policies.spec import Run
+from pointsman.simulator.run.executor import check_executor, spread
+from pointsman.simulator.run.experiment import Result, Task, run_all
+from pointsman.simulator.world.file import Place, read_world
+from pointsman.simulator.world.utility import parse_objective
+from pointsman.simulator.world.world import UNIT
 
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0
@@ -172,7 +174,7 @@ def test_a_cluster_without_workers(tmp_path: Path) -> None:
 
 def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="the extra dask is not installed")
-    monkeypatch.setattr("pointsman.simulator.executor.CONNECT_S", 0.5)
+    monkeypatch.setattr("pointsman.simulator.run.executor.CONNECT_S", 0.5)
     with pytest.raises(SettingError, match=r"--executor tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
         list(spread(1, divided, [1], 1, "tcp://127.0.0.1:9"))
 

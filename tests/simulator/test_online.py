@@ -8,15 +8,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.routing.derive import with_model, with_tokens
 from pointsman.bandit.catalog import Prices
 from pointsman.bandit.event import DecisionMade
-from pointsman.simulator.changes import FeedbackLost, ModelAdded, Outage, Outcome, PriceFactor, QualityLevel, Schedule
-from pointsman.simulator.derive import with_model, with_tokens
-from pointsman.simulator.online import Asked, Dual, EpsilonGreedy, Thompson
-from pointsman.simulator.replay import Played, check_run, play, play_online, policy_rng
-from pointsman.simulator.table import OutcomeTable
-from pointsman.simulator.utility import SettingError, parse_objective
-from pointsman.simulator.world import UNIT, Features, Run, World, make_world, order_of
+from pointsman.simulator.data.errors import SettingError
+from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.policies.base import Asked, Dual
+from pointsman.simulator.policies.registry import check_run
+from pointsman.simulator.policies.simple import EpsilonGreedy
+from pointsman.simulator.policies.spec import Run, policy_rng
+from pointsman.simulator.policies.thompson import Thompson
+from pointsman.simulator.run.replay import Played, play, play_online
+from pointsman.simulator.world.changes import FeedbackLost, ModelAdded, Outage, PriceFactor, QualityLevel, Schedule
+from pointsman.simulator.world.rounds import Outcome
+from pointsman.simulator.world.utility import parse_objective
+from pointsman.simulator.world.world import UNIT, Features, World, make_world, order_of
 
 Make = Callable[..., OutcomeTable]
 ONE, TASK = Features("none", "one"), Features("none", "task")

@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointsman.simulator import peers
-from pointsman.simulator.changes import FeedbackLost, ModelAdded, Outage, PriceFactor
-from pointsman.simulator.derive import with_model
-from pointsman.simulator.peers import PEERS, inverse_gap, list_prices
-from pointsman.simulator.replay import check_run, play_online
-from pointsman.simulator.table import OutcomeTable
-from pointsman.simulator.utility import SettingError, parse_objective
-from pointsman.simulator.world import UNIT, Features, Run, make_world
+from benchmarks.routing.derive import with_model
+from pointsman.simulator.data.errors import SettingError
+from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.policies import published as peers
+from pointsman.simulator.policies.published import PEERS, inverse_gap, list_prices
+from pointsman.simulator.policies.registry import check_run
+from pointsman.simulator.policies.spec import Run
+from pointsman.simulator.run.replay import play_online
+from pointsman.simulator.world.changes import FeedbackLost, ModelAdded, Outage, PriceFactor
+from pointsman.simulator.world.utility import parse_objective
+from pointsman.simulator.world.world import UNIT, Features, make_world
 
 Make = Callable[..., OutcomeTable]
 ONE = Features("none", "one")

@@ -9,13 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pointsman.simulator.changes import ModelAdded, Outage, unfold
-from pointsman.simulator.derive import with_model
-from pointsman.simulator.executor import spread
-from pointsman.simulator.phases import ALL, CONTROLS, WARNING, Phase, Trial, measure, mix_quality, settled, warned
-from pointsman.simulator.table import OutcomeTable
-from pointsman.simulator.utility import parse_objective
-from pointsman.simulator.world import UNIT, Features, Run, make_world
+from benchmarks.routing.derive import with_model
+from benchmarks.routing.phases import ALL, CONTROLS, WARNING, Phase, Trial, measure, mix_quality, settled, warned
+from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.policies.spec import Run
+from pointsman.simulator.run.executor import spread
+from pointsman.simulator.world.changes import ModelAdded, Outage
+from pointsman.simulator.world.rounds import unfold
+from pointsman.simulator.world.utility import parse_objective
+from pointsman.simulator.world.world import UNIT, Features, make_world
 
 Make = Callable[..., OutcomeTable]
 ONE = Features("none", "one")

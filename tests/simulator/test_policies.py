@@ -11,18 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointsman.simulator.cascade import cascade
-from pointsman.simulator.changes import FeedbackLate, FeedbackLost, ModelAdded, Outage, Outcome, Schedule
-from pointsman.simulator.configured import configured
-from pointsman.simulator.contextual import ALPHA, LinUcb
-from pointsman.simulator.derive import with_model
-from pointsman.simulator.experiment import evaluate
-from pointsman.simulator.online import Asked, reward_of
-from pointsman.simulator.peers import PEERS
-from pointsman.simulator.replay import ONLINE, check_run, make_policy, play_online
-from pointsman.simulator.table import OutcomeTable
-from pointsman.simulator.utility import SettingError, parse_objective
-from pointsman.simulator.world import UNIT, Features, Run, World, make_world, rounds_of
+from benchmarks.routing.derive import with_model
+from pointsman.simulator.data.errors import SettingError
+from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.policies.base import Asked, reward_of
+from pointsman.simulator.policies.cascade import cascade
+from pointsman.simulator.policies.linucb import ALPHA, LinUcb
+from pointsman.simulator.policies.published import PEERS
+from pointsman.simulator.policies.registry import ONLINE, check_run, make_policy
+from pointsman.simulator.policies.spec import Run
+from pointsman.simulator.policies.thompson import configured
+from pointsman.simulator.run.experiment import evaluate
+from pointsman.simulator.run.replay import play_online, rounds_of
+from pointsman.simulator.world.changes import FeedbackLate, FeedbackLost, ModelAdded, Outage, Schedule
+from pointsman.simulator.world.rounds import Outcome
+from pointsman.simulator.world.utility import parse_objective
+from pointsman.simulator.world.world import UNIT, Features, World, make_world
 
 Make = Callable[..., OutcomeTable]
 ONE = Features("none", "one")

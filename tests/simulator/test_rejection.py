@@ -11,14 +11,16 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from pointsman.simulator.changes import unfold
-from pointsman.simulator.commands import simulate
+from pointsman.simulator.cli.simulate import simulate
+from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.offpolicy.log import Log, LogError
 from pointsman.simulator.offpolicy.rejection import POLICIES, check_policy, in_units, keeping, replay, world_of
 from pointsman.simulator.offpolicy.simulated import log_of
-from pointsman.simulator.replay import play_online
-from pointsman.simulator.utility import SettingError, parse_objective
-from pointsman.simulator.world import UNIT, Features, Run, World, make_world
+from pointsman.simulator.policies.spec import Run
+from pointsman.simulator.run.replay import play_online
+from pointsman.simulator.world.rounds import unfold
+from pointsman.simulator.world.utility import parse_objective
+from pointsman.simulator.world.world import UNIT, Features, World, make_world
 
 QUALITY = parse_objective("QUALITY_FIRST", UNIT)
 

@@ -9,10 +9,14 @@ import pytest
 from pointsman.bandit.catalog import QualityRange
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.posterior import COST, LATENCY, QUALITY
-from pointsman.simulator.experiment import Result, Task, evaluate, flat, run_all
-from pointsman.simulator.replay import BUCKETS, FEATURES, Features, Run, World, make_world, play
-from pointsman.simulator.table import OutcomeTable
-from pointsman.simulator.utility import SettingError, parse_objective, utilities
+from pointsman.simulator.data.errors import SettingError
+from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.policies.spec import Run
+from pointsman.simulator.report.files import flat
+from pointsman.simulator.run.experiment import Result, Task, evaluate, run_all
+from pointsman.simulator.run.replay import play
+from pointsman.simulator.world.utility import parse_objective, utilities
+from pointsman.simulator.world.world import BUCKETS, FEATURES, Features, World, make_world
 
 UNIT = QualityRange()
 TASK = Features("none", "task")

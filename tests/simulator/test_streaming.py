@@ -16,15 +16,18 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pointsman.simulator.changes import unfold
-from pointsman.simulator.commands import simulate
-from pointsman.simulator.online import Online
-from pointsman.simulator.replay import check_run, make_policy, play_online
-from pointsman.simulator.streaming import POLICIES, check_file, check_streamed, stream
-from pointsman.simulator.table import OutcomeTable, TableError, load_table
-from pointsman.simulator.table_pieces import extent, pieces
-from pointsman.simulator.utility import SettingError, parse_objective, utilities
-from pointsman.simulator.world import UNIT, Features, Run, World, make_world, window
+from pointsman.simulator.cli.simulate import simulate
+from pointsman.simulator.data.errors import SettingError
+from pointsman.simulator.data.pieces import extent, pieces
+from pointsman.simulator.data.table import OutcomeTable, TableError, load_table
+from pointsman.simulator.policies.base import Online
+from pointsman.simulator.policies.registry import check_run, make_policy
+from pointsman.simulator.policies.spec import Run
+from pointsman.simulator.run.replay import play_online
+from pointsman.simulator.run.streaming import POLICIES, check_file, check_streamed, stream
+from pointsman.simulator.world.rounds import unfold
+from pointsman.simulator.world.utility import parse_objective, utilities
+from pointsman.simulator.world.world import UNIT, Features, World, make_world, window
 
 Make = Callable[..., OutcomeTable]
 Columns = dict[str, list[object]]
@@ -65,7 +68,7 @@ def noted_choices() -> Iterator[list[int]]:
         return policy
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pointsman.simulator.streaming.make_policy", make)
+        patch.setattr("pointsman.simulator.run.streaming.make_policy", make)
         yield chosen
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pointsman.simulator.table import OutcomeTable, TableError, UnknownTableError, load_table, with_features
+from pointsman.simulator.data.table import OutcomeTable, TableError, UnknownTableError, load_table, with_features
 
 Columns = dict[str, list[object]]
 Make = Callable[..., OutcomeTable]

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from pointsman.simulator.changes import FeedbackLate, FeedbackLost, LatencyFactor, Noise, Outage, QualityDrift, unfold
-from pointsman.simulator.experiment import evaluate
-from pointsman.simulator.replay import play_online
-from pointsman.simulator.table import OutcomeTable
-from pointsman.simulator.utility import SettingError, parse_objective
-from pointsman.simulator.world import UNIT, Run, rounds_of
-from pointsman.simulator.world_file import Place, read_world
+from pointsman.simulator.data.errors import SettingError
+from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.policies.spec import Run
+from pointsman.simulator.run.experiment import evaluate
+from pointsman.simulator.run.replay import play_online, rounds_of
+from pointsman.simulator.world.changes import FeedbackLate, FeedbackLost, LatencyFactor, Outage, QualityDrift
+from pointsman.simulator.world.file import Place, read_world
+from pointsman.simulator.world.rounds import Noise, unfold
+from pointsman.simulator.world.utility import parse_objective
+from pointsman.simulator.world.world import UNIT
 
 QUALITY = parse_objective("QUALITY_FIRST", UNIT)
 EXAMPLES = sorted((Path(__file__).parents[2] / "docs" / "worlds").glob("*.yaml"))
@@ -164,7 +167,7 @@ def test_late_outcomes_come_later_and_overtake(
         def learn(self, now: int, asked: object, outcome: object) -> None:
             learned.append((now, asked.t))  # type: ignore[attr-defined]
 
-    import pointsman.simulator.replay as replay
+    import pointsman.simulator.run.replay as replay
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(replay, "make_policy", lambda *_: Watching())

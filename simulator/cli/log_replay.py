@@ -1,0 +1,132 @@
+"""What ``pointsman simulate --log`` does: policies that learn, replayed on a log by rejection."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from pointsman.simulator.offpolicy.intervals import normal
+from pointsman.simulator.offpolicy.log import Array, Log
+from pointsman.simulator.offpolicy.read import read_log
+from pointsman.simulator.offpolicy.read_journal import Journal
+from pointsman.simulator.offpolicy.rejection import check_policy, in_units, model_scores, replay, world_of
+from pointsman.simulator.policies.hindsight import mix_at
+from pointsman.simulator.policies.spec import Run
+from pointsman.simulator.report.files import write_rows
+from pointsman.simulator.report.summary import LEVEL, Estimate, number
+from pointsman.simulator.report.terminal import console
+
+
+class _Controls:
+    """What needs no learning, estimated from the same log: the best fixed model, and the best mix that costs the same.
+
+    Both are picked by their estimates, which favours them.
+    """
+
+    def __init__(self, log: Log, signal: str) -> None:
+        self._quality_mk = model_scores(log, signal)
+        self._quality_k = self._quality_mk.mean(axis=0)
+        self._cost_k = model_scores(log, "cost").mean(axis=0) if "cost" in log.signals else None
+        self._best = int(np.nanargmax(self._quality_k))
+        self.fixed = f"best fixed model ({log.models[self._best]})"
+
+    def gains(self, quality: float, half: float | None, cost: float) -> tuple[Estimate | None, Estimate | None]:
+        """What a replay earned more than either; errors add up as if they were independent."""
+        fixed_k = np.eye(len(self._quality_k))[self._best]
+        mix_k = None
+        if self._cost_k is not None and not math.isnan(cost):
+            mix_k = mix_at(self._quality_k, self._cost_k, cost)
+        return self._gain(quality, half, fixed_k), None if mix_k is None else self._gain(quality, half, mix_k)
+
+    def _gain(self, quality: float, half: float | None, share_k: Array) -> Estimate | None:
+        if math.isnan(quality):
+            return None
+        used = share_k > 0.0
+        score_m = self._quality_mk[:, used] @ share_k[used]
+        control = normal(score_m, LEVEL)
+        both = None if half is None else math.hypot(half, control.width / 2.0)
+        return Estimate(quality - float(score_m.mean()), both)
+
+
+def replay_log(name: str, signal: str, runs: Sequence[tuple[str, Run]], out: Path | None, as_json: bool) -> None:
+    """Replay ``runs`` (each with its objective as it was written), write and show what was kept.
+
+    Raises ``SettingError``, ``LogError`` and ``click.ClickException``.
+    """
+    source = read_log(name)
+    log = source.log if isinstance(source, Journal) else source
+    for _, run in runs:
+        check_policy(run)
+    world = world_of(log, signal)
+    controls = _Controls(log, signal)
+    rows: list[dict[str, Any]] = []
+    sheet = Table(title=escape(f"{len(log)} rounds of {log.name}, replayed by rejection; 95 % t intervals"))
+    said = ("policy", "objective", "seed", "rounds kept", signal, "$ per 1,000")
+    titles = (*said, f"− {controls.fixed}", "− best mix at its cost")
+    for title in titles:
+        sheet.add_column(title, justify="left" if title in ("policy", "objective") else "right", overflow="fold")
+    for objective, run in runs:
+        found = in_units(replay(log, world, run), log, signal)
+        (quality, interval), (cost, _) = found.mean("quality", LEVEL), found.mean("cost", LEVEL)
+        latency, _ = found.mean("latency", LEVEL)
+        kept = len(found.kept_m)
+        shares = np.bincount(found.chosen_m, minlength=len(log.models)) / max(kept, 1)
+        rows.append(
+            {
+                "world": log.name,
+                "policy": run.policy,
+                "objective": objective,
+                "budget": run.budget,
+                "seed": run.seed,
+                "rounds": kept,
+                "mean_quality": _known(quality),
+                "low": None if interval is None else interval.low,
+                "high": None if interval is None else interval.high,
+                "mean_cost": _known(cost),
+                "spend_ratio": None if run.budget is None else _known(cost / run.budget),
+                "mean_latency": _known(latency),
+                "regret": None,
+                "shares": dict(zip(log.models, shares.tolist(), strict=True)),
+            }
+        )
+        half = None if interval is None else interval.width / 2.0
+        dollars = "–" if math.isnan(cost) else f"{1000.0 * cost:.4g}"
+        shown = number(Estimate(quality, half)) if kept else "–"
+        gains = controls.gains(quality, half, cost)
+        for against, gain in zip(("over_fixed", "over_mix"), gains, strict=True):
+            rows[-1][f"{against}_gain"] = None if gain is None else gain.mean
+            rows[-1][f"{against}_half"] = None if gain is None else gain.half
+        cells = (run.policy, objective, str(run.seed), str(kept), shown, dollars, *(number(gain) for gain in gains))
+        sheet.add_row(*map(escape, cells))
+    if out is not None:
+        try:
+            write_rows(out / "results", rows)
+        except OSError as error:
+            raise click.ClickException(f"--out {out}: {error}") from error
+    if as_json:
+        click.echo(json.dumps(rows, allow_nan=False))
+        return
+    console().print(sheet)
+    for row in rows:
+        for control, key in (
+            ("the best fixed model", "over_fixed"),
+            ("the best static mix at the same cost", "over_mix"),
+        ):
+            more, spread = row[f"{key}_gain"], row[f"{key}_half"]
+            if more is not None and spread is not None:
+                how = "beat" if more > spread else "was worse than" if more < -spread else "cannot be told from"
+                click.echo(
+                    f"{row['policy']}, seed {row['seed']}, {how} {control}: {more:+.4g} ± {spread:.2g} {signal}."
+                )
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,1 @@
+"""Data: outcome tables, whole or in pieces, and the files they are in."""

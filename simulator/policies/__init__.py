@@ -1,0 +1,1 @@
+"""Policies of a replay: ours, its rivals, and controls that know all in hindsight."""

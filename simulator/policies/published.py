@@ -1,0 +1,322 @@
+"""Published bandits as policies of a replay, each the real package in this process, imported only when asked for.
+
+They see what ours sees: the same features (unscaled, the task one-hot among them, an intercept last), the same warm start, the
+same announcements. Settings are those that each package's authors recommend or ship; where they recommend none, the best of
+a small grid on one half of ``paretobandit:val``, warm from the other: α of MABWiser in {.02, .1, .3, 1}, learning rate and γ
+of SquareCB in {.02, .05, .1, .5} × {10, 100, 1000}; α and γ once more for cold starts.
+
+- ``paretobandit``: ``BanditRouter`` with its own ``BudgetPacer`` (adaptive, its defaults), its tuned settings for warm and for
+  cold starts (``pareto_bandit.config``), priors made by its own ``generate_warmup_priors``, realised costs fed back, and 20
+  forced calls of a new model, as in its paper's experiments; the others get these too.
+- ``mabwiser-lints``, ``mabwiser-linucb``: ``mabwiser.MAB``; the warm start is one ``fit``. A budget acts at the decision: the
+  expectations less λ·c/B (``simulator.policies.base``).
+- ``vw-squarecb``: Vowpal Wabbit ``cb_explore_adf --squarecb``; the warm start is learned as logged at probability 1. It gives
+  probabilities, not the predictions they are made of, so within a budget its own regression (``cb_adf``) predicts, λ·c/B is
+  added to the predicted costs, and SquareCB's inverse-gap weighting is applied to the sum: with penalties in what it learns
+  instead, it overspent small budgets by 3 to 30 times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pointsman.bandit.catalog import Prices
+from pointsman.simulator.data.errors import SettingError
+from pointsman.simulator.policies.base import Asked, Dual, Online, reward_of, scaled, warm_rewards
+from pointsman.simulator.policies.spec import Run
+from pointsman.simulator.world.rounds import Added, Notice, Outcome, Priced
+from pointsman.simulator.world.world import World
+
+Array = npt.NDArray[np.float64]
+
+PEERS = {
+    "paretobandit": ("pareto_bandit", "paretobandit"),
+    "mabwiser-lints": ("mabwiser", "mabwiser"),
+    "mabwiser-linucb": ("mabwiser", "mabwiser"),
+    "vw-squarecb": ("vowpalwabbit", "vowpalwabbit"),
+}
+"""Module and package (as pip calls it) of each."""
+FORCED_CALLS = 20
+"""Calls of a new model that the ParetoBandit paper's experiment makes before its router chooses freely. The others here get as
+many: all of them start a new model at a reward of 0, and would otherwise never try it."""
+TOKENS_PER_CALL = 1000.0
+"""Makes dollars a call of a price per token, for a model without list prices."""
+ALPHA = 0.1
+"""Of MABWiser's policies."""
+VW_OPTIONS = "--quiet -q SA -l 0.05"
+GAMMA_WARM, GAMMA_COLD, GAMMA_EXPONENT = 100.0, 10.0, 0.5
+"""SquareCB's γ = scale · t^exponent after t examples, with and without a warm start; the last two are its defaults."""
+
+
+def check_installed(policy: str) -> None:
+    """Raise ``SettingError`` that names the package if it is not there."""
+    module, package = PEERS[policy]
+    if importlib.util.find_spec(module) is None:
+        raise SettingError(f"policy {policy} needs the package {package}: pip install {package}")
+
+
+def make_peer(world: World, run: Run, rng: np.random.Generator) -> Online:
+    """A peer as it is before the first round. Raises ``SettingError`` if its package is not installed."""
+    check_installed(run.policy)
+    if run.policy == "paretobandit":
+        return ParetoBandit(world, run)
+    if run.policy == "vw-squarecb":
+        return SquareCb(world, run, rng)
+    return MabWiser(world, run, rng)
+
+
+class ParetoBandit:
+    """ParetoBandit 0.1.1's ``BanditRouter``."""
+
+    def __init__(self, world: World, run: Run) -> None:
+        package = importlib.import_module("pareto_bandit")
+        config = importlib.import_module("pareto_bandit.config")
+        pacing = importlib.import_module("pareto_bandit.budget_pacer")
+        logging.getLogger("pareto_bandit").setLevel(logging.ERROR)  # it warns of every ceiling that its pacer relaxes
+        self._world, self._run = world, run
+        dim = world.z_np.shape[1]
+        settings = config.BEST_K3_TABULA_RASA_HPARAMS if world.warm is None else config.BEST_K3_HPARAMS
+        weighs = bool(run.objective.cost_weight or run.objective.latency_weight)
+        self._router = _with_priors(
+            world,
+            run,
+            lambda priors: package.BanditRouter.create(
+                model_registry={model: _registry(list_prices(world, model)) for model in world.present},
+                feature_service=package.FeatureService.for_precomputed(dim),
+                context_store=package.EphemeralContextStore(),
+                priors=priors,
+                prior_n_effective=settings["prior_n_effective"],
+                alpha=settings["alpha"],
+                forgetting_factor=settings["forgetting_factor"],
+                bandit_seed=run.seed,
+                cost_penalty=0.0,
+                config=package.RouterConfig(reward_min=-1.0 if weighs else 0.0),
+                budget_pacer=None
+                if run.budget is None
+                else pacing.BudgetPacer(target_avg_spend_usd=run.budget, mode=pacing.PacingMode.ADAPTIVE),
+            ),
+        )
+        self._place = {model: i for i, model in enumerate(world.table.models)}
+        self._logs: dict[int, Any] = {}
+        self._forced: list[int] = []
+
+    def notice(self, t: int, notice: Notice) -> None:
+        """Tell its registry."""
+        prices = list_prices(self._world, notice.model)
+        if isinstance(notice, Priced):
+            self._router.update_model_pricing(notice.model, **_registry(scaled(prices, notice.factor)))
+        else:
+            self._router.register_model(notice.model, **_registry(prices))
+            self._forced += [self._place[notice.model]] * FORCED_CALLS
+
+    def choose(self, t: int, row: int) -> int:
+        """Route, or make a forced call."""
+        if self._forced:
+            return self._forced.pop()
+        model, self._logs[t] = self._router.route(self._world.z_np[row])
+        return self._place[model]
+
+    def learn(self, now: int, asked: Asked, outcome: Outcome) -> None:
+        """Feed back the realised cost with the reward; it takes no cost without a reward."""
+        reward = reward_of(self._world, self._run.objective, outcome)
+        log = self._logs.pop(asked.t, None)
+        if reward is None:
+            return
+        if log is not None:
+            if not np.isnan(outcome.cost):
+                log.cost_usd = outcome.cost
+            self._router.process_feedback(log.request_id, reward=reward)
+            return
+        self._router.update(self._world.table.models[asked.model], self._world.z_np[asked.row], reward)
+        if self._router.budget_pacer is not None and not np.isnan(outcome.cost):
+            self._router.budget_pacer.observe(outcome.cost)
+
+
+class MabWiser:
+    """MABWiser's linear Thompson sampling or linear UCB."""
+
+    def __init__(self, world: World, run: Run, rng: np.random.Generator) -> None:
+        module = importlib.import_module("mabwiser.mab")
+        self._world, self._run, self._rng = world, run, rng
+        policies = module.LearningPolicy
+        policy = policies.LinTS(ALPHA) if run.policy == "mabwiser-lints" else policies.LinUCB(ALPHA)
+        self._names = list(world.present)
+        self._mab = module.MAB(list(world.present), policy, seed=run.seed)
+        self._place = {model: i for i, model in enumerate(world.table.models)}
+        self._dual = Dual(world, run.budget)
+        self._forced: list[int] = []
+        self._fitted = world.warm is not None
+        if world.warm is not None:
+            reward_nk = warm_rewards(world, run.objective)
+            n, k = reward_nk.shape
+            decisions = np.tile(np.array(self._names, dtype=object), n)
+            self._mab.fit(decisions, reward_nk.ravel(), np.repeat(world.warm.z_np, k, axis=0))
+
+    def notice(self, t: int, notice: Notice) -> None:
+        """Add an arm; prices it learns from the costs."""
+        if isinstance(notice, Added):
+            self._names.append(notice.model)
+            self._mab.add_arm(notice.model)
+            self._forced += [self._place[notice.model]] * FORCED_CALLS
+
+    def choose(self, t: int, row: int) -> int:
+        """The largest expectation less its penalty; any arm before the first outcome, as it cannot say."""
+        if self._forced:
+            return self._forced.pop()
+        if not self._fitted:
+            return self._place[self._names[self._rng.integers(len(self._names))]]
+        expected = self._mab.predict_expectations(self._world.z_np[row : row + 1])
+        penalty_k = self._dual.penalty_k()
+        return max((expected[name] - penalty_k[self._place[name]], self._place[name]) for name in self._names)[1]
+
+    def learn(self, now: int, asked: Asked, outcome: Outcome) -> None:
+        """One partial fit."""
+        self._dual.learn(asked.model, outcome)
+        reward = reward_of(self._world, self._run.objective, outcome)
+        if reward is None:
+            return
+        fit = self._mab.partial_fit if self._fitted else self._mab.fit
+        fit([self._world.table.models[asked.model]], [reward], self._world.z_np[asked.row : asked.row + 1])
+        self._fitted = True
+
+
+class SquareCb:
+    """Vowpal Wabbit's SquareCB on action-dependent features: the model's name, crossed with the context's."""
+
+    def __init__(self, world: World, run: Run, rng: np.random.Generator) -> None:
+        module = importlib.import_module("vowpalwabbit")
+        self._world, self._run, self._rng = world, run, rng
+        self._gamma = GAMMA_COLD if world.warm is None else GAMMA_WARM
+        squarecb = f"--cb_explore_adf --squarecb --gamma_scale {self._gamma} --gamma_exponent {GAMMA_EXPONENT}"
+        reduction = squarecb if run.budget is None else "--cb_adf"
+        self._vw = module.Workspace(f"{reduction} {VW_OPTIONS} --random_seed {run.seed}")
+        self._examples = 0
+        self._models = [world.table.models.index(model) for model in world.present]
+        self._dual = Dual(world, run.budget)
+        self._asked: dict[int, tuple[list[int], float]] = {}
+        self._forced: list[int] = []
+        if world.warm is not None:
+            reward_nk = warm_rewards(world, run.objective)
+            for row in np.random.default_rng([run.seed, 3]).permutation(len(reward_nk)).tolist():
+                shared = _shared(world.warm.z_np[row])
+                for i, model in enumerate(self._models):
+                    self._learn(self._lines(shared, self._models, model, -float(reward_nk[row, i]), 1.0))
+
+    def notice(self, t: int, notice: Notice) -> None:
+        """Offer a new model too; prices it learns from the costs."""
+        if isinstance(notice, Added):
+            model = self._world.table.models.index(notice.model)
+            self._models = [*self._models, model]
+            self._forced += [model] * FORCED_CALLS
+
+    def choose(self, t: int, row: int) -> int:
+        """Draw from the probabilities it gives, or, within a budget, from those that its predictions give."""
+        if self._forced:
+            self._asked[t] = (self._models, 1.0)
+            return self._forced.pop()
+        predicted_m = np.array(self._vw.predict(self._lines(_shared(self._world.z_np[row]), self._models)))
+        if self._run.budget is None:
+            share_m = np.maximum(predicted_m, 0.0) / np.maximum(predicted_m, 0.0).sum()
+        else:
+            cost_m = predicted_m + self._dual.penalty_k()[self._models]
+            share_m = inverse_gap(cost_m, self._gamma * max(self._examples, 1) ** GAMMA_EXPONENT)
+        drawn = int(self._rng.choice(len(self._models), p=share_m))
+        self._asked[t] = (self._models, float(share_m[drawn]))
+        return self._models[drawn]
+
+    def learn(self, now: int, asked: Asked, outcome: Outcome) -> None:
+        """Learn the reward with the probability at which it was drawn."""
+        models, probability = self._asked.pop(asked.t)
+        self._dual.learn(asked.model, outcome)
+        reward = reward_of(self._world, self._run.objective, outcome)
+        if reward is not None:
+            shared = _shared(self._world.z_np[asked.row])
+            self._learn(self._lines(shared, models, asked.model, -reward, probability))
+
+    def _learn(self, lines: list[str]) -> None:
+        self._vw.learn(lines)
+        self._examples += 1
+
+    def _lines(
+        self, shared: str, models: list[int], chosen: int = -1, cost: float = 0.0, probability: float = 1.0
+    ) -> list[str]:
+        labels = [f"0:{cost:.6g}:{probability:.6g} " if model == chosen else "" for model in models]
+        return [shared, *(f"{label}|A m{model}" for label, model in zip(labels, models, strict=True))]
+
+
+def inverse_gap(cost_m: Array, gamma: float) -> Array:
+    """SquareCB's probabilities of actions of these predicted costs, (m): 1 / (m + γ·gap), the rest to the best.
+
+    Foster and Rakhlin 2020, "Beyond UCB", algorithm 1.
+    """
+    best = int(np.argmin(cost_m))
+    share_m: Array = 1.0 / (len(cost_m) + gamma * (cost_m - cost_m[best]))
+    share_m[best] = 0.0
+    share_m[best] = 1.0 - share_m.sum()
+    return share_m
+
+
+def list_prices(world: World, model: str) -> Prices:
+    """List prices of a model: the world's; without any, its mean cost in the table as if a call had ``TOKENS_PER_CALL``."""
+    if model in world.prices:
+        return world.prices[model]
+    cost_n = world.table.cost_nk[:, world.table.models.index(model)]
+    mean = 1e-4 if np.isnan(cost_n).all() else float(np.nanmean(cost_n))
+    return Prices(mean * 1e6 / TOKENS_PER_CALL, mean * 1e6 / TOKENS_PER_CALL)
+
+
+class _Identity:
+    """A stand-in for a fitted projection where features are ready-made: what ``generate_warmup_priors`` asks of one."""
+
+    whiten = True
+
+    def __init__(self, dim: int) -> None:
+        self.n_components_ = dim
+
+    def transform(self, x_nd: Array) -> Array:
+        """The same features."""
+        return x_nd
+
+
+def _with_priors(world: World, run: Run, create: Any) -> Any:
+    """What ``create`` makes of the path of priors from the warm start, made by the package's own function, or of "none"."""
+    if world.warm is None:
+        return create("none")
+    package = importlib.import_module("pareto_bandit")
+    content_np = world.warm.z_np[:, :-1]  # it adds the intercept itself
+    rewards = warm_rewards(world, run.objective)
+    names = [f"prompt {i}" for i in range(len(rewards))]
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "priors.joblib")
+        package.generate_warmup_priors(
+            [
+                {"prompt": name, "rewards": dict(zip(world.present, reward_k.tolist(), strict=True))}
+                for name, reward_k in zip(names, rewards, strict=True)
+            ],
+            encoder_model="precomputed",
+            pca=_Identity(content_np.shape[1]),
+            precomputed_raw_embeddings={
+                hashlib.sha256(name.encode()).hexdigest(): x_d for name, x_d in zip(names, content_np, strict=True)
+            },
+            output_path=path,
+        )
+        return create(str(path))
+
+
+def _registry(prices: Prices) -> dict[str, float]:
+    return {"input_cost_per_m": prices.input_per_million, "output_cost_per_m": prices.output_per_million}
+
+
+def _shared(z_p: Array) -> str:
+    """The features as Vowpal Wabbit reads them; it adds the intercept itself."""
+    there = np.flatnonzero(z_p[:-1])
+    return "shared |S " + " ".join(f"{i}:{z_p[i]:.5g}" for i in there.tolist())

@@ -1,0 +1,1 @@
+"""Reports: means with intervals, verdicts, the terminal, files and pages."""

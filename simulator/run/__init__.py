@@ -1,0 +1,1 @@
+"""Runs: the loops in which policies play, many runs over processes or a cluster."""

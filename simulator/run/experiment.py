@@ -1,0 +1,255 @@
+"""Many runs over processes, each as a row of numbers and a trace for the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from pointsman.simulator.policies.cascade import Cascaded, cascade, thresholds
+from pointsman.simulator.policies.hindsight import mix_at, optimum
+from pointsman.simulator.policies.registry import check_run
+from pointsman.simulator.policies.spec import CASCADE, Run, base, setting
+from pointsman.simulator.run.executor import PROCESSES, spread
+from pointsman.simulator.run.replay import rounds_of, shares
+from pointsman.simulator.world.rounds import Rounds
+from pointsman.simulator.world.utility import utility_of
+from pointsman.simulator.world.world import World
+
+Array = npt.NDArray[np.float64]
+
+CHECKPOINTS = 50
+"""Most points of a trace."""
+
+
+class Row(TypedDict):
+    """One run: means over its rounds; ``spend_ratio`` is mean cost / budget, ``shares`` the share of prompts by model.
+
+    ``None`` where a number does not apply. Utility and regret (a sum over rounds) are in the objective's unit, see
+    ``simulator.world.utility``.
+    """
+
+    world: str
+    policy: str
+    objective: str
+    budget: float | None
+    seed: int
+    rounds: int
+    mean_quality: float
+    mean_cost: float | None
+    spend_ratio: float | None
+    mean_latency: float | None
+    regret: float
+    mean_utility: float
+    features: str
+    bucket: str
+    shares: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run: the number of its world, its objective as it was written, and the run."""
+
+    world: int
+    objective: str
+    run: Run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Against:
+    """What a run is set beside, which knows its rounds beforehand and ignores the prompt.
+
+    ``fixed`` is the best fixed model under the objective (within the budget), ``fixed_n`` its utility; ``mix_n`` is the
+    quality of the best static mix of models that costs what the run cost, ``None`` if not every cost is known. ``quality_k``
+    and ``cost_k`` are each model's means, NaN for one that was not there all the time. ``fixed_regret_c`` and
+    ``mix_regret_c`` are cumulative, as in ``Result``.
+    """
+
+    fixed: str
+    fixed_n: Array
+    fixed_regret_c: Array
+    mix_n: Array | None
+    mix_regret_c: Array | None
+    quality_k: Array
+    cost_k: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What came of one run: its row, a trace at c rounds, and what each prompt came to (n) beside its controls.
+
+    ``regret_c`` is cumulative after ``round_c`` rounds, ``spend_c`` the mean cost until then (NaN where a cost is unknown),
+    ``share_ck`` the traffic of each model since the point before. If ``by_prompt``, n are the rows of the table, each of which
+    came once and had one outcome; else n are the rounds.
+    """
+
+    run: Run
+    row: Row
+    round_c: npt.NDArray[np.int64]
+    regret_c: Array
+    spend_c: Array
+    share_ck: Array
+    by_prompt: bool
+    quality_n: Array
+    cost_n: Array
+    utility_n: Array
+    against: Against
+
+
+def run_all(
+    worlds: Sequence[World],
+    tasks: Sequence[Task],
+    jobs: int,
+    done: Callable[[], None] = lambda: None,
+    executor: str = PROCESSES,
+) -> list[Result]:
+    """The results of ``tasks``, in their order, whatever ``jobs`` and ``executor`` (``simulator.run.executor.spread``).
+
+    ``done`` is called after each. Raises ``SettingError`` before anything has run if one of them makes no sense.
+    """
+    distinct = {(task.world, task.run.policy, task.run.objective, task.run.budget): task for task in tasks}
+    for task in distinct.values():
+        check_run(worlds[task.world], task.run)
+    results: list[Result] = []
+    for result in spread(tuple(worlds), _evaluate_task, tasks, jobs, executor):
+        results.append(result)
+        done()
+    return results
+
+
+def _evaluate_task(worlds: tuple[World, ...], task: Task) -> Result:
+    return evaluate(worlds[task.world], task.objective, task.run)
+
+
+def evaluate(world: World, objective_name: str, run: Run) -> Result:
+    """Play one run and measure it, by what its calls were worth."""
+    rounds = rounds_of(world, run)
+    worth, models = rounds.worth, world.table.models
+    utility_tk = utility_of(run.objective, worth.quality_tk, worth.cost_tk, worth.latency_tk, rounds.there_tk)
+    best_t = (optimum(world, run, rounds, "prompt-oracle") * utility_tk).sum(axis=1)
+    got = (
+        _cascaded(run, rounds)
+        if base(run.policy) == CASCADE
+        else _split(shares(world, run, rounds), rounds, utility_tk)
+    )
+    share_tk, quality_t, cost_t, latency_t, utility_t = got
+    regret_t = best_t - utility_t
+    mean_cost = _mean(cost_t)
+    ends_c = np.unique(np.linspace(0, len(rounds), CHECKPOINTS + 1).round().astype(np.int64))[1:]
+    starts_c = np.concatenate([[0], ends_c[:-1]])
+    against = _against(world, run, rounds, utility_tk, mean_cost, best_t, ends_c)
+    # Where each prompt came once and nothing changed, prompts are a sample that says what to expect of others.
+    by_prompt = not run.schedule and run.rounds is None and world.noise is None
+    place_t = np.argsort(rounds.row_t) if by_prompt else np.arange(len(rounds))
+    return Result(
+        run=run,
+        row=Row(
+            world=world.table.name,
+            policy=run.policy,
+            objective=objective_name,
+            budget=run.budget,
+            seed=run.seed,
+            rounds=len(rounds),
+            mean_quality=float(quality_t.mean()),
+            mean_cost=mean_cost,
+            spend_ratio=None if run.budget is None or mean_cost is None else mean_cost / run.budget,
+            mean_latency=_mean(latency_t),
+            regret=float(regret_t.sum()),
+            mean_utility=float(utility_t.mean()),
+            features=world.features.kind,
+            bucket=world.features.bucket,
+            shares=dict(zip(models, share_tk.mean(axis=0).tolist(), strict=True)),
+        ),
+        round_c=ends_c,
+        regret_c=np.cumsum(regret_t)[ends_c - 1],
+        spend_c=np.cumsum(cost_t)[ends_c - 1] / ends_c,
+        share_ck=np.add.reduceat(share_tk, starts_c, axis=0) / (ends_c - starts_c)[:, None],
+        by_prompt=by_prompt,
+        quality_n=quality_t[place_t],
+        cost_n=cost_t[place_t],
+        utility_n=utility_t[place_t],
+        against=replace(
+            against,
+            fixed_n=against.fixed_n[place_t],
+            mix_n=None if against.mix_n is None else against.mix_n[place_t],
+        ),
+    )
+
+
+def _split(share_tk: Array, rounds: Rounds, utility_tk: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """Shares, quality, cost, latency and utility of each round, of what splits the traffic."""
+    worth = rounds.worth
+    return (
+        share_tk,
+        (share_tk * worth.quality_tk).sum(axis=1),
+        _mix(share_tk, worth.cost_tk),
+        _mix(share_tk, worth.latency_tk),
+        (share_tk * utility_tk).sum(axis=1),
+    )
+
+
+def _cascaded(run: Run, rounds: Rounds) -> tuple[Array, Array, Array, Array, Array]:
+    """The same of a cascade, whose judge sees the very outcomes. Shares are those of the models that answered last.
+
+    Without a threshold of its own it has the best in hindsight within the budget; the cheapest, if none is.
+    """
+    tried = [setting(run.policy, 0.0, "a quality")] if ":" in run.policy else thresholds(rounds.quality_tk).tolist()
+    found: tuple[Cascaded, Array] | None = None
+    for threshold in tried:
+        one = cascade(rounds.quality_tk, rounds.cost_tk, rounds.latency_tk, rounds.there_tk, threshold)
+        columns = (one.quality_n[:, None], one.cost_n[:, None], one.latency_n[:, None])
+        utility_t = utility_of(run.objective, *columns)[:, 0]
+        within = run.budget is None or float(one.cost_n.mean()) <= run.budget
+        # thresholds rise, and costs with them: the first is the cheapest
+        if found is None or (within and float(utility_t.mean()) > float(found[1].mean())):
+            found = one, utility_t
+    assert found is not None
+    one, utility_t = found
+    share_tk = np.eye(rounds.quality_tk.shape[1])[one.stopped_n]
+    latency_t = np.full(len(rounds), np.nan) if np.isnan(rounds.latency_tk).all() else one.latency_n
+    return share_tk, one.quality_n, one.cost_n, latency_t, utility_t
+
+
+def _against(
+    world: World,
+    run: Run,
+    rounds: Rounds,
+    utility_tk: Array,
+    mean_cost: float | None,
+    best_t: Array,
+    ends_c: npt.NDArray[np.int64],
+) -> Against:
+    """The controls of one run, round by round."""
+    worth = rounds.worth
+    always_k = rounds.there_tk.all(axis=0)
+    quality_k = np.where(always_k, worth.quality_tk.mean(axis=0), np.nan)
+    cost_k = np.where(always_k, worth.cost_tk.mean(axis=0), np.nan)
+    fixed = int(optimum(world, run, rounds, "best-fixed")[0].argmax())
+    mix_t, mix_regret_c = None, None
+    if mean_cost is not None and not np.isnan(worth.cost_tk).any():
+        mix_k = mix_at(quality_k, cost_k, mean_cost)
+        mix_t = worth.quality_tk @ mix_k
+        mix_regret_c = np.cumsum(best_t - utility_tk @ mix_k)[ends_c - 1]
+    return Against(
+        fixed=world.table.models[fixed],
+        fixed_n=utility_tk[:, fixed],
+        fixed_regret_c=np.cumsum(best_t - utility_tk[:, fixed])[ends_c - 1],
+        mix_n=mix_t,
+        mix_regret_c=mix_regret_c,
+        quality_k=quality_k,
+        cost_k=cost_k,
+    )
+
+
+def _mix(share_nk: Array, cell_nk: Array) -> Array:
+    """What each round's mix comes to, (n); NaN if a model that has a share in it is unknown."""
+    return np.asarray(np.where(share_nk > 0.0, share_nk * cell_nk, 0.0).sum(axis=1))
+
+
+def _mean(value_n: Array) -> float | None:
+    """The mean of what is known, if anything is."""
+    known_n = value_n[~np.isnan(value_n)]
+    return float(known_n.mean()) if known_n.size else None

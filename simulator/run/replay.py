@@ -1,0 +1,86 @@
+"""Exact replay of an outcome table: prompts come one by one in random order, a policy chooses, and learns what it chose.
+
+Policies are behind ``simulator.policies.base.Online``, so that all of them play in the same loop; the world may change on the way
+(``simulator.world.changes``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+import numpy as np
+import numpy.typing as npt
+
+from pointsman.simulator.policies.base import Asked, Online
+from pointsman.simulator.policies.hindsight import optimum
+from pointsman.simulator.policies.registry import ONLINE, make_policy
+from pointsman.simulator.policies.spec import FIXED, Run, base, policy_rng
+from pointsman.simulator.world.rounds import Outcome, Rounds, unfold
+from pointsman.simulator.world.world import World, order_of
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Played:
+    """What an online policy chose in every round (t), and the world it met."""
+
+    rounds: Rounds
+    chosen_t: Indices
+
+
+def play_online(world: World, run: Run, rounds: Rounds | None = None, policy: Online | None = None) -> Played:
+    """Play a policy of ``ONLINE``, as ``make_policy`` makes it, through the rounds of ``run``, which ``rounds_of`` gives."""
+    rounds = rounds_of(world, run) if rounds is None else rounds
+    policy = make_policy(world, run, policy_rng(run)) if policy is None else policy
+    chosen_t = np.zeros(len(rounds), dtype=np.intp)
+    waiting: list[
+        tuple[int, int, Asked, Outcome]
+    ] = []  # a heap: the round after which to learn, the round of the decision
+    late: list[int] = (rounds.late_t + run.delay).tolist()
+    for t, row in enumerate(rounds.row_t.tolist()):
+        for notice in rounds.notices.get(t, ()):
+            policy.notice(t, notice)
+        model = policy.choose(t, row)
+        if not rounds.there_tk[t, model]:
+            raise RuntimeError(f"{run.policy} chose {world.table.models[model]}, which is not in the catalogue")
+        chosen_t[t] = model
+        heappush(waiting, (t + late[t], t, Asked(t, row, model), rounds.outcome(t, model)))
+        while waiting and waiting[0][0] <= t:
+            *_, asked, outcome = heappop(waiting)
+            policy.learn(t, asked, outcome)
+    return Played(rounds, chosen_t)
+
+
+def shares(world: World, run: Run, rounds: Rounds) -> Array:
+    """The share of each round that each model got, (t, k).
+
+    An online policy chooses one model in each; a control in hindsight may split it. Controls but ``prompt-oracle`` split only
+    between models that are there from first to last.
+    """
+    k = len(world.table.models)
+    if base(run.policy) in ONLINE:
+        return np.eye(k)[play_online(world, run, rounds).chosen_t]
+    if run.policy.startswith(FIXED):
+        return np.tile(np.eye(k)[world.table.models.index(run.policy.removeprefix(FIXED))], (len(rounds), 1))
+    return optimum(world, run, rounds, run.policy)
+
+
+def play(world: World, run: Run) -> Array:
+    """``shares`` of each prompt, (n, k) in the order of the table. The run has as many rounds as the table has rows, and no
+    schedule.
+    """
+    if run.schedule or run.rounds is not None:
+        raise ValueError("expected a run without schedule and rounds")
+    rounds = rounds_of(world, run)
+    share_nk = np.zeros((len(world.table), len(world.table.models)))
+    share_nk[rounds.row_t] = shares(world, run, rounds)
+    return share_nk
+
+
+def rounds_of(world: World, run: Run) -> Rounds:
+    """What every model would answer in every round of ``run``: the same for all policies that have its seed."""
+    order = order_of(world, run.seed, run.rounds)
+    return unfold(world.table, order, run.schedule, world.quality, run.seed, world.noise)

@@ -1,0 +1,201 @@
+"""Replay of a table that is larger than memory: one pass in the file's order, a piece at a time, for any number of rounds.
+
+Policies, and what they are told, are those of ``simulator.run.replay``. What is kept of the rounds are sums up to each
+checkpoint, so that memory does not grow with them; controls in hindsight are made of the same sums. The first piece sets the
+scale of features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from pointsman.bandit.catalog import FLOOR_MODES, Mode, Objective, QualityRange
+from pointsman.simulator.data.errors import SettingError
+from pointsman.simulator.data.pieces import Extent
+from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.policies.base import Asked, Streaming
+from pointsman.simulator.policies.hindsight import best_fixed, mix_at
+from pointsman.simulator.policies.registry import make_policy
+from pointsman.simulator.policies.spec import FIXED, Run, base, policy_rng
+from pointsman.simulator.run.experiment import CHECKPOINTS, Against, Result, Row
+from pointsman.simulator.world.rounds import Outcome
+from pointsman.simulator.world.utility import utilities
+from pointsman.simulator.world.world import World, window
+
+Array = npt.NDArray[np.float64]
+
+POLICIES = ("thompson", "uniform", "epsilon-greedy", "linucb", "beta-thompson")
+"""Those that can be streamed, beside fixed models."""
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What is added up over rounds; by checkpoint (c) and model (k) where it says so."""
+
+    best: float = 0.0
+    utility: float = 0.0
+    quality: float = 0.0
+    cost: float = 0.0
+    latency: float = 0.0
+    utility_k: Array = field(default_factory=lambda: np.zeros(0))
+    quality_k: Array = field(default_factory=lambda: np.zeros(0))
+    cost_k: Array = field(default_factory=lambda: np.zeros(0))
+    share_k: Array = field(default_factory=lambda: np.zeros(0))
+
+
+def check_streamed(run: Run) -> None:
+    """Raise ``SettingError`` for a run that cannot be streamed."""
+    name = base(run.policy)
+    if name not in POLICIES and not run.policy.startswith(FIXED):
+        raise SettingError(f"policy {run.policy!r}: expected one of {', '.join(POLICIES)}, {FIXED}<model> in a stream")
+    if run.schedule:
+        raise SettingError("a stream: expected no schedule")
+    if run.delay and name != "thompson" and not run.policy.startswith(FIXED):
+        raise SettingError(
+            f"policy {run.policy!r}: expected no delay in a stream; only thompson can be told late there"
+        )
+    if run.budget is not None:
+        raise SettingError("a stream: expected no budget: the best within one needs all rounds at once")
+
+
+def check_file(file: Extent, quality: QualityRange, objective: Objective) -> None:
+    """Raise ``SettingError`` for a cell of a file that ``quality`` or ``objective`` does not allow, by its row in the file.
+
+    As for a table in memory (``make_world``, ``utilities``), and before anything is played: a piece knows its own rows only.
+    """
+    for value, place in (file.lowest, file.highest):
+        if not quality.min <= value <= quality.max:
+            raise SettingError(
+                f"{file.name}: {place}: expected {quality.min:g} to {quality.max:g}, got {value:g}; see --quality-range"
+            )
+    if objective.mode in FLOOR_MODES:
+        needed = ["cost" if objective.mode is Mode.COST_FIRST else "latency"]
+    else:
+        weighs_cost = objective.cost_weight and (file.costs or objective.mode is not Mode.BALANCED)
+        needed = ["cost"] * bool(weighs_cost) + ["latency"] * bool(objective.latency_weight)
+    for kind in needed:
+        if kind in file.empty:
+            raise SettingError(
+                f"{objective.mode.value} needs a {kind} of every model: {file.name}: {file.empty[kind]} is empty or missing"
+            )
+
+
+def stream(first: World, rest: Callable[[], Iterator[OutcomeTable]], rounds: int, objective: str, run: Run) -> Result:
+    """Play ``run`` over ``rounds`` rows of the tables that ``rest`` gives, of which ``first`` is a world of the first.
+
+    A file has to be checked before, by ``check_file``. Raises ``SettingError``, and what ``rest`` raises.
+    """
+    check_streamed(run)
+    models = first.table.models
+    k = len(models)
+    policy = None
+    if not run.policy.startswith(FIXED):
+        policy = cast(Streaming, make_policy(first, run, policy_rng(run)))
+    fixed = -1 if policy is not None else models.index(run.policy.removeprefix(FIXED))
+    ends_c = np.unique(np.linspace(0, rounds, CHECKPOINTS + 1).round().astype(np.int64))[1:]
+    total = _Sums(utility_k=np.zeros(k), quality_k=np.zeros(k), cost_k=np.zeros(k), share_k=np.zeros(k))
+    points: list[tuple[float, float, float, Array, Array]] = []  # best, utility, cost, utility_k, share_k so far
+    waiting: list[tuple[Asked, Outcome]] = []
+    t = 0
+    for table in rest():
+        world = window(first, table)
+        if policy is not None:
+            policy.see(world)
+        utility_nk = utilities(table, run.objective)
+        for row in range(min(len(table), rounds - t)):
+            model = fixed if policy is None else policy.choose(t, row)
+            if policy is not None:
+                waiting.append((Asked(t, row, model), _outcome(table, row, model)))
+                if len(waiting) > run.delay:
+                    policy.learn(t, *waiting.pop(0))
+            total.best += float(utility_nk[row].max())
+            total.utility += float(utility_nk[row, model])
+            total.quality += float(table.quality_nk[row, model])
+            total.cost += float(table.cost_nk[row, model])
+            total.latency += float(table.latency_nk[row, model])
+            total.utility_k += utility_nk[row]
+            total.quality_k += table.quality_nk[row]
+            total.cost_k += table.cost_nk[row]
+            total.share_k[model] += 1.0
+            t += 1
+            if t == ends_c[len(points)]:
+                points.append((total.best, total.utility, total.cost, total.utility_k.copy(), total.share_k.copy()))
+        if t == rounds:
+            break
+    if t < rounds:
+        raise SettingError(f"--rounds: expected at most {t}, as many as there are rows, got {rounds}")
+    return _result(first, run, objective, total, points, ends_c)
+
+
+def _outcome(table: OutcomeTable, row: int, model: int) -> Outcome:
+    return Outcome(
+        quality=float(table.quality_nk[row, model]),
+        cost=float(table.cost_nk[row, model]),
+        latency=float(table.latency_nk[row, model]),
+        output_tokens=float(table.output_tokens_nk[row, model]),
+    )
+
+
+def _result(
+    world: World,
+    run: Run,
+    objective: str,
+    total: _Sums,
+    points: list[tuple[float, float, float, Array, Array]],
+    ends_c: npt.NDArray[np.int64],
+) -> Result:
+    n, models = int(ends_c[-1]), world.table.models
+    best_c, utility_c, cost_c = (np.array(values) for values in list(zip(*points, strict=True))[:3])
+    utility_ck, share_ck = (np.array([point[i] for point in points]) for i in (3, 4))
+    quality_k, cost_k = total.quality_k / n, total.cost_k / n
+    costs = not np.isnan(cost_k).any()
+    fixed = best_fixed(utility_ck[-1:] / n, cost_k[None] if costs else None, None)
+    mean_cost = _known(total.cost / n)
+    mix_k = mix_at(quality_k, cost_k, mean_cost) if costs and mean_cost is not None else None
+    played_ck = np.diff(share_ck, axis=0, prepend=0.0)
+    return Result(
+        run=run,
+        row=Row(
+            world=world.table.name,
+            policy=run.policy,
+            objective=objective,
+            budget=run.budget,
+            seed=run.seed,
+            rounds=n,
+            mean_quality=total.quality / n,
+            mean_cost=mean_cost,
+            spend_ratio=None,
+            mean_latency=_known(total.latency / n),
+            regret=total.best - total.utility,
+            mean_utility=total.utility / n,
+            features=world.features.kind,
+            bucket=world.features.bucket,
+            shares=dict(zip(models, (total.share_k / n).tolist(), strict=True)),
+        ),
+        round_c=ends_c,
+        regret_c=best_c - utility_c,
+        spend_c=cost_c / ends_c,
+        share_ck=played_ck / played_ck.sum(axis=1, keepdims=True),
+        by_prompt=False,
+        quality_n=np.array([total.quality / n]),
+        cost_n=np.array([total.cost / n]),
+        utility_n=np.array([total.utility / n]),
+        against=Against(
+            fixed=models[fixed],
+            fixed_n=utility_ck[-1:, fixed] / n,
+            fixed_regret_c=best_c - utility_ck[:, fixed],
+            mix_n=None if mix_k is None else np.array([quality_k @ mix_k]),
+            mix_regret_c=None if mix_k is None else best_c - utility_ck @ mix_k,
+            quality_k=quality_k,
+            cost_k=cost_k,
+        ),
+    )
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -1,0 +1,284 @@
+"""What every model would answer in every round of a replay, under a schedule of changes.
+
+``unfold`` makes of a table, an order of its rows and a schedule what every model would have answered in every round. It reads
+no random number but those that its seed gives, so that all policies meet the same world.
+
+A table holds outcomes, or with ``Noise`` what outcomes are on average: then each round draws its own around them, and what a
+choice was worth is known exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import betaincinv
+
+from pointsman.bandit.catalog import QualityRange
+from pointsman.bandit.outcome import Signal
+from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.world.changes import (
+    FeedbackLate,
+    FeedbackLost,
+    LatencyFactor,
+    ModelAdded,
+    Outage,
+    PriceFactor,
+    QualityDrift,
+    QualityLevel,
+    Schedule,
+    check_schedule,
+)
+
+Array = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+
+
+_LOST, _NOISE, _FAILED, _LATE = 2, 3, 4, 5
+"""Which of a seed's random streams says what feedback is lost, what outcomes are drawn, which calls fail and what is late
+(``simulator.run.replay`` has the others)."""
+
+
+QUALITY_KINDS = ("exact", "binary", "graded")
+
+
+_HALVINGS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """Policies are told that the list prices of ``model`` are now ``factor`` times the original ones."""
+
+    model: str
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """Policies are told that they may now choose ``model``."""
+
+    model: str
+
+
+Notice = Priced | Added
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """How outcomes spread around what they are on average, given in the table.
+
+    ``quality`` is ``exact`` (no spread), ``binary`` (1 with that probability, else 0) or ``graded`` (Beta, as sharp as
+    ``concentration`` > 0 observations); the two want qualities in [0, 1]. ``cost`` and ``latency`` are log standard deviations
+    of factors with mean 1; with ``latency_tail`` > 1 latency is Pareto with that index instead: from 2 down its variance is
+    infinite.
+    """
+
+    quality: str = "exact"
+    concentration: float = 5.0
+    cost: float = 0.0
+    latency: float = 0.0
+    latency_tail: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Worth:
+    """What every call was worth, (t, k): the outcomes themselves, or with ``Noise`` what they are on average."""
+
+    quality_tk: Array
+    cost_tk: Array
+    latency_tk: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one call came to: ``quality`` in the table's units, cost in dollars, latency in seconds; NaN where unknown.
+
+    ``quality`` is what it was worth; ``judged`` says whether that is reported. A call that failed has ``success`` False.
+    """
+
+    quality: float
+    cost: float
+    latency: float
+    output_tokens: float
+    success: bool = True
+    judged: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rounds:
+    """What every model would have answered in every round, (t, k); fields as in ``Outcome``.
+
+    ``row_t`` are rows of the table, ``there_tk`` says which models are in the catalogue, ``notices`` what policies are told
+    before a round, ``late_t`` how many rounds later the outcome is learned. Policies are measured by ``worth``.
+    """
+
+    row_t: Indices
+    quality_tk: Array
+    cost_tk: Array
+    latency_tk: Array
+    output_tokens_tk: Array
+    success_tk: Flags
+    judged_tk: Flags
+    there_tk: Flags
+    late_t: Indices
+    worth: Worth
+    notices: Mapping[int, tuple[Notice, ...]]
+
+    def __len__(self) -> int:
+        """The number of rounds."""
+        return len(self.row_t)
+
+    def outcome(self, t: int, model: int) -> Outcome:
+        """The outcome of calling model number ``model`` in round ``t``."""
+        success = bool(self.success_tk[t, model])
+        return Outcome(
+            quality=float(self.quality_tk[t, model]),
+            cost=float(self.cost_tk[t, model]),
+            latency=float(self.latency_tk[t, model]),
+            output_tokens=float(self.output_tokens_tk[t, model]),
+            success=success,
+            judged=success and bool(self.judged_tk[t, model]),
+        )
+
+
+def unfold(
+    table: OutcomeTable,
+    order: Sequence[int],
+    schedule: Schedule = (),
+    quality: QualityRange | None = None,
+    seed: int = 0,
+    noise: Noise | None = None,
+) -> Rounds:
+    """The rounds of ``table`` when its rows come in ``order`` (which may repeat some) under ``schedule``.
+
+    Changes of the same thing add up in the order in which they are given. With ``noise`` the table is of averages. Raises
+    ``SettingError``.
+    """
+    quality = QualityRange() if quality is None else quality
+    check_schedule(table.models, quality, schedule)
+    row_t = np.asarray(order, dtype=np.intp)
+    rounds, k = len(row_t), len(table.models)
+    quality_tk, cost_tk, latency_tk = table.quality_nk[row_t], table.cost_nk[row_t], table.latency_nk[row_t]
+    judged_tk, there_tk = np.ones((rounds, k), dtype=np.bool_), np.ones((rounds, k), dtype=np.bool_)
+    told_tk, failing_tk, late_t = np.ones((rounds, k)), np.zeros((rounds, k)), np.zeros(rounds)
+    notices: dict[int, tuple[Notice, ...]] = {}
+    lost_t = np.random.default_rng([seed, _LOST]).random(rounds)
+    for change in schedule:
+        when = slice(change.start, None if isinstance(change, ModelAdded) else change.end)
+        if isinstance(change, FeedbackLate):
+            late_t[when] += change.rounds
+            continue
+        if change.model is None:
+            judged_tk[when] &= (lost_t[when] >= change.share)[:, None]
+            continue
+        model = table.models.index(change.model)
+        match change:
+            case PriceFactor():
+                cost_tk[when, model] *= change.factor
+                if change.announced:
+                    told_tk[when, model] *= change.factor
+            case LatencyFactor():
+                latency_tk[when, model] *= change.factor
+            case QualityLevel():
+                shift = shift_to(table.quality_nk[:, model], change.level, quality)
+                quality_tk[when, model] = np.clip(quality_tk[when, model] + shift, quality.min, quality.max)
+            case QualityDrift():
+                part_t = np.clip((np.arange(rounds) - change.start) / (change.end - change.start), 0.0, 1.0)
+                drifted_t = np.clip(quality_tk[:, model] + change.by * part_t, quality.min, quality.max)
+                quality_tk[change.start :, model] = drifted_t[change.start :]
+            case Outage():
+                failing_tk[when, model] = 1.0 - (1.0 - failing_tk[when, model]) * (1.0 - change.share)
+            case FeedbackLost():
+                judged_tk[when, model] &= lost_t[when] >= change.share
+            case ModelAdded():
+                there_tk[: change.start, model] = False
+                if 0 < change.start < rounds:
+                    notices[change.start] = (*notices.get(change.start, ()), Added(change.model))
+    before_tk = np.vstack([np.ones((1, k)), told_tk[:-1]])
+    for t, model in np.argwhere(told_tk != before_tk).tolist():
+        notices[t] = (*notices.get(t, ()), Priced(table.models[model], float(told_tk[t, model])))
+    success_tk = np.ones((rounds, k), dtype=np.bool_)
+    if failing_tk.any():
+        success_tk = np.random.default_rng([seed, _FAILED]).random((rounds, k)) >= failing_tk
+    drawn = Worth(quality_tk, cost_tk, latency_tk)
+    if noise is not None:
+        drawn = _draw(drawn, noise, np.random.default_rng([seed, _NOISE]))
+    output_tokens_tk = np.where(success_tk, table.output_tokens_nk[row_t], np.nan)
+    outcome = Worth(
+        np.where(success_tk, drawn.quality_tk, quality.min),
+        np.where(success_tk | np.isnan(drawn.cost_tk), drawn.cost_tk, 0.0),
+        np.where(success_tk, drawn.latency_tk, np.nan),
+    )
+    if noise is None:
+        worth = outcome
+    else:
+        worth = Worth(
+            (1.0 - failing_tk) * quality_tk + failing_tk * quality.min, (1.0 - failing_tk) * cost_tk, latency_tk
+        )
+    return Rounds(
+        row_t=row_t,
+        quality_tk=outcome.quality_tk,
+        cost_tk=outcome.cost_tk,
+        latency_tk=outcome.latency_tk,
+        output_tokens_tk=output_tokens_tk,
+        success_tk=success_tk,
+        judged_tk=judged_tk,
+        there_tk=there_tk,
+        late_t=_lateness(late_t, seed),
+        worth=worth,
+        notices=notices,
+    )
+
+
+def _draw(mean: Worth, noise: Noise, rng: np.random.Generator) -> Worth:
+    """Outcomes around their means; every round draws as many numbers whatever the means are, so that worlds compare."""
+    shape = mean.quality_tk.shape
+    quality_tk = mean.quality_tk
+    luck_tk = rng.random(shape)
+    if noise.quality == "binary":
+        quality_tk = (luck_tk < mean.quality_tk).astype(np.float64)
+    elif noise.quality == "graded":
+        inside_tk = np.clip(mean.quality_tk, 1e-9, 1.0 - 1e-9)
+        quality_tk = np.asarray(
+            betaincinv(noise.concentration * inside_tk, noise.concentration * (1.0 - inside_tk), luck_tk),
+            dtype=np.float64,
+        )
+    cost_factor_tk = np.exp(noise.cost * rng.standard_normal(shape) - noise.cost**2 / 2.0)
+    if noise.latency_tail is None:
+        latency_factor_tk = np.exp(noise.latency * rng.standard_normal(shape) - noise.latency**2 / 2.0)
+    else:
+        tail = noise.latency_tail
+        latency_factor_tk = (tail - 1.0) / tail * (1.0 - rng.random(shape)) ** (-1.0 / tail)
+    return Worth(quality_tk, mean.cost_tk * cost_factor_tk, mean.latency_tk * latency_factor_tk)
+
+
+def _lateness(mean_t: Array, seed: int) -> Indices:
+    """Geometric numbers of rounds (0, 1, …) with these means."""
+    if not mean_t.any():
+        return np.zeros(len(mean_t), dtype=np.intp)
+    return np.random.default_rng([seed, _LATE]).geometric(1.0 / (1.0 + mean_t)).astype(np.intp) - 1
+
+
+def shift_to(quality_n: Array, level: float, quality: QualityRange) -> float:
+    """What to add to every quality, clipping to the range, so that the mean is ``level``."""
+    low, high = quality.min - float(quality_n.max()), quality.max - float(quality_n.min())
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2.0
+        below = float(np.clip(quality_n + middle, quality.min, quality.max).mean()) < level
+        low, high = (middle, high) if below else (low, middle)
+    return (low + high) / 2.0
+
+
+def report_of(outcome: Outcome, *, success: bool) -> dict[Signal, float]:
+    """What a caller would report of ``outcome``: what is known of it, and whether the call succeeded if ``success``."""
+    cells = {
+        Signal.QUALITY: outcome.quality if outcome.judged else np.nan,
+        Signal.COST: outcome.cost,
+        Signal.LATENCY: outcome.latency,
+        Signal.OUTPUT_TOKENS: outcome.output_tokens,
+    }
+    known = {signal: float(value) for signal, value in cells.items() if not np.isnan(value)}
+    return known | ({Signal.SUCCESS: float(outcome.success)} if success else {})
