@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from pointsman.bandit.catalog import Bucket, Objective
 from pointsman.bandit.encoder import Encoder, encoder_of
-from pointsman.bandit.outcome import UNTOLD, Change, Ledger, Signal, lessons
+from pointsman.bandit.hierarchical_prior import zero_contribution
+from pointsman.bandit.latency_calibration import count_exceedance, log_correction
+from pointsman.bandit.outcome import NO_REPORTS, ReportedOutcome, Signal, SignalChange, learning_updates
 from pointsman.bandit.pacer import Pacer
 from pointsman.bandit.pacer import from_arrays as pacer_from_arrays
 from pointsman.bandit.pacer import to_arrays as pacer_arrays
 from pointsman.bandit.policy import Candidates
-from pointsman.bandit.pool import nothing, seen
 from pointsman.bandit.posterior import (
     COST,
     LATENCY,
@@ -30,37 +31,50 @@ from pointsman.bandit.posterior import (
     Posteriors,
     Prior,
     add_models,
-    clock,
+    cap_effective_sample_size,
+    cap_response_sample_size,
     correct,
+    decay,
+    decay_all,
     empty,
     evidence,
-    fade,
-    fade_all,
     from_arrays,
+    log_decay,
+    observation_counts,
     observe_all,
     refresh,
     retract_all,
     set_ridge,
     to_arrays,
-    weigh,
-    widen,
     without_model,
 )
-from pointsman.bandit.tail import count, log_factor
 
 SIGNALS = max(Signal) + 1
 COUNTERS = (
     "born_k",
-    "joined_k",
+    "judged_before_k",
     "decisions_k",
     "count_sk",
     "sum_sk",
     "context_d",
-    "faded_ns",
-    "said_3mr",
-    "warm_k",
-    "shaken_k",
+    "decayed_until_ns",
+    "contribution_3mr",
+    "warm_start_k",
+    "changed_at_k",
 )
+FORMER_NAMES = {
+    "exceedance_kn": "late_kn",
+    "p95_correction_k": "tail_k",
+    "idle_log_decay_1": "idle_1",
+    "count_k": "seen_k",
+    "log_decay_k": "faded_k",
+    "decayed_until_ns": "faded_ns",
+    "contribution_3mr": "said_3mr",
+    "judged_before_k": "joined_k",
+    "warm_start_k": "warm_k",
+    "changed_at_k": "shaken_k",
+}
+"""What arrays of a bucket were called in snapshots of version 0.1.0, by their present names."""
 RESPONSE_OF = {
     Signal.QUALITY: QUALITY,
     Signal.COST: COST,
@@ -78,19 +92,19 @@ CONTENT_SCALES = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 16.0)
 """What their prior precision is multiplied by."""
 CONTENT_SPREAD = 2.0
 """Standard deviation of the logarithm of that, beforehand."""
-TRIAL = 200
+WARM_START_TRIAL = 200
 """Decisions of a model within which a change of its quality puts the whole warm start in doubt, …"""
-DISTRUSTED = 0.3
+ESS_AFTER_DISTRUST = 0.3
 """… which from then on counts as so many observations of each model."""
-SHAKEN = 150.0
+CHANGE_HALF_LIFE = 150.0
 """Decisions of a bucket in which what is known of a model fades by half after its quality has changed, …"""
-SHAKE_EVERY = 16
+CHANGE_DECAY_EVERY = 16
 """… in steps of so many."""
 ESTABLISHED = 20
 """Judged outcomes of a bucket from which on a model that is added is a newcomer."""
 ADOPTED = 9
 """Its own judged outcomes from which on it is one no more."""
-TICKS = 32
+TIME_DECAY_STEPS = 32
 """Steps in which a half-life in time is applied."""
 
 
@@ -100,10 +114,11 @@ class BucketState:
 
     ``decisions_k`` counts choices; ``count_sk`` and ``sum_sk`` (rows by ``Signal``) count and add up the values known
     of decisions. ``generation`` is the position at which the posteriors started afresh, ``born_k`` that at which each
-    column did: what was decided before that is not learned; ``joined_k`` is how many outcomes had been judged by then.
-    ``context_d`` is the average context, ``faded_ns`` (one number) the time up to which a half-life in time was applied,
-    ``said_3mr`` what the pool was last told (``bandit.pool.says``), ``warm_k`` judged outcomes from a warm start on trial,
-    ``shaken_k`` one more than the number of decisions when a model's quality was last found to have changed, 0 for never.
+    column did: what was decided before that is not learned; ``judged_before_k`` is how many outcomes had been judged by then.
+    ``context_d`` is the average context, ``decayed_until_ns`` (one number) the time up to which a half-life in time was applied,
+    ``contribution_3mr`` the bucket's present contribution to the pooled priors (``bandit.hierarchical_prior.contribution``),
+    ``warm_start_k`` the judged outcomes of a warm start that is still on trial, ``changed_at_k`` one more than the number of
+    decisions when a model's quality was last found to have changed, 0 for never.
     ``pacer`` is there if the bucket has a budget. ``members`` are the columns of the present candidates (``None``: all columns
     in their order), ``candidates`` what the policy needs of them, ``objective`` the bucket's with its defaults filled in; all
     three are derived.
@@ -117,14 +132,14 @@ class BucketState:
     posteriors: Posteriors
     born_k: npt.NDArray[np.int64]
     decisions_k: npt.NDArray[np.int64]
-    joined_k: npt.NDArray[np.int64]
+    judged_before_k: npt.NDArray[np.int64]
     count_sk: npt.NDArray[np.int64]
     sum_sk: npt.NDArray[np.float64]
     context_d: npt.NDArray[np.float64]
-    faded_ns: npt.NDArray[np.int64]
-    said_3mr: npt.NDArray[np.float64]
-    warm_k: npt.NDArray[np.int64]
-    shaken_k: npt.NDArray[np.int64]
+    decayed_until_ns: npt.NDArray[np.int64]
+    contribution_3mr: npt.NDArray[np.float64]
+    warm_start_k: npt.NDArray[np.int64]
+    changed_at_k: npt.NDArray[np.int64]
     pacer: Pacer | None = None
     members: npt.NDArray[np.intp] | None = None
     candidates: Candidates = field(default_factory=lambda: Candidates((), ()))
@@ -160,13 +175,13 @@ def new_bucket(config: Bucket, version: int, generation: int) -> BucketState:
         columns=(),
         posteriors=empty(encoder.dim),
         born_k=np.zeros(0, dtype=np.int64),
-        joined_k=np.zeros(0, dtype=np.int64),
+        judged_before_k=np.zeros(0, dtype=np.int64),
         decisions_k=np.zeros(0, dtype=np.int64),
         context_d=np.zeros(encoder.dim),
-        faded_ns=np.zeros(1, dtype=np.int64),
-        said_3mr=nothing(0),
-        warm_k=np.zeros(0, dtype=np.int64),
-        shaken_k=np.zeros(0, dtype=np.int64),
+        decayed_until_ns=np.zeros(1, dtype=np.int64),
+        contribution_3mr=zero_contribution(0),
+        warm_start_k=np.zeros(0, dtype=np.int64),
+        changed_at_k=np.zeros(0, dtype=np.int64),
         count_sk=np.zeros((SIGNALS, 0), dtype=np.int64),
         sum_sk=np.zeros((SIGNALS, 0)),
     )
@@ -176,15 +191,15 @@ def learn(
     bucket: BucketState,
     model: str,
     x_d: npt.NDArray[np.float64],
-    changes: Sequence[Change],
+    changes: Sequence[SignalChange],
     weight: float = 1.0,
-    mark: float = 0.0,
-    ledger: Ledger = UNTOLD,
+    raw_p95: float = 0.0,
+    reported: ReportedOutcome = NO_REPORTS,
 ) -> None:
     """Learn, in place, changes of what ``model``, which has a column, answered at ``x_d``; what is new as ``weight``
-    observations. ``mark`` is the 95th percentile that its latency is to be counted against, 0 for none. ``ledger`` is all that is
-    known of this answer after the changes: what a failed call says is counted, but not all of it is learned
-    (``bandit.outcome.lessons``).
+    observations. ``raw_p95`` is the regression's 95th percentile of its latency (seconds) at the decision, 0 for
+    none. ``reported`` is all that is known of this answer after the changes: what a failed call reports is counted, but not all
+    of it is learned (``bandit.outcome.learning_updates``).
     """
     k, posteriors = bucket.columns.index(model), bucket.posteriors
     for change in changes:
@@ -193,34 +208,34 @@ def learn(
             bucket.count_sk[change.signal, k] += 1
     first: list[tuple[int, float]] = []
     gone: list[tuple[int, float, float]] = []
-    clocks = [0.0] * len(RESPONSE_OF)
-    for lesson in lessons(changes, ledger):
-        response = RESPONSE_OF.get(lesson.signal)
+    decision_log_decays = [0.0] * len(RESPONSE_OF)
+    for update in learning_updates(changes, reported):
+        response = RESPONSE_OF.get(update.signal)
         if response is None:
             continue
-        now = clock(posteriors, k, response)
-        clocks[response] = now if lesson.faded is None else lesson.faded
-        left = math.exp(min(0.0, now - clocks[response]))
-        old = None if lesson.before is None else response_value(bucket, response, lesson.before)
-        new = None if lesson.after is None else response_value(bucket, response, lesson.after)
+        now = log_decay(posteriors, k, response)
+        decision_log_decays[response] = now if update.log_decay is None else update.log_decay
+        left = math.exp(min(0.0, now - decision_log_decays[response]))
+        old = None if update.before is None else response_value(bucket, response, update.before)
+        new = None if update.after is None else response_value(bucket, response, update.after)
         if old is not None and new is not None:
             correct(posteriors, response, k, x_d, old, new, left)
         elif new is not None:
             first.append((response, new))
         elif old is not None:
             gone.append((response, old, left))
-        if response == LATENCY and mark > 0.0:
+        if response == LATENCY and raw_p95 > 0.0:
             for value, sign in ((old, -left), (new, left)):
                 if value is not None:
-                    count(posteriors.late_kn[k], value - math.log(mark), sign)
-            posteriors.tail_k[k] = log_factor(posteriors.late_kn[k])
+                    count_exceedance(posteriors.exceedance_kn[k], value - math.log(raw_p95), sign)
+            posteriors.p95_correction_k[k] = log_correction(posteriors.exceedance_kn[k])
     if gone:
         retract_all(posteriors, k, x_d, gone, bucket.config.half_life)
     if first:
-        changed = observe_all(posteriors, k, x_d, first, weight, bucket.config.half_life, clocks)
+        changed = observe_all(posteriors, k, x_d, first, weight, bucket.config.half_life, decision_log_decays)
         if QUALITY in changed:
-            bucket.shaken_k[k] = 1 + bucket.decisions_k.sum()
-            if bucket.warm_k.any() and bucket.decisions_k[k] < TRIAL:
+            bucket.changed_at_k[k] = 1 + bucket.decisions_k.sum()
+            if bucket.warm_start_k.any() and bucket.decisions_k[k] < WARM_START_TRIAL:
                 _distrust(bucket)
 
 
@@ -229,55 +244,55 @@ def warm(bucket: BucketState, most: float) -> None:
     place.
 
     The stated effective sample size: Λ = s·Λ_off + Λ₀ with s = most / n (ParetoBandit's warm start, RouterConfig.n_eff). What
-    it says of quality is on trial: if a model turns out different within its first ``TRIAL`` decisions, no model's counts more
-    than a few observations from then on, because they came from the same place.
+    it says of quality is on trial: if a model turns out different within its first ``WARM_START_TRIAL`` decisions, no model's
+    counts more than a few observations from then on, because they came from the same place.
     """
     fit_content(bucket)
     for model in range(bucket.posteriors.models):
         for design in range(len(bucket.posteriors.designs)):
-            weigh(bucket.posteriors, design, model, most)
-    bucket.warm_k = seen(bucket.posteriors)[:, QUALITY].copy()
+            cap_effective_sample_size(bucket.posteriors, design, model, most)
+    bucket.warm_start_k = observation_counts(bucket.posteriors)[:, QUALITY].copy()
     bucket.posteriors.alarm_kr2[:] = 0.0
 
 
 def _distrust(bucket: BucketState) -> None:
-    for model in np.flatnonzero(bucket.warm_k):
-        widen(bucket.posteriors, int(model), QUALITY, DISTRUSTED)
-    bucket.warm_k[:] = 0
+    for model in np.flatnonzero(bucket.warm_start_k):
+        cap_response_sample_size(bucket.posteriors, int(model), QUALITY, ESS_AFTER_DISTRUST)
+    bucket.warm_start_k[:] = 0
 
 
-def shake(bucket: BucketState, decisions: int) -> None:
+def decay_after_change(bucket: BucketState, decisions: int) -> None:
     """Let what is known of models whose quality has changed once fade, in place, so that a change back is found.
 
     A model that got worse is chosen no more, and would never be seen to recover. The half-life grows with the time since the
     change, so that a model that stays worse is tried again ever more rarely: a number of times that is logarithmic in time.
     """
     number = int(bucket.posteriors.design_r[QUALITY])  # there is one: a change was seen
-    for model in np.flatnonzero(bucket.shaken_k):
-        age = decisions - int(bucket.shaken_k[model])
-        fade(bucket.posteriors, number, int(model), 2.0 ** (-SHAKE_EVERY / max(SHAKEN, age / 4)))
+    for model in np.flatnonzero(bucket.changed_at_k):
+        age = decisions - int(bucket.changed_at_k[model])
+        decay(bucket.posteriors, number, int(model), 2.0 ** (-CHANGE_DECAY_EVERY / max(CHANGE_HALF_LIFE, age / 4)))
         refresh(bucket.posteriors, number, int(model))
 
 
-def clocks(bucket: BucketState, model: str) -> tuple[float, ...]:
-    """The present clocks of forgetting of a model by response; empty if it has no column."""
+def log_decays(bucket: BucketState, model: str) -> tuple[float, ...]:
+    """The present decision_log_decays of forgetting of a model by response; empty if it has no column."""
     if model not in bucket.columns:
         return ()
     k, posteriors = bucket.columns.index(model), bucket.posteriors
-    faded = [
-        *(float(design.faded_k[k]) for design in posteriors.designs),
-        float(posteriors.idle_1[0]),
+    log_decay = [
+        *(float(design.log_decay_k[k]) for design in posteriors.designs),
+        float(posteriors.idle_log_decay_1[0]),
     ]  # the last: ``NONE``
-    return tuple([faded[g] for g in posteriors.design_r.tolist()])
+    return tuple([log_decay[g] for g in posteriors.design_r.tolist()])
 
 
 def newcomers(bucket: BucketState) -> npt.NDArray[np.int64] | None:
     """Judged outcomes of each candidate (k) that is new to a bucket that knows others, -1 for the others; ``None`` if there is
     no newcomer.
     """
-    if not (bucket.joined_k >= ESTABLISHED).any():
+    if not (bucket.judged_before_k >= ESTABLISHED).any():
         return None
-    count_k = np.where(bucket.joined_k >= ESTABLISHED, bucket.count_sk[Signal.QUALITY], -1)
+    count_k = np.where(bucket.judged_before_k >= ESTABLISHED, bucket.count_sk[Signal.QUALITY], -1)
     count_k[count_k >= ADOPTED] = -1
     count_k = count_k if bucket.members is None else count_k[bucket.members]
     return count_k if (count_k >= 0).any() else None
@@ -303,7 +318,9 @@ def arrays(bucket: BucketState) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def restore_arrays(bucket: BucketState, named: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Put the arrays of ``arrays`` back, in place. Raises ``KeyError`` if one is missing."""
+    """Put the arrays of ``arrays`` back, in place, also under their ``FORMER_NAMES``. Raises ``KeyError`` if one is missing."""
+    present = {former: name for name, former in FORMER_NAMES.items()}
+    named = {"/".join([present.get(part, part) for part in name.split("/")]): array for name, array in named.items()}
     bucket.posteriors = from_arrays(named)
     for name in COUNTERS:
         setattr(bucket, name, named[name])
@@ -332,18 +349,18 @@ def fit_content(bucket: BucketState) -> None:
         set_ridge(bucket.posteriors, best)
 
 
-def tick(bucket: BucketState, time_ns: int) -> None:
+def apply_time_decay(bucket: BucketState, time_ns: int) -> None:
     """Apply a half-life in time, in place, when a step of it has passed."""
     half_life_ns = bucket.config.half_life_ns
     if not half_life_ns:
         return
-    passed_ns = time_ns - int(bucket.faded_ns[0]) if bucket.faded_ns[0] else 0
-    if passed_ns and passed_ns < half_life_ns // TICKS:
+    passed_ns = time_ns - int(bucket.decayed_until_ns[0]) if bucket.decayed_until_ns[0] else 0
+    if passed_ns and passed_ns < half_life_ns // TIME_DECAY_STEPS:
         return
-    bucket.faded_ns[0] = time_ns
+    bucket.decayed_until_ns[0] = time_ns
     if not passed_ns:
         return
-    fade_all(bucket.posteriors, max(2.0 ** (-passed_ns / half_life_ns), 1e-300))
+    decay_all(bucket.posteriors, max(2.0 ** (-passed_ns / half_life_ns), 1e-300))
 
 
 def add_columns(bucket: BucketState, models: Sequence[str], position: int) -> None:
@@ -353,13 +370,13 @@ def add_columns(bucket: BucketState, models: Sequence[str], position: int) -> No
     bucket.posteriors = add_models(bucket.posteriors, count, default_priors(bucket.config))
     bucket.columns = (*bucket.columns, *models)
     bucket.born_k = np.concatenate([bucket.born_k, nothing_k + position])
-    bucket.joined_k = np.concatenate([bucket.joined_k, nothing_k + judged])
+    bucket.judged_before_k = np.concatenate([bucket.judged_before_k, nothing_k + judged])
     bucket.decisions_k = np.concatenate([bucket.decisions_k, nothing_k])
     bucket.count_sk = np.pad(bucket.count_sk, ((0, 0), (0, count)))
     bucket.sum_sk = np.pad(bucket.sum_sk, ((0, 0), (0, count)))
-    bucket.warm_k = np.concatenate([bucket.warm_k, nothing_k])
-    bucket.shaken_k = np.concatenate([bucket.shaken_k, nothing_k])
-    bucket.said_3mr = np.pad(bucket.said_3mr, ((0, 0), (0, count), (0, 0)))
+    bucket.warm_start_k = np.concatenate([bucket.warm_start_k, nothing_k])
+    bucket.changed_at_k = np.concatenate([bucket.changed_at_k, nothing_k])
+    bucket.contribution_3mr = np.pad(bucket.contribution_3mr, ((0, 0), (0, count), (0, 0)))
 
 
 def drop_column(bucket: BucketState, model: str) -> None:
@@ -370,10 +387,10 @@ def drop_column(bucket: BucketState, model: str) -> None:
     bucket.posteriors = without_model(bucket.posteriors, k)
     bucket.columns = bucket.columns[:k] + bucket.columns[k + 1 :]
     bucket.born_k = np.delete(bucket.born_k, k)
-    bucket.joined_k = np.delete(bucket.joined_k, k)
+    bucket.judged_before_k = np.delete(bucket.judged_before_k, k)
     bucket.decisions_k = np.delete(bucket.decisions_k, k)
     bucket.count_sk = np.delete(bucket.count_sk, k, axis=1)
     bucket.sum_sk = np.delete(bucket.sum_sk, k, axis=1)
-    bucket.warm_k = np.delete(bucket.warm_k, k)
-    bucket.shaken_k = np.delete(bucket.shaken_k, k)
-    bucket.said_3mr = np.delete(bucket.said_3mr, k + 1, axis=1)
+    bucket.warm_start_k = np.delete(bucket.warm_start_k, k)
+    bucket.changed_at_k = np.delete(bucket.changed_at_k, k)
+    bucket.contribution_3mr = np.delete(bucket.contribution_3mr, k + 1, axis=1)

@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from pointsman.bandit.bucket import BucketState, clocks, newcomers
+from pointsman.bandit.bucket import BucketState, log_decays, newcomers
 from pointsman.bandit.catalog import Objective
 from pointsman.bandit.encoder import Encoded
 from pointsman.bandit.errors import FieldError, within
 from pointsman.bandit.event import DecisionMade
 from pointsman.bandit.health import Health
-from pointsman.bandit.pacer import Purse, affordable, left, multiplier_for
+from pointsman.bandit.pacer import ActiveBudget, affordable, multiplier_for, remaining
 from pointsman.bandit.policy import (
+    ArmScores,
     Candidates,
     Choices,
     Exclusion,
@@ -22,18 +23,17 @@ from pointsman.bandit.policy import (
     Limits,
     Newcomers,
     Predictions,
-    Race,
     choose,
     exclusions,
     explored_share,
     least_violating,
+    max_costs,
     predictions_batch,
     priced,
-    race,
+    score_arms,
     without,
-    worst_costs,
 )
-from pointsman.bandit.pool import seen
+from pointsman.bandit.posterior import observation_counts
 
 NO_LIMITS = Limits()
 FREE = 10
@@ -53,7 +53,7 @@ def decide(
     health: Mapping[str, Health],
     now_ns: int,
     state_position: int,
-    purses: Sequence[Purse] = (),
+    active_budgets: Sequence[ActiveBudget] = (),
     objective: Objective | None = None,
     limits: Limits = NO_LIMITS,
     request_ids: Sequence[str] = (),
@@ -61,9 +61,9 @@ def decide(
 ) -> list[DecisionMade]:
     """Decide for each of ``encoded`` on the same state, as the events to be journalled; the state does not change.
 
-    ``health`` is the state's, ``purses`` are the budgets (``bandit.state.purses``); ``objective`` replaces the bucket's own;
-    ``request_ids`` are what the callers named their requests, if they did. ``with_propensity`` false leaves the propensities
-    at 0, which changes nothing else: for replays that nobody logs.
+    ``health`` is the state's; ``active_budgets`` come from ``bandit.state.active_budgets``; ``objective`` replaces the
+    bucket's own; ``request_ids`` are what the callers named their requests, if they did. ``with_propensity`` false leaves the
+    propensities at 0, which changes nothing else: for replays that nobody logs.
     Raises ``FieldError`` for an objective or limits that do not fit the bucket and ``NothingEligibleError`` if some request has
     no eligible model.
     """
@@ -85,34 +85,37 @@ def decide(
     input_b = np.array([one.input_tokens for one in encoded])
     most_b = np.array([one.max_output_tokens for one in encoded])
     if candidates.prices_3k is not None:
-        seen_kr = seen(bucket.posteriors)
-        seen_kr = seen_kr if bucket.members is None else seen_kr[bucket.members]
-        predicted = priced(predicted, candidates, seen_kr.T, input_b, most_b)
+        count_kr = observation_counts(bucket.posteriors)
+        count_kr = count_kr if bucket.members is None else count_kr[bucket.members]
+        predicted = priced(predicted, candidates, count_kr.T, input_b, most_b)
     needed_b = np.maximum(input_b, 0) + np.maximum(most_b, 0)
     exclusions_bk = exclusions(candidates, limits, quality, predicted, needed_b)
     if health:
-        predicted = _heed(health, candidates, predicted, exclusions_bk)
-    worst_bk = None
-    if any(purse.budget.hard for purse in purses):
-        worst_bk = worst_costs(candidates, np.array([one.input_most for one in encoded]), most_b)
-        predicted = replace(predicted, cost_k=np.minimum(predicted.cost_k, worst_bk))
-        remaining = min(left(purse, now_ns) for purse in purses if purse.budget.hard)
-        if len(encoded) > 1 and np.max(worst_bk, axis=1, where=np.isfinite(worst_bk), initial=0.0).sum() > remaining:
+        predicted = _apply_circuit_breakers(health, candidates, predicted, exclusions_bk)
+    max_cost_bk = None
+    if any(active.budget.hard for active in active_budgets):
+        max_cost_bk = max_costs(candidates, np.array([one.max_input_tokens for one in encoded]), most_b)
+        predicted = replace(predicted, cost_k=np.minimum(predicted.cost_k, max_cost_bk))
+        remaining_usd = min(remaining(active, now_ns) for active in active_budgets if active.budget.hard)
+        if (
+            len(encoded) > 1
+            and np.max(max_cost_bk, axis=1, where=np.isfinite(max_cost_bk), initial=0.0).sum() > remaining_usd
+        ):
             return _one_by_one(
-                bucket, encoded, ids, rng, health, now_ns, state_position, purses, objective, limits, request_ids,
+                bucket, encoded, ids, rng, health, now_ns, state_position, active_budgets, objective, limits, request_ids,
                 with_propensity,
             )  # fmt: skip
-        exclusions_bk[~(worst_bk <= remaining)] |= Exclusion.BUDGET.bit
-    race_ = race(resolved, quality, predicted, exclusions_bk)
+        exclusions_bk[~(max_cost_bk <= remaining_usd)] |= Exclusion.BUDGET.bit
+    scores = score_arms(resolved, quality, predicted, exclusions_bk)
     multiplier, affordable_floor = 0.0, 1.0
-    for purse in purses:
-        multiplier = max(multiplier, multiplier_for(purse, race_, predicted.cost_k))
-        affordable_floor = min(affordable_floor, affordable(purse, predicted.cost_k))
+    for active in active_budgets:
+        multiplier = max(multiplier, multiplier_for(active, scores, predicted.cost_k))
+        affordable_floor = min(affordable_floor, affordable(active, predicted.cost_k))
     if multiplier:
-        race_ = race(resolved, quality, predicted, exclusions_bk, multiplier)
-    exploration_b = np.minimum(explored_share(race_, predicted, config.exploration_floor), affordable_floor)
-    new = _newcomers(bucket, race_)
-    choices = choose(race_, exploration_b, rng, new, with_propensity=with_propensity)
+        scores = score_arms(resolved, quality, predicted, exclusions_bk, multiplier)
+    exploration_b = np.minimum(explored_share(scores, predicted, config.exploration_floor), affordable_floor)
+    new = _newcomers(bucket, scores)
+    choices = choose(scores, exploration_b, rng, new, with_propensity=with_propensity)
     for i in () if choices.eligible_b.all() else np.flatnonzero(choices.eligible_b == 0):
         _least_violating(
             choices, int(i), least_violating(quality, limits, predicted.at(int(i)), exclusions_bk[i], candidates)
@@ -123,10 +126,14 @@ def decide(
     chosen, order, eligible = choices.chosen_b.tolist(), choices.order_bk.tolist(), choices.eligible_b.tolist()
     propensity, explored = choices.propensity_b.tolist(), choices.explored_b.tolist()
     violated, exploration = choices.limits_violated_b.tolist(), exploration_b.tolist()
-    marks = predicted.latency_p95_k[np.arange(len(encoded)), choices.chosen_b].tolist()
-    clocks_k = {k: clocks(bucket, candidates.names[k]) for k in set(chosen)}
-    tail_k = bucket.posteriors.tail_k if bucket.members is None else bucket.posteriors.tail_k[bucket.members]
-    untail = np.exp(-tail_k).tolist()
+    p95 = predicted.latency_p95_k[np.arange(len(encoded)), choices.chosen_b].tolist()
+    log_decays_k = {k: log_decays(bucket, candidates.names[k]) for k in set(chosen)}
+    p95_correction_k = (
+        bucket.posteriors.p95_correction_k
+        if bucket.members is None
+        else bucket.posteriors.p95_correction_k[bucket.members]
+    )
+    raw_share = np.exp(-p95_correction_k).tolist()
     expire_ns = now_ns + config.window_ns
     return [
         DecisionMade(
@@ -155,9 +162,9 @@ def decide(
             project=config.project,
             newcomers=new_models,
             quota=quota,
-            worst_cost=0.0 if worst_bk is None else float(worst_bk[i, chosen[i]]),
-            mark=marks[i] * untail[chosen[i]],
-            clocks=clocks_k[chosen[i]],
+            max_cost=0.0 if max_cost_bk is None else float(max_cost_bk[i, chosen[i]]),
+            raw_p95=p95[i] * raw_share[chosen[i]],
+            log_decays=log_decays_k[chosen[i]],
         )
         for i, one in enumerate(encoded)
     ]
@@ -171,7 +178,7 @@ def _one_by_one(
     health: Mapping[str, Health],
     now_ns: int,
     state_position: int,
-    purses: Sequence[Purse],
+    active_budgets: Sequence[ActiveBudget],
     objective: Objective | None,
     limits: Limits,
     request_ids: Sequence[str],
@@ -180,7 +187,7 @@ def _one_by_one(
     """``decide`` for a batch that might pass a hard budget as a whole: each decision holds back what it may cost."""
     made: list[DecisionMade] = []
     for i, (one, id_) in enumerate(zip(encoded, ids, strict=True)):
-        held = sum(event.worst_cost for event in made)
+        held = sum(event.max_cost for event in made)
         made += decide(
             bucket,
             [one],
@@ -189,7 +196,7 @@ def _one_by_one(
             health=health,
             now_ns=now_ns,
             state_position=state_position,
-            purses=[replace(purse, pending=purse.pending + held) for purse in purses],
+            active_budgets=[replace(active, pending=active.pending + held) for active in active_budgets],
             objective=objective,
             limits=limits,
             request_ids=request_ids[i : i + 1],
@@ -198,7 +205,7 @@ def _one_by_one(
     return made
 
 
-def _newcomers(bucket: BucketState, race_: Race) -> Newcomers | None:
+def _newcomers(bucket: BucketState, scores: ArmScores) -> Newcomers | None:
     """The bucket's newcomers, if their share of traffic must be bounded, and the share of requests that they may race in.
 
     Where outcomes come at once a newcomer is an ordinary candidate of which little is known; where they come late, or never,
@@ -212,10 +219,10 @@ def _newcomers(bucket: BucketState, race_: Race) -> Newcomers | None:
     if (calls_k[new_k] - count_k[new_k] < FREE).all():
         return None
     quota = min(1.0, QUOTA * 2.0 ** (int(count_k[new_k].min()) / QUOTA_DOUBLES))
-    return Newcomers(new_k, quota, without(race_, new_k))
+    return Newcomers(new_k, quota, without(scores, new_k))
 
 
-def _heed(
+def _apply_circuit_breakers(
     health: Mapping[str, Health], candidates: Candidates, predicted: Predictions, exclusions_bk: Ints
 ) -> Predictions:
     """Exclude, in place, models whose breaker is open, and discount quality by the chance that a call succeeds.

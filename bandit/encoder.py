@@ -49,13 +49,14 @@ class Context:
 class Encoded:
     """A context as the policy sees it: ``x_d`` with the intercept last, and token counts (-1 when unknown).
 
-    ``input_most`` is the most that the input tokens can be: their number, or, if that is only estimated, the bytes of the text.
+    ``max_input_tokens`` is an upper bound of the input tokens: their number, or, if that is only estimated, the text's length in
+    bytes.
     """
 
     x_d: npt.NDArray[np.float64]
     input_tokens: int
     max_output_tokens: int
-    input_most: int = -1
+    max_input_tokens: int = -1
 
 
 class Encoder:
@@ -84,7 +85,7 @@ class Encoder:
         self._refuse_unknown(context)
         input_tokens = _tokens(context.input_tokens, "input_tokens")
         max_output_tokens = _tokens(context.max_output_tokens, "max_output_tokens")
-        input_most = input_tokens
+        max_input_tokens = input_tokens
         if context.text is not None:
             if len(context.text) > MAX_TEXT:
                 raise FieldError(
@@ -93,7 +94,7 @@ class Encoder:
                 )
             if input_tokens < 0:
                 input_tokens = estimate_tokens(context.text)
-                input_most = len(context.text.encode("utf-8", "surrogatepass"))
+                max_input_tokens = len(context.text.encode("utf-8", "surrogatepass"))
         x_d = np.zeros(self.dim)
         at = 0
         for number in schema.numbers:
@@ -162,7 +163,7 @@ class Encoder:
                 raise FieldError("input_tokens", "expected a number of tokens or a text, got nothing")
             at += 1
         x_d[at] = 1.0
-        return Encoded(x_d.astype(np.float32).astype(np.float64), input_tokens, max_output_tokens, input_most)
+        return Encoded(x_d.astype(np.float32).astype(np.float64), input_tokens, max_output_tokens, max_input_tokens)
 
     def _refuse_unknown(self, context: Context) -> None:
         for kind, given, known in (

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pointsman.bandit.catalog import Bucket, Model, Objective, Project
-from pointsman.bandit.outcome import Change, Ledger
+from pointsman.bandit.outcome import ReportedOutcome, SignalChange
 from pointsman.bandit.policy import Limits, Predictions
 
 
@@ -70,13 +70,13 @@ class DecisionMade:
 
     ``id`` is the 16 bytes of a ULID, ``x_d`` the features, ``expire_ns`` the end of the attribution window,
     ``state_position`` the position of the state the draw was made on; token counts are -1 when unknown. ``draw_k`` are the
-    draws of quality that decided (``bandit.policy.OUT`` for models that were not eligible), ``multiplier`` what a budget
+    draws of quality that decided (``bandit.policy.INELIGIBLE`` for models that were not eligible), ``multiplier`` what a budget
     added to λ (quality scaled to [0, 1], per dollar), ``project`` the id of the project that it draws on, or "".
     ``newcomers`` took part in the race only with probability ``quota``.
 
-    For what is to be learned of the chosen model later: ``worst_cost`` are the dollars that a hard budget holds for it until
-    its cost is known (0 without one), ``mark`` the regression's own 95th percentile of its latency, ``clocks`` its clocks of
-    forgetting by response.
+    For what is to be learned of the chosen model later: ``max_cost`` are the dollars that a hard budget reserves for it until
+    its cost is known (0 without one), ``raw_p95`` the regression's own 95th percentile of its latency in seconds, ``log_decays``
+    its log decays by response (``bandit.posterior.log_decay``).
     """
 
     id: bytes
@@ -104,9 +104,9 @@ class DecisionMade:
     project: str = ""
     newcomers: tuple[int, ...] = ()
     quota: float = 1.0
-    worst_cost: float = 0.0
-    mark: float = 0.0
-    clocks: tuple[float, ...] = ()
+    max_cost: float = 0.0
+    raw_p95: float = 0.0
+    log_decays: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,8 +114,8 @@ class OutcomeApplied:
     """An outcome joined with its decision, as the change it makes.
 
     ``x_d``, ``state_position``, ``project`` and ``decided_ns`` (its time) are the decision's; so are ``expected_cost``, what it
-    counted as spent (dollars), ``worst_cost``, what it held for a hard budget, and ``mark`` (see ``DecisionMade``), each 0
-    unless ``model`` was the chosen one. ``ledgers`` is all that is known of the decision after this event, by model.
+    counted as spent (dollars), ``max_cost``, what it reserved of a hard budget, and ``raw_p95`` (see ``DecisionMade``), each 0
+    unless ``model`` was the chosen one. ``reported_outcomes`` is all that is known of the decision after this event, by model.
     """
 
     decision_id: bytes
@@ -125,13 +125,13 @@ class OutcomeApplied:
     x_d: npt.NDArray[np.float64]
     state_position: int
     expected_cost: float
-    changes: tuple[Change, ...]
-    ledgers: Mapping[str, Ledger]
+    changes: tuple[SignalChange, ...]
+    reported_outcomes: Mapping[str, ReportedOutcome]
     idempotency_key: str = ""
     project: str = ""
     decided_ns: int = 0
-    worst_cost: float = 0.0
-    mark: float = 0.0
+    max_cost: float = 0.0
+    raw_p95: float = 0.0
 
 
 Event = (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pointsman.bandit.bucket import RESPONSE_OF, BucketState, clocks
+from pointsman.bandit.bucket import RESPONSE_OF, BucketState, log_decays
 from pointsman.bandit.errors import FieldError
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
-from pointsman.bandit.outcome import Ledger, Signal, check_report, merge
+from pointsman.bandit.outcome import ReportedOutcome, Signal, check_report, merge
 
 
 def join(
@@ -17,24 +17,27 @@ def join(
     report: Mapping[Signal, float],
     *,
     model: str = "",
-    ledgers: Mapping[str, Ledger] | None = None,
+    reported_outcomes: Mapping[str, ReportedOutcome] | None = None,
     idempotency_key: str = "",
 ) -> OutcomeApplied:
     """The event of ``report`` on ``decision``, which was made at ``decided_ns``; the state does not change.
 
-    ``model`` is the one reported on, "" for the chosen one; ``ledgers`` is what is known of the decision so far, by model.
-    Raises ``FieldError`` for an empty report, a value outside its range, and a model that was not a candidate.
+    ``model`` is the one reported on, "" for the chosen one; ``reported_outcomes`` is what is known of the decision so far, by
+    model. Raises ``FieldError`` for an empty report, a value outside its range, and a model that was not a candidate.
     """
     chosen = decision.models[decision.chosen]
     model = model or chosen
     if model not in decision.models:
         raise FieldError("model", f"models/{model} was not a candidate of this decision")
     check_report(report, bucket.config.quality_range)
-    known = ledgers or {}
+    known = reported_outcomes or {}
     is_chosen = model == chosen
-    clocks_r = decision.clocks if is_chosen else clocks(bucket, model)
-    ledger, changes = merge(
-        known.get(model, Ledger()), report, bucket.config.rules, dict(zip(RESPONSE_OF, clocks_r, strict=False))
+    log_decays_r = decision.log_decays if is_chosen else log_decays(bucket, model)
+    reported, changes = merge(
+        known.get(model, ReportedOutcome()),
+        report,
+        bucket.config.rules,
+        dict(zip(RESPONSE_OF, log_decays_r, strict=False)),
     )
     return OutcomeApplied(
         decision_id=decision.id,
@@ -45,10 +48,10 @@ def join(
         state_position=decision.state_position,
         expected_cost=float(decision.predicted.cost_k[decision.chosen]) if is_chosen else 0.0,
         changes=changes,
-        ledgers={**known, model: ledger},
+        reported_outcomes={**known, model: reported},
         idempotency_key=idempotency_key,
         project=decision.project,
         decided_ns=decided_ns,
-        worst_cost=decision.worst_cost if is_chosen else 0.0,
-        mark=decision.mark if is_chosen else 0.0,
+        max_cost=decision.max_cost if is_chosen else 0.0,
+        raw_p95=decision.raw_p95 if is_chosen else 0.0,
     )

@@ -1,6 +1,6 @@
 """Outcomes in parts, late, repeated, corrected: what one more report changes in what is known of a decision.
 
-Each signal of each model of a decision has a tally. A report adds to the tally, the bucket's rule makes one value of
+Each signal of each model of a decision has an aggregate. A report adds to it, the bucket's rule makes one value of
 it, and the difference to the value before is what the posteriors learn. So any number of reports, in any order that the
 rules do not distinguish, end in the same place.
 """
@@ -45,79 +45,79 @@ MAX_LATENCY = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class SignalAggregate:
     """Everything reported of one signal: how many times, their sum, the last, and the value last learned from.
 
-    ``faded`` is the posterior's clock of forgetting (``bandit.posterior.clock``) at the decision: with it an outcome counts as
-    much as its decision's age says, whenever it arrives, and a correction as much as what is left of what it corrects.
+    ``log_decay`` is the posterior's (``bandit.posterior.log_decay``) at the decision: with it an outcome counts as much as its
+    decision's age says, whenever it arrives, and a correction as much as what is left of what it corrects.
     """
 
     count: int
     sum: float
     last: float
     value: float
-    faded: float = 0.0
+    log_decay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class ReportedOutcome:
     """Everything reported of one model for one decision, in how many reports."""
 
-    tallies: Mapping[Signal, Tally] = field(default_factory=dict)
+    aggregates: Mapping[Signal, SignalAggregate] = field(default_factory=dict)
     reports: int = 0
 
 
-UNTOLD = Ledger()
+NO_REPORTS = ReportedOutcome()
 """Nothing was reported."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One signal's value before (``None`` if there was none) and after a report; ``faded`` as in ``Tally``, ``None`` for the
-    present clock.
+class SignalChange:
+    """One signal's value before (``None`` if there was none) and after a report; ``log_decay`` as in ``SignalAggregate``,
+    ``None`` for the present one.
     """
 
     signal: Signal
     before: float | None
     after: float
-    faded: float | None = None
+    log_decay: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """What is to be learned of one signal: its value before and after, ``None`` where it teaches nothing; ``faded`` as in
-    ``Change``.
+class LearningUpdate:
+    """What is to be learned of one signal: its value before and after, ``None`` where it teaches nothing; ``log_decay`` as in
+    ``SignalChange``.
     """
 
     signal: Signal
     before: float | None
     after: float | None
-    faded: float | None
+    log_decay: float | None
 
 
-def lessons(changes: Sequence[Change], ledger: Ledger) -> list[Lesson]:
-    """What ``changes``, after which ``ledger`` is all that is known, teach.
+def learning_updates(changes: Sequence[SignalChange], reported: ReportedOutcome) -> list[LearningUpdate]:
+    """What ``changes``, after which ``reported`` is all that is known, teach.
 
     A failed call says nothing of what an answer costs, how long it takes and how long it is: only of quality, if that was
     reported. Whether a call failed may be said last, or be taken back: then what was learned is taken back, or learned after
     all, so that the end does not depend on the order of reports.
     """
-    success = ledger.tallies.get(Signal.SUCCESS)
+    success = reported.aggregates.get(Signal.SUCCESS)
     fails = failed = success is not None and success.value == 0.0
     by_signal = {change.signal: change for change in changes}
     if Signal.SUCCESS in by_signal:
         failed = by_signal[Signal.SUCCESS].before == 0.0
     if not (fails or failed):
-        return [Lesson(c.signal, c.before, c.after, c.faded) for c in changes]
+        return [LearningUpdate(c.signal, c.before, c.after, c.log_decay) for c in changes]
     found = []
-    for signal, tally in sorted(ledger.tallies.items()):
+    for signal, aggregate in sorted(reported.aggregates.items()):
         change = by_signal.get(signal)
-        before = tally.value if change is None else change.before
-        after: float | None = tally.value
+        before = aggregate.value if change is None else change.before
+        after: float | None = aggregate.value
         if signal in OF_ANSWERS:
             before, after = None if failed else before, None if fails else after
         if before != after:
-            found.append(Lesson(signal, before, after, tally.faded))
+            found.append(LearningUpdate(signal, before, after, aggregate.log_decay))
     return found
 
 
@@ -138,16 +138,16 @@ def check_report(report: Mapping[Signal, float], quality: QualityRange) -> None:
 
 
 def merge(
-    ledger: Ledger,
+    reported: ReportedOutcome,
     report: Mapping[Signal, float],
     rules: OutcomeRules,
-    clock: Mapping[Signal, float] | None = None,
-) -> tuple[Ledger, tuple[Change, ...]]:
-    """The ledger after ``report``, and what changed. Signals whose value stays the same are not among the changes.
+    log_decays: Mapping[Signal, float] | None = None,
+) -> tuple[ReportedOutcome, tuple[SignalChange, ...]]:
+    """The reported outcome after ``report``, and what changed. Signals whose value stays the same are not among the changes.
 
-    ``clock`` gives the clock of forgetting at the decision for each signal (0 where it says nothing).
+    ``log_decays`` gives the log decay at the decision for each signal (0 where it says nothing).
     """
-    merged = dict(ledger.tallies)
+    merged = dict(reported.aggregates)
     changes = []
     for signal in sorted(report):
         value = report[signal]
@@ -157,12 +157,12 @@ def merge(
         now = value if rule is Aggregation.LAST else total if rule is Aggregation.SUM else total / count
         if not math.isfinite(now):
             raise FieldError(FIELDS[signal], "the sum of the reports is too large")
-        faded = (clock or {}).get(signal, 0.0) if old is None else old.faded
-        merged[signal] = Tally(count, total, value, now, faded)
+        log_decay = (log_decays or {}).get(signal, 0.0) if old is None else old.log_decay
+        merged[signal] = SignalAggregate(count, total, value, now, log_decay)
         before = None if old is None else old.value
         if before != now:
-            changes.append(Change(signal, before, now, faded))
-    return Ledger(merged, ledger.reports + 1), tuple(changes)
+            changes.append(SignalChange(signal, before, now, log_decay))
+    return ReportedOutcome(merged, reported.reports + 1), tuple(changes)
 
 
 def _rule(signal: Signal, rules: OutcomeRules) -> Aggregation:

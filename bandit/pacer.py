@@ -27,7 +27,7 @@ import numpy.typing as npt
 from pointsman.bandit.catalog import Aggregation, Budget, QualityRange
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
 from pointsman.bandit.outcome import Signal
-from pointsman.bandit.policy import OUT, Array, Ints, Race, race
+from pointsman.bandit.policy import INELIGIBLE, ArmScores, Array, Ints, score_arms
 
 RING = 128
 """Requests that are replayed to find the multiplier."""
@@ -49,9 +49,9 @@ _LAST = 1 << 30  # rank of an arm that may not run
 class Pacer:
     """A budget's state; changed in place by the fold.
 
-    ``decisions``, ``spent`` and ``held`` count since the start (of the period, for a budget per period, which began at
+    ``decisions``, ``spent`` and ``reserved`` count since the start (of the period, for a budget per period, which began at
     ``start_ns``). ``multiplier`` is in quality (scaled to [0, 1]) per dollar, ``target`` in dollars per request. The ring
-    holds, for request number ``total % RING``, the race at a multiplier of 0 (``bandit.policy.Race``): ``floor_n`` is an
+    holds, for request number ``total % RING``, the race at a multiplier of 0 (``bandit.policy.ArmScores``): ``floor_n`` is an
     absolute floor and ``loss_n`` one relative to the best, NaN where there is none.
     """
 
@@ -115,13 +115,13 @@ class Pacer:
         return float(self.sums[5])
 
     @property
-    def held(self) -> float:
+    def reserved(self) -> float:
         """Dollars since the start: reported, and the most that it can be where nothing is reported yet."""
         return float(self.sums[4])
 
 
 @dataclass(frozen=True, slots=True)
-class Purse:
+class ActiveBudget:
     """A budget that a decision draws on, its state, and the dollars held for decisions that are not folded yet."""
 
     budget: Budget
@@ -134,8 +134,8 @@ def new_pacer(position: int) -> Pacer:
     return Pacer(
         counts=np.array([0, 0, 0, 0, position], dtype=np.int64),
         sums=np.zeros(6),
-        mean_nk=np.full((RING, 0), OUT),
-        draw_nk=np.full((RING, 0), OUT),
+        mean_nk=np.full((RING, 0), INELIGIBLE),
+        draw_nk=np.full((RING, 0), INELIGIBLE),
         cost_nk=np.zeros((RING, 0)),
         rank_nk=np.full((RING, 0), _LAST, dtype=np.int64),
         floor_n=np.full(RING, np.nan),
@@ -158,32 +158,34 @@ def from_arrays(named: Mapping[str, npt.NDArray[Any]]) -> Pacer:
     return Pacer(**{f.name: named[f.name] for f in fields(Pacer)})
 
 
-def multiplier_for(purse: Purse, race_: Race, cost_bk: Array) -> float:
+def multiplier_for(active: ActiveBudget, scores: ArmScores, cost_bk: Array) -> float:
     """The multiplier for the next requests; while the ring is empty, the one at which these keep to the budget.
 
-    ``race_`` is theirs at a multiplier of 0.
+    ``scores`` is theirs at a multiplier of 0.
     """
-    if purse.pacer.total:
-        return purse.pacer.multiplier
-    floor_b, loss_b = _floors(race_)
-    mean_bk = np.where(race_.eligible_bk, race_.mean_bk, OUT)
-    return solve(mean_bk, mean_bk, cost_bk, race_.rank_bk, floor_b, loss_b, _start_target(purse.budget), 0.0)
+    if active.pacer.total:
+        return active.pacer.multiplier
+    floor_b, loss_b = _floors(scores)
+    mean_bk = np.where(scores.eligible_bk, scores.mean_bk, INELIGIBLE)
+    return solve(mean_bk, mean_bk, cost_bk, scores.rank_bk, floor_b, loss_b, _start_target(active.budget), 0.0)
 
 
-def affordable(purse: Purse, cost_bk: Array) -> float:
+def affordable(active: ActiveBudget, cost_bk: Array) -> float:
     """The largest exploration floor at which the even draw costs at most ``EXPLORE_SHARE`` of the target."""
-    target = purse.pacer.target if purse.pacer.total else _start_target(purse.budget)
+    target = active.pacer.target if active.pacer.total else _start_target(active.budget)
     return EXPLORE_SHARE * max(target, 0.0) / max(float(cost_bk.mean()), 1e-300)
 
 
-def left(purse: Purse, now_ns: int) -> float:
+def remaining(active: ActiveBudget, now_ns: int) -> float:
     """Dollars of a hard budget that are neither spent nor held at ``now_ns``."""
-    now_ns = max(now_ns, purse.pacer.last_ns)  # a clock that was put back does not open a period again
-    held = purse.pacer.held if _period(purse.budget, now_ns) == purse.pacer.start_ns else 0.0
-    return purse.budget.amount - held - purse.pending
+    now_ns = max(now_ns, active.pacer.last_ns)  # a clock that was put back does not open a period again
+    reserved = active.pacer.reserved if _period(active.budget, now_ns) == active.pacer.start_ns else 0.0
+    return active.budget.amount - reserved - active.pending
 
 
-def decided(pacer: Pacer, budget: Budget, quality: QualityRange | None, event: DecisionMade, time_ns: int) -> None:
+def count_decision(
+    pacer: Pacer, budget: Budget, quality: QualityRange | None, event: DecisionMade, time_ns: int
+) -> None:
     """Count a decision, in place, and find the multiplier anew when it is time. ``quality`` is the scale of its bucket,
     ``None`` if that is gone.
     """
@@ -197,7 +199,7 @@ def decided(pacer: Pacer, budget: Budget, quality: QualityRange | None, event: D
         pacer.sums[3] += (gap - pacer.gap_ns) * max(0.02, 1.0 / pacer.total)
     pacer.counts[3] = time_ns
     pacer.sums[0] += event.predicted.cost_k[event.chosen]
-    pacer.sums[4] += event.worst_cost
+    pacer.sums[4] += event.max_cost
     pacer.counts[0] += 1
     if quality is None:
         return
@@ -218,7 +220,7 @@ def decided(pacer: Pacer, budget: Budget, quality: QualityRange | None, event: D
         )
 
 
-def settled(pacer: Pacer, budget: Budget, event: OutcomeApplied, rule: Aggregation) -> None:
+def count_outcome(pacer: Pacer, budget: Budget, event: OutcomeApplied, rule: Aggregation) -> None:
     """Count, in place, what an outcome says of the cost of its decision instead of what was counted for it so far.
 
     What is held for it is let go at the first report, unless ``rule`` says that more parts of the cost may come. A decision of
@@ -229,9 +231,9 @@ def settled(pacer: Pacer, budget: Budget, event: OutcomeApplied, rule: Aggregati
         return
     for change in event.changes:
         if change.signal is Signal.COST:
-            least = event.worst_cost if rule is Aggregation.SUM else 0.0
+            least = event.max_cost if rule is Aggregation.SUM else 0.0
             pacer.sums[0] += change.after - (event.expected_cost if change.before is None else change.before)
-            before = event.worst_cost if change.before is None else max(change.before, least)
+            before = event.max_cost if change.before is None else max(change.before, least)
             pacer.sums[4] += max(change.after, least) - before
 
 
@@ -247,11 +249,11 @@ def solve(
 ) -> float:
     """The smallest multiplier at which the policy's mean cost in these races is at most ``target`` dollars.
 
-    Means and draws are those at a multiplier of 0, ``OUT`` for arms that may not run. If no multiplier reaches the target,
+    Means and draws are those at a multiplier of 0, ``INELIGIBLE`` for arms that may not run. If no multiplier reaches the target,
     one at which the cheapest are chosen. ``guess`` is where to look first.
     """
     rows = np.arange(len(draw_bk))
-    runs_bk = draw_bk > 0.5 * OUT
+    runs_bk = draw_bk > 0.5 * INELIGIBLE
     relative_b, floored_b = ~np.isnan(loss_b), ~(np.isnan(loss_b) & np.isnan(floor_b))
 
     def mean_cost(multiplier: float) -> float:
@@ -282,33 +284,33 @@ def solve(
 
 def _keep(pacer: Pacer, quality: QualityRange, event: DecisionMade) -> None:
     """Put the race of a decision into the ring, in place."""
-    race_ = race(event.objective, quality, event.predicted.batch(), event.exclusions_k[None])
+    scores = score_arms(event.objective, quality, event.predicted.batch(), event.exclusions_k[None])
     k, width = len(event.models), pacer.mean_nk.shape[1]
     if k > width:
         grow = ((0, 0), (0, k - width))
-        pacer.mean_nk = np.pad(pacer.mean_nk, grow, constant_values=OUT)
-        pacer.draw_nk = np.pad(pacer.draw_nk, grow, constant_values=OUT)
+        pacer.mean_nk = np.pad(pacer.mean_nk, grow, constant_values=INELIGIBLE)
+        pacer.draw_nk = np.pad(pacer.draw_nk, grow, constant_values=INELIGIBLE)
         pacer.cost_nk = np.pad(pacer.cost_nk, grow)
         pacer.rank_nk = np.pad(pacer.rank_nk, grow, constant_values=_LAST)
-    n, runs_k = pacer.total % RING, race_.eligible_bk[0] & (event.draw_k > 0.5 * OUT)
+    n, runs_k = pacer.total % RING, scores.eligible_bk[0] & (event.draw_k > 0.5 * INELIGIBLE)
     for ring_nk, nothing, value_k in (
-        (pacer.mean_nk, OUT, np.where(runs_k, race_.mean_bk[0], OUT)),
-        (pacer.draw_nk, OUT, np.where(runs_k, event.draw_k - race_.shift_bk[0], OUT)),
+        (pacer.mean_nk, INELIGIBLE, np.where(runs_k, scores.mean_bk[0], INELIGIBLE)),
+        (pacer.draw_nk, INELIGIBLE, np.where(runs_k, event.draw_k - scores.shift_bk[0], INELIGIBLE)),
         (pacer.cost_nk, 0, event.predicted.cost_k),
-        (pacer.rank_nk, _LAST, _LAST if race_.rank_bk is None else race_.rank_bk[0]),
+        (pacer.rank_nk, _LAST, _LAST if scores.rank_bk is None else scores.rank_bk[0]),
     ):
         ring_nk[n, :k], ring_nk[n, k:] = value_k, nothing
-    pacer.floor_n[n : n + 1], pacer.loss_n[n : n + 1] = _floors(race_)
+    pacer.floor_n[n : n + 1], pacer.loss_n[n : n + 1] = _floors(scores)
 
 
-def _floors(race_: Race) -> tuple[Array, Array]:
+def _floors(scores: ArmScores) -> tuple[Array, Array]:
     """Absolute floors and losses against the best of a race at a multiplier of 0, each (b); NaN where there is none."""
-    none_b = np.full(len(race_.mean_bk), np.nan)
-    if race_.floor_b is None:
+    none_b = np.full(len(scores.mean_bk), np.nan)
+    if scores.floor_b is None:
         return none_b, none_b
-    if race_.relative:
-        return none_b, race_.mean_bk.max(axis=1) - race_.floor_b
-    return race_.floor_b, none_b
+    if scores.relative:
+        return none_b, scores.mean_bk.max(axis=1) - scores.floor_b
+    return scores.floor_b, none_b
 
 
 def _period(budget: Budget, time_ns: int) -> int:

@@ -212,7 +212,7 @@ def predictions_batch(posteriors: Posteriors, x_bd: Array) -> Predictions:
     np.minimum(expected_bkr, _MAX_LOG, out=expected_bkr)
     np.exp(expected_bkr, out=expected_bkr)
     p95_bk = _Z95 * np.sqrt(noise_kr[:, LATENCY] * (1.0 + latency_bk))
-    p95_bk += mean_bkr[:, :, LATENCY] + posteriors.tail_k
+    p95_bk += mean_bkr[:, :, LATENCY] + posteriors.p95_correction_k
     return Predictions(
         quality_k=mean_bkr[:, :, QUALITY],
         quality_sd_k=np.sqrt(noise_kr[:, QUALITY] * quality_bk),
@@ -223,18 +223,20 @@ def predictions_batch(posteriors: Posteriors, x_bd: Array) -> Predictions:
     )
 
 
-def priced(predicted: Predictions, candidates: Candidates, seen_rk: Ints, input_b: Array, most_b: Array) -> Predictions:
+def priced(
+    predicted: Predictions, candidates: Candidates, count_rk: Ints, input_b: Array, most_b: Array
+) -> Predictions:
     """``predicted`` (b, k) with the cost of models that have prices made from them.
 
     That is price_in·input tokens + price_out·E[output tokens] + price of the request: a price change acts at once, with
-    nothing to relearn. ``seen_rk`` counts what was observed of each response (rows as in ``bandit.posterior``), ``input_b``
+    nothing to relearn. ``count_rk`` counts what was observed of each response (rows as in ``bandit.posterior``), ``input_b``
     the input tokens and ``most_b`` the most output tokens allowed (-1 when unknown). Where input tokens matter and are
     unknown, or only dollars were ever reported, the cost stays that of the regression.
     """
     if candidates.prices_3k is None:
         return predicted
     in_k, out_k, request_k = candidates.prices_3k
-    told_k = (seen_rk[TOKENS] > 0) | (seen_rk[COST] == 0) | (out_k == 0.0)
+    told_k = (count_rk[TOKENS] > 0) | (count_rk[COST] == 0) | (out_k == 0.0)
     known_bk = np.isfinite(in_k) & told_k & ((input_b[:, None] >= 0) | (in_k == 0.0))
     most_bk = np.minimum(np.where(most_b[:, None] >= 0, most_b[:, None], np.inf), candidates.output_k)
     tokens_bk = np.minimum(predicted.tokens_k, most_bk)
@@ -242,7 +244,7 @@ def priced(predicted: Predictions, candidates: Candidates, seen_rk: Ints, input_
     return replace(predicted, cost_k=np.where(known_bk, cost_bk, predicted.cost_k))
 
 
-def worst_costs(candidates: Candidates, input_b: Ints, most_b: Ints) -> Array:
+def max_costs(candidates: Candidates, input_b: Ints, most_b: Ints) -> Array:
     """The most that each model's call can cost, (b, k) dollars: its prices times the most tokens; infinite where unbounded.
 
     ``input_b`` are input tokens and ``most_b`` the most output tokens that requests allow, -1 when unknown: then the model's
@@ -334,13 +336,13 @@ def describe_exclusions(
 
 
 @dataclass(frozen=True, slots=True)
-class Race:
-    """What the arms of b requests race for, (b, k).
+class ArmScores:
+    """What the arms of b requests are compared by, (b, k).
 
     Without ``rank_bk`` the largest draw of N(mean, sd²) wins. With it the draws are of quality (less what a budget takes
     off), and the arm of lowest rank wins among those that reach the floor; if none does, the largest draw. ``shift_bk`` is
-    what was taken off the quality's mean. Arms that may not run have a mean of ``OUT`` and no spread. ``relative`` says that
-    the floor is relative to the best mean.
+    what was taken off the quality's mean. Arms that may not run have a mean of ``INELIGIBLE`` and no spread. ``relative`` says
+    that the floor is relative to the best mean.
     """
 
     mean_bk: Array
@@ -357,17 +359,17 @@ RESHAPE = 0.5
 features the full spread explores for longer than it pays, warm or cold (`docs/decisions/reshaped-draw.md`)."""
 NO_SPREAD = 1e-12
 """A standard deviation of quality, scaled to [0, 1], that counts as none: quadrature need not resolve it."""
-OUT = -1e30
+INELIGIBLE = -1e30
 """Mean of an arm that may not run: below anything that may, whatever multiplier a budget has put on the largest cost."""
 
 
-def race(
+def score_arms(
     objective: Objective,
     quality: QualityRange,
     predicted: Predictions,
     exclusions_bk: Ints,
     multiplier: float = 0.0,
-) -> Race:
+) -> ArmScores:
     """What the arms race for under a resolved ``objective``, all (b, k).
 
     ``multiplier`` is what a budget adds to λ, in quality (scaled to [0, 1]) per dollar. A floor relative to the best is
@@ -379,11 +381,11 @@ def race(
     shift_bk = cost_weight * predicted.cost_k
     if objective.latency_weight:
         shift_bk += (objective.latency_weight / quality.width) * predicted.latency_k
-    mean_bk = np.where(eligible_bk, predicted.quality_k - shift_bk, OUT)
+    mean_bk = np.where(eligible_bk, predicted.quality_k - shift_bk, INELIGIBLE)
     sd_bk = RESHAPE * predicted.quality_sd_k
     sd_bk = np.where(eligible_bk & (sd_bk > NO_SPREAD), sd_bk, 0.0)
     if objective.mode not in FLOOR_MODES:
-        return Race(mean_bk, sd_bk, shift_bk, eligible_bk)
+        return ArmScores(mean_bk, sd_bk, shift_bk, eligible_bk)
     by_bk = predicted.cost_k if objective.mode is Mode.COST_FIRST else predicted.latency_k
     order_bk = np.argsort(np.where(eligible_bk, by_bk, np.inf), axis=1, kind="stable")
     rank_bk = np.empty_like(order_bk)
@@ -392,25 +394,25 @@ def race(
         floor_b = np.full(len(mean_bk), (objective.min_quality - quality.min) / quality.width)
     else:
         floor_b = mean_bk.max(axis=1) - (objective.max_quality_loss or 0.0) / quality.width
-    return Race(mean_bk, sd_bk, shift_bk, eligible_bk, rank_bk, floor_b, relative=objective.min_quality is None)
+    return ArmScores(mean_bk, sd_bk, shift_bk, eligible_bk, rank_bk, floor_b, relative=objective.min_quality is None)
 
 
-def win_probabilities(race_: Race, row: int = 0) -> Array:
+def choice_probabilities(scores: ArmScores, row: int = 0) -> Array:
     """Exact probability, for each arm (k) of one request, of winning the race; 0 for those that may not run."""
-    mean_k, sd_k = race_.mean_bk[row], race_.sd_bk[row]
-    if race_.rank_bk is None or race_.floor_b is None:
+    mean_k, sd_k = scores.mean_bk[row], scores.sd_bk[row]
+    if scores.rank_bk is None or scores.floor_b is None:
         return argmax_propensities(mean_k, sd_k)
-    return floor_propensities(mean_k, sd_k, race_.rank_bk[row], floor=float(race_.floor_b[row]))
+    return floor_propensities(mean_k, sd_k, scores.rank_bk[row], floor=float(scores.floor_b[row]))
 
 
-def chosen_probabilities(race_: Race, arm_b: Ints) -> Array:
-    """``win_probabilities`` of one arm of each request only, (b), which costs less."""
+def chosen_propensities(scores: ArmScores, arm_b: Ints) -> Array:
+    """``choice_probabilities`` of one arm of each request only, (b), which costs less."""
     b = len(arm_b)
-    if race_.rank_bk is not None and race_.floor_b is not None:
-        return _floor_batch(race_, arm_b)
+    if scores.rank_bk is not None and scores.floor_b is not None:
+        return _floor_batch(scores, arm_b)
     if b >= FEW:
-        return argmax_propensity_batch(race_.mean_bk, race_.sd_bk, arm_b)
-    won = [argmax_propensity(race_.mean_bk[i], race_.sd_bk[i], int(arm_b[i])) for i in range(b)]
+        return argmax_propensity_batch(scores.mean_bk, scores.sd_bk, arm_b)
+    won = [argmax_propensity(scores.mean_bk[i], scores.sd_bk[i], int(arm_b[i])) for i in range(b)]
     return np.array(won)
 
 
@@ -419,31 +421,31 @@ FEW = 12
 _NEGLIGIBLE = 1e-10
 
 
-def _floor_batch(race_: Race, arm_b: Ints) -> Array:
+def _floor_batch(scores: ArmScores, arm_b: Ints) -> Array:
     """The floor rule's closed form for a batch; by quadrature where it is not negligible that no arm reaches the floor."""
-    assert race_.rank_bk is not None
-    assert race_.floor_b is not None
+    assert scores.rank_bk is not None
+    assert scores.floor_b is not None
     rows = np.arange(len(arm_b))
     with np.errstate(divide="ignore", invalid="ignore"):
-        z_bk = (race_.floor_b[:, None] - race_.mean_bk) / race_.sd_bk
+        z_bk = (scores.floor_b[:, None] - scores.mean_bk) / scores.sd_bk
     z_bk[np.isnan(z_bk)] = -np.inf  # no spread, exactly at the floor: it clears
     short_bk = ndtr(z_bk)
-    before_bk = race_.rank_bk < race_.rank_bk[rows, arm_b][:, None]
+    before_bk = scores.rank_bk < scores.rank_bk[rows, arm_b][:, None]
     won_b = (1.0 - short_bk[rows, arm_b]) * np.where(before_bk, short_bk, 1.0).prod(axis=1)
     for i in np.flatnonzero(short_bk.prod(axis=1) > _NEGLIGIBLE):
         won_b[i] = floor_propensity(
-            race_.mean_bk[i], race_.sd_bk[i], race_.rank_bk[i], int(arm_b[i]), floor=float(race_.floor_b[i])
+            scores.mean_bk[i], scores.sd_bk[i], scores.rank_bk[i], int(arm_b[i]), floor=float(scores.floor_b[i])
         )
     return np.asarray(won_b)
 
 
-def finish(race_: Race, draw_bk: Array) -> Ints:
+def rank_arms(scores: ArmScores, draw_bk: Array) -> Ints:
     """Order of arrival of the arms of each request, (b, k), winner first, when their draws of the race are ``draw_bk``."""
-    if race_.rank_bk is None or race_.floor_b is None:
+    if scores.rank_bk is None or scores.floor_b is None:
         return np.argsort(-draw_bk, axis=1, kind="stable")
-    cleared_bk = draw_bk >= race_.floor_b[:, None]
+    cleared_bk = draw_bk >= scores.floor_b[:, None]
     # those that clear the floor by rank, then the others by draw
-    return np.lexsort((np.where(cleared_bk, race_.rank_bk, -draw_bk), ~cleared_bk), axis=1)
+    return np.lexsort((np.where(cleared_bk, scores.rank_bk, -draw_bk), ~cleared_bk), axis=1)
 
 
 EXPLORE = 0.01
@@ -454,25 +456,25 @@ EXPLORE_DOLLARS = 0.02
 """What it may cost on average under a floor rule, as a share of the cost of the model that the rule expects to choose."""
 
 
-def explored_share(race_: Race, predicted: Predictions, floor: float | None) -> Array:
+def explored_share(scores: ArmScores, predicted: Predictions, floor: float | None) -> Array:
     """The exploration floor ε of each request, (b): ``floor`` if it is given, else ``EXPLORE`` or less.
 
     Where models differ a hundredfold in cost, a fixed share of even draws can cost more than all that routing saves; the floor
     gives way before that, and the propensities that are logged say by how much.
     """
-    eligible_bk, mean_bk = race_.eligible_bk, race_.mean_bk
+    eligible_bk, mean_bk = scores.eligible_bk, scores.mean_bk
     b = len(mean_bk)
     if floor is not None:
         return np.full(b, floor)
     count_b = np.maximum(np.add.reduce(eligible_bk, axis=1), 1)
-    if race_.rank_bk is None or race_.floor_b is None:
+    if scores.rank_bk is None or scores.floor_b is None:
         gap_bk = np.maximum.reduce(mean_bk, axis=1, keepdims=True) - mean_bk
         gap_bk *= eligible_bk
         most_b: Array | float = EXPLORE_LOSS
     else:
         rows, best_b = np.arange(b), mean_bk.argmax(axis=1)
-        clears_bk = eligible_bk & (mean_bk >= race_.floor_b[:, None])
-        expected_b = np.where(clears_bk, race_.rank_bk, mean_bk.shape[1]).argmin(axis=1)
+        clears_bk = eligible_bk & (mean_bk >= scores.floor_b[:, None])
+        expected_b = np.where(clears_bk, scores.rank_bk, mean_bk.shape[1]).argmin(axis=1)
         cost_b = predicted.cost_k[rows, np.where(clears_bk.any(axis=1), expected_b, best_b)]
         gap_bk = np.where(eligible_bk, predicted.cost_k - cost_b[:, None], 0.0)
         most_b = EXPLORE_DOLLARS * cost_b
@@ -484,16 +486,16 @@ def explored_share(race_: Race, predicted: Predictions, floor: float | None) -> 
 class Newcomers:
     """Models of which a bucket that knows others knows little. They take part in a race only with probability ``quota``.
 
-    ``race`` is the one without them.
+    ``scores`` are those without them.
     """
 
     new_k: npt.NDArray[np.bool_]
     quota: float
-    race: Race
+    scores: ArmScores
 
 
 def choose(
-    race_: Race,
+    scores: ArmScores,
     exploration_b: Array,
     rng: np.random.Generator,
     newcomers: Newcomers | None = None,
@@ -505,42 +507,42 @@ def choose(
     A request that has no eligible arm gets a meaningless decision, with ``eligible_b`` 0. ``with_propensity`` false leaves the
     propensities at 0, for those who do not log.
     """
-    b, k = race_.mean_bk.shape
-    run = race_
+    b, k = scores.mean_bk.shape
+    run = scores
     if newcomers is not None:
-        run = _mixed(race_, newcomers.race, np.asarray(rng.random(b) < newcomers.quota))
+        run = _mixed(scores, newcomers.scores, np.asarray(rng.random(b) < newcomers.quota))
     draw_bk = run.sd_bk * rng.standard_normal((b, k))
     draw_bk += run.mean_bk
-    order_bk = finish(run, draw_bk)
+    order_bk = rank_arms(run, draw_bk)
     chosen_b = order_bk[:, 0].copy()
-    eligible_b = race_.eligible_bk.sum(axis=1)
+    eligible_b = scores.eligible_bk.sum(axis=1)
     explored_b = (rng.random(b) < exploration_b) & (eligible_b > 0)
     for i in np.flatnonzero(explored_b) if explored_b.any() else ():
-        chosen_b[i] = rng.choice(np.flatnonzero(race_.eligible_bk[i]))
+        chosen_b[i] = rng.choice(np.flatnonzero(scores.eligible_bk[i]))
         place = int(np.flatnonzero(order_bk[i] == chosen_b[i])[0])
         order_bk[i, 1 : place + 1] = order_bk[i, :place].copy()
         order_bk[i, 0] = chosen_b[i]
     propensity_b = np.zeros(b)
     if with_propensity:
-        won_b = chosen_probabilities(race_, chosen_b)
+        won_b = chosen_propensities(scores, chosen_b)
         if newcomers is not None:
-            won_b = newcomers.quota * won_b + (1.0 - newcomers.quota) * chosen_probabilities(newcomers.race, chosen_b)
+            won_b = newcomers.quota * won_b + (1.0 - newcomers.quota) * chosen_propensities(newcomers.scores, chosen_b)
         propensity_b = (1.0 - exploration_b) * won_b + exploration_b / np.maximum(eligible_b, 1)
     draw_bk += run.shift_bk
     return Choices(chosen_b, order_bk, eligible_b, propensity_b, explored_b, np.zeros(b, dtype=np.bool_), draw_bk)
 
 
-def without(race_: Race, new_k: npt.NDArray[np.bool_]) -> Race:
-    """The race of ``race_`` with some arms kept out, which stay eligible for the even draw, unless nobody else may run."""
-    out_bk = new_k & np.any(race_.eligible_bk & ~new_k, axis=1, keepdims=True)
-    mean_bk = np.where(out_bk, OUT, race_.mean_bk)
-    floor_b = race_.floor_b
-    if floor_b is not None and race_.relative:
-        floor_b = floor_b + mean_bk.max(axis=1) - race_.mean_bk.max(axis=1)
-    return replace(race_, mean_bk=mean_bk, sd_bk=np.where(out_bk, 0.0, race_.sd_bk), floor_b=floor_b)
+def without(scores: ArmScores, new_k: npt.NDArray[np.bool_]) -> ArmScores:
+    """The race of ``scores`` with some arms kept out, which stay eligible for the even draw, unless nobody else may run."""
+    out_bk = new_k & np.any(scores.eligible_bk & ~new_k, axis=1, keepdims=True)
+    mean_bk = np.where(out_bk, INELIGIBLE, scores.mean_bk)
+    floor_b = scores.floor_b
+    if floor_b is not None and scores.relative:
+        floor_b = floor_b + mean_bk.max(axis=1) - scores.mean_bk.max(axis=1)
+    return replace(scores, mean_bk=mean_bk, sd_bk=np.where(out_bk, 0.0, scores.sd_bk), floor_b=floor_b)
 
 
-def _mixed(all_: Race, some: Race, admitted_b: npt.NDArray[np.bool_]) -> Race:
+def _mixed(all_: ArmScores, some: ArmScores, admitted_b: npt.NDArray[np.bool_]) -> ArmScores:
     """The race with all arms where ``admitted_b``, else the one with some."""
     admitted_b1 = admitted_b[:, None]
     floor_b = all_.floor_b
@@ -570,12 +572,12 @@ def propensities(
     """
     if not (exclusions_k == 0).any():
         return np.zeros(len(exclusions_k))
-    race_ = race(objective, quality, predicted.batch(), exclusions_k[None], multiplier)
-    eligible_k = race_.eligible_bk[0]
-    won_k = win_probabilities(race_)
+    scores = score_arms(objective, quality, predicted.batch(), exclusions_k[None], multiplier)
+    eligible_k = scores.eligible_bk[0]
+    won_k = choice_probabilities(scores)
     if newcomers:
         new_k = np.isin(np.arange(len(exclusions_k)), newcomers)
-        won_k = quota * won_k + (1.0 - quota) * win_probabilities(without(race_, new_k))
+        won_k = quota * won_k + (1.0 - quota) * choice_probabilities(without(scores, new_k))
     pi_k = (1.0 - exploration_floor) * won_k
     pi_k[eligible_k] += exploration_floor / eligible_k.sum()
     return pi_k

@@ -16,7 +16,7 @@ What makes it fast, small and sound:
   A response of which nothing was ever reported has none, so that a bucket without outcomes is small.
 - Only ``y`` enters η and b, so a correction y → y′ needs no downdate: Λ and Σ stay.
 - Forgetting weighs an observation by the age of its *decision*, so that it does not matter when, or in which order, outcomes
-  arrive: a design's clock (``faded_k``) says what a decision made now will count, and an outcome is learned with what is left
+  arrive: a design's clock (``log_decay_k``) says what a decision made now will count, and an outcome is learned with what is left
   of its decision's clock.
 """
 
@@ -33,7 +33,7 @@ import numpy.typing as npt
 from scipy.linalg.blas import dger, dspmv, dspr, dsyrk, dtrsv
 from scipy.linalg.lapack import dpotrf, dtrtri
 
-from pointsman.bandit.tail import UNTRIED, log_factor, new_tails
+from pointsman.bandit.latency_calibration import PRIOR_CORRECTION, log_correction, no_exceedances
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -80,8 +80,8 @@ class Design:
 
     cov_kp: Array
     precision_kp: Array
-    seen_k: npt.NDArray[np.int64]
-    faded_k: Array
+    count_k: npt.NDArray[np.int64]
+    log_decay_k: Array
 
 
 @dataclass(slots=True)
@@ -91,8 +91,9 @@ class Posteriors:
     ``mean_krd`` m; ``eta_krd`` η; ``scalar_krs`` the five scalars of a cell, in one place because they are read and written
     together: a, b, the sum of y², and the two sums of the change detector (see ``_watch``). ``prior_kr2`` is the prior's
     intercept and b, ``mass_k`` its precision of the intercept, ``ridge_d`` that of all other coefficients. ``design_r`` says
-    which of ``designs`` a response uses, ``NONE`` for the prior's, whose clock of forgetting is ``idle_1``. ``late_kn`` counts
-    latencies against their predicted 95th percentile and ``tail_k`` is what corrects it (``bandit.tail``).
+    which of ``designs`` a response uses, ``NONE`` for the prior's, whose log decay is ``idle_log_decay_1``. ``exceedance_kn``
+    counts latencies against their predicted 95th percentile and ``p95_correction_k`` is the logarithm of what corrects it
+    (``bandit.latency_calibration``).
     """
 
     mean_krd: Array
@@ -100,10 +101,10 @@ class Posteriors:
     scalar_krs: Array
     prior_kr2: Array
     mass_k: Array
-    late_kn: Array
-    tail_k: Array
+    exceedance_kn: Array
+    p95_correction_k: Array
     ridge_d: Array
-    idle_1: Array
+    idle_log_decay_1: Array
     design_r: npt.NDArray[np.int64]
     designs: list[Design]
 
@@ -187,10 +188,10 @@ def empty(dim: int) -> Posteriors:
         scalar_krs=np.empty((0, RESPONSES, DOWN + 1)),
         prior_kr2=np.empty((0, RESPONSES, 2)),
         mass_k=np.empty(0),
-        late_kn=new_tails(0),
-        tail_k=np.empty(0),
+        exceedance_kn=no_exceedances(0),
+        p95_correction_k=np.empty(0),
         ridge_d=np.full(dim, PRECISION),
-        idle_1=np.zeros(1),
+        idle_log_decay_1=np.zeros(1),
         design_r=np.full(RESPONSES, NONE, dtype=np.int64),
         designs=[],
     )
@@ -213,17 +214,17 @@ def add_models(
         scalar_krs=grow(posteriors.scalar_krs, [(PRIOR_A, prior.b, 0.0, 0.0, 0.0) for prior in priors]),
         prior_kr2=grow(posteriors.prior_kr2, [(prior.intercept, prior.b) for prior in priors]),
         mass_k=grow(posteriors.mass_k, mass),
-        late_kn=grow(posteriors.late_kn, new_tails(1)[0]),
-        tail_k=grow(posteriors.tail_k, UNTRIED),
+        exceedance_kn=grow(posteriors.exceedance_kn, no_exceedances(1)[0]),
+        p95_correction_k=grow(posteriors.p95_correction_k, PRIOR_CORRECTION),
         ridge_d=posteriors.ridge_d,
-        idle_1=posteriors.idle_1,
+        idle_log_decay_1=posteriors.idle_log_decay_1,
         design_r=posteriors.design_r,
         designs=[
             Design(
                 grow(design.cov_kp, pack(np.diag(1.0 / precision_d))),
                 grow(design.precision_kp, pack(np.diag(precision_d))),
-                np.concatenate([design.seen_k, np.zeros(count, dtype=np.int64)]),
-                grow(design.faded_k, 0.0),
+                np.concatenate([design.count_k, np.zeros(count, dtype=np.int64)]),
+                grow(design.log_decay_k, 0.0),
             )
             for design in posteriors.designs
         ],
@@ -236,7 +237,7 @@ def without_model(posteriors: Posteriors, model: int) -> Posteriors:
     return Posteriors(
         **kept,
         ridge_d=posteriors.ridge_d,
-        idle_1=posteriors.idle_1,
+        idle_log_decay_1=posteriors.idle_log_decay_1,
         design_r=posteriors.design_r,
         designs=[
             Design(*(np.delete(getattr(design, f.name), model, axis=0) for f in fields(design)))
@@ -285,7 +286,7 @@ def evidence(posteriors: Posteriors, response: int, ridge_d: Array) -> float:
     dim, change_d = posteriors.dim, ridge_d - posteriors.ridge_d
     change_d[-1] = 0.0
     total = 0.0
-    for model in np.flatnonzero(design.seen_k):
+    for model in np.flatnonzero(design.count_k):
         cell = (model, response)
         precision_dd = unpack(design.precision_kp[model], dim)
         precision_dd[np.diag_indices(dim)] += change_d
@@ -313,11 +314,11 @@ def observe_all(
     answers: Sequence[tuple[int, float]],
     weight: float = 1.0,
     half_life: float = 0.0,
-    clocks: Sequence[float] = (),
+    decision_log_decays: Sequence[float] = (),
 ) -> list[int]:
     """Learn in place the ``answers``, (response, y) pairs, that ``model`` gave at ``x_d`` at the same time. O(d²).
 
-    ``half_life`` is the number of observations after which one counts half; 0 means never. ``clocks`` (by response) are those
+    ``half_life`` is the number of observations after which one counts half; 0 means never. ``log_decays`` (by response) are those
     of the decision (``clock``); the present ones by default. Returns the responses that were found to have changed, and of
     which little is kept.
     """
@@ -328,10 +329,10 @@ def observe_all(
     changed: list[int] = []
     for number, together in _by_design(posteriors, answers):
         design = posteriors.designs[number]
-        seen = int(design.seen_k[model])
+        seen = int(design.count_k[model])
         left = weight
-        if clocks:
-            left *= math.exp(min(0.0, float(design.faded_k[model]) - clocks[together[0][0]]))
+        if decision_log_decays:
+            left *= math.exp(min(0.0, float(design.log_decay_k[model]) - decision_log_decays[together[0][0]]))
         cov_p = design.cov_kp[model]
         v_d = dspmv(dim, 1.0, cov_p, x_d)
         gain = left / (1.0 + left * float(x_d.dot(v_d)))
@@ -340,7 +341,7 @@ def observe_all(
             residual = y - fitted_r[response]
             push_r[response], pull_r[response] = gain * residual, left * y
             scalars = scalar_rs[response]
-            if seen >= WARM and _watch(scalars, residual, left / gain):
+            if seen >= WATCH_FROM and _watch(scalars, residual, left / gain):
                 changed.append(response)
             scalars[A] += 0.5 * left
             scalars[B] += 0.5 * gain * residual * residual
@@ -351,14 +352,14 @@ def observe_all(
         dger(1.0, x_d, pull_r, a=eta_dr, overwrite_a=1)
         dspr(dim, -gain, v_d, cov_p, overwrite_ap=1)
         dspr(dim, left, x_d, design.precision_kp[model], overwrite_ap=1)
-        design.seen_k[model] = seen = seen + 1
+        design.count_k[model] = seen = seen + 1
         every = _every(half_life)
         if seen % every == 0:
             if half_life > 0.0:
-                fade(posteriors, number, model, 2.0 ** (-every / half_life))
+                decay(posteriors, number, model, 2.0 ** (-every / half_life))
             refresh(posteriors, number, model)
     for response in changed:
-        widen(posteriors, model, response)
+        cap_response_sample_size(posteriors, model, response)
     return changed
 
 
@@ -367,22 +368,26 @@ def _every(half_life: float) -> int:
     return REFRESH if half_life == 0.0 else max(1, min(REFRESH, int(half_life / 8)))
 
 
-def clock(posteriors: Posteriors, model: int, response: int) -> float:
+def log_decay(posteriors: Posteriors, model: int, response: int) -> float:
     """How much of an observation made at the start forgetting has left, as a natural logarithm."""
     number = int(posteriors.design_r[response])
-    return float(posteriors.idle_1[0]) if number == NONE else float(posteriors.designs[number].faded_k[model])
+    return (
+        float(posteriors.idle_log_decay_1[0])
+        if number == NONE
+        else float(posteriors.designs[number].log_decay_k[model])
+    )
 
 
-def fade_all(posteriors: Posteriors, share: float) -> None:
+def decay_all(posteriors: Posteriors, share: float) -> None:
     """Let all data count ``share`` as much as before, in place. O(k·d³)."""
-    posteriors.idle_1 += math.log(share)
+    posteriors.idle_log_decay_1 += math.log(share)
     for design in range(len(posteriors.designs)):
         for model in range(posteriors.models):
-            fade(posteriors, design, model, share)
+            decay(posteriors, design, model, share)
             refresh(posteriors, design, model)
 
 
-def fade(posteriors: Posteriors, design: int, model: int, share: float) -> None:
+def decay(posteriors: Posteriors, design: int, model: int, share: float) -> None:
     """Let the data of one model in one design count ``share`` as much as before, in place; ``refresh`` must follow.
 
     Stabilised forgetting: Λ, η and a move towards the prior, not towards nothing (Kulhavý & Zarrop 1993, "On a general
@@ -392,7 +397,7 @@ def fade(posteriors: Posteriors, design: int, model: int, share: float) -> None:
     diagonal_d = prior_precision(posteriors.ridge_d, float(posteriors.mass_k[model]))
     held.precision_kp[model] *= share
     held.precision_kp[model][_diagonal(dim)] += (1.0 - share) * diagonal_d
-    held.faded_k[model] += math.log(share)
+    held.log_decay_k[model] += math.log(share)
     for response in np.flatnonzero(posteriors.design_r == design):
         posteriors.eta_krd[model, response] *= share
         posteriors.eta_krd[model, response, -1] += (
@@ -401,17 +406,17 @@ def fade(posteriors: Posteriors, design: int, model: int, share: float) -> None:
         posteriors.a_kr[model, response] += (1.0 - share) * (PRIOR_A - posteriors.a_kr[model, response])
         posteriors.square_kr[model, response] *= share
         if response == LATENCY:
-            posteriors.late_kn[model] *= share
-            posteriors.tail_k[model] = log_factor(posteriors.late_kn[model])
+            posteriors.exceedance_kn[model] *= share
+            posteriors.p95_correction_k[model] = log_correction(posteriors.exceedance_kn[model])
 
 
-DRIFT = 0.25
+CUSUM_ALLOWANCE = 0.25
 """Half the shift, in standard deviations of one response, that the change detector is tuned to."""
-ALARM = 25.0
+CUSUM_THRESHOLD = 25.0
 """Where the change detector's sum raises the alarm: about once in 10⁵ observations that are as predicted."""
-WARM = 30
+WATCH_FROM = 30
 """Observations of a model before the change detector listens."""
-KEPT = 10.0
+ESS_AFTER_ALARM = 10.0
 """What a model's data count, in observations, after an alarm."""
 
 
@@ -423,23 +428,23 @@ def _watch(scalars: list[float], residual: float, widening: float) -> bool:
     """
     z = residual / math.sqrt(scalars[B] / (scalars[A] - 1.0) * widening)
     z = 3.0 if z > 3.0 else -3.0 if z < -3.0 else z
-    scalars[UP] = max(0.0, scalars[UP] + z - DRIFT)
-    scalars[DOWN] = max(0.0, scalars[DOWN] - z - DRIFT)
-    return scalars[UP] > ALARM or scalars[DOWN] > ALARM
+    scalars[UP] = max(0.0, scalars[UP] + z - CUSUM_ALLOWANCE)
+    scalars[DOWN] = max(0.0, scalars[DOWN] - z - CUSUM_ALLOWANCE)
+    return scalars[UP] > CUSUM_THRESHOLD or scalars[DOWN] > CUSUM_THRESHOLD
 
 
-def widen(posteriors: Posteriors, model: int, response: int, most: float = KEPT) -> None:
+def cap_response_sample_size(posteriors: Posteriors, model: int, response: int, most: float = ESS_AFTER_ALARM) -> None:
     """Let what was learned of a model's response count as at most ``most`` observations, in place."""
     ((number, _),) = _by_design(posteriors, ((response, 0.0),))  # it gets a design of its own
-    weigh(posteriors, number, model, most)
+    cap_effective_sample_size(posteriors, number, model, most)
     posteriors.alarm_kr2[model, response] = 0.0
 
 
-def weigh(posteriors: Posteriors, design: int, model: int, most: float) -> None:
+def cap_effective_sample_size(posteriors: Posteriors, design: int, model: int, most: float) -> None:
     """Let the data of one model in one design count as at most ``most`` observations, in place."""
     mass = float(posteriors.designs[design].precision_kp[model, -1]) - float(posteriors.mass_k[model])
     if mass > most:
-        fade(posteriors, design, model, most / mass)
+        decay(posteriors, design, model, most / mass)
         refresh(posteriors, design, model)
 
 
@@ -489,9 +494,9 @@ def retract_all(
             posteriors.eta_krd[model, response] -= weight * y * x_d
         dspr(x_d.size, -weight, x_d, design.precision_kp[model], overwrite_ap=1)
         every = _every(half_life)
-        if half_life > 0.0 and design.seen_k[model] % every == 0:
-            fade(posteriors, number, model, 2.0 ** (every / half_life))
-        design.seen_k[model] -= 1
+        if half_life > 0.0 and design.count_k[model] % every == 0:
+            decay(posteriors, number, model, 2.0 ** (every / half_life))
+        design.count_k[model] -= 1
         refresh(posteriors, number, model)
 
 
@@ -580,8 +585,14 @@ def noise(posteriors: Posteriors) -> Array:
     return posteriors.b_kr / (posteriors.a_kr - 1.0)
 
 
-_BY_MODEL = ("mean_krd", "eta_krd", "scalar_krs", "prior_kr2", "mass_k", "late_kn", "tail_k")
-_PLAIN = (*_BY_MODEL, "ridge_d", "idle_1", "design_r")
+def observation_counts(posteriors: Posteriors) -> npt.NDArray[np.int64]:
+    """How often each response of each model was observed, (k, r)."""
+    nothing_k = np.zeros(posteriors.models, dtype=np.int64)
+    return np.array([nothing_k if g == NONE else posteriors.designs[g].count_k for g in posteriors.design_r.tolist()]).T
+
+
+_BY_MODEL = ("mean_krd", "eta_krd", "scalar_krs", "prior_kr2", "mass_k", "exceedance_kn", "p95_correction_k")
+_PLAIN = (*_BY_MODEL, "ridge_d", "idle_log_decay_1", "design_r")
 
 
 def to_arrays(posteriors: Posteriors) -> dict[str, npt.NDArray[np.generic]]:
@@ -637,7 +648,7 @@ def _unseen(posteriors: Posteriors) -> Design:
         np.zeros((k, dim * (dim + 1) // 2)),
         np.zeros((k, dim * (dim + 1) // 2)),
         np.zeros(k, dtype=np.int64),
-        np.full(k, posteriors.idle_1[0]),
+        np.full(k, posteriors.idle_log_decay_1[0]),
     )
     design.cov_kp[:, _diagonal(dim)] = 1.0 / diagonal_kd
     design.precision_kp[:, _diagonal(dim)] = diagonal_kd

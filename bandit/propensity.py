@@ -169,19 +169,19 @@ def _mesh(lower: float, upper: float, highs: list[float], sds: list[float]) -> t
     return rule[0], rule[1]
 
 
-def _atom_mass(race: _Contenders) -> float:
+def _atom_mass(contenders: _Contenders) -> float:
     """Probability that every contender falls below the point mass at `lower`."""
-    return math.prod([_cdf((race.lower - m) / s) for m, s in zip(race.means, race.sds, strict=True)])
+    return math.prod([_cdf((contenders.lower - m) / s) for m, s in zip(contenders.means, contenders.sds, strict=True)])
 
 
-def _split_top(race: _Contenders) -> tuple[list[float], int, float]:
+def _split_top(contenders: _Contenders) -> tuple[list[float], int, float]:
     """Ends of the supports, the arm that reaches highest, and the height above which it is alone.
 
     Above that height its integrand is its bare density, so its support is cut there and the rest is a tail.
     """
-    highs = [m + _Z_HIGH * s for m, s in zip(race.means, race.sds, strict=True)]
+    highs = [m + _Z_HIGH * s for m, s in zip(contenders.means, contenders.sds, strict=True)]
     top = highs.index(max(highs))
-    nothing_else = race.lower if race.atom >= 0 else -math.inf
+    nothing_else = contenders.lower if contenders.atom >= 0 else -math.inf
     alone = max(highs[:top] + highs[top + 1 :], default=nothing_else)
     highs[top] = alone
     return highs, top, alone
@@ -193,12 +193,12 @@ def _tail(mean: float, sd: float, low: float, ceiling: float) -> float:
 
 
 def _integrands(
-    race: _Contenders, first: int, stop: int, upper: float, highs: list[float]
+    contenders: _Contenders, first: int, stop: int, upper: float, highs: list[float]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Of contenders first..stop-1, sd sqrt(2 pi) f_a / F_a at the nodes; weights x prod F; and 1 / sd."""
-    node_n, weight_n = _mesh(race.lower, upper, highs, race.sds)
-    inv_sd_k1 = 1.0 / np.array(race.sds)[:, None]
-    z_kn = (node_n - np.array(race.means)[:, None]) * inv_sd_k1
+    node_n, weight_n = _mesh(contenders.lower, upper, highs, contenders.sds)
+    inv_sd_k1 = 1.0 / np.array(contenders.sds)[:, None]
+    z_kn = (node_n - np.array(contenders.means)[:, None]) * inv_sd_k1
     cdf_kn = ndtr(z_kn)
     weight_n *= np.multiply.reduce(cdf_kn, axis=0)
     z_kn = z_kn[first:stop]
@@ -210,25 +210,25 @@ def _integrands(
 def _masses(mean_k: FloatArray, sd_k: FloatArray, ceiling: float = math.inf) -> FloatArray:
     """P(arm a has the largest draw, and it is below `ceiling`), for each a. No point mass at or above it."""
     p_k = np.zeros(len(mean_k))
-    race = _contenders(mean_k, sd_k)
-    ceiling -= race.centre
-    if ceiling <= race.lower:
+    contenders = _contenders(mean_k, sd_k)
+    ceiling -= contenders.centre
+    if ceiling <= contenders.lower:
         return p_k
-    if race.atom >= 0:
-        p_k[race.atom] = _atom_mass(race)
-    arms = len(race.arms)
-    if arms == 2 and race.atom < 0 and ceiling == math.inf:
-        z = (race.means[0] - race.means[1]) / math.hypot(*race.sds)
-        p_k[race.arms] = _cdf(z), _cdf(-z)
+    if contenders.atom >= 0:
+        p_k[contenders.atom] = _atom_mass(contenders)
+    arms = len(contenders.arms)
+    if arms == 2 and contenders.atom < 0 and ceiling == math.inf:
+        z = (contenders.means[0] - contenders.means[1]) / math.hypot(*contenders.sds)
+        p_k[contenders.arms] = _cdf(z), _cdf(-z)
         return p_k
     if arms:
-        highs, top, alone = _split_top(race)
+        highs, top, alone = _split_top(contenders)
         upper = min(alone, ceiling)
-        if upper > race.lower:
-            hazard_kn, weight_n, inv_sd_k = _integrands(race, 0, arms, upper, highs)
-            p_k[race.arms] = (hazard_kn @ weight_n) * inv_sd_k
+        if upper > contenders.lower:
+            hazard_kn, weight_n, inv_sd_k = _integrands(contenders, 0, arms, upper, highs)
+            p_k[contenders.arms] = (hazard_kn @ weight_n) * inv_sd_k
         if ceiling > alone:
-            p_k[race.arms[top]] += _tail(race.means[top], race.sds[top], alone, ceiling)
+            p_k[contenders.arms[top]] += _tail(contenders.means[top], contenders.sds[top], alone, ceiling)
     return np.minimum(p_k, 1.0)
 
 
@@ -240,26 +240,26 @@ def _mass(
     ceiling: float = math.inf,
 ) -> float:
     """Sum of `_masses` over the arms first..stop-1, at the cost of one arm where it is one arm."""
-    race = _contenders(mean_k, sd_k)
-    ceiling -= race.centre
-    if ceiling <= race.lower:
+    contenders = _contenders(mean_k, sd_k)
+    ceiling -= contenders.centre
+    if ceiling <= contenders.lower:
         return 0.0
-    mass = _atom_mass(race) if first <= race.atom < stop else 0.0
-    begin, end = bisect_left(race.arms, first), bisect_left(race.arms, stop)
+    mass = _atom_mass(contenders) if first <= contenders.atom < stop else 0.0
+    begin, end = bisect_left(contenders.arms, first), bisect_left(contenders.arms, stop)
     if begin == end:
         return mass
-    arms = len(race.arms)
-    if arms == 2 and race.atom < 0 and ceiling == math.inf:
+    arms = len(contenders.arms)
+    if arms == 2 and contenders.atom < 0 and ceiling == math.inf:
         if end - begin == 2:
             return 1.0
-        return _cdf((race.means[begin] - race.means[1 - begin]) / math.hypot(*race.sds))
-    highs, top, alone = _split_top(race)
+        return _cdf((contenders.means[begin] - contenders.means[1 - begin]) / math.hypot(*contenders.sds))
+    highs, top, alone = _split_top(contenders)
     upper = min(max(highs[begin:end]), ceiling)
-    if upper > race.lower:
-        hazard_kn, weight_n, inv_sd_k = _integrands(race, begin, end, upper, highs)
+    if upper > contenders.lower:
+        hazard_kn, weight_n, inv_sd_k = _integrands(contenders, begin, end, upper, highs)
         mass += float(inv_sd_k @ (hazard_kn @ weight_n))
     if begin <= top < end and ceiling > alone:
-        mass += _tail(race.means[top], race.sds[top], alone, ceiling)
+        mass += _tail(contenders.means[top], contenders.sds[top], alone, ceiling)
     return min(mass, 1.0)
 
 

@@ -13,18 +13,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pointsman.bandit.bucket import (
+    CHANGE_DECAY_EVERY,
     FIT_FROM,
-    SHAKE_EVERY,
     BucketState,
     add_columns,
+    apply_time_decay,
     arrays,
+    decay_after_change,
     default_priors,
     drop_column,
     fit_content,
     learn,
     new_bucket,
-    shake,
-    tick,
 )
 from pointsman.bandit.catalog import Aggregation, Bucket, Model, Priors, Project
 from pointsman.bandit.event import (
@@ -40,13 +40,21 @@ from pointsman.bandit.event import (
     Record,
 )
 from pointsman.bandit.health import Health, called, passed
-from pointsman.bandit.outcome import UNTOLD, Signal
-from pointsman.bandit.pacer import Pacer, Purse, decided, new_pacer, restart_ring, settled
+from pointsman.bandit.hierarchical_prior import (
+    HierarchicalPrior,
+    contribution,
+    forget_models,
+    pooled_priors,
+    replace_contribution,
+    zero_contribution,
+)
+from pointsman.bandit.outcome import NO_REPORTS, Signal
+from pointsman.bandit.pacer import ActiveBudget, Pacer, count_decision, count_outcome, new_pacer, restart_ring
 from pointsman.bandit.pacer import to_arrays as pacer_arrays
 from pointsman.bandit.policy import Candidates
-from pointsman.bandit.pool import Pool, exchange, forget, nothing, pooled_priors, says, seen
 from pointsman.bandit.posterior import (
     QUALITY,
+    observation_counts,
     set_prior,
 )
 
@@ -78,8 +86,9 @@ class ProjectState:
 class State:
     """The fold of a journal up to ``position``, whose last event happened at ``time_ns``.
 
-    ``health`` has the models of which a success or failure was ever reported; ``pool`` is what buckets tell each other.
-    ``candidates`` are those of each list of models that some bucket has: derived, and shared by all buckets with that list.
+    ``health`` has the models of which a success or failure was ever reported; ``hierarchical_prior`` is what buckets
+    contribute to each other's priors. ``candidates`` are those of each list of models that some bucket has: derived, and shared
+    by all buckets with that list.
     """
 
     position: int = 0
@@ -88,7 +97,7 @@ class State:
     buckets: dict[str, BucketState] = field(default_factory=dict)
     projects: dict[str, ProjectState] = field(default_factory=dict)
     health: dict[str, Health] = field(default_factory=dict)
-    pool: Pool = field(default_factory=Pool)
+    hierarchical_prior: HierarchicalPrior = field(default_factory=HierarchicalPrior)
     candidates: dict[tuple[str, ...], Candidates] = field(default_factory=dict)
 
 
@@ -137,7 +146,7 @@ def apply(state: State, record: Record) -> Exception | None:
             state.health.pop(event.model, None)
             for bucket in state.buckets.values():
                 drop_column(bucket, event.model)
-            forget(state.pool, [event.model])
+            forget_models(state.hierarchical_prior, [event.model])
             _renew_all(state, record.position)
         case AvailabilitySet():
             if event.model in state.models:
@@ -197,17 +206,17 @@ def _candidates(state: State, listed: tuple[str, ...]) -> Candidates:
     return found
 
 
-def purses(state: State, bucket: BucketState) -> tuple[Purse, ...]:
+def active_budgets(state: State, bucket: BucketState) -> tuple[ActiveBudget, ...]:
     """The budgets that decisions of a bucket draw on: its own, then its project's."""
-    return tuple(_purses(state, bucket, bucket.config.project))
+    return tuple(_active_budgets(state, bucket, bucket.config.project))
 
 
-def _purses(state: State, bucket: BucketState | None, project: str) -> Iterator[Purse]:
+def _active_budgets(state: State, bucket: BucketState | None, project: str) -> Iterator[ActiveBudget]:
     if bucket is not None and bucket.config.budget is not None and bucket.pacer is not None:
-        yield Purse(bucket.config.budget, bucket.pacer)
+        yield ActiveBudget(bucket.config.budget, bucket.pacer)
     held = state.projects.get(project)
     if held is not None and held.project.budget is not None and held.pacer is not None:
-        yield Purse(held.project.budget, held.pacer)
+        yield ActiveBudget(held.project.budget, held.pacer)
 
 
 def fingerprint(state: State) -> str:
@@ -219,8 +228,8 @@ def fingerprint(state: State) -> str:
         digest.update(repr((name, project.project, project.version)).encode())
         for array in (pacer_arrays(project.pacer) if project.pacer else {}).values():
             digest.update(np.ascontiguousarray(array).data)
-    digest.update(state.pool.level_4r.tobytes())
-    for name, offset_4r in sorted(state.pool.offset_4r.items()):
+    digest.update(state.hierarchical_prior.level_4r.tobytes())
+    for name, offset_4r in sorted(state.hierarchical_prior.offset_4r.items()):
         digest.update(name.encode() + offset_4r.tobytes())
     for name, health in sorted(state.health.items()):
         digest.update(repr((name, health)).encode())
@@ -256,7 +265,9 @@ def _put_bucket(state: State, config: Bucket, position: int) -> None:
 def _drop_bucket(state: State, id_: str) -> None:
     bucket = state.buckets.pop(id_, None)
     if bucket is not None:
-        exchange(state.pool, bucket.columns, bucket.said_3mr, nothing(len(bucket.columns)))
+        replace_contribution(
+            state.hierarchical_prior, bucket.columns, bucket.contribution_3mr, zero_contribution(len(bucket.columns))
+        )
 
 
 def _renew_all(state: State, position: int) -> None:
@@ -284,21 +295,21 @@ def _count_decision(state: State, bucket: BucketState | None, event: DecisionMad
                 passed(state.health[model], chosen=i == event.chosen)
     current = bucket is not None and bucket.generation == event.generation
     quality = bucket.config.quality_range if bucket is not None and current else None
-    for purse in _purses(state, bucket, event.project):
-        decided(purse.pacer, purse.budget, quality, event, time_ns)
+    for active in _active_budgets(state, bucket, event.project):
+        count_decision(active.pacer, active.budget, quality, event, time_ns)
 
 
 def _count_outcome(state: State, bucket: BucketState | None, event: OutcomeApplied, time_ns: int) -> None:
     for change in event.changes:
         if change.signal is Signal.SUCCESS and change.before is None and event.model in state.models:
             called(state.health.setdefault(event.model, Health()), change.after != 0.0, time_ns)
-    for purse in _purses(state, bucket, event.project):
-        settled(purse.pacer, purse.budget, event, bucket.config.rules.cost if bucket else Aggregation.LAST)
+    for active in _active_budgets(state, bucket, event.project):
+        count_outcome(active.pacer, active.budget, event, bucket.config.rules.cost if bucket else Aggregation.LAST)
 
 
 def _teach(state: State, bucket: BucketState, event: DecisionMade | OutcomeApplied, time_ns: int) -> None:
     """Let a bucket, and the pool, learn from an event of its present generation, in place."""
-    tick(bucket, time_ns)
+    apply_time_decay(bucket, time_ns)
     if isinstance(event, DecisionMade):
         if event.models[event.chosen] in bucket.columns:
             _learn_of_context(state, bucket, event)
@@ -312,12 +323,12 @@ def _teach(state: State, bucket: BucketState, event: DecisionMade | OutcomeAppli
             event.model,
             event.x_d,
             event.changes,
-            mark=event.mark,
-            ledger=event.ledgers.get(event.model, UNTOLD),
+            raw_p95=event.raw_p95,
+            reported=event.reported_outcomes.get(event.model, NO_REPORTS),
         )
         judged = int(bucket.count_sk[Signal.QUALITY].sum())
         if judged <= OFFER_EVERY or judged % OFFER_EVERY == 0:
-            _tell_pool(state, bucket)
+            _update_contribution(state, bucket)
 
 
 def _learn_of_context(state: State, bucket: BucketState, event: DecisionMade) -> None:
@@ -325,13 +336,13 @@ def _learn_of_context(state: State, bucket: BucketState, event: DecisionMade) ->
     bucket.decisions_k[bucket.columns.index(event.models[event.chosen])] += 1
     total = int(bucket.decisions_k.sum())
     bucket.context_d += (event.x_d - bucket.context_d) / total
-    if total % SHAKE_EVERY == 0 and bucket.shaken_k.any():
-        shake(bucket, total)
+    if total % CHANGE_DECAY_EVERY == 0 and bucket.changed_at_k.any():
+        decay_after_change(bucket, total)
     if total >= FIT_FROM and _is_round(total):
         fit_content(bucket)
     if total & (total - 1) == 0 and len(state.buckets) > 1:
-        seen_kr = seen(bucket.posteriors)
-        _pool_priors(state, bucket, np.flatnonzero(seen_kr[:, QUALITY] < YOUNG).tolist())
+        count_kr = observation_counts(bucket.posteriors)
+        _pool_priors(state, bucket, np.flatnonzero(count_kr[:, QUALITY] < YOUNG).tolist())
 
 
 def _is_round(number: int) -> bool:
@@ -340,11 +351,11 @@ def _is_round(number: int) -> bool:
     return number & (number - 1) == 0
 
 
-def _tell_pool(state: State, bucket: BucketState) -> None:
-    """Tell the pool what a bucket knows by now, in place."""
-    said = says(bucket.posteriors, bucket.context_d)
-    exchange(state.pool, bucket.columns, bucket.said_3mr, said)
-    bucket.said_3mr = said
+def _update_contribution(state: State, bucket: BucketState) -> None:
+    """Replace a bucket's contribution to the pooled prior by what it knows by now, in place."""
+    contribution_3mr = contribution(bucket.posteriors, bucket.context_d)
+    replace_contribution(state.hierarchical_prior, bucket.columns, bucket.contribution_3mr, contribution_3mr)
+    bucket.contribution_3mr = contribution_3mr
 
 
 def _pool_priors(state: State, bucket: BucketState, models: list[int]) -> None:
@@ -352,10 +363,12 @@ def _pool_priors(state: State, bucket: BucketState, models: list[int]) -> None:
 
     Not in a bucket whose operator said what to believe, and not before anybody knows anything.
     """
-    said = bucket.config.priors != Priors()
-    if not models or said or not (state.pool.level_4r[0].any() or bucket.joined_k.any()):
+    has_own_priors = bucket.config.priors != Priors()
+    if not models or has_own_priors or not (state.hierarchical_prior.level_4r[0].any() or bucket.judged_before_k.any()):
         return
     default = default_priors(bucket.config)
-    made = pooled_priors(state.pool, bucket.columns, bucket.said_3mr, bucket.posteriors, bucket.context_d, default)
+    made = pooled_priors(
+        state.hierarchical_prior, bucket.columns, bucket.contribution_3mr, bucket.posteriors, bucket.context_d, default
+    )
     for model in models:
         set_prior(bucket.posteriors, model, *made[model])

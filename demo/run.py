@@ -206,7 +206,7 @@ async def route(
     work = asyncio.Queue[int]()
     for row in rng.permutation(n):
         work.put_nowait(int(row))
-    late_n = rng.random(n) < LATE
+    exceedance_n = rng.random(n) < LATE
     held: list[router_service_pb2.ReportOutcomeRequest] = []
 
     async def caller() -> None:
@@ -220,7 +220,7 @@ async def route(
                 outcome=outcome_of(table, row, chosen_n[row]),
                 idempotency_key="outcome",
             )
-            if late_n[row]:
+            if exceedance_n[row]:
                 held.append(report)
             else:
                 await router.ReportOutcome(report)

@@ -33,8 +33,8 @@ from pointsman.bandit.bucket import BucketState, learn
 from pointsman.bandit.decide import decide
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.event import BucketPut, ModelPut, Record
-from pointsman.bandit.outcome import Change, Signal
-from pointsman.bandit.policy import choose, predictions_batch, race
+from pointsman.bandit.outcome import Signal, SignalChange
+from pointsman.bandit.policy import choose, predictions_batch, score_arms
 from pointsman.bandit.propensity import argmax_propensities
 from pointsman.bandit.state import State, apply
 
@@ -87,12 +87,12 @@ def bucket() -> tuple[BucketState, np.ndarray]:
     return held, vectors_nd
 
 
-def outcome(quality: float) -> tuple[Change, ...]:
+def outcome(quality: float) -> tuple[SignalChange, ...]:
     """One outcome with quality, cost and latency."""
     return (
-        Change(Signal.QUALITY, None, quality),
-        Change(Signal.COST, None, 0.001),
-        Change(Signal.LATENCY, None, 1.0),
+        SignalChange(Signal.QUALITY, None, quality),
+        SignalChange(Signal.COST, None, 0.001),
+        SignalChange(Signal.LATENCY, None, 1.0),
     )
 
 
@@ -107,15 +107,15 @@ def ours() -> dict[str, float]:
 
     def draw_only() -> None:
         predicted = predictions_batch(held.posteriors, next(turns).x_d[None])
-        race_ = race(objective, scale, predicted, everyone_bk)
-        choose(race_, floor_b, rng, with_propensity=False)
+        scores = score_arms(objective, scale, predicted, everyone_bk)
+        choose(scores, floor_b, rng, with_propensity=False)
 
     x_bd = np.array([one.x_d for one in encoded])
     nobody_bk, floors_b = np.zeros((BATCH, K), dtype=np.int64), np.full(BATCH, 0.01)
 
     def draw_batch(with_propensity: bool) -> None:
-        race_ = race(objective, scale, predictions_batch(held.posteriors, x_bd), nobody_bk)
-        choose(race_, floors_b, rng, with_propensity=with_propensity)
+        scores = score_arms(objective, scale, predictions_batch(held.posteriors, x_bd), nobody_bk)
+        choose(scores, floors_b, rng, with_propensity=with_propensity)
 
     ids = [b"0" * 16]
     everything = [b"0" * 16] * BATCH

@@ -31,17 +31,17 @@ from rich.table import Table
 from pointsman.bandit import catalog
 from pointsman.bandit.bucket import BucketState, learn, response_value
 from pointsman.bandit.event import BucketPut, ModelPut, Record
-from pointsman.bandit.outcome import Change, Signal
+from pointsman.bandit.outcome import Signal, SignalChange
 from pointsman.bandit.posterior import (
     COST,
+    ESS_AFTER_ALARM,
     INTERCEPT_PRECISION,
-    KEPT,
     LATENCY,
     PRIOR_A,
     QUALITY,
     REFRESH,
     TOKENS,
-    clock,
+    log_decay,
     noise,
     predict,
     prior_precision,
@@ -114,7 +114,7 @@ def compare(updates: int, half_life: float) -> dict[str, float]:
                     truth.observe(x_nd[told:i], values_n4[told:i])
                     told = i
                     check()
-                learn(bucket, "m", x_d, [Change(s, None, v) for (s, _), v in zip(SIGNALS, values, strict=True)])
+                learn(bucket, "m", x_d, [SignalChange(s, None, v) for (s, _), v in zip(SIGNALS, values, strict=True)])
                 after = clocks(bucket)
                 if after != before:
                     truth.observe(x_nd[told : i + 1], values_n4[told : i + 1])
@@ -126,7 +126,7 @@ def compare(updates: int, half_life: float) -> dict[str, float]:
                     alarmed = [r for r in range(len(SIGNALS)) if after[r] - before[r] < regular - 1e-6]
                     alarms += len(alarmed)
                     for r in alarmed:
-                        truth.fade([r], Long(KEPT) / truth.mass(r))
+                        truth.fade([r], Long(ESS_AFTER_ALARM) / truth.mass(r))
                     before = after
             truth.observe(x_nd[told:], values_n4[told:])
             if block in checked:
@@ -146,7 +146,7 @@ def new_bucket(half_life: float) -> BucketState:
 
 def clocks(bucket: BucketState) -> list[float]:
     """The clocks of forgetting by response."""
-    return [clock(bucket.posteriors, 0, response) for _, response in SIGNALS]
+    return [log_decay(bucket.posteriors, 0, response) for _, response in SIGNALS]
 
 
 class Stream:

@@ -39,7 +39,7 @@ from pointsman.bandit.bucket import BucketState, arrays, learn
 from pointsman.bandit.decide import decide
 from pointsman.bandit.encoder import Context, Encoded
 from pointsman.bandit.event import AvailabilitySet, BucketPut, Event, ModelDeleted, ModelPut, Record
-from pointsman.bandit.outcome import Change, Signal
+from pointsman.bandit.outcome import Signal, SignalChange
 from pointsman.bandit.posterior import RESPONSES
 from pointsman.bandit.state import State, apply
 
@@ -119,7 +119,7 @@ def grow(state: State, size: int) -> dict[str, float]:
     for i in track(new, "an outcome for each", disable=len(new) < FEWEST):
         bucket = state.buckets[f"b{i}"]
         values = {Signal.QUALITY: rng.random(), Signal.COST: 0.01, Signal.LATENCY: 1.0}
-        told = [Change(signal, None, float(value)) for signal, value in values.items()]
+        told = [SignalChange(signal, None, float(value)) for signal, value in values.items()]
         learn(bucket, f"m{rng.integers(K)}", context(bucket, rng).x_d, told)
     cells = len(new) * K if len(new) >= FEWEST else math.nan
     return {

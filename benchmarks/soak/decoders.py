@@ -60,7 +60,7 @@ from google.protobuf.message import DecodeError
 from pointsman.bandit import catalog as c
 from pointsman.bandit import event as e
 from pointsman.bandit.errors import FieldError
-from pointsman.bandit.outcome import Change, Ledger, Signal, Tally
+from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalAggregate, SignalChange
 from pointsman.bandit.state import State, apply, fingerprint
 from pointsman.server.journal.interface import JournalFormatError, Row
 from pointsman.server.state import replica
@@ -196,11 +196,11 @@ def seeds() -> dict[str, list[bytes]]:
     )
     bucket = c.Bucket("b", schema=schema, models=("a",), budget=c.Budget(1.0, c.DAY_NS, True), half_life=100.0)
     project = c.Project("p", "P", c.Budget(2.0))
-    ledger = Ledger({Signal.QUALITY: Tally(1, 0.5, 0.5, 0.5, 0.0)}, 1)
+    reported = ReportedOutcome({Signal.QUALITY: SignalAggregate(1, 0.5, 0.5, 0.5, 0.0)}, 1)
     outcome = e.OutcomeApplied(
         decision_id=bytes(16), bucket="b", generation=3, model="a", x_d=np.ones(4), state_position=3, expected_cost=0.1,
-        changes=(Change(Signal.QUALITY, None, 0.5),), ledgers={"a": ledger}, idempotency_key="k", decided_ns=1, project="",
-        worst_cost=0.0, mark=0.0,
+        changes=(SignalChange(Signal.QUALITY, None, 0.5),), reported_outcomes={"a": reported}, idempotency_key="k",
+        decided_ns=1, project="", max_cost=0.0, raw_p95=0.0,
     )  # fmt: skip
     decision = journal_pb2.DecisionMade(
         id=bytes(16), bucket="b", generation=3, features=[1.0] * 4, models=["a"], propensity=1.0, quality_mean=[0.5],

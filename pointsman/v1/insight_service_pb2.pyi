@@ -37,22 +37,22 @@ class GetBucketInsightResponse(_message.Message):
     def __init__(self, name: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelInsight, _Mapping]]] = ..., decisions: _Optional[int] = ..., spend_usd: _Optional[float] = ..., position: _Optional[int] = ..., budget: _Optional[_Union[BudgetInsight, _Mapping]] = ..., project_budget: _Optional[_Union[BudgetInsight, _Mapping]] = ...) -> None: ...
 
 class BudgetInsight(_message.Message):
-    __slots__ = ("budget", "period_start", "period_end", "spent_usd", "held_usd", "multiplier", "target_usd_per_request")
+    __slots__ = ("budget", "period_start", "period_end", "spent_usd", "reserved_usd", "multiplier", "target_usd_per_request")
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     PERIOD_START_FIELD_NUMBER: _ClassVar[int]
     PERIOD_END_FIELD_NUMBER: _ClassVar[int]
     SPENT_USD_FIELD_NUMBER: _ClassVar[int]
-    HELD_USD_FIELD_NUMBER: _ClassVar[int]
+    RESERVED_USD_FIELD_NUMBER: _ClassVar[int]
     MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
     TARGET_USD_PER_REQUEST_FIELD_NUMBER: _ClassVar[int]
     budget: _catalog_pb2.Budget
     period_start: _timestamp_pb2.Timestamp
     period_end: _timestamp_pb2.Timestamp
     spent_usd: float
-    held_usd: float
+    reserved_usd: float
     multiplier: float
     target_usd_per_request: float
-    def __init__(self, budget: _Optional[_Union[_catalog_pb2.Budget, _Mapping]] = ..., period_start: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., period_end: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., spent_usd: _Optional[float] = ..., held_usd: _Optional[float] = ..., multiplier: _Optional[float] = ..., target_usd_per_request: _Optional[float] = ...) -> None: ...
+    def __init__(self, budget: _Optional[_Union[_catalog_pb2.Budget, _Mapping]] = ..., period_start: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., period_end: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., spent_usd: _Optional[float] = ..., reserved_usd: _Optional[float] = ..., multiplier: _Optional[float] = ..., target_usd_per_request: _Optional[float] = ...) -> None: ...
 
 class ModelInsight(_message.Message):
     __slots__ = ("model", "decisions", "traffic_share", "quality_observations", "cost_observations", "latency_observations", "mean_quality", "mean_cost_usd", "mean_latency_seconds", "spend_usd", "quality_posterior_mean", "quality_posterior_sd", "quality_noise_sd", "successes", "failures", "success_rate", "circuit_open", "newcomer", "latency_p95_factor", "prior_mass")

@@ -105,7 +105,7 @@ class ModelAvailabilitySet(_message.Message):
     def __init__(self, model: _Optional[str] = ..., availability: _Optional[_Union[_catalog_pb2.ModelAvailability, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class DecisionMade(_message.Message):
-    __slots__ = ("id", "bucket", "generation", "features", "models", "chosen", "fallbacks", "propensity", "explored", "limits_violated", "quality_mean", "quality_sd", "cost", "latency", "latency_p95", "quality_draw", "output_tokens", "multiplier", "exclusions", "objective", "exploration_floor", "limits", "state_position", "expire_time_ns", "request_id", "input_tokens", "max_output_tokens", "newcomers", "quota", "worst_cost", "latency_mark", "clocks", "project")
+    __slots__ = ("id", "bucket", "generation", "features", "models", "chosen", "fallbacks", "propensity", "explored", "limits_violated", "quality_mean", "quality_sd", "cost", "latency", "latency_p95", "quality_draw", "output_tokens", "multiplier", "exclusions", "objective", "exploration_floor", "limits", "state_position", "expire_time_ns", "request_id", "input_tokens", "max_output_tokens", "newcomers", "quota", "max_cost", "raw_p95", "log_decays", "project")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -135,9 +135,9 @@ class DecisionMade(_message.Message):
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     NEWCOMERS_FIELD_NUMBER: _ClassVar[int]
     QUOTA_FIELD_NUMBER: _ClassVar[int]
-    WORST_COST_FIELD_NUMBER: _ClassVar[int]
-    LATENCY_MARK_FIELD_NUMBER: _ClassVar[int]
-    CLOCKS_FIELD_NUMBER: _ClassVar[int]
+    MAX_COST_FIELD_NUMBER: _ClassVar[int]
+    RAW_P95_FIELD_NUMBER: _ClassVar[int]
+    LOG_DECAYS_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     id: bytes
     bucket: str
@@ -168,14 +168,14 @@ class DecisionMade(_message.Message):
     max_output_tokens: int
     newcomers: _containers.RepeatedScalarFieldContainer[int]
     quota: float
-    worst_cost: float
-    latency_mark: float
-    clocks: _containers.RepeatedScalarFieldContainer[float]
+    max_cost: float
+    raw_p95: float
+    log_decays: _containers.RepeatedScalarFieldContainer[float]
     project: str
-    def __init__(self, id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., features: _Optional[_Iterable[float]] = ..., models: _Optional[_Iterable[str]] = ..., chosen: _Optional[int] = ..., fallbacks: _Optional[_Iterable[int]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., quality_mean: _Optional[_Iterable[float]] = ..., quality_sd: _Optional[_Iterable[float]] = ..., cost: _Optional[_Iterable[float]] = ..., latency: _Optional[_Iterable[float]] = ..., latency_p95: _Optional[_Iterable[float]] = ..., quality_draw: _Optional[_Iterable[float]] = ..., output_tokens: _Optional[_Iterable[float]] = ..., multiplier: _Optional[float] = ..., exclusions: _Optional[_Iterable[int]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., state_position: _Optional[int] = ..., expire_time_ns: _Optional[int] = ..., request_id: _Optional[str] = ..., input_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., newcomers: _Optional[_Iterable[int]] = ..., quota: _Optional[float] = ..., worst_cost: _Optional[float] = ..., latency_mark: _Optional[float] = ..., clocks: _Optional[_Iterable[float]] = ..., project: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., features: _Optional[_Iterable[float]] = ..., models: _Optional[_Iterable[str]] = ..., chosen: _Optional[int] = ..., fallbacks: _Optional[_Iterable[int]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., quality_mean: _Optional[_Iterable[float]] = ..., quality_sd: _Optional[_Iterable[float]] = ..., cost: _Optional[_Iterable[float]] = ..., latency: _Optional[_Iterable[float]] = ..., latency_p95: _Optional[_Iterable[float]] = ..., quality_draw: _Optional[_Iterable[float]] = ..., output_tokens: _Optional[_Iterable[float]] = ..., multiplier: _Optional[float] = ..., exclusions: _Optional[_Iterable[int]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., state_position: _Optional[int] = ..., expire_time_ns: _Optional[int] = ..., request_id: _Optional[str] = ..., input_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., newcomers: _Optional[_Iterable[int]] = ..., quota: _Optional[float] = ..., max_cost: _Optional[float] = ..., raw_p95: _Optional[float] = ..., log_decays: _Optional[_Iterable[float]] = ..., project: _Optional[str] = ...) -> None: ...
 
 class OutcomeApplied(_message.Message):
-    __slots__ = ("decision_id", "bucket", "generation", "model", "features", "changes", "idempotency_key", "ledgers", "state_position", "expected_cost", "decided_time_ns", "worst_cost", "project", "latency_mark")
+    __slots__ = ("decision_id", "bucket", "generation", "model", "features", "changes", "idempotency_key", "reported_outcomes", "state_position", "expected_cost", "decided_time_ns", "max_cost", "project", "raw_p95")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -183,13 +183,13 @@ class OutcomeApplied(_message.Message):
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
-    LEDGERS_FIELD_NUMBER: _ClassVar[int]
+    REPORTED_OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     STATE_POSITION_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_COST_FIELD_NUMBER: _ClassVar[int]
     DECIDED_TIME_NS_FIELD_NUMBER: _ClassVar[int]
-    WORST_COST_FIELD_NUMBER: _ClassVar[int]
+    MAX_COST_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
-    LATENCY_MARK_FIELD_NUMBER: _ClassVar[int]
+    RAW_P95_FIELD_NUMBER: _ClassVar[int]
     decision_id: bytes
     bucket: str
     generation: int
@@ -197,49 +197,49 @@ class OutcomeApplied(_message.Message):
     features: _containers.RepeatedScalarFieldContainer[float]
     changes: _containers.RepeatedCompositeFieldContainer[SignalChange]
     idempotency_key: str
-    ledgers: _containers.RepeatedCompositeFieldContainer[SignalLedger]
+    reported_outcomes: _containers.RepeatedCompositeFieldContainer[ReportedOutcome]
     state_position: int
     expected_cost: float
     decided_time_ns: int
-    worst_cost: float
+    max_cost: float
     project: str
-    latency_mark: float
-    def __init__(self, decision_id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., features: _Optional[_Iterable[float]] = ..., changes: _Optional[_Iterable[_Union[SignalChange, _Mapping]]] = ..., idempotency_key: _Optional[str] = ..., ledgers: _Optional[_Iterable[_Union[SignalLedger, _Mapping]]] = ..., state_position: _Optional[int] = ..., expected_cost: _Optional[float] = ..., decided_time_ns: _Optional[int] = ..., worst_cost: _Optional[float] = ..., project: _Optional[str] = ..., latency_mark: _Optional[float] = ...) -> None: ...
+    raw_p95: float
+    def __init__(self, decision_id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., features: _Optional[_Iterable[float]] = ..., changes: _Optional[_Iterable[_Union[SignalChange, _Mapping]]] = ..., idempotency_key: _Optional[str] = ..., reported_outcomes: _Optional[_Iterable[_Union[ReportedOutcome, _Mapping]]] = ..., state_position: _Optional[int] = ..., expected_cost: _Optional[float] = ..., decided_time_ns: _Optional[int] = ..., max_cost: _Optional[float] = ..., project: _Optional[str] = ..., raw_p95: _Optional[float] = ...) -> None: ...
 
 class SignalChange(_message.Message):
-    __slots__ = ("signal", "before", "after", "faded")
+    __slots__ = ("signal", "before", "after", "log_decay")
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     BEFORE_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
-    FADED_FIELD_NUMBER: _ClassVar[int]
+    LOG_DECAY_FIELD_NUMBER: _ClassVar[int]
     signal: Signal
     before: float
     after: float
-    faded: float
-    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., before: _Optional[float] = ..., after: _Optional[float] = ..., faded: _Optional[float] = ...) -> None: ...
+    log_decay: float
+    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., before: _Optional[float] = ..., after: _Optional[float] = ..., log_decay: _Optional[float] = ...) -> None: ...
 
-class SignalLedger(_message.Message):
-    __slots__ = ("model", "tallies", "reports")
+class ReportedOutcome(_message.Message):
+    __slots__ = ("model", "aggregates", "reports")
     MODEL_FIELD_NUMBER: _ClassVar[int]
-    TALLIES_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATES_FIELD_NUMBER: _ClassVar[int]
     REPORTS_FIELD_NUMBER: _ClassVar[int]
     model: str
-    tallies: _containers.RepeatedCompositeFieldContainer[SignalTally]
+    aggregates: _containers.RepeatedCompositeFieldContainer[SignalAggregate]
     reports: int
-    def __init__(self, model: _Optional[str] = ..., tallies: _Optional[_Iterable[_Union[SignalTally, _Mapping]]] = ..., reports: _Optional[int] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., aggregates: _Optional[_Iterable[_Union[SignalAggregate, _Mapping]]] = ..., reports: _Optional[int] = ...) -> None: ...
 
-class SignalTally(_message.Message):
-    __slots__ = ("signal", "count", "sum", "last", "value", "faded")
+class SignalAggregate(_message.Message):
+    __slots__ = ("signal", "count", "sum", "last", "value", "log_decay")
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SUM_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
-    FADED_FIELD_NUMBER: _ClassVar[int]
+    LOG_DECAY_FIELD_NUMBER: _ClassVar[int]
     signal: Signal
     count: int
     sum: float
     last: float
     value: float
-    faded: float
-    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., count: _Optional[int] = ..., sum: _Optional[float] = ..., last: _Optional[float] = ..., value: _Optional[float] = ..., faded: _Optional[float] = ...) -> None: ...
+    log_decay: float
+    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., count: _Optional[int] = ..., sum: _Optional[float] = ..., last: _Optional[float] = ..., value: _Optional[float] = ..., log_decay: _Optional[float] = ...) -> None: ...

@@ -9,7 +9,7 @@ import numpy as np
 from pointsman.bandit import catalog as c
 from pointsman.bandit import event as e
 from pointsman.bandit.decide import NO_LIMITS
-from pointsman.bandit.outcome import Change, Ledger, Signal, Tally
+from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalAggregate, SignalChange
 from pointsman.bandit.policy import Predictions
 from pointsman.server.codec.catalog import (
     read_bucket,
@@ -123,9 +123,9 @@ def _write_decision(event: e.DecisionMade) -> journal_pb2.DecisionMade:
         max_output_tokens=event.max_output_tokens,
         newcomers=event.newcomers,
         quota=event.quota,
-        worst_cost=event.worst_cost,
-        latency_mark=event.mark,
-        clocks=event.clocks,
+        max_cost=event.max_cost,
+        raw_p95=event.raw_p95,
+        log_decays=event.log_decays,
         project=event.project,
     )
 
@@ -163,9 +163,9 @@ def _read_decision(m: journal_pb2.DecisionMade) -> e.DecisionMade:
         max_output_tokens=m.max_output_tokens,
         newcomers=tuple(m.newcomers),
         quota=m.quota,
-        worst_cost=m.worst_cost,
-        mark=m.latency_mark,
-        clocks=tuple(m.clocks),
+        max_cost=m.max_cost,
+        raw_p95=m.raw_p95,
+        log_decays=tuple(m.log_decays),
         project=m.project,
     )
 
@@ -181,28 +181,38 @@ def _write_outcome_applied(event: e.OutcomeApplied) -> journal_pb2.OutcomeApplie
         expected_cost=event.expected_cost,
         changes=[
             journal_pb2.SignalChange(
-                signal=_SIGNAL_NUMBERS[change.signal], before=change.before, after=change.after, faded=change.faded
+                signal=_SIGNAL_NUMBERS[change.signal],
+                before=change.before,
+                after=change.after,
+                log_decay=change.log_decay,
             )
             for change in event.changes
         ],
         idempotency_key=event.idempotency_key,
         decided_time_ns=event.decided_ns,
         project=event.project,
-        worst_cost=event.worst_cost,
-        latency_mark=event.mark,
-        ledgers=[_write_ledger(model, ledger) for model, ledger in event.ledgers.items()],
+        max_cost=event.max_cost,
+        raw_p95=event.raw_p95,
+        reported_outcomes=[
+            _write_reported_outcome(model, reported) for model, reported in event.reported_outcomes.items()
+        ],
     )
 
 
-def _write_ledger(model: str, ledger: Ledger) -> journal_pb2.SignalLedger:
-    return journal_pb2.SignalLedger(
+def _write_reported_outcome(model: str, reported: ReportedOutcome) -> journal_pb2.ReportedOutcome:
+    return journal_pb2.ReportedOutcome(
         model=model,
-        reports=ledger.reports,
-        tallies=[
-            journal_pb2.SignalTally(
-                signal=_SIGNAL_NUMBERS[signal], count=t.count, sum=t.sum, last=t.last, value=t.value, faded=t.faded
+        reports=reported.reports,
+        aggregates=[
+            journal_pb2.SignalAggregate(
+                signal=_SIGNAL_NUMBERS[signal],
+                count=t.count,
+                sum=t.sum,
+                last=t.last,
+                value=t.value,
+                log_decay=t.log_decay,
             )
-            for signal, t in ledger.tallies.items()
+            for signal, t in reported.aggregates.items()
         ],
     )
 
@@ -217,29 +227,32 @@ def _read_outcome_applied(m: journal_pb2.OutcomeApplied) -> e.OutcomeApplied:
         state_position=m.state_position,
         expected_cost=m.expected_cost,
         changes=tuple(
-            Change(
+            SignalChange(
                 Signal(change.signal),
                 change.before if change.HasField("before") else None,
                 change.after,
-                change.faded,
+                change.log_decay,
             )
             for change in m.changes
         ),
-        ledgers=read_ledgers(m),
+        reported_outcomes=read_reported_outcomes(m),
         idempotency_key=m.idempotency_key,
         decided_ns=m.decided_time_ns,
         project=m.project,
-        worst_cost=m.worst_cost,
-        mark=m.latency_mark,
+        max_cost=m.max_cost,
+        raw_p95=m.raw_p95,
     )
 
 
-def read_ledgers(m: journal_pb2.OutcomeApplied) -> Mapping[str, Ledger]:
+def read_reported_outcomes(m: journal_pb2.OutcomeApplied) -> Mapping[str, ReportedOutcome]:
     """What is known of a decision after an outcome event, by model."""
     return {
-        ledger.model: Ledger(
-            {Signal(t.signal): Tally(t.count, t.sum, t.last, t.value, t.faded) for t in ledger.tallies},
-            ledger.reports,
+        reported.model: ReportedOutcome(
+            {
+                Signal(t.signal): SignalAggregate(t.count, t.sum, t.last, t.value, t.log_decay)
+                for t in reported.aggregates
+            },
+            reported.reports,
         )
-        for ledger in m.ledgers
+        for reported in m.reported_outcomes
     }

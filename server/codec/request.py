@@ -12,7 +12,7 @@ from pointsman.bandit import catalog as c
 from pointsman.bandit.decide import NO_LIMITS
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.errors import FieldError
-from pointsman.bandit.outcome import Ledger, Signal
+from pointsman.bandit.outcome import ReportedOutcome, Signal
 from pointsman.bandit.policy import Limits
 from pointsman.server.names import model_name, parse
 from pointsman.v1 import catalog_pb2 as pb
@@ -126,9 +126,9 @@ def read_outcome(message: outcome_pb2.Outcome) -> dict[Signal, float]:
     }
 
 
-def write_reported_outcome(ledger: Ledger) -> outcome_pb2.Outcome:
+def write_reported_outcome(reported: ReportedOutcome) -> outcome_pb2.Outcome:
     """The message of all that is known of a decision's outcome."""
-    values = {signal: tally.value for signal, tally in ledger.tallies.items()}
+    values = {signal: aggregate.value for signal, aggregate in reported.aggregates.items()}
     message = outcome_pb2.Outcome()
     for name, signal in _OUTCOME_FIELDS.items():
         if signal in values:

@@ -14,7 +14,7 @@ from pointsman.bandit.catalog import QualityRange
 from pointsman.bandit.errors import FieldError
 from pointsman.bandit.health import Health
 from pointsman.bandit.outcome import Signal
-from pointsman.bandit.pacer import Purse, left
+from pointsman.bandit.pacer import ActiveBudget, remaining
 from pointsman.bandit.posterior import QUALITY, noise, predict
 from pointsman.server.codec.catalog import write_budget
 from pointsman.server.journal.interface import Row
@@ -42,9 +42,9 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
         bucket = self._replica.bucket(parse(request.name, "buckets", "name"), "name")
         models = _insights(bucket, self._replica.state.health)
         own, project = None, None
-        for purse in self._replica.purses(bucket):
-            found = _budget(purse, bucket.config.quality_range, self._replica.now_ns())
-            own, project = (found, project) if purse.pacer is bucket.pacer else (own, found)
+        for active in self._replica.active_budgets(bucket):
+            found = _budget(active, bucket.config.quality_range, self._replica.now_ns())
+            own, project = (found, project) if active.pacer is bucket.pacer else (own, found)
         return rpc.GetBucketInsightResponse(
             name=bucket_name(bucket.config.id),
             budget=own,
@@ -91,13 +91,13 @@ def _take(rows: Iterator[Row], count: int) -> list[Row]:
     return list(islice(rows, count))
 
 
-def _budget(purse: Purse, quality: QualityRange, now_ns: int) -> rpc.BudgetInsight:
+def _budget(active: ActiveBudget, quality: QualityRange, now_ns: int) -> rpc.BudgetInsight:
     """A budget as it stands at ``now_ns``; ``quality`` is the scale of the bucket that is looked at."""
-    budget, pacer = purse.budget, purse.pacer
+    budget, pacer = active.budget, active.pacer
     insight = rpc.BudgetInsight(
         budget=write_budget(budget),
         spent_usd=pacer.spent,
-        held_usd=budget.amount - left(purse, now_ns) if budget.hard else 0.0,
+        reserved_usd=budget.amount - remaining(active, now_ns) if budget.hard else 0.0,
         multiplier=pacer.multiplier * quality.width,
         target_usd_per_request=pacer.target,
     )
@@ -147,7 +147,7 @@ def _insights(bucket: BucketState, health: Mapping[str, Health]) -> list[rpc.Mod
                 success_rate=health.get(bucket.columns[k], Health()).success_rate,
                 circuit_open=health.get(bucket.columns[k], Health()).open,
                 newcomer=bucket.columns[k] in new,
-                latency_p95_factor=float(np.exp(bucket.posteriors.tail_k[k])),
+                latency_p95_factor=float(np.exp(bucket.posteriors.p95_correction_k[k])),
                 prior_mass=float(bucket.posteriors.mass_k[k]),
             )
         )

@@ -110,10 +110,10 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         outcomes = [
             router_service_pb2.ModelOutcome(
                 model=model_name(model),
-                outcome=write_reported_outcome(ledger),
-                reports=ledger.reports,
+                outcome=write_reported_outcome(outcome),
+                reports=outcome.reports,
             )
-            for model, ledger in known.ledgers.items()
+            for model, outcome in known.reported_outcomes.items()
         ]
         return router_service_pb2.GetDecisionResponse(decision=await self._write(known, True), outcomes=outcomes)
 
@@ -203,7 +203,7 @@ def _read_report(request: router_service_pb2.ReportOutcomeRequest) -> Report:
 
 def _write_reported(reported: Reported) -> router_service_pb2.ReportOutcomeResponse:
     return router_service_pb2.ReportOutcomeResponse(
-        outcome=write_reported_outcome(reported.ledger),
+        outcome=write_reported_outcome(reported.outcome),
         duplicate=reported.duplicate,
         position=reported.position,
     )

@@ -24,10 +24,10 @@ from pointsman.bandit.decide import NO_LIMITS, decide
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.errors import FieldError, NothingEligibleError, within
 from pointsman.bandit.join import join
-from pointsman.bandit.outcome import Ledger, Signal
-from pointsman.bandit.pacer import Purse
+from pointsman.bandit.outcome import ReportedOutcome, Signal
+from pointsman.bandit.pacer import ActiveBudget
 from pointsman.bandit.policy import Limits
-from pointsman.bandit.state import ModelState, ProjectState, State, apply, purses
+from pointsman.bandit.state import ModelState, ProjectState, State, active_budgets, apply
 from pointsman.server.codec.event import read_event, write_event
 from pointsman.server.errors import (
     AlreadyExistsError,
@@ -77,12 +77,12 @@ POLL = 0.005
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
-    """A decision and what is known of its outcome: ``ledgers`` by model, ``last`` the position of its last event."""
+    """A decision and what is known of its outcome: ``reported_outcomes`` by model, ``last`` the position of its last event."""
 
     decision: e.DecisionMade
     time_ns: int
     last: int
-    ledgers: Mapping[str, Ledger]
+    reported_outcomes: Mapping[str, ReportedOutcome]
 
 
 @dataclass(slots=True, eq=False)
@@ -112,7 +112,7 @@ class Report:
 class Reported:
     """What is known of the decision and model after a report, and whether the report was a repetition."""
 
-    ledger: Ledger
+    outcome: ReportedOutcome
     duplicate: bool
     position: int
 
@@ -280,7 +280,7 @@ class Replica:
             health=self.state.health,
             now_ns=now_ns,
             state_position=self.state.position,
-            purses=self.purses(bucket),
+            active_budgets=self.active_budgets(bucket),
             objective=objective,
             limits=limits or NO_LIMITS,
             request_ids=request_ids,
@@ -290,7 +290,7 @@ class Replica:
             ask.events = events[at : at + len(ask.contexts)]
             at += len(ask.contexts)
             entries = tuple(Entry(_encode(event), key_of(event), expect=0) for event in ask.events)
-            worst = sum(event.worst_cost for event in ask.events)
+            worst = sum(event.max_cost for event in ask.events)
             release = self._pending.hold(holders(bucket.config), worst)
             # What this process decided meanwhile is pending; what others did, it cannot know.
             seen = self.state.position if self._shared and worst else None
@@ -308,12 +308,12 @@ class Replica:
         """The time, in nanoseconds since 1970."""
         return self._clock_ns()
 
-    def purses(self, bucket: BucketState) -> list[Purse]:
+    def active_budgets(self, bucket: BucketState) -> list[ActiveBudget]:
         """The budgets that a bucket's decisions draw on, with what decisions hold that are not folded yet."""
         own, project = holders(bucket.config)
         return [
-            replace(purse, pending=self._pending.held(own if purse.pacer is bucket.pacer else project))
-            for purse in purses(self.state, bucket)
+            replace(active, pending=self._pending.held(own if active.pacer is bucket.pacer else project))
+            for active in active_budgets(self.state, bucket)
         ]
 
     async def report(self, report: Report) -> Reported:
@@ -331,10 +331,10 @@ class Replica:
             result = await self._commit.write(Group((entry,), once), (event,))
             match result:
                 case Appended():
-                    return Reported(event.ledgers[event.model], False, result.first)
+                    return Reported(event.reported_outcomes[event.model], False, result.first)
                 case Duplicate():
                     known = await self.decision(report.decision, "decision")
-                    return Reported(known.ledgers.get(event.model, Ledger()), True, result.first)
+                    return Reported(known.reported_outcomes.get(event.model, ReportedOutcome()), True, result.first)
                 case Conflict() | Behind():  # another report came first: join again with what is known after it
                     self._recent.pop(report.decision, None)
         raise UnavailableError("too many reports on this decision at the same time; nothing was written, retry")
@@ -393,7 +393,7 @@ class Replica:
                 known.time_ns,
                 report.signals,
                 model=report.model,
-                ledgers=known.ledgers,
+                reported_outcomes=known.reported_outcomes,
                 idempotency_key=report.key,
             )
 
@@ -589,7 +589,7 @@ class Replica:
             if known is None:
                 self._unseen += 1
             else:
-                self._remember(replace(known, last=record.position, ledgers=event.ledgers))
+                self._remember(replace(known, last=record.position, reported_outcomes=event.reported_outcomes))
 
     async def _take_snapshot(self, directory: Path) -> None:
         position = self.state.position
@@ -634,7 +634,7 @@ class Replica:
         outcome = decode(last).event
         if not isinstance(outcome, e.OutcomeApplied):
             raise ValueError(f"the journal's position {span.last} should hold an outcome")
-        return replace(known, last=span.last, ledgers=outcome.ledgers)
+        return replace(known, last=span.last, reported_outcomes=outcome.reported_outcomes)
 
     @staticmethod
     def _known(row: Row) -> Known:

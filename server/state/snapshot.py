@@ -24,7 +24,7 @@ from pointsman.bandit import pacer
 from pointsman.bandit.bucket import BucketState, arrays, new_bucket, restore_arrays
 from pointsman.bandit.event import DecisionMade, Event, OutcomeApplied
 from pointsman.bandit.health import Health
-from pointsman.bandit.pool import Pool
+from pointsman.bandit.hierarchical_prior import HierarchicalPrior
 from pointsman.bandit.posterior import to_arrays
 from pointsman.bandit.state import ModelState, ProjectState, State, refresh_derived
 from pointsman.server.codec.catalog import (
@@ -88,7 +88,10 @@ class Capture:
                     for m in state.models.values()
                 ],
                 "health": {name: asdict(health) for name, health in state.health.items()},
-                "pool": [state.pool.level_4r.tolist(), {m: o.tolist() for m, o in state.pool.offset_4r.items()}],
+                "pool": [
+                    state.hierarchical_prior.level_4r.tolist(),
+                    {m: o.tolist() for m, o in state.hierarchical_prior.offset_4r.items()},
+                ],
                 "projects": projects,
             }
         )
@@ -170,7 +173,9 @@ def _load(data: bytes) -> State:
         held = pacer.from_arrays(named) if named else None
         state.projects[project.id] = ProjectState(project, entry["version"], held)
     level, offsets = header["pool"]
-    state.pool = Pool(np.array(level), {model: np.array(offset) for model, offset in offsets.items()})
+    state.hierarchical_prior = HierarchicalPrior(
+        np.array(level), {model: np.array(offset) for model, offset in offsets.items()}
+    )
     return state
 
 

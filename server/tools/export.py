@@ -66,9 +66,9 @@ def decision_rows(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
             decisions[item.event.id] = _decision_row(item.event, item.time_ns, scale)
         elif isinstance(item.event, e.OutcomeApplied) and item.event.decision_id in decisions:
             known = decisions[item.event.decision_id]
-            ledger = item.event.ledgers.get(known["model"].removeprefix("models/"))
-            if ledger is not None:
-                known.update({FIELDS[signal]: tally.value for signal, tally in ledger.tallies.items()})
+            reported = item.event.reported_outcomes.get(known["model"].removeprefix("models/"))
+            if reported is not None:
+                known.update({FIELDS[signal]: aggregate.value for signal, aggregate in reported.aggregates.items()})
     yield from decisions.values()
 
 

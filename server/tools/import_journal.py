@@ -6,12 +6,14 @@ same state, bit for bit, and knows every request id and idempotency key. The fil
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import json_format
 
@@ -35,6 +37,15 @@ from pointsman.v1 import journal_pb2
 
 MAX_EVENTS = 1000
 """Most events in one append, give or take one batch of decisions: bounds the memory."""
+FORMER_NAMES = {
+    "clocks": "log_decays",
+    "faded": "log_decay",
+    "latency_mark": "raw_p95",
+    "ledgers": "reported_outcomes",
+    "tallies": "aggregates",
+    "worst_cost": "max_cost",
+}
+"""What fields of decisions and outcomes were called in exports of version 0.1.0, and are now."""
 _TEMPORARY = ".import-"
 _MAY_BE_THERE = frozenset({"lock", "lost+found"})
 
@@ -124,13 +135,42 @@ def _counted(lines: Iterable[bytes], progress: Callable[[int], None]) -> Iterato
         progress(read)
 
 
+def _parse_record(line: str) -> journal_pb2.JournalRecord:
+    """A record from its JSON, also from an export whose fields had their ``FORMER_NAMES``. Raises as ``json_format.Parse``."""
+    try:
+        return json_format.Parse(line, journal_pb2.JournalRecord())
+    except json_format.ParseError as error:
+        try:
+            document = json.loads(line)
+            renamed = _rename_fields(document["event"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            renamed = False
+        if not renamed:
+            raise error
+        return json_format.ParseDict(document, journal_pb2.JournalRecord())
+
+
+def _rename_fields(event: dict[str, Any]) -> bool:
+    """Give the fields of a decision or an outcome (JSON) their present names, in place; whether any had a former one."""
+    decision, outcome = event.get("decision_made", {}), event.get("outcome_applied", {})
+    messages = [decision, outcome, *outcome.get("changes", ())]
+    for reported in outcome.get("ledgers", ()):
+        messages += [reported, *reported.get("tallies", ())]
+    renamed = False
+    for message in messages:
+        for former in FORMER_NAMES.keys() & message.keys():
+            message[FORMER_NAMES[former]] = message.pop(former)
+            renamed = True
+    return renamed
+
+
 def _parsed(file: Path, lines: Iterable[bytes]) -> Iterator[_Line]:
     """The records of the lines: line n has position n, and none is earlier than the one before."""
     time_ns = 0
     for number, line in enumerate(lines, 1):
         where = f"{file}, line {number}"
         try:
-            message = json_format.Parse(line.decode(), journal_pb2.JournalRecord())
+            message = _parse_record(line.decode())
         except (json_format.ParseError, ValueError, RecursionError) as error:  # ValueError: not UTF-8
             raise ImportFileError(f"{where}: expected a JournalRecord as JSON: {error}") from error
         if message.position != number:

@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pointsman.bandit.catalog import Mode, Objective
 from pointsman.bandit.errors import FieldError
-from pointsman.bandit.policy import Exclusion, explored_share, race
+from pointsman.bandit.policy import Exclusion, explored_share, score_arms
 from pointsman.simulator.data.yaml_file import YamlError, load_yaml, said_of
 from pointsman.simulator.offpolicy.log import Array, Indices, Log
 from pointsman.simulator.offpolicy.read_journal import Journal, Made, distribution
@@ -202,8 +202,8 @@ def changed(setting: Setting, made: Made) -> Array:
     if floor is None:
         floor = made.exploration_floor
         if objective != made.objective:
-            race_ = race(objective, made.quality, made.predicted.batch(), exclusions_k[None], made.multiplier)
-            floor = float(explored_share(race_, made.predicted.batch(), None)[0])
+            scores = score_arms(objective, made.quality, made.predicted.batch(), exclusions_k[None], made.multiplier)
+            floor = float(explored_share(scores, made.predicted.batch(), None)[0])
             if made.multiplier:  # a budget may hold exploration down
                 floor = min(floor, made.exploration_floor)
     return distribution(replace(made, objective=objective, exclusions_k=exclusions_k, exploration_floor=floor))

@@ -157,14 +157,15 @@ def _decision(
 
 
 def _report(decision: _Decision, message: Mapping[str, Any]) -> None:
-    for ledger in message.get("ledgers", ()):
-        if ledger["model"] != decision.model:
+    # "ledgers" and "tallies" in exports of version 0.1.0
+    for reported in message.get("reported_outcomes", message.get("ledgers", ())):
+        if reported["model"] != decision.model:
             continue  # a report on a fallback: the policy is judged by what it chose
-        for tally in ledger.get("tallies", ()):
-            value = float(tally.get("value", 0.0))
+        for aggregate in reported.get("aggregates", reported.get("tallies", ())):
+            value = float(aggregate.get("value", 0.0))
             if not math.isfinite(value):
                 raise ValueError(f"value: expected a finite number, got {value}")
-            decision.known[_SIGNALS[tally["signal"]]] = value
+            decision.known[_SIGNALS[aggregate["signal"]]] = value
 
 
 def _journal(name: str, decisions: list[_Decision]) -> Journal:

@@ -16,7 +16,7 @@ from pointsman.bandit.encoder import Encoded
 from pointsman.bandit.errors import FieldError
 from pointsman.bandit.event import BucketPut, DecisionMade, Event, ModelPut, Record
 from pointsman.bandit.join import join
-from pointsman.bandit.state import fold, purses
+from pointsman.bandit.state import active_budgets, fold
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.policies.base import Asked, scaled
 from pointsman.simulator.policies.spec import Run
@@ -73,7 +73,7 @@ class Thompson:
             health=state.health,
             now_ns=now_ns,
             state_position=state.position,
-            purses=purses(state, bucket),
+            active_budgets=active_budgets(state, bucket),
             with_propensity=self._watch is not None,  # for whoever logs; nothing else reads it
         )[0]
 

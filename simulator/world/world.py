@@ -27,7 +27,7 @@ from pointsman.bandit.catalog import (
 from pointsman.bandit.encoder import Context, Encoder
 from pointsman.bandit.errors import FieldError
 from pointsman.bandit.event import BucketPut, Event, ModelPut, Record
-from pointsman.bandit.outcome import Change, check_report
+from pointsman.bandit.outcome import SignalChange, check_report
 from pointsman.bandit.state import State, fold
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.table import OutcomeTable
@@ -316,4 +316,4 @@ def _learn_all(state: State, x_nd: Array, features: Features, warm: OutcomeTable
             )
             report = report_of(outcome, success=False)
             check_report(report, bucket.config.quality_range)
-            learn(bucket, model, x_nd[row], [Change(signal, None, value) for signal, value in report.items()])
+            learn(bucket, model, x_nd[row], [SignalChange(signal, None, value) for signal, value in report.items()])

@@ -10,8 +10,8 @@ import pytest
 from pointsman.bandit.catalog import Bucket, Mode, Model, Objective
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.posterior import (
+    ESS_AFTER_ALARM,
     INTERCEPT_PRECISION,
-    KEPT,
     PRIOR_A,
     QUALITY,
     REFRESH,
@@ -19,8 +19,8 @@ from pointsman.bandit.posterior import (
     Prior,
     add_models,
     correct,
+    decay,
     empty,
-    fade,
     observe,
     observe_all,
     predict,
@@ -50,7 +50,7 @@ def test_fading_away_ends_at_the_prior() -> None:
     made, fresh = posteriors(4), posteriors(4)
     for x_d in contexts(50, 4):
         observe(made, QUALITY, 0, x_d, 0.9)
-    fade(made, int(made.design_r[QUALITY]), 0, 1e-300)
+    decay(made, int(made.design_r[QUALITY]), 0, 1e-300)
     refresh(made, int(made.design_r[QUALITY]), 0)
     x_d = contexts(1, 4, seed=1)[0]
     np.testing.assert_allclose(predict(made, x_d)[0][:, QUALITY], predict(fresh, x_d)[0][:, QUALITY], rtol=1e-12)
@@ -83,7 +83,7 @@ def test_a_correction_counts_what_is_left() -> None:
         observe_all(made, 0, x_nd[0], ((QUALITY, first),), half_life=32.0)
         for x_d in x_nd[1:]:
             observe_all(made, 0, x_d, ((QUALITY, 0.5),), half_life=32.0)
-    left = math.exp(corrected.designs[corrected.design_r[QUALITY]].faded_k[0])
+    left = math.exp(corrected.designs[corrected.design_r[QUALITY]].log_decay_k[0])
     assert 0.0 < left < 0.1
     correct(corrected, QUALITY, 0, x_nd[0], 0.1, 0.9, left)
     np.testing.assert_allclose(corrected.mean_krd[:, QUALITY], told.mean_krd[:, QUALITY], rtol=1e-9)
@@ -130,7 +130,7 @@ def test_calm_raises_no_alarm() -> None:
         alarms += bool(before > 10.0 and made.alarm_kr2.max() == 0.0)
     assert alarms == 0
     design = made.designs[made.design_r[QUALITY]]
-    assert design.precision_kp[0, -1] > 5000 > KEPT
+    assert design.precision_kp[0, -1] > 5000 > ESS_AFTER_ALARM
 
 
 def test_a_change_keeps_other_responses_as_they_were() -> None:

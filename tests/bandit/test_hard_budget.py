@@ -30,8 +30,8 @@ from pointsman.bandit.errors import FieldError, NothingEligibleError
 from pointsman.bandit.event import BucketDeleted, BucketPut, DecisionMade, ProjectDeleted, ProjectPut
 from pointsman.bandit.join import join
 from pointsman.bandit.outcome import Signal
-from pointsman.bandit.pacer import left
-from pointsman.bandit.state import purses
+from pointsman.bandit.pacer import remaining
+from pointsman.bandit.state import active_budgets
 from tests.bandit.worlds import SECOND, World
 
 PERIOD = 1000 * SECOND
@@ -93,9 +93,14 @@ def test_a_batch_holds_back_for_each_of_its_decisions() -> None:
     held = made.bucket
     encoded = [held.encoder.encode(Context(input_tokens=100))] * 4
     ids = [i.to_bytes(16, "big") for i in range(8)]
-    state = {"health": {}, "now_ns": made.now_ns, "state_position": 0, "purses": purses(made.state, held)}
+    state = {
+        "health": {},
+        "now_ns": made.now_ns,
+        "state_position": 0,
+        "active_budgets": active_budgets(made.state, held),
+    }
     four = decide(held, encoded, ids, made.rng, **state)
-    assert sum(one.worst_cost for one in four) == pytest.approx(4 * 0.0021)
+    assert sum(one.max_cost for one in four) == pytest.approx(4 * 0.0021)
     with pytest.raises(NothingEligibleError, match="hard budget"):
         decide(held, encoded * 2, ids, made.rng, **state)
 
@@ -121,10 +126,10 @@ def test_a_clock_put_back_does_not_open_a_period_again() -> None:
     made.now_ns = 5 * PERIOD
     for _ in range(2):
         made.decide(Context(input_tokens=10))
-    (purse,) = purses(made.state, made.bucket)
-    assert left(purse, made.now_ns) < 0.0021
-    assert left(purse, 2 * PERIOD) == left(purse, made.now_ns)
-    assert left(purse, 7 * PERIOD) == 0.005
+    (active,) = active_budgets(made.state, made.bucket)
+    assert remaining(active, made.now_ns) < 0.0021
+    assert remaining(active, 2 * PERIOD) == remaining(active, made.now_ns)
+    assert remaining(active, 7 * PERIOD) == 0.005
 
 
 def test_late_costs_of_a_past_period_do_not_touch_this_one() -> None:
@@ -132,10 +137,10 @@ def test_late_costs_of_a_past_period_do_not_touch_this_one() -> None:
     old = made.decide(Context(input_tokens=10))
     made.now_ns += PERIOD
     made.decide(Context(input_tokens=10))
-    (purse,) = purses(made.state, made.bucket)
-    before = purse.pacer.held, purse.pacer.spent
+    (active,) = active_budgets(made.state, made.bucket)
+    before = active.pacer.reserved, active.pacer.spent
     made.report(old, {Signal.COST: 0.001})
-    assert (purse.pacer.held, purse.pacer.spent) == before
+    assert (active.pacer.reserved, active.pacer.spent) == before
 
 
 def test_an_average_cannot_be_hard() -> None:
@@ -168,7 +173,7 @@ def test_a_project_s_budget_binds_its_buckets_together() -> None:
             health={},
             now_ns=made.now_ns,
             state_position=made.state.position,
-            purses=purses(made.state, bucket),
+            active_budgets=active_budgets(made.state, bucket),
         )[0]
         made.put(decision)
         model = decision.models[decision.chosen]
@@ -180,7 +185,7 @@ def test_a_project_s_budget_binds_its_buckets_together() -> None:
     assert 0.93 * budget <= spend / 3000 <= 1.02 * budget
     assert dear["needs"] > 2 * dear["easy"]
     made.put(ProjectDeleted("p"))
-    assert purses(made.state, made.bucket) == ()
+    assert active_budgets(made.state, made.bucket) == ()
 
 
 def test_the_tighter_of_two_budgets_binds() -> None:
@@ -231,8 +236,8 @@ def test_a_bucket_that_moves_to_another_project_takes_nothing_along() -> None:
     start, end = (made.state.projects[name].pacer for name in ("from", "to"))
     assert start is not None
     assert end is not None
-    assert start.held == pytest.approx(0.0, abs=1e-12)
-    assert end.held == 0.0
+    assert start.reserved == pytest.approx(0.0, abs=1e-12)
+    assert end.reserved == 0.0
     assert calls_left(made) == 5
 
 
@@ -246,9 +251,9 @@ def test_what_a_bucket_spent_is_spent_when_it_starts_to_learn_afresh() -> None:
     made.put(BucketDeleted("b"))
     pacer = made.state.projects["p"].pacer
     assert pacer is not None
-    assert pacer.held == pytest.approx(5 * 0.0021)
+    assert pacer.reserved == pytest.approx(5 * 0.0021)
     made.put(old[1])  # a decision that was in flight when its bucket went
-    assert pacer.held == pytest.approx(6 * 0.0021)
+    assert pacer.reserved == pytest.approx(6 * 0.0021)
 
 
 def test_parts_of_a_cost_let_go_of_nothing() -> None:
@@ -256,8 +261,8 @@ def test_parts_of_a_cost_let_go_of_nothing() -> None:
     rules = OutcomeRules(cost=Aggregation.SUM)
     made = World(Bucket("b", schema=SCHEMA, budget=HARD, rules=rules), [CHEAP], 0)
     decision = made.decide(Context(input_tokens=100))
-    ledger = made.report(decision, {Signal.COST: 0.0001})
-    made.report(decision, {Signal.COST: 0.002}, ledger)
+    reported = made.report(decision, {Signal.COST: 0.0001})
+    made.report(decision, {Signal.COST: 0.002}, reported)
     assert calls_left(made) == 4
 
 
@@ -266,4 +271,4 @@ def test_an_estimate_of_the_input_is_no_bound() -> None:
     made = World(Bucket("b", schema=schema, budget=HARD), [CHEAP], 0)
     text = "ab " * 1000
     decision = made.decide(Context(text=text))
-    assert decision.worst_cost == pytest.approx((3000 * 1.0 + 1000 * 2.0) / 1e6)
+    assert decision.max_cost == pytest.approx((3000 * 1.0 + 1000 * 2.0) / 1e6)

@@ -14,7 +14,7 @@ from pointsman.bandit.encoder import Context
 from pointsman.bandit.event import ModelDeleted, ModelPut
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.policy import propensities
-from pointsman.bandit.state import purses
+from pointsman.bandit.state import active_budgets
 from tests.bandit.worlds import World
 
 LEVELS = {"a": 0.8, "b": 0.7, "new": 0.9}
@@ -67,7 +67,7 @@ def test_propensities_are_those_of_the_mixture(objective: Objective) -> None:
         health={},
         now_ns=0,
         state_position=0,
-        purses=purses(made.state, held),
+        active_budgets=active_budgets(made.state, held),
     )
     counts = Counter(one.chosen for one in many)
     one = many[0]

@@ -17,15 +17,15 @@ from pointsman.bandit.bucket import BucketState, learn, response_value
 from pointsman.bandit.catalog import Bucket, Model, NumberFeature, QualityRange, Schema
 from pointsman.bandit.encoder import CLIP
 from pointsman.bandit.event import BucketPut, ModelPut, Record
-from pointsman.bandit.outcome import Change, Signal
+from pointsman.bandit.outcome import Signal, SignalChange
 from pointsman.bandit.posterior import (
     COST,
-    KEPT,
+    ESS_AFTER_ALARM,
     LATENCY,
     PRIOR_A,
     QUALITY,
     REFRESH,
-    clock,
+    log_decay,
     noise,
     predict,
     prior_precision,
@@ -63,7 +63,7 @@ class Truth:
     alarms: int = 0
 
     def clocks(self) -> list[float]:
-        return [clock(self.bucket.posteriors, 0, response) for _, response in SIGNALS]
+        return [log_decay(self.bucket.posteriors, 0, response) for _, response in SIGNALS]
 
     def weights(self, row: int) -> Longs:
         return np.exp(self.faded[row] - np.array([faded[row] for faded in self.since]))
@@ -74,7 +74,7 @@ class Truth:
         """Learn an outcome of a decision that was made when the clocks were ``decided`` (the bucket's, the truth's)."""
         before = self.clocks()
         clocks, faded = decided or (before, list(self.faded))
-        changes = [Change(s, None, v, c) for (s, _), v, c in zip(SIGNALS, values, clocks, strict=True)]
+        changes = [SignalChange(s, None, v, c) for (s, _), v, c in zip(SIGNALS, values, clocks, strict=True)]
         learn(self.bucket, "m", x_d, changes)
         self.x.append(x_d)
         self.values.append(values)
@@ -84,7 +84,7 @@ class Truth:
     def correct(self, number: int, row: int, value: float) -> None:
         """Learn that an outcome was another."""
         before, then = self.values[number][row], self.clocks()[row] - float(self.faded[row] - self.since[number][row])
-        learn(self.bucket, "m", self.x[number], [Change(SIGNALS[row][0], before, value, then)])
+        learn(self.bucket, "m", self.x[number], [SignalChange(SIGNALS[row][0], before, value, then)])
         self.values[number][row] = value
 
     def _forget(self, before: list[float]) -> None:
@@ -97,7 +97,7 @@ class Truth:
             self.faded[row] += regular
             if now - before[row] < float(regular) - 1e-6:  # further than declared: an alarm of the change detector
                 self.alarms += 1
-                self.faded[row] += np.log(Long(KEPT) / self.weights(row).sum())
+                self.faded[row] += np.log(Long(ESS_AFTER_ALARM) / self.weights(row).sum())
 
     def check(self, probe_nd: Array) -> float:
         """The worst error of predictions at ``probe_nd``, relative to what they should be."""

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from pointsman.bandit.catalog import Bucket, Model, NumberFeature, Schema
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.event import DecisionMade
-from pointsman.bandit.outcome import Ledger, Signal
-from pointsman.bandit.pool import seen
-from pointsman.bandit.posterior import NONE, Posteriors, pack, prior_precision
+from pointsman.bandit.outcome import ReportedOutcome, Signal
+from pointsman.bandit.posterior import NONE, Posteriors, observation_counts, pack, prior_precision
 from tests.bandit.worlds import World
 
 DAY_NS = 86_400 * 10**9
@@ -44,7 +43,7 @@ def told(bucket: Bucket, order: list[int], waits: int = 0) -> tuple[World, list[
 def assert_same(one: World, other: World, rtol: float = 1e-9) -> None:
     a, b = one.bucket.posteriors, other.bucket.posteriors
     atol = 1e-12 if rtol < 1e-6 else 1e-3
-    for name in ("mean_krd", "eta_krd", "a_kr", "b_kr", "square_kr", "late_kn", "tail_k"):
+    for name in ("mean_krd", "eta_krd", "a_kr", "b_kr", "square_kr", "exceedance_kn", "p95_correction_k"):
         np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=rtol, atol=atol, err_msg=name)
     for r in range(4):
         np.testing.assert_allclose(precision(a, r), precision(b, r), rtol=rtol, atol=atol)
@@ -75,19 +74,21 @@ def test_a_late_outcome_counts_what_is_left_of_its_decision() -> None:
     late.decide(Context({"n": 0.0}))
     assert_same(late, prompt, rtol=0.03)  # the half-life is applied in steps of a thirty-second of it
     design = late.bucket.posteriors.designs[late.bucket.posteriors.design_r[0]]
-    assert design.faded_k[0] == pytest.approx(-np.log(2.0) * 5, abs=0.3)  # two hours of decisions, three of waiting
+    assert design.log_decay_k[0] == pytest.approx(-np.log(2.0) * 5, abs=0.3)  # two hours of decisions, three of waiting
 
 
 @pytest.mark.parametrize("bucket", [BY_OUTCOMES, BY_TIME], ids=["outcomes", "time"])
 def test_a_late_correction_equals_having_been_told_right(bucket: Bucket) -> None:
     right, _ = told(bucket, list(range(30)))
     wrong, _ = told(bucket, [])
-    decisions, ledgers = told(bucket, [])[1], {}
+    decisions, reported_outcomes = told(bucket, [])[1], {}
     for i in range(30):
-        ledgers[i] = wrong.report(decisions[10 + i], {Signal.QUALITY: 1.0, Signal.COST: 5.0, Signal.LATENCY: 90.0})
+        reported_outcomes[i] = wrong.report(
+            decisions[10 + i], {Signal.QUALITY: 1.0, Signal.COST: 5.0, Signal.LATENCY: 90.0}
+        )
     for i in reversed(range(30)):
         signals = {Signal.QUALITY: (i % 7) / 7, Signal.COST: 0.01 * (1 + i), Signal.LATENCY: 1.0 + i}
-        wrong.report(decisions[10 + i], signals, ledgers[i])
+        wrong.report(decisions[10 + i], signals, reported_outcomes[i])
     assert_same(right, wrong)
 
 
@@ -102,14 +103,14 @@ PARTS: tuple[dict[Signal, float], ...] = (
 def told_in_parts(bucket: Bucket, order: list[int], success: list[float]) -> World:
     """Six decisions with ``PARTS`` of each reported in ``order``; how decision i went is ``success[i]``, first or last."""
     made = World(bucket, [Model("a")], seed=4)
-    decisions, ledgers = [], [Ledger() for _ in range(6)]
+    decisions, reported_outcomes = [], [ReportedOutcome() for _ in range(6)]
     for i in range(6):
         made.now_ns += HOUR_NS // 20
         decisions.append(made.decide(Context({"n": i / 3 - 1})))
     for which in order:
         i, part = divmod(which, 3)
         report = {Signal.SUCCESS: success[i]} if part == 0 else {s: v * (1 + i) / 6 for s, v in PARTS[part].items()}
-        ledgers[i] = made.report(decisions[i], report, ledgers[i])
+        reported_outcomes[i] = made.report(decisions[i], report, reported_outcomes[i])
     return made
 
 
@@ -124,7 +125,7 @@ def test_it_does_not_matter_when_it_is_said_that_a_call_failed(
     assert_same(shuffled, straight)
     one, other = shuffled.bucket, straight.bucket
     np.testing.assert_allclose(one.sum_sk, other.sum_sk, rtol=1e-12)
-    np.testing.assert_array_equal(seen(one.posteriors), seen(other.posteriors))
+    np.testing.assert_array_equal(observation_counts(one.posteriors), observation_counts(other.posteriors))
 
 
 def test_a_failure_that_is_taken_back_is_learned_from_and_one_said_late_is_unlearned() -> None:
@@ -134,15 +135,15 @@ def test_a_failure_that_is_taken_back_is_learned_from_and_one_said_late_is_unlea
     right.report(right.decide(), signals | {Signal.SUCCESS: 1.0})
     flips = World(Bucket("b"), [Model("a")], seed=4)
     decision = flips.decide()
-    ledger = flips.report(decision, {**signals, Signal.OUTPUT_TOKENS: 120.0, Signal.SUCCESS: 0.0})
+    reported = flips.report(decision, {**signals, Signal.OUTPUT_TOKENS: 120.0, Signal.SUCCESS: 0.0})
     assert (flips.bucket.posteriors.design_r == NONE).all()
-    ledger = flips.report(decision, {Signal.SUCCESS: 1.0, Signal.OUTPUT_TOKENS: 19.0}, ledger)
+    reported = flips.report(decision, {Signal.SUCCESS: 1.0, Signal.OUTPUT_TOKENS: 19.0}, reported)
     assert_same(flips, right)
-    ledger = flips.report(decision, {Signal.SUCCESS: 0.0}, ledger)
+    reported = flips.report(decision, {Signal.SUCCESS: 0.0}, reported)
     nothing = flips.bucket.posteriors
     np.testing.assert_allclose(nothing.mean_krd[0, :, -1], nothing.prior_kr2[0, :, 0], atol=1e-12)
-    assert not any(design.seen_k.any() for g, design in enumerate(nothing.designs) if g in nothing.design_r)
-    flips.report(decision, {Signal.SUCCESS: 1.0}, ledger)
+    assert not any(design.count_k.any() for g, design in enumerate(nothing.designs) if g in nothing.design_r)
+    flips.report(decision, {Signal.SUCCESS: 1.0}, reported)
     assert_same(flips, right)
 
 
@@ -168,15 +169,17 @@ def test_only_the_last_word_on_each_signal_counts(
     one, other = World(bucket, [Model("a")], seed=6), World(bucket, [Model("a")], seed=6)
     contexts = [Context({"n": n}) for n in (-1.0, 0.5, 2.0)]
     decisions, same = [one.decide(c) for c in contexts], [other.decide(c) for c in contexts]
-    ledgers, final = [Ledger() for _ in contexts], [dict[Signal, float]() for _ in contexts]
+    reported_outcomes, final = [ReportedOutcome() for _ in contexts], [dict[Signal, float]() for _ in contexts]
     for i, report in reports:
-        ledgers[i] = one.report(decisions[i], report, ledgers[i])
+        reported_outcomes[i] = one.report(decisions[i], report, reported_outcomes[i])
         final[i] |= report
     for decision, report in zip(same, final, strict=True):
         if report:
             other.report(decision, report)
     assert_same(one, other, rtol=1e-8)
-    np.testing.assert_array_equal(seen(one.bucket.posteriors), seen(other.bucket.posteriors))
+    np.testing.assert_array_equal(
+        observation_counts(one.bucket.posteriors), observation_counts(other.bucket.posteriors)
+    )
     np.testing.assert_allclose(one.bucket.sum_sk, other.bucket.sum_sk, rtol=1e-9, atol=1e-9)
 
 

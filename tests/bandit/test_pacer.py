@@ -12,7 +12,7 @@ from pointsman.bandit.decide import decide
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.event import BucketPut
 from pointsman.bandit.outcome import Signal
-from pointsman.bandit.state import fingerprint, fold, purses
+from pointsman.bandit.state import active_budgets, fingerprint, fold
 from tests.bandit.worlds import SECOND, World
 
 QUALITY = {"cheap": 0.6, "middle": 0.8, "dear": 0.9}
@@ -72,9 +72,9 @@ def test_late_costs_do_not_let_spend_run_away() -> None:
 def test_a_corrected_cost_is_counted_once() -> None:
     made, _ = world(Budget(1e-3), 10.0)
     decision = made.decide()
-    ledger = made.report(decision, {Signal.COST: 0.5})
-    ledger = made.report(decision, {Signal.COST: 0.2}, ledger)
-    made.report(decision, {Signal.QUALITY: 1.0}, ledger)
+    reported = made.report(decision, {Signal.COST: 0.5})
+    reported = made.report(decision, {Signal.COST: 0.2}, reported)
+    made.report(decision, {Signal.QUALITY: 1.0}, reported)
     assert made.bucket.pacer is not None
     assert made.bucket.pacer.spent == pytest.approx(0.2)
 
@@ -109,7 +109,7 @@ def test_propensities_are_those_of_the_paced_policy() -> None:
         health={},
         now_ns=0,
         state_position=0,
-        purses=purses(made.state, state),
+        active_budgets=active_budgets(made.state, state),
     )
     for other in many:
         counts[other.models[other.chosen]] += 1

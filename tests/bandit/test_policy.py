@@ -25,7 +25,7 @@ from pointsman.bandit.policy import (
     exclusions,
     explored_share,
     propensities,
-    race,
+    score_arms,
 )
 from tests.bandit.worlds import World, one_change
 
@@ -236,8 +236,8 @@ def test_propensities_sum_to_one_whatever_is_believed(
     exclusions_k = np.zeros(len(mean), dtype=np.int64)
     resolved = objective.resolve(UNIT)
     batch = Predictions(*(getattr(predicted, f)[None] for f in Predictions.__slots__))
-    race_ = race(resolved, UNIT, batch, exclusions_k[None], multiplier)
-    share = float(explored_share(race_, batch, floor)[0])
+    scores = score_arms(resolved, UNIT, batch, exclusions_k[None], multiplier)
+    share = float(explored_share(scores, batch, floor)[0])
     assert 0.0 <= share <= max(EXPLORE, floor or 0.0)
     pi_k = propensities(resolved, UNIT, share, predicted, exclusions_k, multiplier)
     assert pi_k.sum() == pytest.approx(1.0, abs=1e-9)
@@ -249,9 +249,9 @@ def test_the_even_draw_gives_way_where_it_is_dear() -> None:
     for cost, expected in ((1e-3, EXPLORE), (1.0, 0.0005 / (10 * 0.999 / 2))):
         cost_k = np.array([1e-3, cost])
         batch = Predictions(*(a[None] for a in (mean_k, sd_k, cost_k, cost_k, cost_k, cost_k)))
-        race_ = race(Objective().resolve(UNIT), UNIT, batch, np.zeros((1, 2), dtype=np.int64))
-        assert explored_share(race_, batch, None)[0] == pytest.approx(expected, rel=1e-6)
-        assert explored_share(race_, batch, 0.3)[0] == 0.3
+        scores = score_arms(Objective().resolve(UNIT), UNIT, batch, np.zeros((1, 2), dtype=np.int64))
+        assert explored_share(scores, batch, None)[0] == pytest.approx(expected, rel=1e-6)
+        assert explored_share(scores, batch, 0.3)[0] == 0.3
 
 
 def test_descriptions_name_numbers() -> None:

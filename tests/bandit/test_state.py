@@ -23,7 +23,7 @@ from pointsman.bandit.event import (
     Record,
 )
 from pointsman.bandit.join import join
-from pointsman.bandit.outcome import Ledger, Signal, merge
+from pointsman.bandit.outcome import ReportedOutcome, Signal, merge
 from pointsman.bandit.posterior import QUALITY, to_arrays
 from pointsman.bandit.state import State, apply, fingerprint, fold
 from tests.bandit.worlds import World
@@ -43,9 +43,9 @@ def recorded(seed: int = 0) -> list[Record]:
     made = Recording(Bucket("b", schema=SCHEMA), [Model("a"), Model("c")], seed)
     for t in range(40):
         decision = made.decide(Context({"n": float(made.rng.normal())}))
-        ledger = made.report(decision, {Signal.QUALITY: float(made.rng.random()), Signal.SUCCESS: float(t % 7 > 0)})
+        reported = made.report(decision, {Signal.QUALITY: float(made.rng.random()), Signal.SUCCESS: float(t % 7 > 0)})
         if t % 3 == 0:
-            made.report(decision, {Signal.QUALITY: 0.5, Signal.COST: 0.01, Signal.LATENCY: 2.0}, ledger)
+            made.report(decision, {Signal.QUALITY: 0.5, Signal.COST: 0.01, Signal.LATENCY: 2.0}, reported)
         if t == 20:
             made.put(ModelPut(Model("new")))
             made.put(AvailabilitySet("a", False, "tired"))
@@ -81,10 +81,10 @@ def one_decision_each(order: list[int], reports: list[list[dict[Signal, float]]]
     """Decide once for each list of reports, then report them in the order of decisions that ``order`` gives."""
     made = World(Bucket("b", schema=SCHEMA, rules=rules), [Model("a")])
     decisions = [made.decide(Context({"n": i / 3})) for i in range(len(reports))]
-    ledgers = [Ledger() for _ in reports]
+    reported_outcomes = [ReportedOutcome() for _ in reports]
     left = [list(r) for r in reports]
     for i in order:
-        ledgers[i] = made.report(decisions[i], left[i].pop(0), ledgers[i])
+        reported_outcomes[i] = made.report(decisions[i], left[i].pop(0), reported_outcomes[i])
     return made.state
 
 
@@ -123,21 +123,21 @@ def test_reports_merge_by_the_rule(values: list[float], rule: Aggregation) -> No
         Aggregation.MEAN: lambda v: sum(v) / len(v),
         Aggregation.SUM: sum,
     }[rule]
-    ledger, seen, before = Ledger(), [], None
+    reported, seen, before = ReportedOutcome(), [], None
     for value in values:
-        ledger, changes = merge(ledger, {Signal.QUALITY: value}, OutcomeRules(quality=rule))
+        reported, changes = merge(reported, {Signal.QUALITY: value}, OutcomeRules(quality=rule))
         seen.append(value)
-        assert ledger.tallies[Signal.QUALITY].value == pytest.approx(expected(seen))
+        assert reported.aggregates[Signal.QUALITY].value == pytest.approx(expected(seen))
         for change in changes:
             assert change.before == before
             before = change.after
-    assert ledger.reports == len(values)
+    assert reported.reports == len(values)
     if rule is not Aggregation.LAST:
         for order in itertools.islice(itertools.permutations(values), 24):
-            other = Ledger()
+            other = ReportedOutcome()
             for value in order:
                 other, _ = merge(other, {Signal.QUALITY: value}, OutcomeRules(quality=rule))
-            assert other.tallies[Signal.QUALITY].value == pytest.approx(ledger.tallies[Signal.QUALITY].value)
+            assert other.aggregates[Signal.QUALITY].value == pytest.approx(reported.aggregates[Signal.QUALITY].value)
 
 
 def test_a_changed_schema_starts_afresh_and_old_decisions_teach_nothing() -> None:
@@ -157,14 +157,14 @@ def test_a_changed_schema_starts_afresh_and_old_decisions_teach_nothing() -> Non
 def test_a_model_that_is_deleted_and_made_again_starts_afresh() -> None:
     made = World(Bucket("b"), [Model("a"), Model("c")])
     old = next(d for d in (made.decide() for _ in range(50)) if d.models[d.chosen] == "a")
-    ledger = made.report(old, {Signal.QUALITY: 1.0})
+    reported = made.report(old, {Signal.QUALITY: 1.0})
     made.put(ModelDeleted("a"))
     assert made.bucket.candidates.names == ("c",)
     assert made.decide().models == ("c",)
     made.put(ModelPut(Model("a")))
     k = made.bucket.columns.index("a")
     fresh = made.bucket.posteriors.mean_krd[k, QUALITY].copy()
-    made.report(old, {Signal.QUALITY: 0.0}, ledger)  # a correction of what is no longer there
+    made.report(old, {Signal.QUALITY: 0.0}, reported)  # a correction of what is no longer there
     np.testing.assert_array_equal(made.bucket.posteriors.mean_krd[k, QUALITY], fresh)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from pointsman.bandit.bucket import learn, warm
 from pointsman.bandit.catalog import Bucket, Mode, Model, Objective
-from pointsman.bandit.outcome import Change, Signal
+from pointsman.bandit.outcome import Signal, SignalChange
 from pointsman.bandit.posterior import QUALITY
 from tests.bandit.worlds import World
 
@@ -21,7 +21,7 @@ def warmed(beliefs: dict[str, float], most: float, seed: int, rows: int = 1000) 
     for _ in range(rows):
         for model, level in beliefs.items():
             quality = float(np.clip(level + 0.15 * rng.normal(), 0, 1))
-            learn(made.bucket, model, x_d, [Change(Signal.QUALITY, None, quality)])
+            learn(made.bucket, model, x_d, [SignalChange(Signal.QUALITY, None, quality)])
     warm(made.bucket, most)
     return made, rng
 
@@ -67,4 +67,4 @@ def test_a_right_one_is_not_thrown_away() -> None:
     assert max(losses) <= 15
     made, rng = warmed(TRUTH, 1000.0, 9)
     lost(made, rng)
-    assert made.bucket.warm_k.any()
+    assert made.bucket.warm_start_k.any()

@@ -12,9 +12,9 @@ from pointsman.bandit.decide import NO_LIMITS, decide
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.event import BucketPut, DecisionMade, Event, ModelPut, Record
 from pointsman.bandit.join import join
-from pointsman.bandit.outcome import Change, Ledger, Signal
+from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalChange
 from pointsman.bandit.policy import Limits
-from pointsman.bandit.state import State, fold, purses
+from pointsman.bandit.state import State, active_budgets, fold
 
 SECOND = 10**9
 Answer = Callable[[int, str], dict[Signal, float]]
@@ -49,20 +49,22 @@ class World:
             health=self.state.health,
             now_ns=self.now_ns,
             state_position=self.state.position,
-            purses=purses(self.state, self.bucket),
+            active_budgets=active_budgets(self.state, self.bucket),
             limits=limits,
         )[0]
         self.put(made)
         self.times[made.id] = self.now_ns
         return made
 
-    def report(self, made: DecisionMade, signals: dict[Signal, float], ledger: Ledger | None = None) -> Ledger:
-        """Report on the chosen model; gives the ledger to hand in with the next report on the same decision."""
+    def report(
+        self, made: DecisionMade, signals: dict[Signal, float], reported: ReportedOutcome | None = None
+    ) -> ReportedOutcome:
+        """Report on the chosen model; gives the reported outcome to hand in with the next report on the same decision."""
         model = made.models[made.chosen]
-        ledgers = None if ledger is None else {model: ledger}
-        joined = join(self.bucket, made, self.times[made.id], signals, ledgers=ledgers)
+        reported_outcomes = None if reported is None else {model: reported}
+        joined = join(self.bucket, made, self.times[made.id], signals, reported_outcomes=reported_outcomes)
         self.put(joined)
-        return joined.ledgers[model]
+        return joined.reported_outcomes[model]
 
     def play(self, rounds: int, answer: Answer, context: Callable[[int], Context] | None = None) -> list[str]:
         """Decide and report ``rounds`` times; gives the chosen models."""
@@ -74,6 +76,6 @@ class World:
         return chosen
 
 
-def one_change(signal: Signal, value: float) -> tuple[Change, ...]:
+def one_change(signal: Signal, value: float) -> tuple[SignalChange, ...]:
     """The change of a first report."""
-    return (Change(signal, None, value),)
+    return (SignalChange(signal, None, value),)

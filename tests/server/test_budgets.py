@@ -71,7 +71,7 @@ async def insight(service: Service, bucket: str = "one") -> insight_service_pb2.
 
 async def held(service: Service) -> float:
     """What counts against the cap of bucket `one`, in flight included."""
-    return (await insight(service)).budget.held_usd
+    return (await insight(service)).budget.reserved_usd
 
 
 def refused(answers: list[Any]) -> int:
@@ -103,7 +103,7 @@ def most_counted(service: Service) -> dict[tuple[str, int], float]:
         elif isinstance(event, OutcomeApplied):
             id_ = event.decision_id
             keys, before = decisions[id_]
-            after = event.ledgers[event.model].tallies[Signal.COST].value
+            after = event.reported_outcomes[event.model].aggregates[Signal.COST].value
             decisions[id_], change = (keys, after), after - before
         else:
             continue
@@ -184,7 +184,9 @@ def test_the_cap_holds_whatever_happens_at_once(run: Run, seed: int) -> None:
         assert min(tally.values()) > 0, tally
         for bucket in ("b1", "b2"):  # nothing is left in flight: what is held is what was folded
             found = await insight(service, bucket)
-            assert found.project_budget.held_usd == pytest.approx(service.replica.state.projects["p"].pacer.held)
+            assert found.project_budget.reserved_usd == pytest.approx(
+                service.replica.state.projects["p"].pacer.reserved
+            )
 
     run(scenario)
 
@@ -263,7 +265,7 @@ def test_a_call_that_was_cancelled_holds_its_dollars_until_its_write_is_known(ru
         assert refused([await answered(decide(service))]) == 1  # it may yet be made
         assert await held(service) == pytest.approx(WORST)
         go.set()
-        while service.replica.state.buckets["one"].pacer.held == 0.0:  # type: ignore[union-attr]
+        while service.replica.state.buckets["one"].pacer.reserved == 0.0:  # type: ignore[union-attr]
             await asyncio.sleep(0.01)
         assert await held(service) == pytest.approx(
             WORST
@@ -330,12 +332,12 @@ def test_budgets_are_shown(run: Run) -> None:
         await service.report(decision.name, cost_usd=0.25 * WORST, success=False)
         found = await insight(service)
         assert found.budget.budget == hard(10 * WORST)
-        assert found.budget.held_usd == pytest.approx(1.25 * WORST)
+        assert found.budget.reserved_usd == pytest.approx(1.25 * WORST)
         assert found.budget.period_start.seconds == 10**9
         assert found.budget.period_end.seconds == 10**9 + 100
         assert found.project_budget.budget.usd_per_request == 0.5
         assert found.project_budget.spent_usd == found.budget.spent_usd
-        assert found.project_budget.held_usd == 0.0
+        assert found.project_budget.reserved_usd == 0.0
         assert not found.project_budget.HasField("period_start")
         pacer = service.replica.state.buckets["one"].pacer
         assert pacer is not None
@@ -352,7 +354,7 @@ def test_budgets_are_shown(run: Run) -> None:
         assert (await insight(service)).models[0].circuit_open
         service.clock[0] += 100 * SECOND
         later = await insight(service)
-        assert later.budget.held_usd == later.budget.spent_usd == 0.0
+        assert later.budget.reserved_usd == later.budget.spent_usd == 0.0
         assert later.budget.period_start.seconds == 10**9 + 100
 
     run(scenario)

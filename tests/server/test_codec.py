@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pointsman.bandit import catalog as c
 from pointsman.bandit import event as e
-from pointsman.bandit.outcome import Change, Ledger, Signal, Tally
+from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalAggregate, SignalChange
 from pointsman.bandit.policy import Limits, Predictions
 from pointsman.server.codec.catalog import (
     read_bucket,
@@ -105,9 +105,11 @@ limits = st.builds(
 )
 anything = st.floats(allow_nan=False)
 signals = st.sampled_from(list(Signal))
-ledgers = st.builds(
-    Ledger,
-    st.dictionaries(signals, st.builds(Tally, st.integers(1, 99), anything, anything, anything, anything), max_size=4),
+reported_outcomes = st.builds(
+    ReportedOutcome,
+    st.dictionaries(
+        signals, st.builds(SignalAggregate, st.integers(1, 99), anything, anything, anything, anything), max_size=4
+    ),
     st.integers(0, 99),
 )
 
@@ -180,21 +182,23 @@ def test_decisions(k: int, data: st.DataObject) -> None:
         max_output_tokens=data.draw(st.integers(-1, 2**40)),
         newcomers=tuple(data.draw(st.lists(st.integers(0, k - 1), max_size=k, unique=True))),
         quota=data.draw(st.floats(0, 1)),
-        worst_cost=data.draw(amount),
-        mark=data.draw(amount),
-        clocks=tuple(data.draw(st.lists(anything, max_size=4))),
+        max_cost=data.draw(amount),
+        raw_p95=data.draw(amount),
+        log_decays=tuple(data.draw(st.lists(anything, max_size=4))),
     )
     same(event, read_event(journal_pb2.JournalEvent.FromString(write_event(event).SerializeToString())))
 
 
 @given(
-    st.lists(st.builds(Change, signals, st.none() | anything, anything, anything), max_size=4),
-    ledgers,
+    st.lists(st.builds(SignalChange, signals, st.none() | anything, anything, anything), max_size=4),
+    reported_outcomes,
     st.integers(0, 2**62),
     amount,
     amount,
 )
-def test_outcomes(changes: list[Change], ledger: Ledger, decided_ns: int, worst_cost: float, mark: float) -> None:
+def test_outcomes(
+    changes: list[SignalChange], reported: ReportedOutcome, decided_ns: int, max_cost: float, raw_p95: float
+) -> None:
     event = e.OutcomeApplied(
         decision_id=b"1" * 16,
         bucket="b",
@@ -204,11 +208,11 @@ def test_outcomes(changes: list[Change], ledger: Ledger, decided_ns: int, worst_
         state_position=9,
         expected_cost=0.25,
         changes=tuple(changes),
-        ledgers={"m": ledger},
+        reported_outcomes={"m": reported},
         idempotency_key="key",
         decided_ns=decided_ns,
-        worst_cost=worst_cost,
-        mark=mark,
+        max_cost=max_cost,
+        raw_p95=raw_p95,
     )
     same(event, read_event(journal_pb2.JournalEvent.FromString(write_event(event).SerializeToString())))
 

@@ -173,7 +173,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_applied_twice(tmp_path: Pat
     for model in insight.models:
         k = bucket.columns.index(model.model.removeprefix("models/"))
         design = bucket.posteriors.designs[bucket.posteriors.design_r[0]]
-        assert design.seen_k[k] == model.quality_observations
+        assert design.count_k[k] == model.quality_observations
 
 
 def test_a_second_server_on_the_same_directory_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pointsman.bandit.posterior import INTERCEPT_PRECISION, NONE, PRIOR_A, QUALITY, RESPONSES, Posteriors, Prior, noise
+from pointsman.bandit.posterior import (
+    INTERCEPT_PRECISION,
+    PRIOR_A,
+    QUALITY,
+    RESPONSES,
+    Posteriors,
+    Prior,
+    noise,
+    observation_counts,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -41,7 +50,7 @@ MOMENTS = 4
 
 
 @dataclass(slots=True)
-class Pool:
+class HierarchicalPrior:
     """What buckets say, by response, as sums over buckets of weight, value, square of the value and sampling variance (each
     times the weight): ``level_4r`` of the buckets' levels, ``offset_4r`` of each model's offsets. Changed in place.
     """
@@ -50,32 +59,26 @@ class Pool:
     offset_4r: dict[str, Array] = field(default_factory=dict)
 
 
-def nothing(models: int) -> Array:
+def zero_contribution(models: int) -> Array:
     """What a bucket of k models says that knows nothing: value, weight and error (3), of its level and then of its models'
     offsets (1 + k), by response.
     """
     return np.zeros((3, 1 + models, RESPONSES))
 
 
-def says(posteriors: Posteriors, x_d: Array) -> Array:
-    """What a bucket with average context ``x_d`` says; shape as of ``nothing``."""
-    seen_kr = seen(posteriors)
-    weight_kr = seen_kr / (seen_kr + HALF)
+def contribution(posteriors: Posteriors, x_d: Array) -> Array:
+    """What a bucket with average context ``x_d`` says; shape as of ``zero_contribution``."""
+    count_kr = observation_counts(posteriors)
+    weight_kr = count_kr / (count_kr + HALF)
     total_r = weight_kr.sum(axis=0)
     value_kr = posteriors.mean_krd @ x_d
     level_r = (weight_kr * value_kr).sum(axis=0) / np.maximum(total_r, 1e-300)
-    several_r = (seen_kr > 0).sum(axis=0) > 1  # one model alone has no offset
-    said = nothing(posteriors.models)
-    said[VALUE, 0], said[WEIGHT, 0] = level_r, total_r / (total_r + 1.0)
-    said[VALUE, 1:], said[WEIGHT, 1:] = value_kr - level_r, weight_kr * several_r
-    said[ERROR, 1:] = _common_noise(posteriors) / np.maximum(seen_kr, 1)
-    return said
-
-
-def seen(posteriors: Posteriors) -> npt.NDArray[np.int64]:
-    """How often each response of each model was observed, (k, r)."""
-    nothing_k = np.zeros(posteriors.models, dtype=np.int64)
-    return np.array([nothing_k if g == NONE else posteriors.designs[g].seen_k for g in posteriors.design_r.tolist()]).T
+    several_r = (count_kr > 0).sum(axis=0) > 1  # one model alone has no offset
+    contribution_3mr = zero_contribution(posteriors.models)
+    contribution_3mr[VALUE, 0], contribution_3mr[WEIGHT, 0] = level_r, total_r / (total_r + 1.0)
+    contribution_3mr[VALUE, 1:], contribution_3mr[WEIGHT, 1:] = value_kr - level_r, weight_kr * several_r
+    contribution_3mr[ERROR, 1:] = _common_noise(posteriors) / np.maximum(count_kr, 1)
+    return contribution_3mr
 
 
 def _common_noise(posteriors: Posteriors) -> Array:
@@ -85,8 +88,8 @@ def _common_noise(posteriors: Posteriors) -> Array:
     return np.asarray(b_r / (a_r - 1.0))
 
 
-def exchange(pool: Pool, models: Sequence[str], old: Array, new: Array) -> None:
-    """Let a bucket say ``new`` where it said ``old``, in place."""
+def replace_contribution(pool: HierarchicalPrior, models: Sequence[str], old: Array, new: Array) -> None:
+    """Replace a bucket's contribution ``old`` by ``new``, each (3, 1+k, r), in place."""
     value, weight, error = new
     moments = np.array([weight, weight * value, weight * value**2, weight * error])
     value, weight, error = old
@@ -99,25 +102,30 @@ def exchange(pool: Pool, models: Sequence[str], old: Array, new: Array) -> None:
 
 
 def pooled_priors(
-    pool: Pool, models: Sequence[str], said: Array, known: Posteriors, x_d: Array, default: Sequence[Prior]
+    pool: HierarchicalPrior,
+    models: Sequence[str],
+    contribution_3mr: Array,
+    posteriors: Posteriors,
+    x_d: Array,
+    default: Sequence[Prior],
 ) -> list[tuple[list[Prior], float]]:
     """For each model of a bucket, priors by response and their mass, from all other buckets and the bucket's own level.
 
-    ``said`` is what the bucket itself has said; ``default`` where nobody knows anything.
+    ``contribution_3mr`` is what the bucket itself contributes to ``pool``; ``default`` where nobody knows anything.
     """
-    others = Pool(pool.level_4r.copy(), {model: held.copy() for model, held in pool.offset_4r.items()})
-    exchange(others, models, said, nothing(len(models)))
+    others = HierarchicalPrior(pool.level_4r.copy(), {model: held.copy() for model, held in pool.offset_4r.items()})
+    replace_contribution(others, models, contribution_3mr, zero_contribution(len(models)))
     offset_k4r = np.array([others.offset_4r.get(model, np.zeros((MOMENTS, RESPONSES))) for model in models])
     mean_kr = offset_k4r[:, 1] / np.maximum(offset_k4r[:, 0], 1e-9)
     elsewhere_r = np.maximum(others.level_4r[0], 0.0)
     default_r = np.array([prior.intercept for prior in default])
     level_r = np.where(elsewhere_r > 1e-9, others.level_4r[1] / np.maximum(elsewhere_r, 1e-9), default_r)
-    seen_kr = seen(known)
-    weight_kr = seen_kr / (seen_kr + HALF)
+    count_kr = observation_counts(posteriors)
+    weight_kr = count_kr / (count_kr + HALF)
     here_r = weight_kr.sum(axis=0)
-    own_r = (weight_kr * (known.mean_krd @ x_d - mean_kr)).sum(axis=0)
+    own_r = (weight_kr * (posteriors.mean_krd @ x_d - mean_kr)).sum(axis=0)
     level_r = np.where(here_r > 0.0, own_r / np.maximum(here_r, 1e-9), level_r)
-    mass_k = (noise(known) / _variances(others, offset_k4r[:, 0])).min(axis=1)
+    mass_k = (noise(posteriors) / _variances(others, offset_k4r[:, 0])).min(axis=1)
     return [
         (
             [Prior(float(level_r[r] + mean_kr[k, r]), default[r].b) for r in range(RESPONSES)],
@@ -127,13 +135,13 @@ def pooled_priors(
     ]
 
 
-def forget(pool: Pool, models: Iterable[str]) -> None:
+def forget_models(pool: HierarchicalPrior, models: Iterable[str]) -> None:
     """Drop, in place, what is known of ``models``."""
     for model in models:
         pool.offset_4r.pop(model, None)
 
 
-def _variances(pool: Pool, weight_kr: Array) -> Array:
+def _variances(pool: HierarchicalPrior, weight_kr: Array) -> Array:
     """Variance of each model's offset in one more bucket, (k, r); tiny for a response of which nobody knows anything."""
     held_m4r = np.array(list(pool.offset_4r.values())).reshape(-1, MOMENTS, RESPONSES)
     weight_mr, total_mr, square_mr, error_mr = np.maximum(held_m4r[:, 0], 0.0), *(held_m4r[:, i] for i in (1, 2, 3))

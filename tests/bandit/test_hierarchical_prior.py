@@ -7,16 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pointsman.bandit import pool
+from pointsman.bandit import hierarchical_prior
 from pointsman.bandit.catalog import Bucket, Mode, Model, Objective, Priors
 from pointsman.bandit.decide import decide
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.event import BucketDeleted, BucketPut, ModelPut
+from pointsman.bandit.hierarchical_prior import (
+    MOMENTS,
+    MOST,
+    HierarchicalPrior,
+    replace_contribution,
+    zero_contribution,
+)
 from pointsman.bandit.join import join
 from pointsman.bandit.outcome import Signal
-from pointsman.bandit.pool import MOMENTS, MOST, Pool, exchange, nothing
 from pointsman.bandit.posterior import INTERCEPT_PRECISION, QUALITY, RESPONSES
-from pointsman.bandit.state import fingerprint, purses
+from pointsman.bandit.state import active_budgets, fingerprint
 from tests.bandit.worlds import SECOND, World
 
 OFFSETS = {"good": 0.15, "fair": 0.0, "poor": -0.15}
@@ -38,7 +44,7 @@ def play(
             health={},
             now_ns=made.now_ns,
             state_position=made.state.position,
-            purses=purses(made.state, bucket),
+            active_budgets=active_budgets(made.state, bucket),
         )[0]
         made.put(decision)
         model = decision.models[decision.chosen]
@@ -96,7 +102,7 @@ def test_buckets_that_existed_before_anybody_knew_anything_profit_too() -> None:
 
 
 def test_a_prior_is_worth_less_where_buckets_differ_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "MOST", 100.0)
+    monkeypatch.setattr(hierarchical_prior, "MOST", 100.0)
     masses = {}
     for name, swing in (("alike", 0.0), ("unlike", 0.5)):
         rng = np.random.default_rng(4)
@@ -132,12 +138,12 @@ said = st.lists(st.floats(0, 1), min_size=3 * 3 * RESPONSES, max_size=3 * 3 * RE
 @given(st.lists(said, max_size=6))
 def test_what_is_said_last_is_all_that_counts(all_said: list[list[float]]) -> None:
     models = ("m", "n")
-    one, other, known = Pool(), Pool(), nothing(2)
+    one, other, known = HierarchicalPrior(), HierarchicalPrior(), zero_contribution(2)
     for numbers in all_said:
         new = np.array(numbers).reshape(3, 3, RESPONSES)
-        exchange(one, models, known, new)
+        replace_contribution(one, models, known, new)
         known = new
-    exchange(other, models, nothing(2), known)
+    replace_contribution(other, models, zero_contribution(2), known)
     np.testing.assert_allclose(one.level_4r, other.level_4r, atol=1e-12)
     for model in models:
         zero = np.zeros((MOMENTS, RESPONSES))
@@ -146,11 +152,11 @@ def test_what_is_said_last_is_all_that_counts(all_said: list[list[float]]) -> No
 
 def test_a_deleted_bucket_takes_back_what_it_said() -> None:
     made, rng = world(6, others=2)
-    before = made.state.pool.level_4r.copy()
+    before = made.state.hierarchical_prior.level_4r.copy()
     made.put(BucketPut(Bucket("passing", objective=BEST)))
     play(made, "passing", 200, 0.5, rng)
-    assert made.state.pool.level_4r[0, QUALITY] > before[0, QUALITY] + 0.5
+    assert made.state.hierarchical_prior.level_4r[0, QUALITY] > before[0, QUALITY] + 0.5
     made.put(BucketDeleted("passing"))
-    np.testing.assert_allclose(made.state.pool.level_4r, before, atol=1e-12)
+    np.testing.assert_allclose(made.state.hierarchical_prior.level_4r, before, atol=1e-12)
     assert len(fingerprint(made.state)) == 64
     assert made.now_ns > SECOND

@@ -13,9 +13,17 @@ from hypothesis import strategies as st
 from pointsman.bandit.catalog import Bucket, Mode, Model, NumberFeature, Objective, Schema
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.errors import NothingEligibleError
+from pointsman.bandit.latency_calibration import (
+    EDGES,
+    LOWEST,
+    PRIOR_CORRECTION,
+    STEP,
+    count_exceedance,
+    log_correction,
+    no_exceedances,
+)
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.policy import Limits
-from pointsman.bandit.tail import EDGES, LOWEST, STEP, UNTRIED, count, log_factor, new_tails
 from tests.bandit.worlds import World
 
 SHAPES: dict[str, Callable[[np.random.Generator], float]] = {
@@ -64,24 +72,24 @@ def test_a_limit_leaves_models_that_keep_it() -> None:
 
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0.1, 1)), max_size=30))
 def test_counts_can_be_taken_back(ratios: list[tuple[float, float]]) -> None:
-    late_n = new_tails(1)[0]
-    count(late_n, 0.3, 1.0)
-    before = late_n.copy()
+    exceedance_n = no_exceedances(1)[0]
+    count_exceedance(exceedance_n, 0.3, 1.0)
+    before = exceedance_n.copy()
     for ratio, weight in ratios:
-        count(late_n, ratio, weight)
+        count_exceedance(exceedance_n, ratio, weight)
     for ratio, weight in reversed(ratios):
-        count(late_n, ratio, -weight)
-    np.testing.assert_allclose(late_n, before, atol=1e-12)
+        count_exceedance(exceedance_n, ratio, -weight)
+    np.testing.assert_allclose(exceedance_n, before, atol=1e-12)
 
 
 def test_the_factor_is_the_quantile_of_many_ratios() -> None:
-    late_n = new_tails(1)[0]
-    assert log_factor(late_n) == UNTRIED
-    assert 0.0 <= UNTRIED <= 2 * STEP
+    exceedance_n = no_exceedances(1)[0]
+    assert log_correction(exceedance_n) == PRIOR_CORRECTION
+    assert 0.0 <= PRIOR_CORRECTION <= 2 * STEP
     ratios = np.random.default_rng(5).normal(0.4, 0.3, size=5000)
     for ratio in ratios:
-        count(late_n, float(ratio), 1.0)
-    assert log_factor(late_n) == pytest.approx(np.quantile(ratios, 0.96), abs=1.5 * STEP)
+        count_exceedance(exceedance_n, float(ratio), 1.0)
+    assert log_correction(exceedance_n) == pytest.approx(np.quantile(ratios, 0.96), abs=1.5 * STEP)
     for _ in range(10_000):
-        count(late_n, 50.0, 1.0)
-    assert log_factor(late_n) == LOWEST + STEP * (EDGES - 1)
+        count_exceedance(exceedance_n, 50.0, 1.0)
+    assert log_correction(exceedance_n) == LOWEST + STEP * (EDGES - 1)

@@ -27,24 +27,24 @@ _edge_n = LOWEST + STEP * np.arange(EDGES)
 _prior_n = PRIOR_MASS * ndtr(-(float(ndtri(0.95)) + _edge_n / 0.5))
 
 
-def new_tails(models: int) -> Array:
+def no_exceedances(models: int) -> Array:
     """Counts of nothing yet, (k, n + 1): how much weight lies above each edge, and in all."""
     return np.zeros((models, EDGES + 1))
 
 
-def count(late_n: Array, ratio: float, weight: float) -> None:
-    """Count, in place, one log ratio of a model (``late_n``, its row) with ``weight``, which is negative to take it back."""
+def count_exceedance(exceedance_n: Array, ratio: float, weight: float) -> None:
+    """Count, in place, one log ratio of a model (``exceedance_n``, its row) with ``weight``; a negative weight takes it back."""
     above = math.ceil((ratio - LOWEST) / STEP)
-    late_n[: min(max(above, 0), EDGES)] += weight
-    late_n[EDGES] += weight
+    exceedance_n[: min(max(above, 0), EDGES)] += weight
+    exceedance_n[EDGES] += weight
 
 
-def log_factor(late_n: Array) -> float:
+def log_correction(exceedance_n: Array) -> float:
     """Natural logarithm of what one model's 95th percentile must be multiplied by."""
-    allowed = MISSES * (late_n[EDGES] + PRIOR_MASS)
-    over = int(np.count_nonzero(late_n[:EDGES] + _prior_n > allowed))
+    allowed = MISSES * (exceedance_n[EDGES] + PRIOR_MASS)
+    over = int(np.count_nonzero(exceedance_n[:EDGES] + _prior_n > allowed))
     return LOWEST + STEP * min(over, EDGES - 1)
 
 
-UNTRIED = log_factor(new_tails(1)[0])
-"""``log_factor`` of a model without latencies."""
+PRIOR_CORRECTION = log_correction(no_exceedances(1)[0])
+"""``log_correction`` of a model without latencies."""
