@@ -15,20 +15,21 @@ from rich.progress import track
 from rich.text import Text
 
 from pointsman.bandit.errors import FieldError
-from pointsman.server.catalog.client import Held, Remote, RemoteError
-from pointsman.server.catalog.file import CatalogFile, CatalogFileError, read_catalog, to_yaml, write_catalog
-from pointsman.server.catalog.plan import ACTIONS, Change, count, diff, loses, plan
+from pointsman.server.catalog.client import CatalogClient, CatalogClientError, ServerCatalog
+from pointsman.server.catalog.file import CatalogFile, read_catalog, to_yaml, write_catalog
+from pointsman.server.catalog.lines import CatalogFileError
+from pointsman.server.catalog.plan import ACTIONS, CatalogChange, diff, forgets, plan, summary
 from pointsman.server.process.config import Config
 
 _STYLES = {"+": "green", "-": "red", "@": "cyan"}
-_BAR_FROM = 50
-"""Changes from which on a bar shows how far it is."""
+_PROGRESS_FROM = 50
+"""Number of changes from which on a progress bar is shown."""
 
 Command = Callable[..., None]
 
 
 def _connection(command: Command) -> Command:
-    """Give a command the options that say where the server is, and the argument ``connect`` that makes a ``Remote`` of them."""
+    """Give a command the options that say where the server is, and the argument ``connect``, which connects to it."""
 
     @click.option(
         "--server",
@@ -50,10 +51,10 @@ def _connection(command: Command) -> Command:
     )
     @functools.wraps(command)
     def wrapped(server: str, api_key: str | None, ca: Path | None, **rest: Any) -> None:
-        here = server.rpartition(":")[0] in ("127.0.0.1", "[::1]", "localhost")
-        if api_key and ca is None and not here:
+        is_local = server.rpartition(":")[0] in ("127.0.0.1", "[::1]", "localhost")
+        if api_key and ca is None and not is_local:
             click.echo(f"warning: the API key travels to {server} unencrypted; give --ca FILE", err=True)
-        command(connect=lambda: Remote(server, api_key or "", ca.read_bytes() if ca else None), **rest)
+        command(connect=lambda: CatalogClient(server, api_key or "", ca.read_bytes() if ca else None), **rest)
 
     return wrapped
 
@@ -73,7 +74,9 @@ def catalog() -> None:
 @click.option("--prune", is_flag=True, help="Delete what the file does not name; asks first.")
 @click.option("--yes", is_flag=True, help="Do not ask before deleting.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def apply(file: str, connect: Callable[[], Remote], dry_run: bool, prune: bool, yes: bool, as_json: bool) -> None:
+def apply(
+    file: str, connect: Callable[[], CatalogClient], dry_run: bool, prune: bool, yes: bool, as_json: bool
+) -> None:
     """Make a server's catalogue what FILE says (- for standard input), changing only what differs.
 
     A field that the file leaves out has its default. Nothing is changed if anything in the file is wrong, and a change that
@@ -81,28 +84,29 @@ def apply(file: str, connect: Callable[[], Remote], dry_run: bool, prune: bool, 
 
     Example: pointsman catalog apply catalog.yaml --dry-run
     """
-    with _failing():
+    with _reporting_errors():
         wanted = _read(file)
-        with connect() as remote:
-            held = remote.read()
-            changes = plan(wanted, held.items, prune)
-            unchanged = len(wanted.items) - sum(change.after is not None for change in changes)
+        with connect() as client:
+            on_server = client.read()
+            changes = plan(wanted, on_server.resources, prune)
+            unchanged = len(wanted.resources) - sum(change.after is not None for change in changes)
             if not as_json:
                 _show(changes)
             for change in changes:
-                if loses(change):
+                if forgets(change):
                     click.echo(
-                        f"{change.name}: its schema or quality range changes: it learns from the start", err=True
+                        f"{change.name}: its schema or quality range changes, so it forgets what it has learned",
+                        err=True,
                     )
             if not dry_run:
                 _confirm(changes, yes)
-                _make(remote, held, changes, wanted)
+                _apply(client, on_server, changes, wanted)
     if as_json:
         names = {f"{action}d": [c.name for c in changes if c.action == action] for action in ACTIONS}
         diffs = {change.name: "\n".join(diff(change)) for change in changes}
         click.echo(json.dumps({"dry_run": dry_run, **names, "unchanged": unchanged, "diffs": diffs}))
     else:
-        click.echo(count(changes, unchanged) + (" (dry run: nothing was changed)" if dry_run else ""))
+        click.echo(summary(changes, unchanged) + (" (dry run: nothing was changed)" if dry_run else ""))
 
 
 @catalog.command()
@@ -110,13 +114,13 @@ def apply(file: str, connect: Callable[[], Remote], dry_run: bool, prune: bool, 
 @click.option(
     "--format", "form", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True, help="How to print it."
 )
-def show(connect: Callable[[], Remote], form: str) -> None:
+def show(connect: Callable[[], CatalogClient], form: str) -> None:
     """Print a server's catalogue as a file that `pointsman catalog apply` takes, without what is the default.
 
     Example: pointsman catalog show > catalog.yaml
     """
-    with _failing(), connect() as remote:
-        document = write_catalog(remote.read().items.values())
+    with _reporting_errors(), connect() as client:
+        document = write_catalog(client.read().resources.values())
     if form == "json":
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
     else:
@@ -124,8 +128,8 @@ def show(connect: Callable[[], Remote], form: str) -> None:
 
 
 @contextmanager
-def _failing() -> Iterator[None]:
-    """Errors as messages and exit codes: 2 for a wrong file, 1 for all else."""
+def _reporting_errors() -> Iterator[None]:
+    """Turns errors into messages and exit codes: 2 for a wrong file, 1 for all else."""
     try:
         yield
     except CatalogFileError as error:
@@ -133,10 +137,12 @@ def _failing() -> Iterator[None]:
             click.echo(problem, err=True)
         click.echo("nothing was changed", err=True)
         raise click.exceptions.Exit(2) from error
-    except RemoteError as error:
+    except CatalogClientError as error:
         raise click.ClickException(str(error)) from error
-    except FieldError as error:  # a server of a later version
-        raise click.ClickException(f"the server's catalogue has what this version does not know: {error}") from error
+    except FieldError as error:
+        raise click.ClickException(
+            f"the server is of a later version and its catalogue has what this one lacks: {error}"
+        ) from error
     except OSError as error:
         raise click.ClickException(str(error)) from error
 
@@ -152,7 +158,7 @@ def _read(file: str) -> CatalogFile:
         raise CatalogFileError([f"{name}, line {line}: expected UTF-8 text"]) from error
 
 
-def _show(changes: list[Change]) -> None:
+def _show(changes: list[CatalogChange]) -> None:
     console = Console(highlight=False)
     for change in changes:
         for line in diff(change):
@@ -160,23 +166,23 @@ def _show(changes: list[Change]) -> None:
             console.print(Text(line, style), soft_wrap=True)
 
 
-def _confirm(changes: list[Change], yes: bool) -> None:
-    gone = [change.name for change in changes if change.after is None]
-    if gone and not yes:
-        click.confirm(f"Delete {', '.join(gone)} and what was learned of them?", abort=True, err=True)
+def _confirm(changes: list[CatalogChange], yes: bool) -> None:
+    deleted = [change.name for change in changes if change.after is None]
+    if deleted and not yes:
+        click.confirm(f"Delete {', '.join(deleted)} and what was learned of them?", abort=True, err=True)
 
 
-def _make(remote: Remote, held: Held, changes: list[Change], wanted: CatalogFile) -> None:
+def _apply(client: CatalogClient, on_server: ServerCatalog, changes: list[CatalogChange], wanted: CatalogFile) -> None:
     console = Console(stderr=True)
-    quiet = not console.is_terminal or len(changes) < _BAR_FROM
+    quiet = not console.is_terminal or len(changes) < _PROGRESS_FROM
     steps = track(changes, "applying", console=console, transient=True, disable=quiet)
     for done, change in enumerate(steps):
         try:
-            remote.make(change, held.etags.get(change.name, ""))
-        except RemoteError as error:
-            where = wanted.lines.get(change.name)
-            problem = f"{change.name}: {error}" if where is None else where.say(error.field, str(error))
-            raced = "Somebody else changed the catalogue meanwhile. " if error.raced else ""
-            raise RemoteError(
-                f"{problem}\n{raced}{done} of {len(changes)} changes were made; apply again to make the others"
+            client.apply(change, on_server.etags.get(change.name, ""))
+        except CatalogClientError as error:
+            lines = wanted.lines.get(change.name)  # none for what is to be deleted
+            problem = f"{change.name}: {error}" if lines is None else lines.at(error.field, str(error))
+            conflict = "Somebody else changed the catalogue meanwhile. " if error.conflict else ""
+            raise CatalogClientError(
+                f"{problem}\n{conflict}{done} of {len(changes)} changes were made; apply again to make the others"
             ) from error

@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 
 from pointsman.bandit.catalog import Bucket, Model, Project
 from pointsman.bandit.errors import FieldError
-from pointsman.server.catalog.client import Remote
-from pointsman.server.catalog.file import CatalogFileError, Item, read_catalog, to_yaml, write_catalog
+from pointsman.server.catalog.client import CatalogClient
+from pointsman.server.catalog.file import read_catalog, to_yaml, write_catalog
+from pointsman.server.catalog.lines import CatalogFileError
 from pointsman.server.catalog.plan import plan
+from pointsman.server.catalog.resource import Resource
 from pointsman.server.cli.catalog import catalog
 from pointsman.server.journal.sqlite import SqliteJournal
 from pointsman.server.process.serve import make_server
@@ -227,15 +229,15 @@ def test_pruning_asks_and_deletes_in_an_order_that_works(server: Running) -> Non
 
 def test_a_change_made_meanwhile_is_not_overwritten(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     assert apply(server, SMALL).exit_code == 0
-    read = Remote.read
+    read = CatalogClient.read
 
-    def read_then_changed(remote: Remote) -> Any:
+    def read_then_changed(remote: CatalogClient) -> Any:
         held = read(remote)
         model = pb.Model(name="models/a", context_window=7)
         server.stub.UpdateModel(rpc.UpdateModelRequest(model=model))
         return held
 
-    monkeypatch.setattr(Remote, "read", read_then_changed)
+    monkeypatch.setattr(CatalogClient, "read", read_then_changed)
     text = SMALL.replace("context_window: 1000", "context_window: 2000").replace(
         "usd_per_period: 3", "usd_per_period: 4"
     )
@@ -252,8 +254,8 @@ def test_a_change_made_meanwhile_is_not_overwritten(server: Running, monkeypatch
 def test_a_bucket_that_loses_what_it_learned_says_so(server: Running) -> None:
     assert apply(server, SMALL).exit_code == 0
     done = apply(server, SMALL.replace("{text: {}}", "{input_tokens: {}}"))
-    assert "buckets/t: its schema or quality range changes: it learns from the start" in done.stderr
-    assert "learns" not in apply(server, SMALL.replace("{usd_per_period: 3}", "{usd_per_period: 4}")).stdout
+    assert "buckets/t: its schema or quality range changes, so it forgets what it has learned" in done.stderr
+    assert "learned" not in apply(server, SMALL.replace("{usd_per_period: 3}", "{usd_per_period: 4}")).stdout
 
 
 @pytest.mark.parametrize(
@@ -362,14 +364,16 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 def test_lists_of_named_resources_and_null_fields() -> None:
     listed = read_catalog("models:\n- name: models/a\n  prices: null\n- name: models/x/b\nbuckets:\nprojects: []", "f")
-    assert dict(listed.items) == {name: Item(name, Model(name[7:]), None) for name in ("models/a", "models/x/b")}
-    assert read_catalog("", "f").items == {}
+    assert dict(listed.resources) == {
+        name: Resource(name, Model(name[7:]), None) for name in ("models/a", "models/x/b")
+    }
+    assert read_catalog("", "f").resources == {}
     mapped = read_catalog("models:\n  007:\n  models/b:\n  models/models/c:\n", "f")
-    assert list(mapped.items) == ["models/007", "models/b", "models/models/c"]
+    assert list(mapped.resources) == ["models/007", "models/b", "models/models/c"]
 
 
-def item(name: str, value: Project | Model | Bucket, available: bool = True) -> Item:
-    return Item(f"{name}/{value.id}", value, available)
+def resource(name: str, value: Project | Model | Bucket, available: bool = True) -> Resource:
+    return Resource(f"{name}/{value.id}", value, available)
 
 
 @st.composite
@@ -382,24 +386,24 @@ def valid(draw: st.DrawFn, value: st.SearchStrategy[Any]) -> Any:
 
 
 catalogs = st.tuples(
-    st.lists(st.builds(item, st.just("projects"), values.projects), max_size=2),
-    st.lists(st.builds(item, st.just("models"), values.models, st.booleans()), max_size=3),
-    st.lists(st.builds(item, st.just("buckets"), valid(values.buckets)), max_size=2),
-).map(lambda parts: {one.name: one for part in parts for one in part})
+    st.lists(st.builds(resource, st.just("projects"), values.projects), max_size=2),
+    st.lists(st.builds(resource, st.just("models"), values.models, st.booleans()), max_size=3),
+    st.lists(st.builds(resource, st.just("buckets"), valid(values.buckets)), max_size=2),
+).map(lambda parts: {resource.name: resource for part in parts for resource in part})
 
 
 @settings(max_examples=50)
 @given(catalogs)
-def test_any_catalogue_is_written_and_read_back(items: dict[str, Item]) -> None:
-    text = to_yaml(write_catalog(items.values()))
+def test_any_catalogue_is_written_and_read_back(resources: dict[str, Resource]) -> None:
+    text = to_yaml(write_catalog(resources.values()))
     again = read_catalog(text, "f")
-    unsaid = {
-        name: replace(one, available=None) if isinstance(one.value, Model) and one.available else one
-        for name, one in items.items()
+    expected = {
+        name: replace(each, available=None) if isinstance(each.value, Model) and each.available else each
+        for name, each in resources.items()
     }
-    assert dict(again.items) == unsaid
-    if not any(isinstance(one.value, Bucket) for one in items.values()):  # theirs may name what is not there
-        assert plan(again, items, prune=True) == []
+    assert dict(again.resources) == expected
+    if not any(isinstance(each.value, Bucket) for each in resources.values()):  # theirs may name what is not there
+        assert plan(again, resources, prune=True) == []
 
 
 def test_what_is_shown_changes_nothing(start: Callable[[], Running]) -> None:
@@ -408,15 +412,15 @@ def test_what_is_shown_changes_nothing(start: Callable[[], Running]) -> None:
 
     @settings(max_examples=20)
     @given(catalogs)
-    def check(items: dict[str, Item]) -> None:
-        closed = dict(items)
-        for each in items.values():  # what buckets name must be there
+    def check(resources: dict[str, Resource]) -> None:
+        closed = dict(resources)
+        for each in resources.values():  # what buckets name must be there
             if isinstance(each.value, Bucket):
                 for id_ in each.value.models:
-                    closed.setdefault(f"models/{id_}", Item(f"models/{id_}", Model(id_)))
+                    closed.setdefault(f"models/{id_}", Resource(f"models/{id_}", Model(id_)))
                 if each.value.project:
                     name = f"projects/{each.value.project}"
-                    closed.setdefault(name, Item(name, Project(each.value.project)))
+                    closed.setdefault(name, Resource(name, Project(each.value.project)))
         done = apply(one, to_yaml(write_catalog(closed.values())), "--prune", "--yes")
         assert done.exit_code == 0, done.output
         shown = call(one, "show")
