@@ -25,7 +25,7 @@ from pointsman.server.journal.interface import Entry, Group, JournalError
 from pointsman.server.journal.keys import key_of, once_of
 from pointsman.server.journal.sqlite import FILE, SqliteJournal, read_rows
 from pointsman.server.state.replica import Report, decode, fold_rows, open_replica
-from pointsman.server.tools.import_journal import ImportFileError, import_journal
+from pointsman.server.tools.import_journal import FORMER_NAMES, ImportFileError, import_journal
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, router_service_pb2
 from tests.server.conftest import ROOT, WAIT, Service
 
@@ -114,6 +114,23 @@ def test_what_was_exported_comes_back(exported: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.jsonl"
     assert call(export, "--data", tmp_path / "new", "--to", again).exit_code == 0
     assert read(again) == read(exported)
+
+
+def with_former_names(message: Any) -> Any:
+    """A record's JSON as version 0.1.0 wrote it."""
+    former = {name: old for old, name in FORMER_NAMES.items()}
+    if isinstance(message, dict):
+        return {former.get(key, key): with_former_names(value) for key, value in message.items()}
+    return [with_former_names(item) for item in message] if isinstance(message, list) else message
+
+
+def test_an_export_under_former_names_comes_back(exported: Path, tmp_path: Path) -> None:
+    old = write(tmp_path / "old.jsonl", [with_former_names(line) for line in read(exported)])
+    text = old.read_text()
+    # "worst_cost" and "faded" are zero here, and so not written
+    assert {name for name in FORMER_NAMES if f'"{name}"' not in text} <= {"worst_cost", "faded"}
+    imported = import_journal(old, tmp_path / "new")
+    assert imported.state == fingerprint(fold_rows(read_rows(tmp_path), State()))
 
 
 def test_every_table_of_the_journal_comes_back(exported: Path, tmp_path: Path) -> None:
