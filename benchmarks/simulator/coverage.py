@@ -43,16 +43,17 @@ from rich.table import Table
 from scipy.special import ndtri
 
 from pointsman.simulator.data.table import OutcomeTable, load_table
-from pointsman.simulator.offpolicy import betting, evidence
 from pointsman.simulator.offpolicy.candidate import Candidate, Setting, target
-from pointsman.simulator.offpolicy.evaluate import Evaluation, evaluate
-from pointsman.simulator.offpolicy.evidence import Evidence, dr_scores
+from pointsman.simulator.offpolicy.estimators.reward_models import cross_fitted, past_only
+from pointsman.simulator.offpolicy.evaluation import evidence
+from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, evaluate
+from pointsman.simulator.offpolicy.evaluation.evidence import Evidence, dr_scores
 from pointsman.simulator.offpolicy.expression import parse
 from pointsman.simulator.offpolicy.gate import judge
-from pointsman.simulator.offpolicy.log import Log
-from pointsman.simulator.offpolicy.read_journal import Journal
-from pointsman.simulator.offpolicy.reward_models import cross_fitted, past_only
-from pointsman.simulator.offpolicy.simulated import log_of, logged
+from pointsman.simulator.offpolicy.intervals import betting
+from pointsman.simulator.offpolicy.logs.journal import Journal
+from pointsman.simulator.offpolicy.logs.log import Log
+from pointsman.simulator.offpolicy.logs.simulated import log_of, logged
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.report.charts import COLOURS, Axis, Estimated, Line, axis_over, forest, plot
 from pointsman.simulator.report.page import cards, page

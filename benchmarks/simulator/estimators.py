@@ -24,8 +24,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from pointsman.simulator.offpolicy import estimators as est
-from pointsman.simulator.offpolicy.log import Array, Indices
+from pointsman.simulator.offpolicy.estimators import scores as est
+from pointsman.simulator.offpolicy.logs.log import Array, Indices
 
 K, TUNED = 8, 10.0
 NAMES = ("ips", "snips", "dm", "dr", "sndr", "switch-dr", "dros")

@@ -13,10 +13,10 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from pointsman.simulator.offpolicy.intervals import normal
-from pointsman.simulator.offpolicy.log import Array, Log
-from pointsman.simulator.offpolicy.read import read_log
-from pointsman.simulator.offpolicy.read_journal import Journal
+from pointsman.simulator.offpolicy.intervals.fixed_time import normal
+from pointsman.simulator.offpolicy.logs.journal import Journal
+from pointsman.simulator.offpolicy.logs.log import Array, Log
+from pointsman.simulator.offpolicy.logs.read import read_log
 from pointsman.simulator.offpolicy.rejection import check_policy, in_units, model_scores, replay, world_of
 from pointsman.simulator.policies.hindsight import mix_at
 from pointsman.simulator.policies.spec import Run

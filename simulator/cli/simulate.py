@@ -16,8 +16,8 @@ from pointsman.simulator.cli.options import budget_of, listed, quality_range_of
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.pieces import Extent, extent, pieces
 from pointsman.simulator.data.table import OutcomeTable, TableError, UnknownTableError, load_table, with_features
-from pointsman.simulator.offpolicy.log import LogError
-from pointsman.simulator.offpolicy.read import FORMS
+from pointsman.simulator.offpolicy.logs.log import LogError
+from pointsman.simulator.offpolicy.logs.read import FORMS
 from pointsman.simulator.policies.hindsight import HINDSIGHT
 from pointsman.simulator.policies.registry import ONLINE, check_run
 from pointsman.simulator.policies.spec import CASCADE, FIXED, Run

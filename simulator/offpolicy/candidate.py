@@ -32,8 +32,8 @@ from pointsman.bandit.catalog import Mode, Objective
 from pointsman.bandit.errors import FieldError
 from pointsman.bandit.policy import Exclusion, explored_share, score_arms
 from pointsman.simulator.data.yaml_file import YamlError, load_yaml, said_of
-from pointsman.simulator.offpolicy.log import Array, Indices, Log
-from pointsman.simulator.offpolicy.read_journal import Journal, Made, distribution
+from pointsman.simulator.offpolicy.logs.journal import Journal, Made, distribution
+from pointsman.simulator.offpolicy.logs.log import Array, Indices, Log
 
 
 class CandidateError(ValueError):

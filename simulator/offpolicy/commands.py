@@ -15,16 +15,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from pointsman.simulator.offpolicy.candidate import CandidateError, read_candidate
-from pointsman.simulator.offpolicy.controls import Line
-from pointsman.simulator.offpolicy.estimators import NAMES
-from pointsman.simulator.offpolicy.evaluate import Evaluation, evaluate
-from pointsman.simulator.offpolicy.evidence import EvaluationError
+from pointsman.simulator.offpolicy.estimators.scores import NAMES
+from pointsman.simulator.offpolicy.evaluation.comparators import Line
+from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, evaluate
+from pointsman.simulator.offpolicy.evaluation.evidence import EvaluationError
 from pointsman.simulator.offpolicy.expression import ExpressionError, Sum, combination, parse
+from pointsman.simulator.offpolicy.files import as_rows, write_outcome
 from pointsman.simulator.offpolicy.gate import Finding, Verdict, judge
-from pointsman.simulator.offpolicy.log import LogError
-from pointsman.simulator.offpolicy.outcome import as_rows, controls_sentence, lines_of, warnings, write_outcome
-from pointsman.simulator.offpolicy.read import FORMS, read_log
-from pointsman.simulator.offpolicy.read_journal import Journal
+from pointsman.simulator.offpolicy.logs.journal import Journal
+from pointsman.simulator.offpolicy.logs.log import LogError
+from pointsman.simulator.offpolicy.logs.read import FORMS, read_log
+from pointsman.simulator.offpolicy.sentences import controls_sentence, lines_of, warnings
 from pointsman.simulator.report.terminal import console
 from pointsman.simulator.run.versions import versions
 

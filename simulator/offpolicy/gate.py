@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pointsman.simulator.offpolicy.evaluate import Evaluation
+from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation
 from pointsman.simulator.offpolicy.expression import Clause, ExpressionError, Requirement, Term, paired
 
 MIN_ESS = 500.0

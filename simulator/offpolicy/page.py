@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from pointsman.simulator.offpolicy.controls import Control, Line
-from pointsman.simulator.offpolicy.diagnostics import OVERLAP_LEVELS, TAIL_LEVELS, Diagnostics
-from pointsman.simulator.offpolicy.evaluate import Evaluation, SignalReport
+from pointsman.simulator.offpolicy.evaluation.comparators import Control, Line
+from pointsman.simulator.offpolicy.evaluation.diagnostics import OVERLAP_LEVELS, TAIL_LEVELS, Diagnostics
+from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, SignalReport
 from pointsman.simulator.offpolicy.gate import Finding, Verdict
-from pointsman.simulator.offpolicy.outcome import controls_sentence, lines_of, warnings
+from pointsman.simulator.offpolicy.sentences import controls_sentence, lines_of, warnings
 from pointsman.simulator.report.charts import COLOURS, Estimated, axis_over, forest, short
 from pointsman.simulator.report.page import cards, page, settings_table
 

@@ -19,9 +19,9 @@ import numpy as np
 
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.table import OutcomeTable
-from pointsman.simulator.offpolicy.estimators import snips
-from pointsman.simulator.offpolicy.intervals import Interval, normal
-from pointsman.simulator.offpolicy.log import Array, Indices, Log, LogError
+from pointsman.simulator.offpolicy.estimators.scores import snips
+from pointsman.simulator.offpolicy.intervals.fixed_time import Interval, normal
+from pointsman.simulator.offpolicy.logs.log import Array, Indices, Log, LogError
 from pointsman.simulator.policies.base import Asked, Online
 from pointsman.simulator.policies.registry import make_policy
 from pointsman.simulator.policies.spec import Run, policy_rng

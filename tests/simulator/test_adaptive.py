@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from pointsman.simulator.offpolicy.adaptive import adaptive_weights, spread, stable_weights, weighted
-from pointsman.simulator.offpolicy.intervals import Interval, normal
+from pointsman.simulator.offpolicy.intervals.adaptive import adaptive_weights, spread, stable_weights, weighted
+from pointsman.simulator.offpolicy.intervals.fixed_time import Interval, normal
 from tests.simulator.logged_paths import bandit_paths, most_misses
 
 Array = npt.NDArray[np.float64]

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pointsman.simulator.offpolicy import estimators as est
+from pointsman.simulator.offpolicy.estimators import scores as est
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("obp") is None,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import brentq
 
-from pointsman.simulator.offpolicy.betting import (
+from pointsman.simulator.offpolicy.intervals.betting import (
     Control,
     betting,
     interval,
@@ -20,7 +20,7 @@ from pointsman.simulator.offpolicy.betting import (
     sequence,
     upper,
 )
-from pointsman.simulator.offpolicy.intervals import normal
+from pointsman.simulator.offpolicy.intervals.fixed_time import normal
 from tests.simulator.logged_paths import bandit_paths, most_misses, past_means
 
 Array = npt.NDArray[np.float64]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pointsman.simulator.offpolicy.candidate import CandidateError, read_candidate, target
-from pointsman.simulator.offpolicy.log import Log, LogError
-from pointsman.simulator.offpolicy.read_journal import Journal, read_journal
+from pointsman.simulator.offpolicy.logs.journal import Journal, read_journal
+from pointsman.simulator.offpolicy.logs.log import Log, LogError
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from pointsman.simulator.offpolicy.diagnostics import (
+from pointsman.simulator.offpolicy.evaluation.diagnostics import (
     OVERLAP_LEVELS,
     Calibration,
     calibration,

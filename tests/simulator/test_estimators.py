@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointsman.simulator.offpolicy import estimators as est
-from pointsman.simulator.offpolicy.estimators import Scored, weights
-from pointsman.simulator.offpolicy.reward_models import cross_fitted, past_only
+from pointsman.simulator.offpolicy.estimators import scores as est
+from pointsman.simulator.offpolicy.estimators.reward_models import cross_fitted, past_only
+from pointsman.simulator.offpolicy.estimators.scores import Scored, weights
 
 Array = npt.NDArray[np.float64]
 N, K = 3, 3

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from pointsman.simulator.offpolicy.candidate import Candidate, Setting
-from pointsman.simulator.offpolicy.evaluate import Evaluation, evaluate
-from pointsman.simulator.offpolicy.evidence import EvaluationError
+from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, evaluate
+from pointsman.simulator.offpolicy.evaluation.evidence import EvaluationError
 from pointsman.simulator.offpolicy.expression import ExpressionError, combination, parse
 from pointsman.simulator.offpolicy.gate import Verdict, judge
-from pointsman.simulator.offpolicy.log import Log
+from pointsman.simulator.offpolicy.logs.log import Log
 
 MEAN_K = np.array([0.5, 0.6, 0.9])
 COST_K = np.array([1.0, 2.0, 9.0])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from pointsman.simulator.offpolicy.intervals import (
+from pointsman.simulator.offpolicy.intervals.fixed_time import (
     RESAMPLED,
     Interval,
     at_least,

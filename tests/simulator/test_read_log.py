@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from pointsman.server.cli.commands import export
 from pointsman.simulator.offpolicy.candidate import Candidate, Setting
-from pointsman.simulator.offpolicy.evaluate import evaluate
-from pointsman.simulator.offpolicy.log import Log, LogError
-from pointsman.simulator.offpolicy.read import read_log
-from pointsman.simulator.offpolicy.read_journal import Journal
-from pointsman.simulator.offpolicy.read_table import read_pieces
+from pointsman.simulator.offpolicy.evaluation.evaluate import evaluate
+from pointsman.simulator.offpolicy.logs.journal import Journal
+from pointsman.simulator.offpolicy.logs.log import Log, LogError
+from pointsman.simulator.offpolicy.logs.read import read_log
+from pointsman.simulator.offpolicy.logs.table import read_pieces
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 MODELS = ("a", "vendor/b", "c")

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from pointsman.simulator.cli.simulate import simulate
 from pointsman.simulator.data.errors import SettingError
-from pointsman.simulator.offpolicy.log import Log, LogError
+from pointsman.simulator.offpolicy.logs.log import Log, LogError
+from pointsman.simulator.offpolicy.logs.simulated import log_of
 from pointsman.simulator.offpolicy.rejection import POLICIES, check_policy, in_units, keeping, replay, world_of
-from pointsman.simulator.offpolicy.simulated import log_of
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.replay import play_online
 from pointsman.simulator.world.rounds import unfold

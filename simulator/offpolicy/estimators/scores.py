@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from pointsman.simulator.offpolicy.log import Array, Indices
+from pointsman.simulator.offpolicy.logs.log import Array, Indices
 
 GRID = (1.0, 5.0, 10.0, 50.0, 100.0, 500.0, math.inf)
 """Values of c, τ and λ that ``slope`` chooses from; the last is no clipping, no switching, no shrinkage."""

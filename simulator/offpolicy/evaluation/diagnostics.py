@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import chdtrc
 
-from pointsman.simulator.offpolicy.intervals import check_scores
-from pointsman.simulator.offpolicy.log import Array, Indices
+from pointsman.simulator.offpolicy.intervals.fixed_time import check_scores
+from pointsman.simulator.offpolicy.logs.log import Array, Indices
 
 TAIL_LEVELS = (0.5, 0.9, 0.99, 0.999)
 """Quantiles of the weights that are reported."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pointsman.bandit.event import DecisionMade
-from pointsman.simulator.offpolicy.log import Array, Indices, Log
-from pointsman.simulator.offpolicy.read_journal import Journal, Made, distribution
+from pointsman.simulator.offpolicy.logs.journal import Journal, Made, distribution
+from pointsman.simulator.offpolicy.logs.log import Array, Indices, Log
 from pointsman.simulator.policies.spec import Run, policy_rng
 from pointsman.simulator.policies.thompson import ROUND_NS, Thompson
 from pointsman.simulator.run.replay import play_online

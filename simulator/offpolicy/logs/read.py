@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pointsman.simulator.offpolicy.log import Log, LogError, joined, part
-from pointsman.simulator.offpolicy.read_journal import Journal, read_journal
-from pointsman.simulator.offpolicy.read_obd import read_obd
-from pointsman.simulator.offpolicy.read_table import read_pieces, read_table
+from pointsman.simulator.offpolicy.logs.journal import Journal, read_journal
+from pointsman.simulator.offpolicy.logs.log import Log, LogError, joined, part
+from pointsman.simulator.offpolicy.logs.obd import read_obd
+from pointsman.simulator.offpolicy.logs.table import read_pieces, read_table
 
 FORMS = (
     "the journal's export (FILE.jsonl), a table of decisions (FILE.csv, .jsonl, .parquet), the Open Bandit Dataset "

@@ -23,8 +23,8 @@ import math
 import numpy as np
 from scipy.special import ndtri
 
-from pointsman.simulator.offpolicy.intervals import Interval, check_level, check_scores
-from pointsman.simulator.offpolicy.log import Array
+from pointsman.simulator.offpolicy.intervals.fixed_time import Interval, check_level, check_scores
+from pointsman.simulator.offpolicy.logs.log import Array
 
 _RECENT = 0.1
 """The share of the rounds so far whose spread stands for the next one's: logging policies change on that scale."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-from pointsman.simulator.offpolicy.log import Array, Indices
+from pointsman.simulator.offpolicy.logs.log import Array, Indices
 
 RESAMPLED = 2_000
 """The most values that a bootstrap draws from; more rounds than twice this are averaged in blocks first."""

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pointsman.simulator.offpolicy.adaptive import adaptive_weights, spread, stable_weights
 from pointsman.simulator.offpolicy.candidate import Candidate, target
-from pointsman.simulator.offpolicy.controls import Control, Line, controls_of
-from pointsman.simulator.offpolicy.diagnostics import Diagnostics, diagnose, mean_weight_z
-from pointsman.simulator.offpolicy.estimators import NAMES, UNBIASED, Scored, dm, estimate_all, weights
-from pointsman.simulator.offpolicy.evidence import Evidence, evidence_of, missing_p, signals_of, supported
+from pointsman.simulator.offpolicy.estimators.scores import NAMES, UNBIASED, Scored, dm, estimate_all, weights
+from pointsman.simulator.offpolicy.evaluation.comparators import Control, Line, controls_of
+from pointsman.simulator.offpolicy.evaluation.diagnostics import Diagnostics, diagnose, mean_weight_z
+from pointsman.simulator.offpolicy.evaluation.evidence import Evidence, evidence_of, missing_p, signals_of, supported
 from pointsman.simulator.offpolicy.expression import Sum
-from pointsman.simulator.offpolicy.intervals import (
+from pointsman.simulator.offpolicy.intervals.adaptive import adaptive_weights, spread, stable_weights
+from pointsman.simulator.offpolicy.intervals.fixed_time import (
     Interval,
     at_least,
     bias_aware,
@@ -28,8 +28,8 @@ from pointsman.simulator.offpolicy.intervals import (
     expected_squares,
     normal,
 )
-from pointsman.simulator.offpolicy.log import Array, Log
-from pointsman.simulator.offpolicy.read_journal import Journal
+from pointsman.simulator.offpolicy.logs.journal import Journal
+from pointsman.simulator.offpolicy.logs.log import Array, Log
 
 
 @dataclass(frozen=True, slots=True)

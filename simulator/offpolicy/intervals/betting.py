@@ -34,8 +34,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pointsman.simulator.offpolicy.intervals import Interval, check_level
-from pointsman.simulator.offpolicy.log import Array, Indices
+from pointsman.simulator.offpolicy.intervals.fixed_time import Interval, check_level
+from pointsman.simulator.offpolicy.logs.log import Array, Indices
 
 _SIZES = 2.0 ** -np.arange(24.0)
 """Bet sizes tried, times 1/unit. They reach from ten rounds to some 10^13; past that, bounds stay valid."""

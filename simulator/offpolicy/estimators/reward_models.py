@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from pointsman.simulator.offpolicy.log import Array, Flags, Indices
+from pointsman.simulator.offpolicy.logs.log import Array, Flags, Indices
 
 RIDGE = 1.0
 """Precision of the coefficients, in observations; features are standardised."""

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from pointsman.simulator.data.frames import FrameError, frames, numbers, texts
-from pointsman.simulator.offpolicy.log import Array, Indices, Ints, Log, LogError
+from pointsman.simulator.offpolicy.logs.log import Array, Indices, Ints, Log, LogError
 
 SIGNALS = {
     "quality": "quality",

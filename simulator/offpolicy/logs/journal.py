@@ -17,7 +17,7 @@ import numpy as np
 
 from pointsman.bandit.catalog import Mode, Objective, QualityRange
 from pointsman.bandit.policy import Predictions, propensities
-from pointsman.simulator.offpolicy.log import Array, Log, LogError
+from pointsman.simulator.offpolicy.logs.log import Array, Log, LogError
 
 _SIGNALS = {
     "SIGNAL_QUALITY": "quality",

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import chi2
 
-from pointsman.simulator.offpolicy import betting
-from pointsman.simulator.offpolicy.estimators import dr
+from pointsman.simulator.offpolicy.estimators.reward_models import cross_fitted, past_only
+from pointsman.simulator.offpolicy.estimators.scores import dr
 from pointsman.simulator.offpolicy.expression import Sum
-from pointsman.simulator.offpolicy.log import Array, Flags, Indices, Log
-from pointsman.simulator.offpolicy.read_journal import Journal
-from pointsman.simulator.offpolicy.reward_models import cross_fitted, past_only
+from pointsman.simulator.offpolicy.intervals import betting
+from pointsman.simulator.offpolicy.logs.journal import Journal
+from pointsman.simulator.offpolicy.logs.log import Array, Flags, Indices, Log
 
 GATED = ("quality", "cost", "latency", "success")
 """Signals of a journal that are evaluated if nothing else is asked for."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pointsman.simulator.offpolicy.evidence import Evidence, dr_scores, model_scores
-from pointsman.simulator.offpolicy.intervals import Interval, normal
-from pointsman.simulator.offpolicy.log import Array, Log
+from pointsman.simulator.offpolicy.evaluation.evidence import Evidence, dr_scores, model_scores
+from pointsman.simulator.offpolicy.intervals.fixed_time import Interval, normal
+from pointsman.simulator.offpolicy.logs.log import Array, Log
 from pointsman.simulator.policies.hindsight import mix_at
 
 

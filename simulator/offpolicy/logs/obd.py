@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pointsman.simulator.data.frames import FrameError, frames, numbers, texts
-from pointsman.simulator.offpolicy.log import Log, LogError
+from pointsman.simulator.offpolicy.logs.log import Log, LogError
 
 POLICIES, CAMPAIGNS = ("random", "bts"), ("all", "men", "women")
 

@@ -1,0 +1,1 @@
+"""What a log says of a candidate: evidence by signal, diagnostics, estimates and static comparators."""

@@ -1,0 +1,1 @@
+"""Intervals for means of scores: at a fixed time, for adaptive logs, and at any time."""
