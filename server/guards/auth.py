@@ -9,7 +9,8 @@ from typing import Any
 import grpc
 
 from pointsman.server.errors import ForbiddenError, RateLimitedError, UnauthenticatedError
-from pointsman.server.guards.api_keys import Key, Keyring
+from pointsman.server.guards.api_keys import Key
+from pointsman.server.guards.keyring import Keyring
 from pointsman.server.rpc.interceptor import Continuation, OnResponse, refuse, wrap
 from pointsman.server.rpc.status import Call
 from pointsman.v1 import catalog_service_pb2, insight_service_pb2, router_service_pb2

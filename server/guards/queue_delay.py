@@ -1,6 +1,6 @@
-"""How long calls wait to be begun: the server calls itself.
+"""How long calls wait before they are begun: the server measures it by calling itself.
 
-Between a call's arrival and its handler lies gRPC's own queue, which says nothing of its length. A call through it does.
+Between a call's arrival and its handler lies gRPC's own queue, which does not tell its length. A call through it does.
 """
 
 from __future__ import annotations
@@ -8,64 +8,62 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-log = logging.getLogger("pointsman.probe")
+log = logging.getLogger("pointsman.queue_delay")
 
-EVERY = 0.1
+INTERVAL = 0.1
 """Seconds between two measurements."""
 
 
-class OneQueue:
-    """``server`` as what services are added to, so that all methods share one queue, first come first served.
+@contextmanager
+def private_socket(server: grpc.aio.Server) -> Iterator[str | None]:
+    """A socket of ``server`` that is open to this user alone, while the context lasts. To be entered before the server starts.
 
-    gRPC would give each method a queue of its own, in which calls wait unseen by what comes for another.
+    Yields its address, or ``None``, after a warning, if there can be none.
     """
+    with ExitStack() as stack:
+        address = None
+        try:
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pointsman-"))
+            address = f"unix:{Path(directory) / 'self'}"
+            server.add_insecure_port(address)
+        except (OSError, RuntimeError) as error:  # the service does its work without this
+            log.warning("queue delays are not measured: %s", error)
+            address = None
+        yield address
 
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
 
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """As the server's."""
-        self._server.add_generic_rpc_handlers(tuple(handlers))
+async def measure_queue_delay(address: str, report: Callable[[float], None]) -> None:
+    """Tell ``report``, every ``INTERVAL`` seconds, the queue delay of the server at ``address`` in seconds. Until cancelled.
 
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Nothing: what is registered so is in the generic handlers too."""
-
-
-async def probe(server: grpc.aio.Server, started: asyncio.Event, delayed: Callable[[float], None]) -> None:
-    """Tell ``delayed``, every ``EVERY`` seconds, how long a call takes that does nothing, or has been taking. Until cancelled.
-
-    Call it before ``server`` starts, and set ``started`` then. The calls come over a socket that is open to this user alone.
+    That is how long a call takes that does nothing, or has been taking so far.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="pointsman-") as directory:
-            address = f"unix:{Path(directory) / 'probe'}"
-            server.add_insecure_port(address)
-            await started.wait()
-            async with grpc.aio.insecure_channel(address) as channel:
-                await _measure(health_pb2_grpc.HealthStub(channel), delayed)
-    except (OSError, RuntimeError, grpc.aio.AioRpcError) as error:  # the service does its work without this
-        log.warning("how long calls wait is not measured: %s", error)
+        async with grpc.aio.insecure_channel(address) as channel:
+            await _measure(health_pb2_grpc.HealthStub(channel), report)
+    except (OSError, RuntimeError, grpc.aio.AioRpcError) as error:
+        log.warning("queue delays are no longer measured: %s", error)
 
 
-async def _measure(health: Any, delayed: Callable[[float], None]) -> None:
+async def _measure(health: Any, report: Callable[[float], None]) -> None:
     loop = asyncio.get_running_loop()
     await health.Check(health_pb2.HealthCheckRequest())  # connects
     while True:
         start = loop.time()
-        call = asyncio.ensure_future(_finish(health.Check(health_pb2.HealthCheckRequest())))
+        call = asyncio.ensure_future(_end(health.Check(health_pb2.HealthCheckRequest())))
         while not call.done():
-            await asyncio.wait((call,), timeout=EVERY)
-            delayed(loop.time() - start)
-        await asyncio.sleep(max(0.0, EVERY - (loop.time() - start)))
+            await asyncio.wait((call,), timeout=INTERVAL)
+            report(loop.time() - start)
+        await asyncio.sleep(max(0.0, INTERVAL - (loop.time() - start)))
 
 
-async def _finish(call: grpc.aio.UnaryUnaryCall[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]) -> None:
-    """Wait for the end of a call, whatever it is: only the time counts."""
+async def _end(call: grpc.aio.UnaryUnaryCall[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]) -> None:
+    """Wait for the end of a call, whatever its status: only the time counts."""
     await call.code()

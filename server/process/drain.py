@@ -17,7 +17,7 @@ _LOOK = 0.02
 
 async def drain(
     server: grpc.aio.Server,
-    healthy: health.aio.HealthServicer,
+    health_servicer: health.aio.HealthServicer,
     replica: Replica,
     admission: Admission,
     seconds: float,
@@ -28,7 +28,7 @@ async def drain(
     Health is NOT_SERVING first, then watches end, new calls are refused, and calls under way finish. What does not finish in
     time is cancelled. Callers that watch health, who never end by themselves, are not waited for.
     """
-    await healthy.enter_graceful_shutdown()
+    await health_servicer.enter_graceful_shutdown()
     replica.end_watches()
     stopped = asyncio.ensure_future(server.stop(seconds))
     hurried = asyncio.ensure_future(hurry.wait())

@@ -8,54 +8,34 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2
 
 from pointsman.bandit.state import fingerprint
-from pointsman.server.guards.admission import Admission, AdmissionInterceptor
-from pointsman.server.guards.api_keys import Keyring, KeysError
+from pointsman.server.guards.admission import Admission
+from pointsman.server.guards.api_keys import KeysError
 from pointsman.server.guards.auth import AuthInterceptor
-from pointsman.server.guards.connection_limits import OPTIONS, SHARED_PORT_OPTIONS
-from pointsman.server.guards.decoding import DecodingInterceptor
-from pointsman.server.guards.queue_delay import OneQueue, probe
+from pointsman.server.guards.keyring import Keyring
+from pointsman.server.guards.queue_delay import measure_queue_delay, private_socket
 from pointsman.server.guards.tls import Certificates, TlsError
 from pointsman.server.journal.sqlite import SqliteJournal
-from pointsman.server.observe.access import AccessInterceptor
-from pointsman.server.observe.metrics import Metrics, MetricsServer
+from pointsman.server.observe.metrics import Metrics
+from pointsman.server.observe.metrics_server import MetricsServer
 from pointsman.server.process.config import Config
 from pointsman.server.process.drain import drain
+from pointsman.server.process.grpc_server import SERVICES, make_server
 from pointsman.server.process.supervisor import Worker
-from pointsman.server.rpc.catalog import CatalogService
-from pointsman.server.rpc.insight import InsightService
-from pointsman.server.rpc.router import RouterService
 from pointsman.server.state.replica import Replica, open_replica
 from pointsman.server.state.retention import DAY_NS
-from pointsman.v1 import (
-    catalog_service_pb2,
-    catalog_service_pb2_grpc,
-    insight_service_pb2,
-    insight_service_pb2_grpc,
-    router_service_pb2,
-    router_service_pb2_grpc,
-)
 
 if TYPE_CHECKING:
     from pointsman.server.observe.tracing import Tracing
 
 log = logging.getLogger("pointsman.serve")
-
-SERVICES = tuple(
-    descriptor.services_by_name[name].full_name
-    for descriptor, name in (
-        (router_service_pb2.DESCRIPTOR, "RouterService"),
-        (catalog_service_pb2.DESCRIPTOR, "CatalogService"),
-        (insight_service_pb2.DESCRIPTOR, "InsightService"),
-    )
-)
 
 
 class ServeError(Exception):
@@ -75,90 +55,96 @@ async def serve(config: Config, ready: Callable[[str], None], worker: Worker | N
 
     Raises ``JournalError`` or ``ServeError`` if it cannot start.
     """
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:  # what was opened last is closed first
+        tracing = _tracing() if config.traces else None
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.close)
+        replica = _open_replica(config, worker)
+        stack.push_async_callback(replica.close)
+        metrics = Metrics() if config.http else None
+        if metrics is not None:
+            replica.observe(metrics.record, metrics.appended)
+        if tracing is not None:
+            replica.observe(None, tracing.appended)
+        admission = Admission()
+        server, health_servicer = make_server(
+            replica, admission, _auth(config), metrics, tracing, shares_port=worker is not None
+        )
+        address = _bind(server, config)
+        own_address = stack.enter_context(private_socket(server))
+        stop, hurry = _stop_events(loop)
+        await server.start()
+        tasks = [loop.create_task(_report_when_broken(replica, health_servicer, stop if worker else None))]
+        if own_address is not None:
+            tasks.append(loop.create_task(measure_queue_delay(own_address, admission.delayed)))
+        await _set_health(health_servicer, health_pb2.HealthCheckResponse.SERVING)
+        if metrics is not None and config.http is not None:
+            http = _serve_http(config.http, worker.index if worker else 0, replica, admission, metrics)
+            stack.push_async_callback(asyncio.to_thread, http.close)
+        _spare_collections()
+        ready(address)
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+        await drain(server, health_servicer, replica, admission, config.drain_seconds, hurry)
+    if worker:
+        log.info("stopped at position %d: %s", replica.state.position, fingerprint(replica.state))
+        if replica.broken.is_set():
+            raise ServeError("the journal could not be folded any further")
+
+
+def _open_replica(config: Config, worker: Worker | None) -> Replica:
+    """The replica of the journal in the data directory. Raises ``JournalError``."""
     journal = SqliteJournal(config.data, shared=worker is not None)
     try:
-        rng = worker.rng(config.seed) if worker else np.random.default_rng(config.seed)
-        snapshots, retention_ns = config.data / "snapshots", config.retention_days * DAY_NS
-        replica = open_replica(
+        return open_replica(
             journal,
-            rng,
+            worker.rng(config.seed) if worker else np.random.default_rng(config.seed),
             steady_clock_ns(),
-            snapshots,
+            config.data / "snapshots",
             config.snapshot_every,
-            retention_ns,
+            config.retention_days * DAY_NS,
             shared=worker is not None,
             keeps_snapshots=worker is None or worker.index == 0,
         )
     except BaseException:
         journal.close()
         raise
-    http: MetricsServer | None = None
-    tracing: Tracing | None = None
+
+
+def _bind(server: grpc.aio.Server, config: Config) -> str:
+    """Bind ``server`` to its port, encrypted if there is a certificate; the address with the port. Raises ``ServeError``."""
     try:
-        admission = Admission()
-        metrics = Metrics() if config.http else None
-        tracing = _tracing() if config.traces else None
-        if metrics is not None:
-            replica.observe(metrics.record, metrics.appended)
-        if tracing is not None:
-            replica.observe(None, tracing.appended)
-        server, healthy = make_server(
-            replica, admission, _auth(config), metrics, tracing, shares_port=worker is not None
-        )
-        host = config.listen.rpartition(":")[0]
-        try:
-            if config.tls_cert and config.tls_key:
-                certificates = Certificates(config.tls_cert, config.tls_key, config.tls_client_ca)
-                port = server.add_secure_port(config.listen, certificates.credentials())
-            else:
-                port = server.add_insecure_port(config.listen)
-        except TlsError as error:
-            raise ServeError(str(error)) from error
-        except RuntimeError as error:
-            raise ServeError(f"cannot listen on {config.listen}: {error}") from error
-        stop, hurry = asyncio.Event(), asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):  # the second one ends the drain
-            loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
-        started = asyncio.Event()
-        probing = loop.create_task(probe(server, started, admission.delayed))
-        await asyncio.sleep(0)  # it adds its socket
-        await server.start()
-        started.set()
-        for service in ("", *SERVICES):
-            await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
-        alarm = loop.create_task(_tell_when_broken(replica, healthy))
-        if worker:  # it is started again; others serve meanwhile
-            alarm.add_done_callback(lambda _: stop.set())
-        if metrics is not None and config.http is not None:
-            http = _serve_http(config.http, worker.index if worker else 0, replica, admission, metrics)
-        _spare_collections()
-        ready(f"{host}:{port}")
-        await stop.wait()
-        alarm.cancel()
-        probing.cancel()
-        await drain(server, healthy, replica, admission, config.drain_seconds, hurry)
-    finally:
-        if http is not None:
-            await asyncio.get_running_loop().run_in_executor(None, http.close)
-        await replica.close()
-        if tracing is not None:
-            await asyncio.get_running_loop().run_in_executor(None, tracing.close)
-        if worker:
-            log.info("stopped at position %d: %s", replica.state.position, fingerprint(replica.state))
-    if worker and replica.broken.is_set():
-        raise ServeError("the journal could not be folded any further")
+        if config.tls_cert and config.tls_key:
+            certificates = Certificates(config.tls_cert, config.tls_key, config.tls_client_ca)
+            port = server.add_secure_port(config.listen, certificates.credentials())
+        else:
+            port = server.add_insecure_port(config.listen)
+    except TlsError as error:
+        raise ServeError(str(error)) from error
+    except RuntimeError as error:
+        raise ServeError(f"cannot listen on {config.listen}: {error}") from error
+    return f"{config.listen.rpartition(':')[0]}:{port}"
+
+
+def _stop_events(loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Event, asyncio.Event]:
+    """What the first SIGTERM or SIGINT sets, to stop in good order, and what the second one sets, to be quick about it."""
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
+    return stop, hurry
 
 
 def _serve_http(address: str, offset: int, replica: Replica, admission: Admission, metrics: Metrics) -> MetricsServer:
     """Metrics over HTTP; each of several workers has a port of its own, the first one's plus its number."""
     host, _, port = address.rpartition(":")
     try:
-        made = MetricsServer(host.strip("[]"), int(port) + offset if int(port) else 0, replica, admission, metrics)
+        server = MetricsServer(host.strip("[]"), int(port) + offset if int(port) else 0, replica, admission, metrics)
     except (OSError, OverflowError) as error:
         raise ServeError(f"cannot listen on {address} for HTTP: {error}") from error
-    log.info("metrics are on http://%s:%d/metrics", host, made.port)
-    return made
+    log.info("metrics are on http://%s:%d/metrics", host, server.port)
+    return server
 
 
 def _tracing() -> Tracing:
@@ -181,51 +167,30 @@ def _auth(config: Config) -> AuthInterceptor | None:
 
 
 def _spare_collections() -> None:
-    """Leave what was recovered out of garbage collections, and have few of those that look at everything.
+    """Exclude what was recovered from garbage collections, and make full collections rare.
 
-    Decisions kept for their outcomes are many long-lived objects and none of them is garbage: looking at them all stopped the
-    server for a tenth of a second at a time. What goes is almost always freed at once by its count of references.
+    Decisions that wait for their outcomes are many long-lived objects and none of them is garbage: a full collection stopped
+    the server for a tenth of a second. Reference counting frees almost everything at once.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 50)
 
 
-async def _tell_when_broken(replica: Replica, healthy: health.aio.HealthServicer) -> None:
-    """Set health to NOT_SERVING once nothing can be written any more."""
-    await replica.broken.wait()
-    for service in ("", *SERVICES):
-        await healthy.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
+async def _report_when_broken(
+    replica: Replica, health_servicer: health.aio.HealthServicer, stop: asyncio.Event | None
+) -> None:
+    """Once nothing can be written any more, set health to NOT_SERVING and ``stop``, if given.
 
-
-def make_server(
-    replica: Replica,
-    admission: Admission | None = None,
-    auth: AuthInterceptor | None = None,
-    metrics: Metrics | None = None,
-    tracing: Tracing | None = None,
-    shares_port: bool = False,
-) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    """A gRPC server of all services, health and reflection on ``replica``, without a port yet.
-
-    ``admission`` limits what runs at once and knows how much that is; one with the defaults if not given.
-    ``auth`` asks callers who they are, ``metrics`` counts calls, ``tracing`` makes spans of them, if given. ``shares_port``: with
-    servers in other processes.
+    A worker stops then: it is started again, and others serve meanwhile.
     """
-    guards = [] if auth is None else [auth]
-    interceptors = (
-        *([] if tracing is None else [tracing.interceptor]),
-        AccessInterceptor(metrics),
-        *guards,
-        DecodingInterceptor(),
-        AdmissionInterceptor(admission or Admission()),
-    )
-    server = grpc.aio.server(interceptors=interceptors, options=SHARED_PORT_OPTIONS if shares_port else OPTIONS)
-    queue: Any = OneQueue(server)
-    router_service_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(replica), queue)
-    catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(replica), queue)
-    insight_service_pb2_grpc.add_InsightServiceServicer_to_server(InsightService(replica), queue)
-    healthy = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, queue)
-    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    return server, healthy
+    await replica.broken.wait()
+    await _set_health(health_servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
+    if stop is not None:
+        stop.set()
+
+
+async def _set_health(health_servicer: health.aio.HealthServicer, status: Any) -> None:
+    """Set the health of every service and of the whole."""
+    for service in ("", *SERVICES):
+        await health_servicer.set(service, status)

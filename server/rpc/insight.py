@@ -19,7 +19,7 @@ from pointsman.bandit.posterior import QUALITY, noise, predict
 from pointsman.server.codec.catalog import write_budget
 from pointsman.server.journal.interface import Row
 from pointsman.server.names import bucket_name, model_name, parse
-from pointsman.server.rpc.router import write_decision
+from pointsman.server.rpc.decision_message import write_decision
 from pointsman.server.rpc.status import Call, streaming, unary
 from pointsman.server.state.replica import Replica
 from pointsman.v1 import insight_service_pb2 as rpc
@@ -65,7 +65,9 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
             self._replica.bucket(bucket)
         await context.send_initial_metadata(())  # tells the caller that it misses nothing from here on
         async for known in self._replica.watch(bucket):
-            yield rpc.WatchDecisionsResponse(decision=write_decision(self._replica, known))
+            yield rpc.WatchDecisionsResponse(
+                decision=write_decision(known.decision, known.time_ns, self._replica.state.models)
+            )
 
     @streaming
     async def ExportJournal(

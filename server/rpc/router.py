@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from pointsman.bandit.catalog import Model, QualityRange
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.errors import FieldError, within
-from pointsman.bandit.event import DecisionMade
-from pointsman.bandit.policy import describe_exclusions, propensities, utilities
 from pointsman.server.codec.request import (
     read_context,
     read_limits,
     read_objective,
     read_outcome,
-    write_objective,
     write_reported_outcome,
 )
-from pointsman.server.names import bucket_name, decision_name, model_name, parse, parse_decision
+from pointsman.server.names import model_name, parse, parse_decision
+from pointsman.server.rpc.decision_message import write_candidates, write_decision
 from pointsman.server.rpc.status import KNOWN_ERRORS, Call, status_of, unary
 from pointsman.server.state.replica import Known, Replica, Report, Reported
 from pointsman.v1 import decision_pb2, router_service_pb2, router_service_pb2_grpc
@@ -50,7 +47,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         """Choose models for many requests of one bucket."""
         _check_batch(len(request.contexts), "contexts")
         known = await self._decide(request, [read_context(c) for c in request.contexts], "contexts")
-        decisions = [await self._write(one, request.explain) for one in known]
+        decisions = [await self._write(decision, request.explain) for decision in known]
         return router_service_pb2.BatchDecideResponse(decisions=decisions)
 
     async def _decide(
@@ -81,8 +78,8 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         """Say what came of many decisions. Reports on one decision are taken in the order given."""
         _check_batch(len(request.requests), "requests")
         by_decision: dict[str, list[int]] = defaultdict(list)
-        for i, one in enumerate(request.requests):
-            by_decision[one.decision].append(i)
+        for i, report in enumerate(request.requests):
+            by_decision[report.decision].append(i)
         results = [router_service_pb2.BatchReportOutcomesResult() for _ in request.requests]
 
         async def in_order(indices: list[int]) -> None:
@@ -118,77 +115,12 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         return router_service_pb2.GetDecisionResponse(decision=await self._write(known, True), outcomes=outcomes)
 
     async def _write(self, known: Known, explain: bool) -> decision_pb2.Decision:
-        message = write_decision(self._replica, known)
+        models = self._replica.state.models
+        message = write_decision(known.decision, known.time_ns, models)
         if explain:
-            scale = await self._replica.quality_range(known.decision)
-            message.candidates.extend(_write_candidates(self._replica, known.decision, scale))
+            quality = await self._replica.quality_range(known.decision)
+            message.candidates.extend(write_candidates(known.decision, quality, models))
         return message
-
-
-def write_decision(replica: Replica, known: Known) -> decision_pb2.Decision:
-    """The message of a decision, without the explanation."""
-    event = known.decision
-    chosen = event.models[event.chosen]
-    state = replica.state.models.get(chosen)
-    message = decision_pb2.Decision(
-        name=decision_name(event.id),
-        bucket=bucket_name(event.bucket),
-        model=model_name(chosen),
-        upstream=(state.model.upstream if state else "") or chosen,
-        fallbacks=[model_name(event.models[i]) for i in event.fallbacks],
-        propensity=event.propensity,
-        explored=event.explored,
-        limits_violated=event.limits_violated,
-        objective=write_objective(event.objective),
-        state_position=event.state_position,
-        newcomer_quota=event.quota if event.newcomers else None,
-    )
-    message.create_time.FromNanoseconds(known.time_ns)
-    message.expire_time.FromNanoseconds(event.expire_ns)
-    return message
-
-
-def _write_candidates(replica: Replica, event: DecisionMade, scale: QualityRange) -> list[decision_pb2.Candidate]:
-    """Every candidate and the numbers the decision was made with; ``scale`` is that of its time."""
-    predicted = event.predicted
-    pi_k = propensities(
-        event.objective,
-        scale,
-        event.exploration_floor,
-        predicted,
-        event.exclusions_k,
-        event.multiplier,
-        event.newcomers,
-        event.quota,
-    )
-    if event.limits_violated:
-        pi_k[event.chosen] = 1.0
-    utility_k = utilities(event.objective, scale, predicted)
-    candidates = []
-    for k, id_ in enumerate(event.models):
-        bits = int(event.exclusions_k[k])
-        state = replica.state.models.get(id_)
-        model = state.model if state else Model(id_)
-        reasons = [
-            decision_pb2.Exclusion(reason=reason, detail=detail if state else "")  # type: ignore[arg-type]
-            for reason, detail in describe_exclusions(bits, k, model, event.limits, scale, predicted)
-        ]
-        candidates.append(
-            decision_pb2.Candidate(
-                model=model_name(id_),
-                eligible=bits == 0,
-                exclusions=reasons,
-                quality_mean=scale.min + scale.width * predicted.quality_k[k],
-                quality_sd=scale.width * predicted.quality_sd_k[k],
-                cost_usd=predicted.cost_k[k],
-                latency_seconds=predicted.latency_k[k],
-                latency_p95_seconds=predicted.latency_p95_k[k],
-                propensity=pi_k[k],
-                utility=utility_k[k],
-                newcomer=k in event.newcomers,
-            )
-        )
-    return candidates
 
 
 def _read_report(request: router_service_pb2.ReportOutcomeRequest) -> Report:

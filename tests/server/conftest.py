@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from pointsman.server.journal.sqlite import SqliteJournal
-from pointsman.server.process.serve import make_server
+from pointsman.server.process.grpc_server import make_server
 from pointsman.server.state.replica import Replica, open_replica
 from pointsman.v1 import (
     catalog_pb2,

@@ -23,7 +23,7 @@ from pointsman.server.guards.admission import FREE, Admission
 from pointsman.server.guards.connection_limits import MAX_MESSAGE
 from pointsman.server.journal.interface import Group, Result
 from pointsman.server.journal.sqlite import SqliteJournal
-from pointsman.server.process.serve import make_server
+from pointsman.server.process.grpc_server import make_server
 from pointsman.server.state.replica import open_replica
 from pointsman.v1 import (
     catalog_pb2,

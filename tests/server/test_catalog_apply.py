@@ -28,7 +28,7 @@ from pointsman.server.catalog.plan import plan
 from pointsman.server.catalog.resource import Resource
 from pointsman.server.cli.catalog import catalog
 from pointsman.server.journal.sqlite import SqliteJournal
-from pointsman.server.process.serve import make_server
+from pointsman.server.process.grpc_server import make_server
 from pointsman.server.state.replica import Replica, open_replica
 from pointsman.v1 import catalog_pb2 as pb
 from pointsman.v1 import catalog_service_pb2 as rpc

@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from pointsman import Client
 from pointsman.server.guards.admission import Admission
 from pointsman.server.observe.logs import JsonFormatter, TextFormatter, set_up
-from pointsman.server.observe.metrics import MOST_BUCKETS, OTHER, Metrics, MetricsServer
+from pointsman.server.observe.metrics import MOST_BUCKETS, OTHER, Metrics
+from pointsman.server.observe.metrics_server import MetricsServer
 from pointsman.server.state.replica import Replica
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
 from tests.server.conftest import Served, Service

@@ -18,7 +18,7 @@ from pointsman.bandit.state import State, fingerprint
 from pointsman.cli import main
 from pointsman.server.journal.interface import Appended, Base, Duplicate, Entry, Group, JournalFormatError, Row, Span
 from pointsman.server.journal.sqlite import FILE, SqliteJournal, read_rows
-from pointsman.server.process.serve import make_server
+from pointsman.server.process.grpc_server import make_server
 from pointsman.server.state.replica import Replica, base_state, fold_rows, open_replica, recover
 from pointsman.server.state.retention import CANDIDATE, DAY_NS, look
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, insight_service_pb2, router_service_pb2

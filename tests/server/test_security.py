@@ -22,12 +22,13 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from pointsman import Client, Tls
 from pointsman.server.cli.keys import keys as keys_command
-from pointsman.server.guards.api_keys import SCOPES, Keyring, KeysError, new_key, read_keys, write_keys
+from pointsman.server.guards.api_keys import SCOPES, KeysError, new_key, read_keys, write_keys
 from pointsman.server.guards.auth import AuthInterceptor, scope_of
+from pointsman.server.guards.keyring import Keyring
 from pointsman.server.guards.tls import Certificates, TlsError
 from pointsman.server.journal.sqlite import SqliteJournal
 from pointsman.server.process.config import ConfigError, load
-from pointsman.server.process.serve import make_server
+from pointsman.server.process.grpc_server import make_server
 from pointsman.server.state.replica import open_replica
 from pointsman.v1 import catalog_service_pb2 as cat
 from pointsman.v1 import (
