@@ -8,9 +8,9 @@ import numpy as np
 
 from pointsman.bandit import catalog as c
 from pointsman.bandit import event as e
-from pointsman.bandit.decide import NO_LIMITS
+from pointsman.bandit.limits import NO_LIMITS
 from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalAggregate, SignalChange
-from pointsman.bandit.policy import Predictions
+from pointsman.bandit.predictions import Predictions
 from pointsman.server.codec.catalog import (
     read_bucket,
     read_model,
