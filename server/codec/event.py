@@ -91,6 +91,13 @@ def read_event(message: journal_pb2.JournalEvent) -> e.Event:
             raise ValueError("a journal event is of a kind that this version of Pointsman does not know")
 
 
+def write_record(position: int, time_ns: int, data: bytes) -> journal_pb2.JournalRecord:
+    """The message of a stored event: ``data`` is a ``JournalEvent`` without its time."""
+    event = journal_pb2.JournalEvent.FromString(data)
+    event.time_ns = time_ns
+    return journal_pb2.JournalRecord(position=position, event=event)
+
+
 def _write_decision(event: e.DecisionMade) -> journal_pb2.DecisionMade:
     predicted = event.predicted
     return journal_pb2.DecisionMade(
