@@ -1,12 +1,9 @@
-import datetime
-
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -118,7 +115,7 @@ class Bucket(_message.Message):
     half_life_outcomes: float
     half_life: _duration_pb2.Duration
     project: str
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., context_schema: _Optional[_Union[ContextSchema, _Mapping]] = ..., models: _Optional[_Iterable[str]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., quality_range: _Optional[_Union[QualityRange, _Mapping]] = ..., attribution_window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., outcome_rules: _Optional[_Union[OutcomeRules, _Mapping]] = ..., priors: _Optional[_Union[Priors, _Mapping]] = ..., etag: _Optional[str] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., half_life_outcomes: _Optional[float] = ..., half_life: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., project: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., context_schema: _Optional[_Union[ContextSchema, _Mapping]] = ..., models: _Optional[_Iterable[str]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., quality_range: _Optional[_Union[QualityRange, _Mapping]] = ..., attribution_window: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., outcome_rules: _Optional[_Union[OutcomeRules, _Mapping]] = ..., priors: _Optional[_Union[Priors, _Mapping]] = ..., etag: _Optional[str] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., half_life_outcomes: _Optional[float] = ..., half_life: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., project: _Optional[str] = ...) -> None: ...
 
 class Project(_message.Message):
     __slots__ = ("name", "display_name", "budget", "etag")
@@ -142,7 +139,7 @@ class Budget(_message.Message):
     usd_per_period: float
     period: _duration_pb2.Duration
     hard: bool
-    def __init__(self, usd_per_request: _Optional[float] = ..., usd_per_period: _Optional[float] = ..., period: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., hard: bool = ...) -> None: ...
+    def __init__(self, usd_per_request: _Optional[float] = ..., usd_per_period: _Optional[float] = ..., period: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., hard: bool = ...) -> None: ...
 
 class ContextSchema(_message.Message):
     __slots__ = ("numbers", "categories", "embeddings", "text", "input_tokens")

@@ -1,13 +1,10 @@
-import datetime
-
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from pointsman.v1 import catalog_pb2 as _catalog_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -106,7 +103,7 @@ class Decision(_message.Message):
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
     state_position: int
     newcomer_quota: float
-    def __init__(self, name: _Optional[str] = ..., bucket: _Optional[str] = ..., model: _Optional[str] = ..., upstream: _Optional[str] = ..., fallbacks: _Optional[_Iterable[str]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., state_position: _Optional[int] = ..., newcomer_quota: _Optional[float] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., bucket: _Optional[str] = ..., model: _Optional[str] = ..., upstream: _Optional[str] = ..., fallbacks: _Optional[_Iterable[str]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., state_position: _Optional[int] = ..., newcomer_quota: _Optional[float] = ...) -> None: ...
 
 class Candidate(_message.Message):
     __slots__ = ("model", "eligible", "exclusions", "quality_mean", "quality_sd", "cost_usd", "latency_seconds", "latency_p95_seconds", "propensity", "utility", "newcomer")

@@ -1,5 +1,3 @@
-import datetime
-
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from pointsman.v1 import catalog_pb2 as _catalog_pb2
 from pointsman.v1 import decision_pb2 as _decision_pb2
@@ -7,8 +5,7 @@ from pointsman.v1 import journal_pb2 as _journal_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -52,7 +49,7 @@ class BudgetInsight(_message.Message):
     reserved_usd: float
     multiplier: float
     target_usd_per_request: float
-    def __init__(self, budget: _Optional[_Union[_catalog_pb2.Budget, _Mapping]] = ..., period_start: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., period_end: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., spent_usd: _Optional[float] = ..., reserved_usd: _Optional[float] = ..., multiplier: _Optional[float] = ..., target_usd_per_request: _Optional[float] = ...) -> None: ...
+    def __init__(self, budget: _Optional[_Union[_catalog_pb2.Budget, _Mapping]] = ..., period_start: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., period_end: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., spent_usd: _Optional[float] = ..., reserved_usd: _Optional[float] = ..., multiplier: _Optional[float] = ..., target_usd_per_request: _Optional[float] = ...) -> None: ...
 
 class ModelInsight(_message.Message):
     __slots__ = ("model", "decisions", "traffic_share", "quality_observations", "cost_observations", "latency_observations", "mean_quality", "mean_cost_usd", "mean_latency_seconds", "spend_usd", "quality_posterior_mean", "quality_posterior_sd", "quality_noise_sd", "successes", "failures", "success_rate", "circuit_open", "newcomer", "latency_p95_factor", "prior_mass")

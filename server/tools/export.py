@@ -7,16 +7,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from google.protobuf import json_format
 
 from pointsman.bandit import event as e
 from pointsman.bandit.catalog import QualityRange
 from pointsman.bandit.outcome import FIELDS
 from pointsman.bandit.policy import propensities
-from pointsman.server.codec.event import write_record
 from pointsman.server.journal.interface import Row
 from pointsman.server.names import bucket_name, decision_name, model_name
+from pointsman.server.rpc.insight import record
 from pointsman.server.state.replica import decode
 
 
@@ -25,9 +24,7 @@ def write_journal(rows: Iterable[Row], path: Path) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            message = json_format.MessageToDict(
-                write_record(row.position, row.time_ns, row.data), preserving_proto_field_name=True
-            )
+            message = json_format.MessageToDict(record(row), preserving_proto_field_name=True)
             file.write(json.dumps(message, separators=(",", ":")) + "\n")
             count += 1
     return count
@@ -41,7 +38,12 @@ def write_decisions(rows: Iterable[Row], path: Path) -> int:
     `quality_mean/<model>`, `quality_sd/<model>`, `cost/<model>`,
     `latency/<model>`, and the chosen model's outcome as known at the end: quality, cost_usd, latency_seconds, success,
     input_tokens, output_tokens.
+
+    Raises ``ModuleNotFoundError`` where pandas and pyarrow, of the extra ``simulator``, are not installed.
     """
+    import pandas as pd  # not at the top: the service runs without it
+    import pyarrow  # noqa: F401  # pandas would say in its own words that it is not there
+
     table = pd.DataFrame(list(decision_rows(rows)))
     match path.suffix:
         case ".csv":
