@@ -18,9 +18,11 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+import pointsman
 from pointsman.server.journal.sqlite import SqliteJournal
 from pointsman.server.process.config import Config
 
@@ -96,9 +98,7 @@ class Supervisor:
         while not self._stopping.is_set():
             begun = loop.time()
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "pointsman.server.process.worker",
+                *worker_command(),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 pass_fds=(lock,),
@@ -131,6 +131,17 @@ class Supervisor:
                 await asyncio.wait_for(self._stopping.wait(), min(PAUSE * 2**soon, _LONGEST))
             except TimeoutError:
                 continue
+
+
+def worker_command() -> list[str]:
+    """What starts a worker: this interpreter, as isolated as it is here, and without the working directory on its path.
+
+    A file called numpy.py that happens to lie where the service is started must not be run. Only where ``pointsman`` itself is
+    imported from the working directory, as in a checkout that is not installed, does it stay there.
+    """
+    here = Path(pointsman.__file__).parents[1] == Path.cwd()
+    isolation = [option for option, is_set in (("-I", sys.flags.isolated), ("-P", not here)) if is_set]
+    return [sys.executable, *isolation, "-m", "pointsman.server.process.worker"]
 
 
 async def _tell(started: list[asyncio.Future[None]], ready: Callable[[], None]) -> None:

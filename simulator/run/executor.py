@@ -23,7 +23,15 @@ PROCESSES = "processes"
 """The executor that is this machine."""
 CONNECT_S = 5.0
 """Seconds that a scheduler has to answer."""
-_BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_CHILD_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "PYTHONSAFEPATH": "1",
+}
+"""Of the processes of a pool: one thread for linear algebra, since the matrices are small and the cores are taken, and no import
+from the working directory before the parent's own path is set.
+"""
 
 
 def spread(
@@ -46,7 +54,7 @@ def spread(
     # New interpreters, not forks: a fork of a process that has threads can hang.
     context = multiprocessing.get_context("spawn")
     with (
-        _one_blas_thread(),
+        _child_environment(),
         ProcessPoolExecutor(min(jobs, len(items)), context, initializer=_set_shared, initargs=(shared,)) as pool,
     ):
         yield from pool.map(partial(_work_here, work), items)
@@ -119,10 +127,10 @@ def _work_here(work: Callable[[Any, T], R], item: T) -> R:
 
 
 @contextlib.contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Processes started inside use one thread for linear algebra: the matrices are small, and the cores are taken."""
-    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in _BLAS_THREADS}
-    os.environ.update(dict.fromkeys(_BLAS_THREADS, "1"))
+def _child_environment() -> Iterator[None]:
+    """Processes started inside have ``_CHILD_ENVIRONMENT``."""
+    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in _CHILD_ENVIRONMENT}
+    os.environ.update(_CHILD_ENVIRONMENT)
     try:
         yield
     finally:
