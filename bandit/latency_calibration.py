@@ -12,9 +12,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from pointsman.bandit.packed import Array
+Array = npt.NDArray[np.float64]
 
 LOWEST, STEP, EDGES = -1.0, 0.0625, 64
 """Ratios are counted between exp(-1) and exp(3) in steps of 6.25 %."""

@@ -27,9 +27,7 @@ import numpy.typing as npt
 from pointsman.bandit.catalog import Aggregation, Budget, QualityRange
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
 from pointsman.bandit.outcome import Signal
-from pointsman.bandit.packed import Array
-from pointsman.bandit.policy import INELIGIBLE, ArmScores, score_arms
-from pointsman.bandit.predictions import Ints
+from pointsman.bandit.policy import INELIGIBLE, ArmScores, Array, Ints, score_arms
 
 RING = 128
 """Requests that are replayed to find the multiplier."""
