@@ -21,7 +21,6 @@ from pointsman.bandit.outcome import NO_REPORTS, ReportedOutcome, Signal, Signal
 from pointsman.bandit.pacer import Pacer
 from pointsman.bandit.pacer import from_arrays as pacer_from_arrays
 from pointsman.bandit.pacer import to_arrays as pacer_arrays
-from pointsman.bandit.policy import Candidates
 from pointsman.bandit.posterior import (
     COST,
     LATENCY,
@@ -31,22 +30,25 @@ from pointsman.bandit.posterior import (
     Posteriors,
     Prior,
     add_models,
+    empty,
+    evidence,
+    from_arrays,
+    observation_counts,
+    refresh,
+    set_ridge,
+    to_arrays,
+    without_model,
+)
+from pointsman.bandit.predictions import Candidates
+from pointsman.bandit.updates import (
     cap_effective_sample_size,
     cap_response_sample_size,
     correct,
     decay,
     decay_all,
-    empty,
-    evidence,
-    from_arrays,
     log_decay,
-    observation_counts,
     observe_all,
-    refresh,
     retract_all,
-    set_ridge,
-    to_arrays,
-    without_model,
 )
 
 SIGNALS = max(Signal) + 1

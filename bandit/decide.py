@@ -13,29 +13,12 @@ from pointsman.bandit.encoder import Encoded
 from pointsman.bandit.errors import FieldError, within
 from pointsman.bandit.event import DecisionMade
 from pointsman.bandit.health import Health
+from pointsman.bandit.limits import NO_LIMITS, Exclusion, Limits, exclusions, least_violating
 from pointsman.bandit.pacer import ActiveBudget, affordable, multiplier_for, remaining
-from pointsman.bandit.policy import (
-    ArmScores,
-    Candidates,
-    Choices,
-    Exclusion,
-    Ints,
-    Limits,
-    Newcomers,
-    Predictions,
-    choose,
-    exclusions,
-    explored_share,
-    least_violating,
-    max_costs,
-    predictions_batch,
-    priced,
-    score_arms,
-    without,
-)
+from pointsman.bandit.policy import ArmScores, Choices, Newcomers, choose, explored_share, score_arms, without
 from pointsman.bandit.posterior import observation_counts
+from pointsman.bandit.predictions import Candidates, Ints, Predictions, max_costs, predictions_batch, priced
 
-NO_LIMITS = Limits()
 FREE = 10
 """Calls of a newcomer that may wait to be judged before its share of traffic is bounded."""
 QUOTA = 0.05

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pointsman.bandit.catalog import Bucket, Model, Objective, Project
+from pointsman.bandit.limits import Limits
 from pointsman.bandit.outcome import ReportedOutcome, SignalChange
-from pointsman.bandit.policy import Limits, Predictions
+from pointsman.bandit.predictions import Predictions
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from pointsman.bandit.packed import Array
 from pointsman.bandit.posterior import (
     INTERCEPT_PRECISION,
     PRIOR_A,
@@ -31,8 +31,6 @@ from pointsman.bandit.posterior import (
     noise,
     observation_counts,
 )
-
-Array = npt.NDArray[np.float64]
 
 HALF = 2.0
 """Outcomes of a cell after which what it says counts half."""

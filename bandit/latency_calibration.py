@@ -12,10 +12,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-Array = npt.NDArray[np.float64]
+from pointsman.bandit.packed import Array
 
 LOWEST, STEP, EDGES = -1.0, 0.0625, 64
 """Ratios are counted between exp(-1) and exp(3) in steps of 6.25 %."""

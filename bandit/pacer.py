@@ -27,7 +27,9 @@ import numpy.typing as npt
 from pointsman.bandit.catalog import Aggregation, Budget, QualityRange
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
 from pointsman.bandit.outcome import Signal
-from pointsman.bandit.policy import INELIGIBLE, ArmScores, Array, Ints, score_arms
+from pointsman.bandit.packed import Array
+from pointsman.bandit.policy import INELIGIBLE, ArmScores, score_arms
+from pointsman.bandit.predictions import Ints
 
 RING = 128
 """Requests that are replayed to find the multiplier."""

@@ -10,32 +10,20 @@ expectations. An even draw with probability ε (the exploration floor) is mixed 
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 
 from pointsman.bandit.catalog import (
     FLOOR_MODES,
     Mode,
-    Model,
     Objective,
     QualityRange,
-    check_number,
 )
-from pointsman.bandit.errors import FieldError, NothingEligibleError
-from pointsman.bandit.posterior import (
-    COST,
-    LATENCY,
-    QUALITY,
-    TOKENS,
-    Posteriors,
-    noise,
-    predict_batch,
-)
+from pointsman.bandit.packed import Array
+from pointsman.bandit.predictions import Ints, Predictions
 from pointsman.bandit.propensity import (
     argmax_propensities,
     argmax_propensity,
@@ -43,143 +31,6 @@ from pointsman.bandit.propensity import (
     floor_propensities,
     floor_propensity,
 )
-
-Array = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-_MAX_LOG = 40.0  # keeps exp() finite whatever was reported
-_Z95 = float(ndtri(0.95))
-
-
-class Exclusion(enum.IntEnum):
-    """Why a candidate is not eligible. The numbers are those of the contract's ``ExclusionReason``."""
-
-    UNAVAILABLE = 1
-    NOT_ALLOWED = 2
-    DENIED = 3
-    CONTEXT_WINDOW = 4
-    CAPABILITY = 5
-    TAG = 6
-    COST = 7
-    LATENCY = 8
-    QUALITY = 9
-    CIRCUIT_OPEN = 10
-    BUDGET = 11
-
-    @property
-    def bit(self) -> int:
-        """The bit that stands for it in a set of exclusions."""
-        return 1 << int(self)
-
-
-SOFT = Exclusion.COST.bit | Exclusion.LATENCY.bit | Exclusion.QUALITY.bit
-"""Limits on what is predicted; ``allow_least_violating`` may break these, never the others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one request demands of its candidates; see the contract's ``Limits``."""
-
-    max_cost: float | None = None
-    max_latency: float | None = None
-    latency_p95: bool = False
-    min_quality: float | None = None
-    allow: frozenset[str] = frozenset()
-    deny: frozenset[str] = frozenset()
-    capabilities: frozenset[str] = frozenset()
-    tags: Mapping[str, str] = field(default_factory=dict)
-    allow_least_violating: bool = False
-
-    def __post_init__(self) -> None:
-        if self.max_cost is not None:
-            check_number(self.max_cost, "max_cost_usd", above=0.0)
-        if self.max_latency is not None:
-            check_number(self.max_latency, "max_latency_seconds", above=0.0)
-        if self.min_quality is not None:
-            check_number(self.min_quality, "min_quality")
-
-    def check(self, known: Collection[str], quality: QualityRange) -> None:
-        """Raise ``FieldError`` for models that are not in the bucket and a quality outside its range."""
-        for name, models in (("allow_models", self.allow), ("deny_models", self.deny)):
-            for model in sorted(models):
-                if model not in known:
-                    raise FieldError(name, f"models/{model} is not a model of this bucket")
-        if self.min_quality is not None:
-            check_number(self.min_quality, "min_quality", low=quality.min, high=quality.max)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """What a bucket can choose from: its models in the order of its posteriors' columns, which of them are switched on, and,
-    derived, the exclusions that hold for every request, the context windows (0: unlimited), the most output tokens (infinite
-    if unlimited or unknown), and, unless no model has prices, the dollars per input token, per output token and per request
-    (NaN for a model without prices).
-    """
-
-    models: tuple[Model, ...]
-    available: tuple[bool, ...]
-    names: tuple[str, ...] = field(init=False)
-    always_k: Ints = field(init=False)
-    window_k: Ints = field(init=False)
-    output_k: Array = field(init=False)
-    prices_3k: Array | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(model.id for model in self.models))
-        off = [0 if available else Exclusion.UNAVAILABLE.bit for available in self.available]
-        object.__setattr__(self, "always_k", np.array(off, dtype=np.int64))
-        prices = [
-            (p.input_per_million, p.output_per_million, p.per_request) if (p := m.prices) else None for m in self.models
-        ]
-        table = np.array([one or (np.nan, np.nan, np.nan) for one in prices]).T.reshape(3, -1) / [[1e6], [1e6], [1.0]]
-        object.__setattr__(self, "prices_3k", table if any(prices) else None)
-        object.__setattr__(self, "window_k", np.array([m.context_window for m in self.models], dtype=np.int64))
-        object.__setattr__(self, "output_k", np.array([m.max_output_tokens or np.inf for m in self.models]))
-
-
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """What the posteriors say of each of k models, (k) at one context or (b, k) at b. Quality is scaled to [0, 1]."""
-
-    quality_k: Array
-    quality_sd_k: Array
-    cost_k: Array
-    latency_k: Array
-    latency_p95_k: Array
-    tokens_k: Array
-
-    def take(self, models: npt.NDArray[np.intp]) -> Predictions:
-        """Those of some of the models, of a batch."""
-        return Predictions(
-            self.quality_k[:, models],
-            self.quality_sd_k[:, models],
-            self.cost_k[:, models],
-            self.latency_k[:, models],
-            self.latency_p95_k[:, models],
-            self.tokens_k[:, models],
-        )
-
-    def at(self, row: int) -> Predictions:
-        """Those of one context of a batch."""
-        return Predictions(
-            self.quality_k[row],
-            self.quality_sd_k[row],
-            self.cost_k[row],
-            self.latency_k[row],
-            self.latency_p95_k[row],
-            self.tokens_k[row],
-        )
-
-    def batch(self) -> Predictions:
-        """Those of one context as a batch of one."""
-        return Predictions(
-            self.quality_k[None],
-            self.quality_sd_k[None],
-            self.cost_k[None],
-            self.latency_k[None],
-            self.latency_p95_k[None],
-            self.tokens_k[None],
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,144 +46,6 @@ class Choices:
     explored_b: npt.NDArray[np.bool_]
     limits_violated_b: npt.NDArray[np.bool_]
     draw_bk: Array
-
-
-def predictions(posteriors: Posteriors, x_d: Array) -> Predictions:
-    """What the posteriors say at ``x_d``. O(k·d²)."""
-    return predictions_batch(posteriors, x_d[None]).at(0)
-
-
-def predictions_batch(posteriors: Posteriors, x_bd: Array) -> Predictions:
-    """``predictions`` for b contexts, computed as one, each (b, k)."""
-    mean_bkr, (quality_bk, latency_bk) = predict_batch(posteriors, x_bd, (QUALITY, LATENCY))
-    noise_kr = noise(posteriors)
-    # E[exp(N(m, σ²))] = exp(m + σ²/2). Only the spread of responses enters, not that of θ: a model of which little is
-    # known should look as its prior says, not dearer for being unknown.
-    expected_bkr = mean_bkr[:, :, COST:] + 0.5 * noise_kr[:, COST:]
-    np.minimum(expected_bkr, _MAX_LOG, out=expected_bkr)
-    np.exp(expected_bkr, out=expected_bkr)
-    p95_bk = _Z95 * np.sqrt(noise_kr[:, LATENCY] * (1.0 + latency_bk))
-    p95_bk += mean_bkr[:, :, LATENCY] + posteriors.p95_correction_k
-    return Predictions(
-        quality_k=mean_bkr[:, :, QUALITY],
-        quality_sd_k=np.sqrt(noise_kr[:, QUALITY] * quality_bk),
-        cost_k=expected_bkr[:, :, COST - 1],
-        latency_k=expected_bkr[:, :, LATENCY - 1],
-        latency_p95_k=np.exp(np.minimum(p95_bk, _MAX_LOG, out=p95_bk), out=p95_bk),
-        tokens_k=expected_bkr[:, :, TOKENS - 1],
-    )
-
-
-def priced(
-    predicted: Predictions, candidates: Candidates, count_rk: Ints, input_b: Array, most_b: Array
-) -> Predictions:
-    """``predicted`` (b, k) with the cost of models that have prices made from them.
-
-    That is price_in·input tokens + price_out·E[output tokens] + price of the request: a price change acts at once, with
-    nothing to relearn. ``count_rk`` counts what was observed of each response (rows as in ``bandit.posterior``), ``input_b``
-    the input tokens and ``most_b`` the most output tokens allowed (-1 when unknown). Where input tokens matter and are
-    unknown, or only dollars were ever reported, the cost stays that of the regression.
-    """
-    if candidates.prices_3k is None:
-        return predicted
-    in_k, out_k, request_k = candidates.prices_3k
-    told_k = (count_rk[TOKENS] > 0) | (count_rk[COST] == 0) | (out_k == 0.0)
-    known_bk = np.isfinite(in_k) & told_k & ((input_b[:, None] >= 0) | (in_k == 0.0))
-    most_bk = np.minimum(np.where(most_b[:, None] >= 0, most_b[:, None], np.inf), candidates.output_k)
-    tokens_bk = np.minimum(predicted.tokens_k, most_bk)
-    cost_bk = in_k * np.maximum(input_b, 0)[:, None] + out_k * tokens_bk + request_k
-    return replace(predicted, cost_k=np.where(known_bk, cost_bk, predicted.cost_k))
-
-
-def max_costs(candidates: Candidates, input_b: Ints, most_b: Ints) -> Array:
-    """The most that each model's call can cost, (b, k) dollars: its prices times the most tokens; infinite where unbounded.
-
-    ``input_b`` are input tokens and ``most_b`` the most output tokens that requests allow, -1 when unknown: then the model's
-    own limits count.
-    """
-    if candidates.prices_3k is None:
-        return np.full((len(input_b), len(candidates.models)), np.inf)
-    in_k, out_k, request_k = candidates.prices_3k
-    window_k = np.where(candidates.window_k > 0, candidates.window_k, np.inf)
-    input_bk = np.where(input_b[:, None] >= 0, input_b[:, None], window_k)
-    output_bk = np.minimum(np.where(most_b[:, None] >= 0, most_b[:, None], np.inf), candidates.output_k)
-    output_bk = np.minimum(output_bk, window_k)
-    with np.errstate(invalid="ignore"):  # a price of nothing for tokens without end
-        dollars_bk = np.where(in_k > 0.0, in_k * input_bk, 0.0) + np.where(out_k > 0.0, out_k * output_bk, 0.0)
-    return np.asarray(np.where(np.isnan(in_k), np.inf, dollars_bk + request_k))
-
-
-def static_exclusions(candidates: Candidates, limits: Limits) -> Ints:
-    """For each model the set (as bits, k) of exclusions that do not depend on the context."""
-    static_k = candidates.always_k.copy()
-    if not (limits.allow or limits.deny or limits.capabilities or limits.tags):
-        return static_k
-    for k, model in enumerate(candidates.models):
-        if limits.allow and model.id not in limits.allow:
-            static_k[k] |= Exclusion.NOT_ALLOWED.bit
-        if model.id in limits.deny:
-            static_k[k] |= Exclusion.DENIED.bit
-        if not limits.capabilities.issubset(model.capabilities):
-            static_k[k] |= Exclusion.CAPABILITY.bit
-        if any(model.tags.get(key) != value for key, value in limits.tags.items()):
-            static_k[k] |= Exclusion.TAG.bit
-    return static_k
-
-
-def exclusions(
-    candidates: Candidates, limits: Limits, quality: QualityRange, predicted: Predictions, needed_b: Ints
-) -> Ints:
-    """For each of b requests and each model the set (as bits, (b, k)) of everything that excludes it.
-
-    ``predicted`` is (b, k); ``needed_b`` the tokens that a context window must hold, 0 if unknown.
-    """
-    static_k = static_exclusions(candidates, limits)
-    bits_bk = np.empty((len(needed_b), len(static_k)), dtype=np.int64)
-    bits_bk[:] = static_k
-    if candidates.window_k.any():
-        bits_bk[(needed_b[:, None] > candidates.window_k) & (candidates.window_k > 0)] |= Exclusion.CONTEXT_WINDOW.bit
-    if limits.max_cost is not None:
-        bits_bk[predicted.cost_k > limits.max_cost] |= Exclusion.COST.bit
-    if limits.max_latency is not None:
-        latency = predicted.latency_p95_k if limits.latency_p95 else predicted.latency_k
-        bits_bk[latency > limits.max_latency] |= Exclusion.LATENCY.bit
-    if limits.min_quality is not None:
-        lowest = (limits.min_quality - quality.min) / quality.width
-        bits_bk[predicted.quality_k < lowest] |= Exclusion.QUALITY.bit
-    return bits_bk
-
-
-def describe_exclusions(
-    bits: int,
-    index: int,
-    model: Model,
-    limits: Limits,
-    quality: QualityRange,
-    predicted: Predictions,
-) -> list[tuple[Exclusion, str]]:
-    """Each exclusion in ``bits`` of model number ``index`` with a sentence that names the limit and the model's value."""
-    latency = (predicted.latency_p95_k if limits.latency_p95 else predicted.latency_k)[index]
-    missing = sorted(limits.capabilities.difference(model.capabilities))
-    tags = {k: v for k, v in limits.tags.items() if model.tags.get(k) != v}
-    statistic = "95th percentile of latency" if limits.latency_p95 else "expected latency"
-    expected = quality.min + quality.width * float(predicted.quality_k[index])
-    sentences = {
-        Exclusion.UNAVAILABLE: "switched off by an operator",
-        Exclusion.NOT_ALLOWED: "not in limits.allow_models",
-        Exclusion.DENIED: "in limits.deny_models",
-        Exclusion.CONTEXT_WINDOW: f"context window of {model.context_window} tokens is too small",
-        Exclusion.CAPABILITY: f"lacks {', '.join(missing)}",
-        Exclusion.TAG: "lacks " + ", ".join(f"{k}={v}" for k, v in sorted(tags.items())),
-        Exclusion.COST: f"expected cost ${predicted.cost_k[index]:.3g} is over limits.max_cost_usd {limits.max_cost}",
-        Exclusion.LATENCY: f"{statistic} {latency:.3g} s is over limits.max_latency_seconds {limits.max_latency}",
-        Exclusion.CIRCUIT_OPEN: "its calls have been failing (circuit breaker open)",
-        Exclusion.BUDGET: (
-            "a call could pass a hard budget (or what it can cost at most is unknown: that takes list prices, and a limit of "
-            "output tokens on the model or the request)"
-        ),
-        Exclusion.QUALITY: f"expected quality {expected:.3g} is under limits.min_quality {limits.min_quality}",
-    }
-    return [(reason, sentences[reason]) for reason in Exclusion if bits & reason.bit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -588,30 +301,3 @@ def utilities(objective: Objective, quality: QualityRange, predicted: Prediction
     weighted_k = (objective.cost_weight or 0.0) * predicted.cost_k
     weighted_k = weighted_k + (objective.latency_weight or 0.0) * predicted.latency_k
     return quality.min + quality.width * predicted.quality_k - weighted_k
-
-
-def least_violating(
-    quality: QualityRange, limits: Limits, predicted: Predictions, exclusions_k: Ints, candidates: Candidates
-) -> Ints:
-    """The models that break only limits on predictions, those that break them least (relative to the limits, summed) first.
-
-    For a request without an eligible model, at one context. Raises ``NothingEligibleError`` with the reasons of every model
-    unless ``limits.allow_least_violating`` and there is such a model.
-    """
-    soft_e = np.flatnonzero((exclusions_k & ~SOFT) == 0)
-    if not (limits.allow_least_violating and soft_e.size):
-        reasons = {}
-        for k, model in enumerate(candidates.models):
-            found = describe_exclusions(int(exclusions_k[k]), k, model, limits, quality, predicted)
-            reasons[model.id] = tuple(sentence for _, sentence in found)
-        raise NothingEligibleError(reasons)
-    excess_k = np.zeros(len(exclusions_k))
-    if limits.max_cost is not None:
-        excess_k += np.maximum(predicted.cost_k / limits.max_cost - 1.0, 0.0)
-    if limits.max_latency is not None:
-        latency_k = predicted.latency_p95_k if limits.latency_p95 else predicted.latency_k
-        excess_k += np.maximum(latency_k / limits.max_latency - 1.0, 0.0)
-    if limits.min_quality is not None:
-        lowest = (limits.min_quality - quality.min) / quality.width
-        excess_k += np.maximum(lowest - predicted.quality_k, 0.0)
-    return soft_e[np.argsort(excess_k[soft_e], kind="stable")]

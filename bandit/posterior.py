@@ -25,18 +25,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import dger, dspmv, dspr, dsyrk, dtrsv
+from scipy.linalg.blas import dspmv, dsyrk, dtrsv
 from scipy.linalg.lapack import dpotrf, dtrtri
 
-from pointsman.bandit.latency_calibration import PRIOR_CORRECTION, log_correction, no_exceedances
-
-Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.intp]
+from pointsman.bandit.latency_calibration import PRIOR_CORRECTION, no_exceedances
+from pointsman.bandit.packed import (
+    Array,
+    diagonal_indices,
+    pack,
+    packed_outer,
+    quadratic_forms,
+    unpack,
+)
 
 QUALITY, COST, LATENCY, TOKENS = 0, 1, 2, 3
 """Indices of the responses: quality scaled to [0, 1], natural logarithms of dollars, of seconds, of output tokens."""
@@ -51,12 +55,8 @@ PRECISION = 8.0
 """Prior precision of every other coefficient, in units of the noise's: eight responses outweigh it in one direction."""
 PRIOR_A = 3.0
 """Shape of every prior's σ²: worth six observations."""
-REFRESH = 256
-"""Observations of a cell between two factorisations: O(d³) every 256 costs less than one O(d²) step on average."""
 FEW = 16
 """Contexts below which unpacking the covariances for a matrix product costs more than it saves."""
-BATCH = 256
-"""Contexts multiplied at a time: the products with 8 models at d = 32, 256 · 256 doubles, stay in the second-level cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,40 +139,6 @@ class Posteriors:
         return int(self.mean_krd.shape[2])
 
 
-@lru_cache(maxsize=64)
-def packed_indices(dim: int) -> tuple[Indices, Indices]:
-    """Row and column of each packed number: column by column of the upper triangle, as BLAS packs it."""
-    column, row = np.tril_indices(dim)
-    return row, column
-
-
-@lru_cache(maxsize=64)
-def _diagonal(dim: int) -> Indices:
-    """Where the diagonal is, packed."""
-    return np.cumsum(np.arange(1, dim + 1)) - 1
-
-
-@lru_cache(maxsize=64)
-def _doubled(dim: int) -> Array:
-    """1 on the diagonal and 2 off it, packed: how often a symmetric quadratic form counts each product."""
-    row, column = packed_indices(dim)
-    return np.where(row == column, 1.0, 2.0)
-
-
-def pack(matrix_dd: Array) -> Array:
-    """The packed form of a symmetric matrix."""
-    return matrix_dd[packed_indices(matrix_dd.shape[0])]
-
-
-def unpack(packed_p: Array, dim: int) -> Array:
-    """The symmetric matrix of a packed form."""
-    row, column = packed_indices(dim)
-    matrix_dd = np.empty((dim, dim))
-    matrix_dd[row, column] = packed_p
-    matrix_dd[column, row] = packed_p
-    return matrix_dd
-
-
 def prior_precision(ridge_d: Array, mass: float) -> Array:
     """The diagonal (d) of a prior's Λ whose intercept is worth ``mass`` observations."""
     diagonal_d = ridge_d.copy()
@@ -248,7 +214,7 @@ def without_model(posteriors: Posteriors, model: int) -> Posteriors:
 
 def set_prior(posteriors: Posteriors, model: int, priors: Sequence[Prior], mass: float) -> None:
     """Put other priors under what was learned of ``model``, in place: as if it had started from them. O(d³)."""
-    last = _diagonal(posteriors.dim)[-1]
+    last = diagonal_indices(posteriors.dim)[-1]
     eta_r = mass * np.array([prior.intercept for prior in priors])
     posteriors.eta_krd[model, :, -1] += eta_r - posteriors.mass_k[model] * posteriors.prior_kr2[model, :, 0]
     for design in posteriors.designs:
@@ -268,7 +234,7 @@ def set_ridge(posteriors: Posteriors, ridge_d: Array) -> None:
     change_d[-1] = 0.0
     posteriors.ridge_d = ridge_d
     for number, design in enumerate(posteriors.designs):
-        design.precision_kp[:, _diagonal(posteriors.dim)] += change_d
+        design.precision_kp[:, diagonal_indices(posteriors.dim)] += change_d
         for model in range(posteriors.models):
             refresh(posteriors, number, model)
 
@@ -300,204 +266,6 @@ def evidence(posteriors: Posteriors, response: int, ridge_d: Array) -> float:
         total += 0.5 * float(np.log(ridge_d[:-1]).sum())
         total -= float(posteriors.a_kr[cell]) * math.log(b + 0.5 * max(spread, 0.0))
     return total
-
-
-def observe(posteriors: Posteriors, response: int, model: int, x_d: Array, y: float, weight: float = 1.0) -> None:
-    """Learn in place that ``model`` answered ``y`` at ``x_d``, as ``weight`` > 0 observations. O(d²)."""
-    observe_all(posteriors, model, x_d, ((response, y),), weight)
-
-
-def observe_all(
-    posteriors: Posteriors,
-    model: int,
-    x_d: Array,
-    answers: Sequence[tuple[int, float]],
-    weight: float = 1.0,
-    half_life: float = 0.0,
-    decision_log_decays: Sequence[float] = (),
-) -> list[int]:
-    """Learn in place the ``answers``, (response, y) pairs, that ``model`` gave at ``x_d`` at the same time. O(d²).
-
-    ``half_life`` is the number of observations after which one counts half; 0 means never. ``log_decays`` (by response) are those
-    of the decision (``clock``); the present ones by default. Returns the responses that were found to have changed, and of
-    which little is kept.
-    """
-    dim = x_d.size
-    mean_dr, eta_dr = posteriors.mean_krd[model].T, posteriors.eta_krd[model].T
-    fitted_r = x_d.dot(mean_dr).tolist()
-    scalar_rs = posteriors.scalar_krs[model].tolist()
-    changed: list[int] = []
-    for number, together in _by_design(posteriors, answers):
-        design = posteriors.designs[number]
-        seen = int(design.count_k[model])
-        left = weight
-        if decision_log_decays:
-            left *= math.exp(min(0.0, float(design.log_decay_k[model]) - decision_log_decays[together[0][0]]))
-        cov_p = design.cov_kp[model]
-        v_d = dspmv(dim, 1.0, cov_p, x_d)
-        gain = left / (1.0 + left * float(x_d.dot(v_d)))
-        push_r, pull_r = [0.0] * RESPONSES, [0.0] * RESPONSES
-        for response, y in together:
-            residual = y - fitted_r[response]
-            push_r[response], pull_r[response] = gain * residual, left * y
-            scalars = scalar_rs[response]
-            if seen >= WATCH_FROM and _watch(scalars, residual, left / gain):
-                changed.append(response)
-            scalars[A] += 0.5 * left
-            scalars[B] += 0.5 * gain * residual * residual
-            scalars[SQUARE] += left * y * y
-            posteriors.scalar_krs[model, response] = scalars
-        # in place, all of them: rows are contiguous doubles
-        dger(1.0, v_d, push_r, a=mean_dr, overwrite_a=1)
-        dger(1.0, x_d, pull_r, a=eta_dr, overwrite_a=1)
-        dspr(dim, -gain, v_d, cov_p, overwrite_ap=1)
-        dspr(dim, left, x_d, design.precision_kp[model], overwrite_ap=1)
-        design.count_k[model] = seen = seen + 1
-        every = _every(half_life)
-        if seen % every == 0:
-            if half_life > 0.0:
-                decay(posteriors, number, model, 2.0 ** (-every / half_life))
-            refresh(posteriors, number, model)
-    for response in changed:
-        cap_response_sample_size(posteriors, model, response)
-    return changed
-
-
-def _every(half_life: float) -> int:
-    """After how many observations they fade, or Σ is made anew."""
-    return REFRESH if half_life == 0.0 else max(1, min(REFRESH, int(half_life / 8)))
-
-
-def log_decay(posteriors: Posteriors, model: int, response: int) -> float:
-    """How much of an observation made at the start forgetting has left, as a natural logarithm."""
-    number = int(posteriors.design_r[response])
-    return (
-        float(posteriors.idle_log_decay_1[0])
-        if number == NONE
-        else float(posteriors.designs[number].log_decay_k[model])
-    )
-
-
-def decay_all(posteriors: Posteriors, share: float) -> None:
-    """Let all data count ``share`` as much as before, in place. O(k·d³)."""
-    posteriors.idle_log_decay_1 += math.log(share)
-    for design in range(len(posteriors.designs)):
-        for model in range(posteriors.models):
-            decay(posteriors, design, model, share)
-            refresh(posteriors, design, model)
-
-
-def decay(posteriors: Posteriors, design: int, model: int, share: float) -> None:
-    """Let the data of one model in one design count ``share`` as much as before, in place; ``refresh`` must follow.
-
-    Stabilised forgetting: Λ, η and a move towards the prior, not towards nothing (Kulhavý & Zarrop 1993, "On a general
-    concept of forgetting"); b follows from the sums. So the cell is the posterior of its observations with weights.
-    """
-    dim, held = posteriors.dim, posteriors.designs[design]
-    diagonal_d = prior_precision(posteriors.ridge_d, float(posteriors.mass_k[model]))
-    held.precision_kp[model] *= share
-    held.precision_kp[model][_diagonal(dim)] += (1.0 - share) * diagonal_d
-    held.log_decay_k[model] += math.log(share)
-    for response in np.flatnonzero(posteriors.design_r == design):
-        posteriors.eta_krd[model, response] *= share
-        posteriors.eta_krd[model, response, -1] += (
-            (1.0 - share) * diagonal_d[-1] * posteriors.prior_kr2[model, response, 0]
-        )
-        posteriors.a_kr[model, response] += (1.0 - share) * (PRIOR_A - posteriors.a_kr[model, response])
-        posteriors.square_kr[model, response] *= share
-        if response == LATENCY:
-            posteriors.exceedance_kn[model] *= share
-            posteriors.p95_correction_k[model] = log_correction(posteriors.exceedance_kn[model])
-
-
-CUSUM_ALLOWANCE = 0.25
-"""Half the shift, in standard deviations of one response, that the change detector is tuned to."""
-CUSUM_THRESHOLD = 25.0
-"""Where the change detector's sum raises the alarm: about once in 10⁵ observations that are as predicted."""
-WATCH_FROM = 30
-"""Observations of a model before the change detector listens."""
-ESS_AFTER_ALARM = 10.0
-"""What a model's data count, in observations, after an alarm."""
-
-
-def _watch(scalars: list[float], residual: float, widening: float) -> bool:
-    """Whether a response has changed: two one-sided CUSUMs (Page 1954) of the standardised residual, clipped at 3.
-
-    ``scalars`` are the cell's, of which the sums are changed in place; ``widening`` is 1 + xᵀΣx: the predictive variance is
-    that much times the noise's.
-    """
-    z = residual / math.sqrt(scalars[B] / (scalars[A] - 1.0) * widening)
-    z = 3.0 if z > 3.0 else -3.0 if z < -3.0 else z
-    scalars[UP] = max(0.0, scalars[UP] + z - CUSUM_ALLOWANCE)
-    scalars[DOWN] = max(0.0, scalars[DOWN] - z - CUSUM_ALLOWANCE)
-    return scalars[UP] > CUSUM_THRESHOLD or scalars[DOWN] > CUSUM_THRESHOLD
-
-
-def cap_response_sample_size(posteriors: Posteriors, model: int, response: int, most: float = ESS_AFTER_ALARM) -> None:
-    """Let what was learned of a model's response count as at most ``most`` observations, in place."""
-    ((number, _),) = _by_design(posteriors, ((response, 0.0),))  # it gets a design of its own
-    cap_effective_sample_size(posteriors, number, model, most)
-    posteriors.alarm_kr2[model, response] = 0.0
-
-
-def cap_effective_sample_size(posteriors: Posteriors, design: int, model: int, most: float) -> None:
-    """Let the data of one model in one design count as at most ``most`` observations, in place."""
-    mass = float(posteriors.designs[design].precision_kp[model, -1]) - float(posteriors.mass_k[model])
-    if mass > most:
-        decay(posteriors, design, model, most / mass)
-        refresh(posteriors, design, model)
-
-
-def correct(
-    posteriors: Posteriors,
-    response: int,
-    model: int,
-    x_d: Array,
-    before: float,
-    after: float,
-    weight: float = 1.0,
-) -> None:
-    """Learn in place that the answer at ``x_d``, observed as ``before`` with ``weight``, was ``after``. O(d²).
-
-    The result is that of having observed ``after`` in the first place (up to rounding).
-    """
-    cell = (model, response)
-    mean_d = posteriors.mean_krd[cell]
-    cov_p = posteriors.designs[posteriors.design_r[response]].cov_kp[model]
-    v_d = dspmv(x_d.size, 1.0, cov_p, x_d)
-    shift = weight * (after - before)
-    middle = before + after - 2.0 * float(mean_d.dot(x_d)) - shift * float(x_d.dot(v_d))
-    posteriors.b_kr[cell] += 0.5 * shift * middle
-    mean_d += shift * v_d
-    posteriors.eta_krd[cell] += shift * x_d
-    posteriors.square_kr[cell] += shift * (after + before)
-
-
-def retract_all(
-    posteriors: Posteriors,
-    model: int,
-    x_d: Array,
-    answers: Sequence[tuple[int, float, float]],
-    half_life: float = 0.0,
-) -> None:
-    """Take back, in place, that ``model`` answered at ``x_d``: (response, y, weight) triples, each observed before. O(d³).
-
-    The result is that of never having observed them (up to rounding), but for what the change detector made of them. Where
-    they made the others fade, that is undone.
-    """
-    weights = {response: weight for response, _, weight in answers}
-    for number, together in _by_design(posteriors, [(response, y) for response, y, _ in answers]):
-        design, weight = posteriors.designs[number], weights[together[0][0]]
-        for response, y in together:
-            posteriors.a_kr[model, response] -= 0.5 * weight
-            posteriors.square_kr[model, response] -= weight * y * y
-            posteriors.eta_krd[model, response] -= weight * y * x_d
-        dspr(x_d.size, -weight, x_d, design.precision_kp[model], overwrite_ap=1)
-        every = _every(half_life)
-        if half_life > 0.0 and design.count_k[model] % every == 0:
-            decay(posteriors, number, model, 2.0 ** (every / half_life))
-        design.count_k[model] -= 1
-        refresh(posteriors, number, model)
 
 
 def refresh(posteriors: Posteriors, design: int, model: int) -> None:
@@ -546,38 +314,12 @@ def predict_batch(posteriors: Posteriors, x_bd: Array, responses: Sequence[int])
                 :, -1:
             ] / posteriors.mass_k
         elif b < FEW:
-            z_bp = _products(x_bd) if z_bp is None else z_bp
+            z_bp = packed_outer(x_bd) if z_bp is None else z_bp
             found[g] = np.maximum(z_bp.dot(posteriors.designs[g].cov_kp.T), 0.0)
         else:
-            found[g] = _quadratics(posteriors.designs[g].cov_kp, x_bd)
+            found[g] = quadratic_forms(posteriors.designs[g].cov_kp, x_bd)
     mean_bkr = x_bd.dot(mean_kr_d.T).reshape(b, k, r)
     return mean_bkr, [found[g] for g in numbers]
-
-
-def _products(x_bd: Array) -> Array:
-    """The packed xxᵀ, off-diagonals twice, (b, p)."""
-    dim = x_bd.shape[1]
-    row, column = packed_indices(dim)
-    z_bp = x_bd.take(row, axis=1)
-    z_bp *= x_bd.take(column, axis=1)
-    z_bp *= _doubled(dim)
-    return z_bp
-
-
-def _quadratics(cov_kp: Array, x_bd: Array) -> Array:
-    """xᵀΣx of all models (k) for a batch of contexts (b)."""
-    (b, dim), k = x_bd.shape, len(cov_kp)
-    row, column = packed_indices(dim)
-    cov_kdd = np.empty((k, dim, dim))
-    cov_kdd[:, row, column] = cov_kdd[:, column, row] = cov_kp
-    cov_dkd = np.ascontiguousarray(cov_kdd.transpose(1, 0, 2)).reshape(dim, k * dim)
-    quadratic_bk = np.empty((b, k))
-    for start in range(0, b, BATCH):
-        chunk_bd = x_bd[start : start + BATCH]
-        product_bkd = (chunk_bd @ cov_dkd).reshape(-1, k, dim)
-        product_bkd *= chunk_bd[:, None]
-        np.add.reduce(product_bkd, axis=2, out=quadratic_bk[start : start + BATCH])
-    return np.maximum(quadratic_bk, 0.0, out=quadratic_bk)
 
 
 def noise(posteriors: Posteriors) -> Array:
@@ -615,7 +357,7 @@ def from_arrays(named: Mapping[str, npt.NDArray[Any]]) -> Posteriors:
     )
 
 
-def _by_design(
+def by_design(
     posteriors: Posteriors, answers: Sequence[tuple[int, float]]
 ) -> list[tuple[int, list[tuple[int, float]]]]:
     """The answers grouped by design. A design of which only some responses are answered is split first, in place; responses
@@ -628,7 +370,9 @@ def _by_design(
     found = []
     for number, together in groups.items():
         if number == NONE or len(together) < design_r.count(number):
-            posteriors.designs.append(_unseen(posteriors) if number == NONE else _copy(posteriors.designs[number]))
+            posteriors.designs.append(
+                _prior_design(posteriors) if number == NONE else _copy(posteriors.designs[number])
+            )
             number = len(posteriors.designs) - 1
             posteriors.design_r[[response for response, _ in together]] = number
         found.append((number, together))
@@ -639,7 +383,7 @@ def _copy(design: Design) -> Design:
     return Design(*(getattr(design, f.name).copy() for f in fields(design)))
 
 
-def _unseen(posteriors: Posteriors) -> Design:
+def _prior_design(posteriors: Posteriors) -> Design:
     """The design of all models before any outcome."""
     k, dim = posteriors.models, posteriors.dim
     diagonal_kd = np.repeat(posteriors.ridge_d[None], k, axis=0)
@@ -650,6 +394,6 @@ def _unseen(posteriors: Posteriors) -> Design:
         np.zeros(k, dtype=np.int64),
         np.full(k, posteriors.idle_log_decay_1[0]),
     )
-    design.cov_kp[:, _diagonal(dim)] = 1.0 / diagonal_kd
-    design.precision_kp[:, _diagonal(dim)] = diagonal_kd
+    design.cov_kp[:, diagonal_indices(dim)] = 1.0 / diagonal_kd
+    design.precision_kp[:, diagonal_indices(dim)] = diagonal_kd
     return design

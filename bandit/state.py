@@ -51,12 +51,12 @@ from pointsman.bandit.hierarchical_prior import (
 from pointsman.bandit.outcome import NO_REPORTS, Signal
 from pointsman.bandit.pacer import ActiveBudget, Pacer, count_decision, count_outcome, new_pacer, restart_ring
 from pointsman.bandit.pacer import to_arrays as pacer_arrays
-from pointsman.bandit.policy import Candidates
 from pointsman.bandit.posterior import (
     QUALITY,
     observation_counts,
     set_prior,
 )
+from pointsman.bandit.predictions import Candidates
 
 OFFER_EVERY = 16
 """Judged outcomes of a bucket between two times that it tells the pool what it knows; it tells the first ones each."""

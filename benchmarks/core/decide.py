@@ -34,7 +34,8 @@ from pointsman.bandit.decide import decide
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.event import BucketPut, ModelPut, Record
 from pointsman.bandit.outcome import Signal, SignalChange
-from pointsman.bandit.policy import choose, predictions_batch, score_arms
+from pointsman.bandit.policy import choose, score_arms
+from pointsman.bandit.predictions import predictions_batch
 from pointsman.bandit.propensity import argmax_propensities
 from pointsman.bandit.state import State, apply
 

@@ -32,22 +32,20 @@ from pointsman.bandit import catalog
 from pointsman.bandit.bucket import BucketState, learn, response_value
 from pointsman.bandit.event import BucketPut, ModelPut, Record
 from pointsman.bandit.outcome import Signal, SignalChange
+from pointsman.bandit.packed import unpack
 from pointsman.bandit.posterior import (
     COST,
-    ESS_AFTER_ALARM,
     INTERCEPT_PRECISION,
     LATENCY,
     PRIOR_A,
     QUALITY,
-    REFRESH,
     TOKENS,
-    log_decay,
     noise,
     predict,
     prior_precision,
-    unpack,
 )
 from pointsman.bandit.state import State, apply
+from pointsman.bandit.updates import ESS_AFTER_ALARM, REFRESH, log_decay
 
 D, CHECKS, PROBES, BAR = 32, 40, 64, 1e-8
 SIGNALS = (

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pointsman.bandit.state import fingerprint
+from pointsman.server.cli.setting_options import setting_options
 from pointsman.server.journal.interface import JournalError
 from pointsman.server.journal.sqlite import SqliteJournal, check, read_rows
 from pointsman.server.observe.logs import set_up
@@ -44,46 +45,14 @@ _DATA = click.option(
     "--config",
     type=click.Path(path_type=Path),
     envvar="POINTSMAN_CONFIG",
-    help="YAML file of settings.",
+    help="YAML file of settings.  [env: POINTSMAN_CONFIG]",
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Directory of the journal. Default ./pointsman-data",
-)
-@click.option(
-    "--listen",
-    metavar="HOST:PORT",
-    help="gRPC address; port 0 takes a free one. Default 127.0.0.1:7420",
-)
-@click.option("--http", metavar="HOST:PORT", help="/metrics and /healthz over HTTP. Default: off")
-@click.option("--traces", is_flag=True, default=None, help="OpenTelemetry traces, set up by the OTEL_… variables.")
-@click.option("--log-format", type=click.Choice(["auto", "json", "text"]), help="Default auto: text on a terminal")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default info")
-@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM) to encrypt with.")
-@click.option("--tls-key", type=click.Path(path_type=Path), help="Private key (PEM) of the certificate.")
-@click.option("--tls-client-ca", type=click.Path(path_type=Path), help="Roots (PEM) of certificates callers must show.")
-@click.option("--api-keys", type=click.Path(path_type=Path), help="File of API keys; see `pointsman keys`.")
-@click.option(
-    "--insecure", is_flag=True, default=None, help="Listen beyond this machine without encryption, e.g. behind a proxy."
-)
-@click.option("--workers", type=int, help="Processes that serve, on one journal and one port. Default 1")
-@click.option("--seed", type=int, help="Seed of the policy's draws, for repeatable runs.")
-@click.option(
-    "--drain-seconds",
-    type=float,
-    help="How long a stopping server lets calls finish. Default 10",
-)
-@click.option("--snapshot-every", type=int, help="Events between two snapshots. Default 50,000")
-@click.option(
-    "--retention-days",
-    type=int,
-    help="Days that decisions and outcomes stay in the journal at least. Default 0: for ever",
-)
+@setting_options(configuration.Config, configuration.PREFIX)
 def serve(config: Path | None, **flags: object) -> None:
     """Serve decisions over gRPC.
 
-    Prints one line with the bound address when ready. SIGTERM or Ctrl-C lets calls finish and stops.
+    Prints one line with the bound address when ready. SIGTERM or Ctrl-C lets calls finish and stops. Options take precedence over
+    environment variables, those over the file of settings.
     """
     try:
         settings = configuration.load(config, os.environ, flags)

@@ -8,9 +8,9 @@ import numpy as np
 
 from pointsman.bandit import catalog as c
 from pointsman.bandit import event as e
-from pointsman.bandit.decide import NO_LIMITS
+from pointsman.bandit.limits import NO_LIMITS
 from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalAggregate, SignalChange
-from pointsman.bandit.policy import Predictions
+from pointsman.bandit.predictions import Predictions
 from pointsman.server.codec.catalog import (
     read_bucket,
     read_model,
@@ -89,6 +89,13 @@ def read_event(message: journal_pb2.JournalEvent) -> e.Event:
             return e.ProjectDeleted(message.project_deleted.project)
         case _:
             raise ValueError("a journal event is of a kind that this version of Pointsman does not know")
+
+
+def write_record(position: int, time_ns: int, data: bytes) -> journal_pb2.JournalRecord:
+    """The message of a stored event: ``data`` is a ``JournalEvent`` without its time."""
+    event = journal_pb2.JournalEvent.FromString(data)
+    event.time_ns = time_ns
+    return journal_pb2.JournalRecord(position=position, event=event)
 
 
 def _write_decision(event: e.DecisionMade) -> journal_pb2.DecisionMade:

@@ -9,11 +9,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from pointsman.bandit import catalog as c
-from pointsman.bandit.decide import NO_LIMITS
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.errors import FieldError
+from pointsman.bandit.limits import NO_LIMITS, Limits
 from pointsman.bandit.outcome import ReportedOutcome, Signal
-from pointsman.bandit.policy import Limits
 from pointsman.server.names import model_name, parse
 from pointsman.v1 import catalog_pb2 as pb
 from pointsman.v1 import context_pb2, decision_pb2, outcome_pb2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,7 +18,16 @@ from pointsman.server.state.snapshot import EVERY
 from pointsman.yaml_lines import YamlError, read_yaml
 
 PREFIX = "POINTSMAN_"
-_Address = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):[0-9]{1,5}$")]
+
+
+@dataclass(frozen=True, slots=True)
+class Metavar:
+    """How help shows a value of an annotated type."""
+
+    text: str
+
+
+Address = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):[0-9]{1,5}$"), Metavar("HOST:PORT")]
 
 
 class ConfigError(Exception):
@@ -29,40 +39,44 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: Path = Field(Path("pointsman-data"), description="directory of the journal and its snapshots")
-    listen: _Address = Field("127.0.0.1:7420", description="HOST:PORT for gRPC; port 0 takes a free one")
-    workers: int = Field(1, ge=1, le=64, description="processes that serve, on one journal and one port")
+    data: Path = Field(Path("pointsman-data"), description="Directory of the journal and its snapshots.")
+    listen: Address = Field("127.0.0.1:7420", description="Address for gRPC; port 0 takes a free one.")
+    workers: int = Field(1, ge=1, le=64, description="Processes that serve, on one journal and one port.")
     seed: int | None = Field(
-        None,
-        ge=0,
-        description="seed of the policy's draws; from the system if not given",
+        None, ge=0, description="Seed of the policy's draws, for repeatable runs. From the system if not given."
     )
-    http: _Address | None = Field(None, description="HOST:PORT for /metrics and /healthz over HTTP; off if not given")
+    http: Address | None = Field(None, description="Address for /metrics and /healthz over HTTP. Off if not given.")
     traces: bool = Field(
-        False, description="OpenTelemetry traces, set up by the OTEL_… variables; needs the extra `otel`"
+        False, description="Send OpenTelemetry traces, as the OTEL_… variables say. Needs the extra `otel`."
     )
     log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="JSON, one object a line, or text; auto is text on a terminal and JSON elsewhere"
+        "auto", description="Log JSON objects, one a line, or text. auto is text on a terminal and JSON elsewhere."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severity that is logged."
+    )
     insecure: bool = Field(
-        False, description="listen beyond this machine without encryption, for instance behind a proxy that has it"
+        False, description="Listen beyond this machine without encryption, as behind a proxy that encrypts."
     )
-    tls_cert: Path | None = Field(None, description="certificate chain (PEM) to encrypt with; needs tls_key")
-    tls_key: Path | None = Field(None, description="private key (PEM) of tls_cert")
-    tls_client_ca: Path | None = Field(None, description="roots (PEM) of the certificates that callers must show")
-    api_keys: Path | None = Field(None, description="file of API keys, one of which callers must send")
-    drain_seconds: float = Field(10.0, ge=0, le=3600, description="how long a stopping server lets calls finish")
+    tls_cert: Path | None = Field(None, description="Certificate chain (PEM) to encrypt with. Needs tls_key.")
+    tls_key: Path | None = Field(None, description="Private key (PEM) of tls_cert.")
+    tls_client_ca: Path | None = Field(None, description="Roots (PEM) of the certificates that callers must show.")
+    api_keys: Path | None = Field(
+        None, description="File of API keys, one of which callers must send; see `pointsman keys`."
+    )
+    drain_seconds: float = Field(
+        10.0, ge=0, le=3600, description="Longest time that calls have to finish when the server stops."
+    )
     snapshot_every: int = Field(
-        EVERY, ge=1, description="events between two snapshots: what a restart may have to fold"
+        EVERY, ge=1, description="Events between two snapshots: the most that a restart has to fold."
     )
     retention_days: int = Field(
-        0, ge=0, le=36_500, description="days that decisions and outcomes stay in the journal at least; 0: for ever"
+        0, ge=0, le=36_500, description="Fewest days that decisions and outcomes stay in the journal. 0 is for ever."
     )
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
-        """Refuse what would be open to others without anybody having said so."""
+        """Refuse to be open to other machines by accident."""
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key: expected both or neither")
         if self.tls_client_ca is not None and self.tls_cert is None:
@@ -87,7 +101,11 @@ def _is_loopback(host: str) -> bool:
 
 
 def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
-    """The configuration from all its sources. Raises ``ConfigError``."""
+    """The configuration from all its sources; a flag that is ``None`` was not given. Raises ``ConfigError``.
+
+    >>> load(None, {"POINTSMAN_LISTEN": "127.0.0.1:1", "POINTSMAN_WORKERS": "2"}, {"listen": "127.0.0.1:0"}).listen
+    '127.0.0.1:0'
+    """
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     if file is not None:
@@ -110,10 +128,10 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
         return Config.model_validate(values)
     except ValidationError as error:
         problems = []
-        for item in error.errors():
-            if not item["loc"]:  # settings that do not go together
-                problems.append(item["msg"].removeprefix("Value error, "))
+        for problem in error.errors():
+            if not problem["loc"]:  # settings that do not go together
+                problems.append(problem["msg"].removeprefix("Value error, "))
                 continue
-            name = str(item["loc"][0])
-            problems.append(f"{origin.get(name, name)}: {item['msg']}, got {item['input']!r}")
+            name = str(problem["loc"][0])
+            problems.append(f"{origin.get(name, name)}: {problem['msg']}, got {problem['input']!r}")
         raise ConfigError("; ".join(problems)) from None

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 
 from pointsman.bandit.catalog import Model, QualityRange
 from pointsman.bandit.event import DecisionMade
-from pointsman.bandit.policy import describe_exclusions, propensities, utilities
+from pointsman.bandit.limits import describe_exclusions
+from pointsman.bandit.policy import propensities, utilities
 from pointsman.bandit.state import ModelState
 from pointsman.server.codec.request import write_objective
 from pointsman.server.names import bucket_name, decision_name, model_name

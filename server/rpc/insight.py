@@ -17,13 +17,14 @@ from pointsman.bandit.outcome import Signal
 from pointsman.bandit.pacer import ActiveBudget, remaining
 from pointsman.bandit.posterior import QUALITY, noise, predict
 from pointsman.server.codec.catalog import write_budget
+from pointsman.server.codec.event import write_record
 from pointsman.server.journal.interface import Row
 from pointsman.server.names import bucket_name, model_name, parse
 from pointsman.server.rpc.decision_message import write_decision
 from pointsman.server.rpc.status import Call, streaming, unary
 from pointsman.server.state.replica import Replica
 from pointsman.v1 import insight_service_pb2 as rpc
-from pointsman.v1 import insight_service_pb2_grpc, journal_pb2
+from pointsman.v1 import insight_service_pb2_grpc
 
 ROWS_PER_MESSAGE = 500
 
@@ -79,14 +80,9 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
         rows = self._replica.export(max(1, request.from_position), self._replica.state.position)
         loop = asyncio.get_running_loop()
         while chunk := await loop.run_in_executor(None, _take, rows, ROWS_PER_MESSAGE):
-            yield rpc.ExportJournalResponse(records=[record(row) for row in chunk])
-
-
-def record(row: Row) -> journal_pb2.JournalRecord:
-    """The message of a stored row."""
-    event = journal_pb2.JournalEvent.FromString(row.data)
-    event.time_ns = row.time_ns
-    return journal_pb2.JournalRecord(position=row.position, event=event)
+            yield rpc.ExportJournalResponse(
+                records=[write_record(row.position, row.time_ns, row.data) for row in chunk]
+            )
 
 
 def _take(rows: Iterator[Row], count: int) -> list[Row]:

@@ -20,13 +20,13 @@ from google.protobuf.message import DecodeError
 from pointsman.bandit import event as e
 from pointsman.bandit.bucket import BucketState
 from pointsman.bandit.catalog import Bucket, Model, Objective, Project, QualityRange
-from pointsman.bandit.decide import NO_LIMITS, decide
+from pointsman.bandit.decide import decide
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.errors import FieldError, NothingEligibleError, within
 from pointsman.bandit.join import join
+from pointsman.bandit.limits import NO_LIMITS, Limits
 from pointsman.bandit.outcome import ReportedOutcome, Signal
 from pointsman.bandit.pacer import ActiveBudget
-from pointsman.bandit.policy import Limits
 from pointsman.bandit.state import ModelState, ProjectState, State, active_budgets, apply
 from pointsman.server.codec.event import read_event, write_event
 from pointsman.server.errors import (

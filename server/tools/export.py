@@ -13,9 +13,9 @@ from pointsman.bandit import event as e
 from pointsman.bandit.catalog import QualityRange
 from pointsman.bandit.outcome import FIELDS
 from pointsman.bandit.policy import propensities
+from pointsman.server.codec.event import write_record
 from pointsman.server.journal.interface import Row
 from pointsman.server.names import bucket_name, decision_name, model_name
-from pointsman.server.rpc.insight import record
 from pointsman.server.state.replica import decode
 
 
@@ -24,7 +24,9 @@ def write_journal(rows: Iterable[Row], path: Path) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            message = json_format.MessageToDict(record(row), preserving_proto_field_name=True)
+            message = json_format.MessageToDict(
+                write_record(row.position, row.time_ns, row.data), preserving_proto_field_name=True
+            )
             file.write(json.dumps(message, separators=(",", ":")) + "\n")
             count += 1
     return count

@@ -30,7 +30,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pointsman.bandit.catalog import Mode, Objective
 from pointsman.bandit.errors import FieldError
-from pointsman.bandit.policy import Exclusion, explored_share, score_arms
+from pointsman.bandit.limits import Exclusion
+from pointsman.bandit.policy import explored_share, score_arms
 from pointsman.simulator.data.yaml_file import YamlError, load_yaml, said_of
 from pointsman.simulator.offpolicy.logs.journal import Journal, Made, distribution
 from pointsman.simulator.offpolicy.logs.log import Array, Indices, Log

@@ -9,26 +9,21 @@ import pytest
 
 from pointsman.bandit.catalog import Bucket, Mode, Model, Objective
 from pointsman.bandit.outcome import Signal
+from pointsman.bandit.packed import unpack
 from pointsman.bandit.posterior import (
-    ESS_AFTER_ALARM,
     INTERCEPT_PRECISION,
     PRIOR_A,
     QUALITY,
-    REFRESH,
     Posteriors,
     Prior,
     add_models,
-    correct,
-    decay,
     empty,
-    observe,
-    observe_all,
     predict,
     prior_precision,
     refresh,
-    unpack,
 )
-from tests.bandit.worlds import World
+from pointsman.bandit.updates import ESS_AFTER_ALARM, REFRESH, correct, decay, observe_all
+from tests.bandit.worlds import World, observe
 
 PRIORS = (Prior(0.5, 0.2), Prior(-9.0, 0.5), Prior(-0.7, 0.5), Prior(5.5, 0.5))
 

@@ -22,8 +22,8 @@ from pointsman.bandit.latency_calibration import (
     log_correction,
     no_exceedances,
 )
+from pointsman.bandit.limits import Limits
 from pointsman.bandit.outcome import Signal
-from pointsman.bandit.policy import Limits
 from tests.bandit.worlds import World
 
 SHAPES: dict[str, Callable[[np.random.Generator], float]] = {

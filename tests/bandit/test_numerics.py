@@ -18,20 +18,10 @@ from pointsman.bandit.catalog import Bucket, Model, NumberFeature, QualityRange,
 from pointsman.bandit.encoder import CLIP
 from pointsman.bandit.event import BucketPut, ModelPut, Record
 from pointsman.bandit.outcome import Signal, SignalChange
-from pointsman.bandit.posterior import (
-    COST,
-    ESS_AFTER_ALARM,
-    LATENCY,
-    PRIOR_A,
-    QUALITY,
-    REFRESH,
-    log_decay,
-    noise,
-    predict,
-    prior_precision,
-    unpack,
-)
+from pointsman.bandit.packed import unpack
+from pointsman.bandit.posterior import COST, LATENCY, PRIOR_A, QUALITY, noise, predict, prior_precision
 from pointsman.bandit.state import State, apply
+from pointsman.bandit.updates import ESS_AFTER_ALARM, REFRESH, log_decay
 
 SIGNALS = ((Signal.QUALITY, QUALITY), (Signal.COST, COST), (Signal.LATENCY, LATENCY))
 BAR = 1e-8

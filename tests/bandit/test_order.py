@@ -12,7 +12,8 @@ from pointsman.bandit.catalog import Bucket, Model, NumberFeature, Schema
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.event import DecisionMade
 from pointsman.bandit.outcome import ReportedOutcome, Signal
-from pointsman.bandit.posterior import NONE, Posteriors, observation_counts, pack, prior_precision
+from pointsman.bandit.packed import pack
+from pointsman.bandit.posterior import NONE, Posteriors, observation_counts, prior_precision
 from tests.bandit.worlds import World
 
 DAY_NS = 86_400 * 10**9

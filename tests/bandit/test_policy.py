@@ -15,18 +15,10 @@ from pointsman.bandit.catalog import Bucket, Mode, Model, NumberFeature, Objecti
 from pointsman.bandit.decide import decide
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.errors import FieldError, NothingEligibleError
+from pointsman.bandit.limits import Exclusion, Limits, describe_exclusions, exclusions
 from pointsman.bandit.outcome import Signal
-from pointsman.bandit.policy import (
-    EXPLORE,
-    Exclusion,
-    Limits,
-    Predictions,
-    describe_exclusions,
-    exclusions,
-    explored_share,
-    propensities,
-    score_arms,
-)
+from pointsman.bandit.policy import EXPLORE, explored_share, propensities, score_arms
+from pointsman.bandit.predictions import Predictions
 from tests.bandit.worlds import World, one_change
 
 UNIT = QualityRange()

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from pointsman.bandit.packed import pack, packed_indices, unpack
 from pointsman.bandit.posterior import (
     COST,
     INTERCEPT_PRECISION,
@@ -17,29 +18,24 @@ from pointsman.bandit.posterior import (
     PRECISION,
     PRIOR_A,
     QUALITY,
-    REFRESH,
     RESPONSES,
     Posteriors,
     Prior,
     add_models,
-    correct,
     empty,
     evidence,
     from_arrays,
     noise,
-    observe,
-    observe_all,
-    pack,
-    packed_indices,
     predict,
     predict_batch,
     prior_precision,
     set_prior,
     set_ridge,
     to_arrays,
-    unpack,
     without_model,
 )
+from pointsman.bandit.updates import REFRESH, correct, observe_all
+from tests.bandit.worlds import observe
 
 PRIORS = (Prior(0.5, 0.2), Prior(-9.0, 0.5), Prior(-0.7, 0.5), Prior(5.5, 0.5))
 

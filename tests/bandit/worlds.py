@@ -8,13 +8,16 @@ import numpy as np
 
 from pointsman.bandit.bucket import BucketState
 from pointsman.bandit.catalog import Bucket, Model
-from pointsman.bandit.decide import NO_LIMITS, decide
+from pointsman.bandit.decide import decide
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.event import BucketPut, DecisionMade, Event, ModelPut, Record
 from pointsman.bandit.join import join
+from pointsman.bandit.limits import NO_LIMITS, Limits
 from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalChange
-from pointsman.bandit.policy import Limits
+from pointsman.bandit.packed import Array
+from pointsman.bandit.posterior import Posteriors
 from pointsman.bandit.state import State, active_budgets, fold
+from pointsman.bandit.updates import observe_all
 
 SECOND = 10**9
 Answer = Callable[[int, str], dict[Signal, float]]
@@ -79,3 +82,8 @@ class World:
 def one_change(signal: Signal, value: float) -> tuple[SignalChange, ...]:
     """The change of a first report."""
     return (SignalChange(signal, None, value),)
+
+
+def observe(posteriors: Posteriors, response: int, model: int, x_d: Array, y: float, weight: float = 1.0) -> None:
+    """Learn one answer of one response, in place."""
+    observe_all(posteriors, model, x_d, ((response, y),), weight)

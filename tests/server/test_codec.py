@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from pointsman.bandit import catalog as c
 from pointsman.bandit import event as e
+from pointsman.bandit.limits import Limits
 from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalAggregate, SignalChange
-from pointsman.bandit.policy import Limits, Predictions
+from pointsman.bandit.predictions import Predictions
 from pointsman.server.codec.catalog import (
     read_bucket,
     read_model,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
 from pointsman.cli import main
-from pointsman.server.process.config import Config, ConfigError, load
+from pointsman.server.cli.setting_options import setting_options
+from pointsman.server.process.config import PREFIX, Config, ConfigError, load
 from tests.server.conftest import Service
 
 
@@ -89,6 +91,68 @@ def test_where_settings_come_from(tmp_path: Path) -> None:
     assert load(None, {}, {}) == Config()
     (tmp_path / "empty.yaml").write_text("")
     assert load(tmp_path / "empty.yaml", {}, {}) == Config()
+
+
+def test_every_setting_is_a_line_of_the_file_a_variable_and_an_option(tmp_path: Path) -> None:
+    """The same comes out whichever way a setting is given; a variable wins over the file, an option over both."""
+    pairs = {
+        "data": ("here", "there"),
+        "listen": ("127.0.0.1:1", "127.0.0.1:2"),
+        "workers": ("3", "4"),
+        "seed": ("7", "8"),
+        "http": ("localhost:3", "localhost:4"),
+        "traces": ("true", "false"),
+        "log_format": ("json", "text"),
+        "log_level": ("error", "debug"),
+        "insecure": ("true", "false"),
+        "tls_cert": ("c", "d"),
+        "tls_key": ("k", "l"),
+        "tls_client_ca": ("r", "s"),
+        "api_keys": ("a", "b"),
+        "drain_seconds": ("1.5", "2.5"),
+        "snapshot_every": ("9", "10"),
+        "retention_days": ("4", "5"),
+    }
+    assert set(pairs) == set(Config.model_fields)
+    file = tmp_path / "settings.yaml"
+    for name in pairs:
+        names = [key for key in pairs if key.startswith("tls")] if name.startswith("tls") else [name]
+        given, others = ({key: pairs[key][i] for key in names} for i in (0, 1))
+        expected, other = Config.model_validate(given), Config.model_validate(others)
+        assert expected not in (other, Config())
+        variables = {PREFIX + key.upper(): value for key, value in given.items()}
+        other_variables = {PREFIX + key.upper(): value for key, value in others.items()}
+        file.write_text("".join(f"{key}: {value}\n" for key, value in given.items()))
+        assert load(file, {}, {}) == expected
+        assert load(None, variables, {}) == load(None, {}, options(given)) == expected
+        assert load(file, other_variables, {}) == other
+        file.write_text("".join(f"{key}: {value}\n" for key, value in others.items()))
+        assert load(file, other_variables, options(given)) == expected
+
+
+def options(settings: dict[str, str]) -> dict[str, object]:
+    """What a command gets that is called with ``settings`` as options."""
+    got: dict[str, object] = {}
+
+    @click.command()
+    @setting_options(Config, PREFIX)
+    def command(**values: object) -> None:
+        got.update(values)
+
+    words: list[str] = []
+    for name, value in settings.items():
+        words += ["--" + name.replace("_", "-"), *([] if value == "true" else [value])]
+    command(words, standalone_mode=False)
+    return got
+
+
+def test_help_names_every_option_with_its_variable_and_default() -> None:
+    text = CliRunner().invoke(main, ["serve", "--help"], terminal_width=400, max_content_width=400).output
+    for name, field in Config.model_fields.items():
+        default = "" if field.default is None or field.default is False else f"; default: {field.default}"
+        assert f"--{name.replace('_', '-')} " in text
+        assert f"{field.description}  [env: POINTSMAN_{name.upper()}{default}]\n" in text
+    assert "--listen HOST:PORT" in text and "--http HOST:PORT" in text
 
 
 @pytest.mark.parametrize(

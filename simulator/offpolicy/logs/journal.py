@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from pointsman.bandit.catalog import Mode, Objective, QualityRange
-from pointsman.bandit.policy import Predictions, propensities
+from pointsman.bandit.policy import propensities
+from pointsman.bandit.predictions import Predictions
 from pointsman.simulator.offpolicy.logs.log import Array, Log, LogError
 
 _SIGNALS = {

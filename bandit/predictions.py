@@ -1,0 +1,166 @@
+"""What the posteriors predict of each candidate at a context: quality, cost, latency, output tokens, in natural units.
+
+>>> from pointsman.bandit.posterior import Prior, add_models, empty
+>>> priors = [Prior(0.5, b=0.5), Prior(np.log(0.001), b=0.5), Prior(np.log(2.0), b=0.5), Prior(np.log(256.0), b=0.5)]
+>>> predicted = predictions(add_models(empty(1), 2, priors), np.ones(1))
+>>> predicted.quality_k.tolist()
+[0.5, 0.5]
+>>> predicted.cost_k.round(5).tolist()  # dollars: exp(μ + σ²/2) with E[σ²] = 0.25
+[0.00113, 0.00113]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+
+from pointsman.bandit.catalog import Model
+from pointsman.bandit.packed import Array
+from pointsman.bandit.posterior import COST, LATENCY, QUALITY, TOKENS, Posteriors, noise, predict_batch
+
+Ints = npt.NDArray[np.int64]
+
+_MAX_LOG = 40.0  # keeps exp() finite whatever was reported
+_Z95 = float(ndtri(0.95))
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What a bucket can choose from: its models in the order of its posteriors' columns, which of them are switched on, and,
+    derived, which are switched off (0 or 1), the context windows (0: unlimited), the most output tokens (infinite
+    if unlimited or unknown), and, unless no model has prices, the dollars per input token, per output token and per request
+    (NaN for a model without prices).
+    """
+
+    models: tuple[Model, ...]
+    available: tuple[bool, ...]
+    names: tuple[str, ...] = field(init=False)
+    unavailable_k: Ints = field(init=False)
+    window_k: Ints = field(init=False)
+    output_k: Array = field(init=False)
+    prices_3k: Array | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(model.id for model in self.models))
+        off = [int(not available) for available in self.available]
+        object.__setattr__(self, "unavailable_k", np.array(off, dtype=np.int64))
+        prices = [
+            (p.input_per_million, p.output_per_million, p.per_request) if (p := m.prices) else None for m in self.models
+        ]
+        table = np.array([one or (np.nan, np.nan, np.nan) for one in prices]).T.reshape(3, -1) / [[1e6], [1e6], [1.0]]
+        object.__setattr__(self, "prices_3k", table if any(prices) else None)
+        object.__setattr__(self, "window_k", np.array([m.context_window for m in self.models], dtype=np.int64))
+        object.__setattr__(self, "output_k", np.array([m.max_output_tokens or np.inf for m in self.models]))
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What the posteriors say of each of k models, (k) at one context or (b, k) at b. Quality is scaled to [0, 1]."""
+
+    quality_k: Array
+    quality_sd_k: Array
+    cost_k: Array
+    latency_k: Array
+    latency_p95_k: Array
+    tokens_k: Array
+
+    def take(self, models: npt.NDArray[np.intp]) -> Predictions:
+        """Those of some of the models, of a batch."""
+        return Predictions(
+            self.quality_k[:, models],
+            self.quality_sd_k[:, models],
+            self.cost_k[:, models],
+            self.latency_k[:, models],
+            self.latency_p95_k[:, models],
+            self.tokens_k[:, models],
+        )
+
+    def at(self, row: int) -> Predictions:
+        """Those of one context of a batch."""
+        return Predictions(
+            self.quality_k[row],
+            self.quality_sd_k[row],
+            self.cost_k[row],
+            self.latency_k[row],
+            self.latency_p95_k[row],
+            self.tokens_k[row],
+        )
+
+    def batch(self) -> Predictions:
+        """Those of one context as a batch of one."""
+        return Predictions(
+            self.quality_k[None],
+            self.quality_sd_k[None],
+            self.cost_k[None],
+            self.latency_k[None],
+            self.latency_p95_k[None],
+            self.tokens_k[None],
+        )
+
+
+def predictions(posteriors: Posteriors, x_d: Array) -> Predictions:
+    """What the posteriors say at ``x_d``. O(k·d²)."""
+    return predictions_batch(posteriors, x_d[None]).at(0)
+
+
+def predictions_batch(posteriors: Posteriors, x_bd: Array) -> Predictions:
+    """``predictions`` for b contexts, computed as one, each (b, k)."""
+    mean_bkr, (quality_bk, latency_bk) = predict_batch(posteriors, x_bd, (QUALITY, LATENCY))
+    noise_kr = noise(posteriors)
+    # E[exp(N(m, σ²))] = exp(m + σ²/2). Only the spread of responses enters, not that of θ: a model of which little is
+    # known should look as its prior says, not dearer for being unknown.
+    expected_bkr = mean_bkr[:, :, COST:] + 0.5 * noise_kr[:, COST:]
+    np.minimum(expected_bkr, _MAX_LOG, out=expected_bkr)
+    np.exp(expected_bkr, out=expected_bkr)
+    p95_bk = _Z95 * np.sqrt(noise_kr[:, LATENCY] * (1.0 + latency_bk))
+    p95_bk += mean_bkr[:, :, LATENCY] + posteriors.p95_correction_k
+    return Predictions(
+        quality_k=mean_bkr[:, :, QUALITY],
+        quality_sd_k=np.sqrt(noise_kr[:, QUALITY] * quality_bk),
+        cost_k=expected_bkr[:, :, COST - 1],
+        latency_k=expected_bkr[:, :, LATENCY - 1],
+        latency_p95_k=np.exp(np.minimum(p95_bk, _MAX_LOG, out=p95_bk), out=p95_bk),
+        tokens_k=expected_bkr[:, :, TOKENS - 1],
+    )
+
+
+def priced(
+    predicted: Predictions, candidates: Candidates, count_rk: Ints, input_b: Array, most_b: Array
+) -> Predictions:
+    """``predicted`` (b, k) with the cost of models that have prices made from them.
+
+    That is price_in·input tokens + price_out·E[output tokens] + price of the request: a price change acts at once, with
+    nothing to relearn. ``count_rk`` counts what was observed of each response (rows as in ``bandit.posterior``), ``input_b``
+    the input tokens and ``most_b`` the most output tokens allowed (-1 when unknown). Where input tokens matter and are
+    unknown, or only dollars were ever reported, the cost stays that of the regression.
+    """
+    if candidates.prices_3k is None:
+        return predicted
+    in_k, out_k, request_k = candidates.prices_3k
+    told_k = (count_rk[TOKENS] > 0) | (count_rk[COST] == 0) | (out_k == 0.0)
+    known_bk = np.isfinite(in_k) & told_k & ((input_b[:, None] >= 0) | (in_k == 0.0))
+    most_bk = np.minimum(np.where(most_b[:, None] >= 0, most_b[:, None], np.inf), candidates.output_k)
+    tokens_bk = np.minimum(predicted.tokens_k, most_bk)
+    cost_bk = in_k * np.maximum(input_b, 0)[:, None] + out_k * tokens_bk + request_k
+    return replace(predicted, cost_k=np.where(known_bk, cost_bk, predicted.cost_k))
+
+
+def max_costs(candidates: Candidates, input_b: Ints, most_b: Ints) -> Array:
+    """The most that each model's call can cost, (b, k) dollars: its prices times the most tokens; infinite where unbounded.
+
+    ``input_b`` are input tokens and ``most_b`` the most output tokens that requests allow, -1 when unknown: then the model's
+    own limits count.
+    """
+    if candidates.prices_3k is None:
+        return np.full((len(input_b), len(candidates.models)), np.inf)
+    in_k, out_k, request_k = candidates.prices_3k
+    window_k = np.where(candidates.window_k > 0, candidates.window_k, np.inf)
+    input_bk = np.where(input_b[:, None] >= 0, input_b[:, None], window_k)
+    output_bk = np.minimum(np.where(most_b[:, None] >= 0, most_b[:, None], np.inf), candidates.output_k)
+    output_bk = np.minimum(output_bk, window_k)
+    with np.errstate(invalid="ignore"):  # a price of nothing for tokens without end
+        dollars_bk = np.where(in_k > 0.0, in_k * input_bk, 0.0) + np.where(out_k > 0.0, out_k * output_bk, 0.0)
+    return np.asarray(np.where(np.isnan(in_k), np.inf, dollars_bk + request_k))

@@ -1,0 +1,240 @@
+"""Learning and forgetting: what an answer, its correction, its retraction and time do to ``Posteriors``, in place.
+
+- Only ``y`` enters η and b, so a correction y → y′ needs no downdate: Λ and Σ stay.
+- Forgetting weighs an observation by the age of its *decision*, so that it does not matter when, or in which order, outcomes
+  arrive: a design's ``log_decay_k`` says what a decision made now will count, and an outcome is learned with what is left of
+  the log decay of its decision.
+- A change detector watches the standardised residuals; after an alarm little of what was learned counts.
+
+>>> from pointsman.bandit.posterior import QUALITY, Prior, add_models, empty, predict
+>>> posteriors = add_models(empty(1), 1, [Prior(0.5, b=0.5)] * 4)
+>>> observe_all(posteriors, 0, np.ones(1), [(QUALITY, 0.9)])
+[]
+>>> round(float(predict(posteriors, np.ones(1))[0][0, QUALITY]), 3)  # (0.1 · 0.5 + 1 · 0.9) / 1.1
+0.864
+>>> correct(posteriors, QUALITY, 0, np.ones(1), before=0.9, after=0.6)
+>>> round(float(predict(posteriors, np.ones(1))[0][0, QUALITY]), 3)
+0.591
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.linalg.blas import dger, dspmv, dspr
+
+from pointsman.bandit.latency_calibration import log_correction
+from pointsman.bandit.packed import Array, diagonal_indices
+from pointsman.bandit.posterior import (
+    DOWN,
+    LATENCY,
+    NONE,
+    PRIOR_A,
+    RESPONSES,
+    SQUARE,
+    UP,
+    A,
+    B,
+    Posteriors,
+    by_design,
+    prior_precision,
+    refresh,
+)
+
+REFRESH = 256
+"""Observations of a cell between two factorisations: O(d³) every 256 costs less than one O(d²) step on average."""
+
+
+def observe_all(
+    posteriors: Posteriors,
+    model: int,
+    x_d: Array,
+    answers: Sequence[tuple[int, float]],
+    weight: float = 1.0,
+    half_life: float = 0.0,
+    decision_log_decays: Sequence[float] = (),
+) -> list[int]:
+    """Learn in place the ``answers``, (response, y) pairs, that ``model`` gave at ``x_d`` at the same time. O(d²).
+
+    ``half_life`` is the number of observations after which one counts half; 0 means never. ``log_decays`` (by response) are those
+    of the decision (``clock``); the present ones by default. Returns the responses that were found to have changed, and of
+    which little is kept.
+    """
+    dim = x_d.size
+    mean_dr, eta_dr = posteriors.mean_krd[model].T, posteriors.eta_krd[model].T
+    fitted_r = x_d.dot(mean_dr).tolist()
+    scalar_rs = posteriors.scalar_krs[model].tolist()
+    changed: list[int] = []
+    for number, together in by_design(posteriors, answers):
+        design = posteriors.designs[number]
+        seen = int(design.count_k[model])
+        left = weight
+        if decision_log_decays:
+            left *= math.exp(min(0.0, float(design.log_decay_k[model]) - decision_log_decays[together[0][0]]))
+        cov_p = design.cov_kp[model]
+        v_d = dspmv(dim, 1.0, cov_p, x_d)
+        gain = left / (1.0 + left * float(x_d.dot(v_d)))
+        push_r, pull_r = [0.0] * RESPONSES, [0.0] * RESPONSES
+        for response, y in together:
+            residual = y - fitted_r[response]
+            push_r[response], pull_r[response] = gain * residual, left * y
+            scalars = scalar_rs[response]
+            if seen >= WATCH_FROM and _watch(scalars, residual, left / gain):
+                changed.append(response)
+            scalars[A] += 0.5 * left
+            scalars[B] += 0.5 * gain * residual * residual
+            scalars[SQUARE] += left * y * y
+            posteriors.scalar_krs[model, response] = scalars
+        # in place, all of them: rows are contiguous doubles
+        dger(1.0, v_d, push_r, a=mean_dr, overwrite_a=1)
+        dger(1.0, x_d, pull_r, a=eta_dr, overwrite_a=1)
+        dspr(dim, -gain, v_d, cov_p, overwrite_ap=1)
+        dspr(dim, left, x_d, design.precision_kp[model], overwrite_ap=1)
+        design.count_k[model] = seen = seen + 1
+        every = _every(half_life)
+        if seen % every == 0:
+            if half_life > 0.0:
+                decay(posteriors, number, model, 2.0 ** (-every / half_life))
+            refresh(posteriors, number, model)
+    for response in changed:
+        cap_response_sample_size(posteriors, model, response)
+    return changed
+
+
+def _every(half_life: float) -> int:
+    """After how many observations they fade, or Σ is made anew."""
+    return REFRESH if half_life == 0.0 else max(1, min(REFRESH, int(half_life / 8)))
+
+
+def log_decay(posteriors: Posteriors, model: int, response: int) -> float:
+    """How much of an observation made at the start forgetting has left, as a natural logarithm."""
+    number = int(posteriors.design_r[response])
+    return (
+        float(posteriors.idle_log_decay_1[0])
+        if number == NONE
+        else float(posteriors.designs[number].log_decay_k[model])
+    )
+
+
+def decay_all(posteriors: Posteriors, share: float) -> None:
+    """Let all data count ``share`` as much as before, in place. O(k·d³)."""
+    posteriors.idle_log_decay_1 += math.log(share)
+    for design in range(len(posteriors.designs)):
+        for model in range(posteriors.models):
+            decay(posteriors, design, model, share)
+            refresh(posteriors, design, model)
+
+
+def decay(posteriors: Posteriors, design: int, model: int, share: float) -> None:
+    """Let the data of one model in one design count ``share`` as much as before, in place; ``refresh`` must follow.
+
+    Stabilised forgetting: Λ, η and a move towards the prior, not towards nothing (Kulhavý & Zarrop 1993, "On a general
+    concept of forgetting"); b follows from the sums. So the cell is the posterior of its observations with weights.
+    """
+    dim, held = posteriors.dim, posteriors.designs[design]
+    diagonal_d = prior_precision(posteriors.ridge_d, float(posteriors.mass_k[model]))
+    held.precision_kp[model] *= share
+    held.precision_kp[model][diagonal_indices(dim)] += (1.0 - share) * diagonal_d
+    held.log_decay_k[model] += math.log(share)
+    for response in np.flatnonzero(posteriors.design_r == design):
+        posteriors.eta_krd[model, response] *= share
+        posteriors.eta_krd[model, response, -1] += (
+            (1.0 - share) * diagonal_d[-1] * posteriors.prior_kr2[model, response, 0]
+        )
+        posteriors.a_kr[model, response] += (1.0 - share) * (PRIOR_A - posteriors.a_kr[model, response])
+        posteriors.square_kr[model, response] *= share
+        if response == LATENCY:
+            posteriors.exceedance_kn[model] *= share
+            posteriors.p95_correction_k[model] = log_correction(posteriors.exceedance_kn[model])
+
+
+CUSUM_ALLOWANCE = 0.25
+"""Half the shift, in standard deviations of one response, that the change detector is tuned to."""
+CUSUM_THRESHOLD = 25.0
+"""Where the change detector's sum raises the alarm: about once in 10⁵ observations that are as predicted."""
+WATCH_FROM = 30
+"""Observations of a model before the change detector listens."""
+ESS_AFTER_ALARM = 10.0
+"""What a model's data count, in observations, after an alarm."""
+
+
+def _watch(scalars: list[float], residual: float, widening: float) -> bool:
+    """Whether a response has changed: two one-sided CUSUMs (Page 1954) of the standardised residual, clipped at 3.
+
+    ``scalars`` are the cell's, of which the sums are changed in place; ``widening`` is 1 + xᵀΣx: the predictive variance is
+    that much times the noise's.
+    """
+    z = residual / math.sqrt(scalars[B] / (scalars[A] - 1.0) * widening)
+    z = 3.0 if z > 3.0 else -3.0 if z < -3.0 else z
+    scalars[UP] = max(0.0, scalars[UP] + z - CUSUM_ALLOWANCE)
+    scalars[DOWN] = max(0.0, scalars[DOWN] - z - CUSUM_ALLOWANCE)
+    return scalars[UP] > CUSUM_THRESHOLD or scalars[DOWN] > CUSUM_THRESHOLD
+
+
+def cap_response_sample_size(posteriors: Posteriors, model: int, response: int, most: float = ESS_AFTER_ALARM) -> None:
+    """Let what was learned of a model's response count as at most ``most`` observations, in place."""
+    ((number, _),) = by_design(posteriors, ((response, 0.0),))  # it gets a design of its own
+    cap_effective_sample_size(posteriors, number, model, most)
+    posteriors.alarm_kr2[model, response] = 0.0
+
+
+def cap_effective_sample_size(posteriors: Posteriors, design: int, model: int, most: float) -> None:
+    """Let the data of one model in one design count as at most ``most`` observations, in place."""
+    mass = float(posteriors.designs[design].precision_kp[model, -1]) - float(posteriors.mass_k[model])
+    if mass > most:
+        decay(posteriors, design, model, most / mass)
+        refresh(posteriors, design, model)
+
+
+def correct(
+    posteriors: Posteriors,
+    response: int,
+    model: int,
+    x_d: Array,
+    before: float,
+    after: float,
+    weight: float = 1.0,
+) -> None:
+    """Learn in place that the answer at ``x_d``, observed as ``before`` with ``weight``, was ``after``. O(d²).
+
+    The result is that of having observed ``after`` in the first place (up to rounding).
+    """
+    cell = (model, response)
+    mean_d = posteriors.mean_krd[cell]
+    cov_p = posteriors.designs[posteriors.design_r[response]].cov_kp[model]
+    v_d = dspmv(x_d.size, 1.0, cov_p, x_d)
+    shift = weight * (after - before)
+    middle = before + after - 2.0 * float(mean_d.dot(x_d)) - shift * float(x_d.dot(v_d))
+    posteriors.b_kr[cell] += 0.5 * shift * middle
+    mean_d += shift * v_d
+    posteriors.eta_krd[cell] += shift * x_d
+    posteriors.square_kr[cell] += shift * (after + before)
+
+
+def retract_all(
+    posteriors: Posteriors,
+    model: int,
+    x_d: Array,
+    answers: Sequence[tuple[int, float, float]],
+    half_life: float = 0.0,
+) -> None:
+    """Take back, in place, that ``model`` answered at ``x_d``: (response, y, weight) triples, each observed before. O(d³).
+
+    The result is that of never having observed them (up to rounding), but for what the change detector made of them. Where
+    they made the others fade, that is undone.
+    """
+    weights = {response: weight for response, _, weight in answers}
+    for number, together in by_design(posteriors, [(response, y) for response, y, _ in answers]):
+        design, weight = posteriors.designs[number], weights[together[0][0]]
+        for response, y in together:
+            posteriors.a_kr[model, response] -= 0.5 * weight
+            posteriors.square_kr[model, response] -= weight * y * y
+            posteriors.eta_krd[model, response] -= weight * y * x_d
+        dspr(x_d.size, -weight, x_d, design.precision_kp[model], overwrite_ap=1)
+        every = _every(half_life)
+        if half_life > 0.0 and design.count_k[model] % every == 0:
+            decay(posteriors, number, model, 2.0 ** (every / half_life))
+        design.count_k[model] -= 1
+        refresh(posteriors, number, model)
