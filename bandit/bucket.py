@@ -288,7 +288,7 @@ def log_decays(bucket: BucketState, model: str) -> tuple[float, ...]:
     return tuple([log_decay[g] for g in posteriors.design_r.tolist()])
 
 
-def newcomers(bucket: BucketState) -> npt.NDArray[np.int64] | None:
+def newcomer_counts(bucket: BucketState) -> npt.NDArray[np.int64] | None:
     """Judged outcomes of each candidate (k) that is new to a bucket that knows others, -1 for the others; ``None`` if there is
     no newcomer.
     """

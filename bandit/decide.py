@@ -1,13 +1,27 @@
-"""From a bucket's state and requests to decisions: what the server and the simulator both call."""
+"""From a bucket's state and requests to decisions: what the server and the simulator both call.
+
+>>> from pointsman.bandit.catalog import Bucket, Model
+>>> from pointsman.bandit.encoder import Context
+>>> from pointsman.bandit.event import BucketPut, ModelPut, Record
+>>> from pointsman.bandit.state import fold
+>>> events = [ModelPut(Model("small")), ModelPut(Model("large")), BucketPut(Bucket("summarize"))]
+>>> state = fold([Record(position, 0, event) for position, event in enumerate(events, start=1)])
+>>> bucket = state.buckets["summarize"]
+>>> encoded = [bucket.encoder.encode(Context())]
+>>> rng = np.random.default_rng(0)
+>>> (event,) = decide(bucket, encoded, [bytes(16)], rng, health={}, now_ns=0, state_position=state.position)
+>>> event.models, round(event.propensity, 6)  # nothing is known of either
+(('large', 'small'), 0.5)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pointsman.bandit.bucket import BucketState, log_decays, newcomers
+from pointsman.bandit.bucket import BucketState, log_decays, newcomer_counts
 from pointsman.bandit.catalog import Objective
 from pointsman.bandit.encoder import Encoded
 from pointsman.bandit.errors import FieldError, within
@@ -15,16 +29,56 @@ from pointsman.bandit.event import DecisionMade
 from pointsman.bandit.health import Health
 from pointsman.bandit.limits import NO_LIMITS, Exclusion, Limits, exclusions, least_violating
 from pointsman.bandit.pacer import ActiveBudget, affordable, multiplier_for, remaining
+from pointsman.bandit.packed import Array
 from pointsman.bandit.policy import ArmScores, Choices, Newcomers, choose, explored_share, score_arms, without
 from pointsman.bandit.posterior import observation_counts
 from pointsman.bandit.predictions import Candidates, Ints, Predictions, max_costs, predictions_batch, priced
 
-FREE = 10
-"""Calls of a newcomer that may wait to be judged before its share of traffic is bounded."""
+FREE_CALLS = 10
+"""Unjudged calls that each newcomer may have before the newcomers' share of traffic is bounded."""
 QUOTA = 0.05
-"""Share of the requests in whose race newcomers take part from then on; it doubles …"""
+"""Share of the requests in whose draw newcomers then take part, while nothing is known of one of them."""
 QUOTA_DOUBLES = 2.0
-"""… with so many judged outcomes of the one of which least is known."""
+"""Judged outcomes of the newcomer with the fewest after which that share has doubled."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What all decisions of one call are made under; ``objective`` is resolved."""
+
+    health: Mapping[str, Health]
+    now_ns: int
+    state_position: int
+    active_budgets: tuple[ActiveBudget, ...]
+    objective: Objective
+    limits: Limits
+    with_propensity: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Requests:
+    """b requests for one decision each; ``request_ids`` is empty if the callers did not name them."""
+
+    encoded: Sequence[Encoded]
+    ids: Sequence[bytes]
+    request_ids: Sequence[str]
+
+    def one(self, i: int) -> _Requests:
+        """Request number ``i`` alone."""
+        return _Requests(self.encoded[i : i + 1], self.ids[i : i + 1], self.request_ids[i : i + 1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """The draw of b decisions with the numbers it was made with, (b, k); ``max_cost_bk`` only under a hard budget."""
+
+    predicted: Predictions
+    exclusions_bk: Ints
+    max_cost_bk: Array | None
+    multiplier: float
+    exploration_b: Array
+    newcomers: Newcomers | None
+    choices: Choices
 
 
 def decide(
@@ -44,86 +98,121 @@ def decide(
 ) -> list[DecisionMade]:
     """Decide for each of ``encoded`` on the same state, as the events to be journalled; the state does not change.
 
-    ``health`` is the state's; ``active_budgets`` come from ``bandit.state.active_budgets``; ``objective`` replaces the
-    bucket's own; ``request_ids`` are what the callers named their requests, if they did. ``with_propensity`` false leaves the
-    propensities at 0, which changes nothing else: for replays that nobody logs.
+    ``ids`` are 16 bytes each. ``health`` is the state's; ``active_budgets`` come from ``bandit.state.active_budgets``;
+    ``objective`` replaces the bucket's own; ``request_ids`` are what the callers named their requests, if they did.
+    ``with_propensity`` false leaves the propensities at 0, which changes nothing else: for replays that nobody logs.
+
     Raises ``FieldError`` for an objective or limits that do not fit the bucket and ``NothingEligibleError`` if some request has
     no eligible model.
     """
-    config = bucket.config
-    quality = config.quality_range
     resolved = bucket.objective
     if objective is not None:
         with within("objective"):
-            resolved = objective.resolve(quality)
-    candidates = bucket.candidates
-    if not candidates.models:
-        raise FieldError("bucket", f"buckets/{config.id} has no models")
+            resolved = objective.resolve(bucket.config.quality_range)
+    if not bucket.candidates.models:
+        raise FieldError("bucket", f"buckets/{bucket.config.id} has no models")
     if limits is not NO_LIMITS:
         with within("limits"):
-            limits.check(candidates.names, quality)
-    predicted = predictions_batch(bucket.posteriors, np.array([one.x_d for one in encoded]))
+            limits.check(bucket.candidates.names, bucket.config.quality_range)
+    terms = _Terms(health, now_ns, state_position, tuple(active_budgets), resolved, limits, with_propensity)
+    return _decide(bucket, _Requests(encoded, ids, request_ids), rng, terms)
+
+
+def _decide(bucket: BucketState, requests: _Requests, rng: np.random.Generator, terms: _Terms) -> list[DecisionMade]:
+    """Predict, exclude, score, draw."""
+    candidates, quality = bucket.candidates, bucket.config.quality_range
+    input_b = np.array([context.input_tokens for context in requests.encoded])
+    max_output_b = np.array([context.max_output_tokens for context in requests.encoded])
+    predicted = _predict(bucket, requests.encoded, input_b, max_output_b)
+    needed_b = np.maximum(input_b, 0) + np.maximum(max_output_b, 0)
+    exclusions_bk = exclusions(candidates, terms.limits, quality, predicted, needed_b)
+    if terms.health:
+        predicted = _apply_circuit_breakers(terms.health, candidates, predicted, exclusions_bk)
+    max_cost_bk = None
+    hard = [active for active in terms.active_budgets if active.budget.hard]
+    if hard:
+        max_input_b = np.array([context.max_input_tokens for context in requests.encoded])
+        max_cost_bk = max_costs(candidates, max_input_b, max_output_b)
+        predicted = replace(predicted, cost_k=np.minimum(predicted.cost_k, max_cost_bk))
+        remaining_usd = min(remaining(active, terms.now_ns) for active in hard)
+        if len(input_b) > 1 and _dearest(max_cost_bk) > remaining_usd:
+            return _one_by_one(bucket, requests, rng, terms)
+        exclusions_bk[~(max_cost_bk <= remaining_usd)] |= Exclusion.BUDGET.bit
+    scores, multiplier, exploration_b = _score(bucket, terms, predicted, exclusions_bk)
+    newcomers = _bounded_newcomers(bucket, scores)
+    choices = choose(scores, exploration_b, rng, newcomers, with_propensity=terms.with_propensity)
+    for i in () if choices.eligible_b.all() else np.flatnonzero(choices.eligible_b == 0).tolist():
+        order_e = least_violating(quality, terms.limits, predicted.at(i), exclusions_bk[i], candidates)
+        _choose_least_violating(choices, i, order_e)
+    drawn = _Drawn(predicted, exclusions_bk, max_cost_bk, multiplier, exploration_b, newcomers, choices)
+    return _events(bucket, requests, terms, drawn)
+
+
+def _predict(bucket: BucketState, encoded: Sequence[Encoded], input_b: Ints, max_output_b: Ints) -> Predictions:
+    """Predictions for the bucket's candidates at b contexts, (b, k), with costs from prices where models have them."""
+    predicted = predictions_batch(bucket.posteriors, np.array([context.x_d for context in encoded]))
     if bucket.members is not None:
         predicted = predicted.take(bucket.members)
-    input_b = np.array([one.input_tokens for one in encoded])
-    most_b = np.array([one.max_output_tokens for one in encoded])
-    if candidates.prices_3k is not None:
+    if bucket.candidates.prices_3k is not None:
         count_kr = observation_counts(bucket.posteriors)
         count_kr = count_kr if bucket.members is None else count_kr[bucket.members]
-        predicted = priced(predicted, candidates, count_kr.T, input_b, most_b)
-    needed_b = np.maximum(input_b, 0) + np.maximum(most_b, 0)
-    exclusions_bk = exclusions(candidates, limits, quality, predicted, needed_b)
-    if health:
-        predicted = _apply_circuit_breakers(health, candidates, predicted, exclusions_bk)
-    max_cost_bk = None
-    if any(active.budget.hard for active in active_budgets):
-        max_cost_bk = max_costs(candidates, np.array([one.max_input_tokens for one in encoded]), most_b)
-        predicted = replace(predicted, cost_k=np.minimum(predicted.cost_k, max_cost_bk))
-        remaining_usd = min(remaining(active, now_ns) for active in active_budgets if active.budget.hard)
-        if (
-            len(encoded) > 1
-            and np.max(max_cost_bk, axis=1, where=np.isfinite(max_cost_bk), initial=0.0).sum() > remaining_usd
-        ):
-            return _one_by_one(
-                bucket, encoded, ids, rng, health, now_ns, state_position, active_budgets, objective, limits, request_ids,
-                with_propensity,
-            )  # fmt: skip
-        exclusions_bk[~(max_cost_bk <= remaining_usd)] |= Exclusion.BUDGET.bit
-    scores = score_arms(resolved, quality, predicted, exclusions_bk)
+        predicted = priced(predicted, bucket.candidates, count_kr.T, input_b, max_output_b)
+    return predicted
+
+
+def _dearest(max_cost_bk: Array) -> float:
+    """Dollars that a batch costs at most if each request goes to the dearest model whose cost is bounded."""
+    return float(np.max(max_cost_bk, axis=1, where=np.isfinite(max_cost_bk), initial=0.0).sum())
+
+
+def _one_by_one(
+    bucket: BucketState, requests: _Requests, rng: np.random.Generator, terms: _Terms
+) -> list[DecisionMade]:
+    """Decide on a batch that might pass a hard budget as a whole: each decision reserves what it may cost at most."""
+    events: list[DecisionMade] = []
+    for i in range(len(requests.encoded)):
+        reserved = sum(event.max_cost for event in events)
+        budgets = tuple([replace(active, pending=active.pending + reserved) for active in terms.active_budgets])
+        events += _decide(bucket, requests.one(i), rng, replace(terms, active_budgets=budgets))
+    return events
+
+
+def _score(
+    bucket: BucketState, terms: _Terms, predicted: Predictions, exclusions_bk: Ints
+) -> tuple[ArmScores, float, Array]:
+    """The arms' scores, what budgets add to λ in them (quality per dollar), and the exploration floor of each request (b)."""
+    quality = bucket.config.quality_range
+    scores = score_arms(terms.objective, quality, predicted, exclusions_bk)
     multiplier, affordable_floor = 0.0, 1.0
-    for active in active_budgets:
+    for active in terms.active_budgets:
         multiplier = max(multiplier, multiplier_for(active, scores, predicted.cost_k))
         affordable_floor = min(affordable_floor, affordable(active, predicted.cost_k))
     if multiplier:
-        scores = score_arms(resolved, quality, predicted, exclusions_bk, multiplier)
-    exploration_b = np.minimum(explored_share(scores, predicted, config.exploration_floor), affordable_floor)
-    new = _newcomers(bucket, scores)
-    choices = choose(scores, exploration_b, rng, new, with_propensity=with_propensity)
-    for i in () if choices.eligible_b.all() else np.flatnonzero(choices.eligible_b == 0):
-        _least_violating(
-            choices, int(i), least_violating(quality, limits, predicted.at(int(i)), exclusions_bk[i], candidates)
-        )
-    new_models = () if new is None else tuple(np.flatnonzero(new.new_k).tolist())
-    quota = 1.0 if new is None else new.quota
+        scores = score_arms(terms.objective, quality, predicted, exclusions_bk, multiplier)
+    floor_b = explored_share(scores, predicted, bucket.config.exploration_floor)
+    return scores, multiplier, np.minimum(floor_b, affordable_floor)
+
+
+def _events(bucket: BucketState, requests: _Requests, terms: _Terms, drawn: _Drawn) -> list[DecisionMade]:
+    """The events of b decisions."""
+    candidates, choices, predicted, max_cost_bk = bucket.candidates, drawn.choices, drawn.predicted, drawn.max_cost_bk
     # plain lists: reading numbers out of arrays one by one costs more than all else here
     chosen, order, eligible = choices.chosen_b.tolist(), choices.order_bk.tolist(), choices.eligible_b.tolist()
     propensity, explored = choices.propensity_b.tolist(), choices.explored_b.tolist()
-    violated, exploration = choices.limits_violated_b.tolist(), exploration_b.tolist()
-    p95 = predicted.latency_p95_k[np.arange(len(encoded)), choices.chosen_b].tolist()
+    violated, exploration = choices.limits_violated_b.tolist(), drawn.exploration_b.tolist()
+    p95 = predicted.latency_p95_k[np.arange(len(chosen)), choices.chosen_b].tolist()
     log_decays_k = {k: log_decays(bucket, candidates.names[k]) for k in set(chosen)}
-    p95_correction_k = (
-        bucket.posteriors.p95_correction_k
-        if bucket.members is None
-        else bucket.posteriors.p95_correction_k[bucket.members]
-    )
-    raw_share = np.exp(-p95_correction_k).tolist()
-    expire_ns = now_ns + config.window_ns
+    correction_k = bucket.posteriors.p95_correction_k
+    uncorrected_k = np.exp(-(correction_k if bucket.members is None else correction_k[bucket.members])).tolist()
+    newcomers = () if drawn.newcomers is None else tuple(np.flatnonzero(drawn.newcomers.new_k).tolist())
+    quota = 1.0 if drawn.newcomers is None else drawn.newcomers.quota
+    expire_ns = terms.now_ns + bucket.config.window_ns
     return [
         DecisionMade(
-            id=ids[i],
-            bucket=config.id,
+            id=requests.ids[i],
+            bucket=bucket.config.id,
             generation=bucket.generation,
-            x_d=one.x_d,
+            x_d=context.x_d,
             models=candidates.names,
             chosen=chosen[i],
             fallbacks=tuple(order[i][1 : eligible[i]]),
@@ -132,74 +221,39 @@ def decide(
             limits_violated=violated[i],
             predicted=predicted.at(i),
             draw_k=choices.draw_bk[i],
-            exclusions_k=exclusions_bk[i],
-            objective=resolved,
-            multiplier=multiplier,
+            exclusions_k=drawn.exclusions_bk[i],
+            objective=terms.objective,
+            multiplier=drawn.multiplier,
             exploration_floor=exploration[i],
-            limits=limits,
-            state_position=state_position,
+            limits=terms.limits,
+            state_position=terms.state_position,
             expire_ns=expire_ns,
-            request_id=request_ids[i] if request_ids else "",
-            input_tokens=one.input_tokens,
-            max_output_tokens=one.max_output_tokens,
-            project=config.project,
-            newcomers=new_models,
+            request_id=requests.request_ids[i] if requests.request_ids else "",
+            input_tokens=context.input_tokens,
+            max_output_tokens=context.max_output_tokens,
+            project=bucket.config.project,
+            newcomers=newcomers,
             quota=quota,
             max_cost=0.0 if max_cost_bk is None else float(max_cost_bk[i, chosen[i]]),
-            raw_p95=p95[i] * raw_share[chosen[i]],
+            raw_p95=p95[i] * uncorrected_k[chosen[i]],
             log_decays=log_decays_k[chosen[i]],
         )
-        for i, one in enumerate(encoded)
+        for i, context in enumerate(requests.encoded)
     ]
 
 
-def _one_by_one(
-    bucket: BucketState,
-    encoded: Sequence[Encoded],
-    ids: Sequence[bytes],
-    rng: np.random.Generator,
-    health: Mapping[str, Health],
-    now_ns: int,
-    state_position: int,
-    active_budgets: Sequence[ActiveBudget],
-    objective: Objective | None,
-    limits: Limits,
-    request_ids: Sequence[str],
-    with_propensity: bool,
-) -> list[DecisionMade]:
-    """``decide`` for a batch that might pass a hard budget as a whole: each decision holds back what it may cost."""
-    made: list[DecisionMade] = []
-    for i, (one, id_) in enumerate(zip(encoded, ids, strict=True)):
-        held = sum(event.max_cost for event in made)
-        made += decide(
-            bucket,
-            [one],
-            [id_],
-            rng,
-            health=health,
-            now_ns=now_ns,
-            state_position=state_position,
-            active_budgets=[replace(active, pending=active.pending + held) for active in active_budgets],
-            objective=objective,
-            limits=limits,
-            request_ids=request_ids[i : i + 1],
-            with_propensity=with_propensity,
-        )
-    return made
-
-
-def _newcomers(bucket: BucketState, scores: ArmScores) -> Newcomers | None:
-    """The bucket's newcomers, if their share of traffic must be bounded, and the share of requests that they may race in.
+def _bounded_newcomers(bucket: BucketState, scores: ArmScores) -> Newcomers | None:
+    """The bucket's newcomers, if their share of traffic must be bounded, and the share of requests in whose draw they are.
 
     Where outcomes come at once a newcomer is an ordinary candidate of which little is known; where they come late, or never,
     it would go on being tried.
     """
-    count_k = newcomers(bucket)
+    count_k = newcomer_counts(bucket)
     if count_k is None:
         return None
     new_k = count_k >= 0
     calls_k = bucket.decisions_k if bucket.members is None else bucket.decisions_k[bucket.members]
-    if (calls_k[new_k] - count_k[new_k] < FREE).all():
+    if (calls_k[new_k] - count_k[new_k] < FREE_CALLS).all():
         return None
     quota = min(1.0, QUOTA * 2.0 ** (int(count_k[new_k].min()) / QUOTA_DOUBLES))
     return Newcomers(new_k, quota, without(scores, new_k))
@@ -211,23 +265,25 @@ def _apply_circuit_breakers(
     """Exclude, in place, models whose breaker is open, and discount quality by the chance that a call succeeds.
 
     Of a batch at most one request may be a probe. Where the breakers of all models that could be chosen are open they are not
-    heeded: a try that will probably fail is better than none.
+    applied: a try that will probably fail is better than none.
     """
-    rate_k = np.ones(len(candidates.names))
+    discount_k = np.ones(len(candidates.names))
     without_bk = exclusions_bk.copy()
     for k, name in enumerate(candidates.names):
-        known = health.get(name)
-        if known is not None:
-            rate_k[k] = known.discount
-            if known.open:
-                exclusions_bk[int(known.may_run) :, k] |= Exclusion.CIRCUIT_OPEN.bit
+        model_health = health.get(name)
+        if model_health is not None:
+            discount_k[k] = model_health.discount
+            if model_health.open:
+                exclusions_bk[int(model_health.may_run) :, k] |= Exclusion.CIRCUIT_OPEN.bit
     stuck_b = (exclusions_bk != 0).all(axis=1)
     if stuck_b.any():
         exclusions_bk[stuck_b] = without_bk[stuck_b]
-    return replace(predicted, quality_k=predicted.quality_k * rate_k, quality_sd_k=predicted.quality_sd_k * rate_k)
+    return replace(
+        predicted, quality_k=predicted.quality_k * discount_k, quality_sd_k=predicted.quality_sd_k * discount_k
+    )
 
 
-def _least_violating(choices: Choices, row: int, order_e: Ints) -> None:
+def _choose_least_violating(choices: Choices, row: int, order_e: Ints) -> None:
     """Make the choice of a request without an eligible model, in place: the first of ``order_e``, for certain."""
     choices.chosen_b[row] = order_e[0]
     choices.order_bk[row, : len(order_e)] = order_e

@@ -24,13 +24,8 @@ from pointsman.bandit.catalog import (
 )
 from pointsman.bandit.packed import Array
 from pointsman.bandit.predictions import Ints, Predictions
-from pointsman.bandit.propensity import (
-    argmax_propensities,
-    argmax_propensity,
-    argmax_propensity_batch,
-    floor_propensities,
-    floor_propensity,
-)
+from pointsman.bandit.propensity import argmax_propensities, argmax_propensity, floor_propensities, floor_propensity
+from pointsman.bandit.propensity_batch import argmax_propensity_batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,13 +128,13 @@ def predictions_batch(posteriors: Posteriors, x_bd: Array) -> Predictions:
 
 
 def priced(
-    predicted: Predictions, candidates: Candidates, count_rk: Ints, input_b: Array, most_b: Array
+    predicted: Predictions, candidates: Candidates, count_rk: Ints, input_b: Ints, max_output_b: Ints
 ) -> Predictions:
     """``predicted`` (b, k) with the cost of models that have prices made from them.
 
     That is price_in·input tokens + price_out·E[output tokens] + price of the request: a price change acts at once, with
     nothing to relearn. ``count_rk`` counts what was observed of each response (rows as in ``bandit.posterior``), ``input_b``
-    the input tokens and ``most_b`` the most output tokens allowed (-1 when unknown). Where input tokens matter and are
+    the input tokens and ``max_output_b`` the most output tokens allowed (-1 when unknown). Where input tokens matter and are
     unknown, or only dollars were ever reported, the cost stays that of the regression.
     """
     if candidates.prices_3k is None:
@@ -142,16 +142,16 @@ def priced(
     in_k, out_k, request_k = candidates.prices_3k
     told_k = (count_rk[TOKENS] > 0) | (count_rk[COST] == 0) | (out_k == 0.0)
     known_bk = np.isfinite(in_k) & told_k & ((input_b[:, None] >= 0) | (in_k == 0.0))
-    most_bk = np.minimum(np.where(most_b[:, None] >= 0, most_b[:, None], np.inf), candidates.output_k)
+    most_bk = np.minimum(np.where(max_output_b[:, None] >= 0, max_output_b[:, None], np.inf), candidates.output_k)
     tokens_bk = np.minimum(predicted.tokens_k, most_bk)
     cost_bk = in_k * np.maximum(input_b, 0)[:, None] + out_k * tokens_bk + request_k
     return replace(predicted, cost_k=np.where(known_bk, cost_bk, predicted.cost_k))
 
 
-def max_costs(candidates: Candidates, input_b: Ints, most_b: Ints) -> Array:
+def max_costs(candidates: Candidates, input_b: Ints, max_output_b: Ints) -> Array:
     """The most that each model's call can cost, (b, k) dollars: its prices times the most tokens; infinite where unbounded.
 
-    ``input_b`` are input tokens and ``most_b`` the most output tokens that requests allow, -1 when unknown: then the model's
+    ``input_b`` are input tokens and ``max_output_b`` the most output tokens that requests allow, -1 when unknown: then the model's
     own limits count.
     """
     if candidates.prices_3k is None:
@@ -159,7 +159,7 @@ def max_costs(candidates: Candidates, input_b: Ints, most_b: Ints) -> Array:
     in_k, out_k, request_k = candidates.prices_3k
     window_k = np.where(candidates.window_k > 0, candidates.window_k, np.inf)
     input_bk = np.where(input_b[:, None] >= 0, input_b[:, None], window_k)
-    output_bk = np.minimum(np.where(most_b[:, None] >= 0, most_b[:, None], np.inf), candidates.output_k)
+    output_bk = np.minimum(np.where(max_output_b[:, None] >= 0, max_output_b[:, None], np.inf), candidates.output_k)
     output_bk = np.minimum(output_bk, window_k)
     with np.errstate(invalid="ignore"):  # a price of nothing for tokens without end
         dollars_bk = np.where(in_k > 0.0, in_k * input_bk, 0.0) + np.where(out_k > 0.0, out_k * output_bk, 0.0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pointsman.bandit.bucket import BucketState, newcomers
+from pointsman.bandit.bucket import BucketState, newcomer_counts
 from pointsman.bandit.catalog import QualityRange
 from pointsman.bandit.errors import FieldError
 from pointsman.bandit.health import Health
@@ -116,7 +116,7 @@ def _insights(bucket: BucketState, health: Mapping[str, Health]) -> list[rpc.Mod
     mean_kr, variance_kr = predict(bucket.posteriors, average_d)
     noise_kr = noise(bucket.posteriors)
     total = max(int(bucket.decisions_k.sum()), 1)
-    new_k = newcomers(bucket)
+    new_k = newcomer_counts(bucket)
     new = set() if new_k is None else {bucket.candidates.names[i] for i in np.flatnonzero(new_k >= 0)}
     insights = []
     for k in sorted(range(len(bucket.columns)), key=lambda k: bucket.columns[k]):

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pointsman.bandit.bucket import ADOPTED, newcomers
+from pointsman.bandit.bucket import ADOPTED, newcomer_counts
 from pointsman.bandit.catalog import Bucket, Budget, Mode, Model, Objective
 from pointsman.bandit.decide import QUOTA, decide
 from pointsman.bandit.encoder import Context
@@ -58,7 +58,7 @@ def test_propensities_are_those_of_the_mixture(objective: Objective) -> None:
     while made.decide().quota == 1.0:  # until ten calls of it wait to be judged
         pass
     held = made.bucket
-    assert newcomers(held) is not None
+    assert newcomer_counts(held) is not None
     many = decide(
         held,
         [held.encoder.encode(Context())] * 20_000,
@@ -101,7 +101,7 @@ def test_a_worse_newcomer_costs_little() -> None:
     made, answer = established(Objective(Mode.QUALITY_FIRST), level=0.3)
     chosen = made.play(1000, answer)
     assert chosen.count("new") <= 40
-    assert newcomers(made.bucket) is None or made.bucket.count_sk[Signal.QUALITY, 2] < ADOPTED
+    assert newcomer_counts(made.bucket) is None or made.bucket.count_sk[Signal.QUALITY, 2] < ADOPTED
 
 
 def test_a_dear_newcomer_does_not_break_the_budget() -> None:
@@ -115,7 +115,7 @@ def test_models_that_start_together_are_no_newcomers() -> None:
     made = World(Bucket("b"), [Model("a")])
     made.put(ModelPut(Model("c")))
     made.put(ModelPut(Model("d")))
-    assert newcomers(made.bucket) is None
+    assert newcomer_counts(made.bucket) is None
     assert made.decide().quota == 1.0
 
 

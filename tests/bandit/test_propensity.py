@@ -7,7 +7,6 @@ shares no mesh, range, pruning or formula with the code under test, and a test h
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,17 +20,14 @@ from scipy.stats import norm
 
 from pointsman.bandit.propensity import (
     argmax_propensities,
-    argmax_propensities_batch,
     argmax_propensity,
-    argmax_propensity_batch,
     floor_propensities,
     floor_propensity,
 )
+from pointsman.bandit.propensity_batch import argmax_propensity_batch
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
-
-Rule = dict[str, Any]  # floor=... or loss=...
 
 TOLERANCE = 1e-9
 _NODE, _WEIGHT = np.polynomial.legendre.leggauss(20)
@@ -82,26 +78,6 @@ def reference_floor(mean_k: FloatArray, sd_k: FloatArray, rank_k: IntArray, floo
     return p_k
 
 
-def reference_loss(mean_k: FloatArray, sd_k: FloatArray, rank_k: IntArray, loss: float) -> FloatArray:
-    """The arm is the best and none preferred comes within loss; or b is, the arm does, and none before it."""
-    shifts = np.array([0.0, loss])
-    marks = (mean_k[:, None, None] + shifts[:, None] + sd_k[:, None, None] * np.arange(-9, 10)).ravel()
-    node_n, weight_n = _panels(np.unique(marks))
-    z_kn = (node_n - mean_k[:, None]) / sd_k[:, None]
-    pdf_kn, cdf_kn = norm.pdf(z_kn) / sd_k[:, None], ndtr(z_kn)
-    cdf_short_kn = ndtr((node_n - loss - mean_k[:, None]) / sd_k[:, None])
-    p_k = np.zeros(len(mean_k))
-    for a in range(len(mean_k)):
-        before = np.prod(cdf_short_kn[rank_k < rank_k[a]], axis=0)
-        after = rank_k > rank_k[a]
-        p_k[a] = (pdf_kn[a] * before * np.prod(cdf_kn[after], axis=0)) @ weight_n
-        for b in np.flatnonzero(after):
-            others = after & (np.arange(len(mean_k)) != b)
-            rest = before * np.prod(cdf_kn[others], axis=0)
-            p_k[a] += (pdf_kn[b] * (cdf_kn[a] - cdf_short_kn[a]) * rest) @ weight_n
-    return p_k
-
-
 @st.composite
 def races(
     draw: st.DrawFn, max_arms: int = 12, decades: float = 6.0, points: bool = True, min_arms: int = 1
@@ -147,7 +123,6 @@ def test_reference_agrees_with_adaptive_quadrature(seed: int) -> None:
     k = 2 + seed % 3
     sd_k = 10.0 ** rng.uniform(-2, 0, k)
     mean_k = rng.normal(size=k) * sd_k
-    rank_k = rng.permutation(k)
     marks = np.sort((mean_k[:, None] + sd_k[:, None] * np.array([-8, -4, -2, 0, 2, 4, 8])).ravel())
     for arm in range(k):
         others = np.arange(k) != arm
@@ -159,8 +134,6 @@ def test_reference_agrees_with_adaptive_quadrature(seed: int) -> None:
         expected = sum(quad(density, a, b, epsabs=1e-12, limit=200)[0] for a, b in pairwise(marks))
         assert reference_argmax(mean_k, sd_k)[arm] == pytest.approx(expected, abs=1e-10)
         assert argmax_propensity(mean_k, sd_k, arm) == pytest.approx(expected, abs=TOLERANCE)
-    p_k = reference_loss(mean_k, sd_k, rank_k, 0.3)
-    assert p_k.sum() == pytest.approx(1, abs=1e-10)
 
 
 @settings(max_examples=300, deadline=None)
@@ -227,16 +200,15 @@ def test_two_arms_have_a_closed_form(m0: float, m1: float, s0: float, s1: float)
 
 
 def test_one_arm_is_certain() -> None:
-    rules: list[Rule] = [{"floor": 2.0}, {"floor": 9.0}, {"floor": 2.5}, {"loss": 0.0}, {"loss": 1.0}]
     for sd in (0.0, 1e-9, 3.0):
         one = np.array([2.5]), np.array([sd])
         assert argmax_propensities(*one).tolist() == [1.0]
         assert argmax_propensity(*one, 0) == 1.0
-        assert argmax_propensities_batch(one[0][None], one[1][None]).tolist() == [[1.0]]
-        for rule in rules:
-            p_k = floor_propensities(*one, np.array([0]), **rule)
+        assert argmax_propensity_batch(one[0][None], one[1][None], np.array([0])).tolist() == [1.0]
+        for floor in (2.0, 9.0, 2.5):
+            p_k = floor_propensities(*one, np.array([0]), floor=floor)
             assert p_k == pytest.approx([1.0], abs=TOLERANCE)
-            assert floor_propensity(*one, np.array([0]), 0, **rule) == pytest.approx(1, abs=TOLERANCE)
+            assert floor_propensity(*one, np.array([0]), 0, floor=floor) == pytest.approx(1, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("k", [2, 3, 8, 50])
@@ -260,13 +232,10 @@ def test_point_masses_exactly() -> None:
     assert p_k[2] == 0.0  # a tie goes to the lowest index
     assert argmax_propensity(mean_k, sd_k, 1) == pytest.approx(p_k[1], abs=1e-12)
     assert argmax_propensities(np.array([1.0, 3.0, 3.0, 2.0]), np.zeros(4)).tolist() == [0, 1, 0, 0]
-    # The floor rule gives that tie to the preferred arm, by loss 0 and where no arm clears the floor.
-    rank_k = np.array([3, 2, 1, 0])
-    rules: list[Rule] = [{"loss": 0.0}, {"floor": 60.0}]
-    for rule in rules:
-        floor_k = floor_propensities(mean_k, sd_k, rank_k, **rule)
-        assert floor_k[2] == pytest.approx(p_k[1], abs=TOLERANCE)
-        assert floor_k[1] == 0.0
+    # The floor rule gives that tie to the preferred arm where no arm clears the floor.
+    floor_k = floor_propensities(mean_k, sd_k, np.array([3, 2, 1, 0]), floor=60.0)
+    assert floor_k[2] == pytest.approx(p_k[1], abs=TOLERANCE)
+    assert floor_k[1] == 0.0
 
 
 def test_point_mass_at_the_floor_clears_it() -> None:
@@ -274,9 +243,6 @@ def test_point_mass_at_the_floor_clears_it() -> None:
     assert floor_propensities(mean_k, sd_k, rank_k, floor=0.5).tolist() == [0, 1, 0]
     assert floor_propensities(mean_k, sd_k, rank_k, floor=np.nextafter(0.5, 1)).tolist() == [0, 0, 1]
     assert floor_propensities(mean_k, sd_k, rank_k, floor=0.95).tolist() == [1, 0, 0]
-    half_k = np.array([1.0, 0.5, 0.75])  # exact in binary
-    assert floor_propensities(half_k, sd_k, rank_k, loss=0.5).tolist() == [0, 1, 0]
-    assert floor_propensities(half_k, sd_k, rank_k, loss=0.49).tolist() == [0, 0, 1]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -296,10 +262,6 @@ def test_monte_carlo_agrees(seed: int) -> None:
     for floor in (0.4, 0.65, 0.9):
         p_k = floor_propensities(mean_k, sd_k, rank_k, floor=floor)
         assert_frequencies(first_clearing(draw_nk >= floor), p_k)
-    for loss in (0.0, 0.05, 0.3):
-        p_k = floor_propensities(mean_k, sd_k, rank_k, loss=loss)
-        clears_nk = draw_nk >= draw_nk.max(axis=1, keepdims=True) - loss
-        assert_frequencies(first_clearing(clears_nk), p_k)
 
 
 @settings(max_examples=150, deadline=None)
@@ -319,67 +281,38 @@ def test_absolute_floor_matches_reference(
 
 
 @settings(max_examples=150, deadline=None)
-@given(races(max_arms=6, decades=3, points=False), st.floats(0, 12), st.data())
-def test_relative_floor_matches_reference(
-    race: tuple[FloatArray, FloatArray], width: float, data: st.DataObject
-) -> None:
-    mean_k, sd_k = race
-    rank_k = data.draw(permutations(len(mean_k)))
-    arm = data.draw(st.integers(0, len(mean_k) - 1))
-    loss = float(width * sd_k[arm])
-    p_k = floor_propensities(mean_k, sd_k, rank_k, loss=loss)
-    expected = reference_loss(mean_k, sd_k, rank_k, loss)
-    np.testing.assert_allclose(p_k, expected, rtol=0, atol=TOLERANCE)
-    assert p_k.sum() == pytest.approx(1, abs=1e-9)
-    assert floor_propensity(mean_k, sd_k, rank_k, arm, loss=loss) == pytest.approx(p_k[arm], abs=TOLERANCE)
-
-
-@settings(max_examples=150, deadline=None)
-@given(races(), st.floats(-6, 6), st.floats(0, 6), st.data())
-def test_floor_rule_laws(race: tuple[FloatArray, FloatArray], floor: float, loss: float, data: st.DataObject) -> None:
+@given(races(), st.floats(-6, 6), st.data())
+def test_floor_rule_laws(race: tuple[FloatArray, FloatArray], floor: float, data: st.DataObject) -> None:
     """With point masses too: sums, single against all, relabelling, and the limits that are other rules."""
     mean_k, sd_k = race
     k = len(mean_k)
     rank_k, order = data.draw(permutations(k)), data.draw(permutations(k))
     first_k = (rank_k == 0).astype(float)
-    rules: list[Rule] = [{"floor": floor}, {"loss": loss}]
-    for rule in rules:
-        p_k = floor_propensities(mean_k, sd_k, rank_k, **rule)
-        assert p_k.sum() == pytest.approx(1, abs=1e-9)
-        assert p_k.min() >= 0 and p_k.max() <= 1
-        single_k = [floor_propensity(mean_k, sd_k, rank_k, arm, **rule) for arm in range(k)]
-        np.testing.assert_allclose(single_k, p_k, rtol=0, atol=TOLERANCE)
-        permuted = floor_propensities(mean_k[order], sd_k[order], rank_k[order], **rule)
-        np.testing.assert_allclose(permuted, p_k[order], rtol=0, atol=TOLERANCE)
+    p_k = floor_propensities(mean_k, sd_k, rank_k, floor=floor)
+    assert p_k.sum() == pytest.approx(1, abs=1e-9)
+    assert p_k.min() >= 0 and p_k.max() <= 1
+    single_k = [floor_propensity(mean_k, sd_k, rank_k, arm, floor=floor) for arm in range(k)]
+    np.testing.assert_allclose(single_k, p_k, rtol=0, atol=TOLERANCE)
+    permuted = floor_propensities(mean_k[order], sd_k[order], rank_k[order], floor=floor)
+    np.testing.assert_allclose(permuted, p_k[order], rtol=0, atol=TOLERANCE)
     preferred = np.argsort(rank_k)
     argmax_k = np.empty(k)
     argmax_k[preferred] = argmax_propensities(mean_k[preferred], sd_k[preferred])
-    like_argmax: list[Rule] = [{"loss": 0.0}, {"floor": math.inf}, {"floor": 1e6}]
-    for rule in like_argmax:
-        p_k = floor_propensities(mean_k, sd_k, rank_k, **rule)
+    for high in (math.inf, 1e6):
+        p_k = floor_propensities(mean_k, sd_k, rank_k, floor=high)
         np.testing.assert_allclose(p_k, argmax_k, rtol=0, atol=TOLERANCE)
-    takes_first: list[Rule] = [{"loss": math.inf}, {"loss": 1e6}, {"floor": -math.inf}, {"floor": -1e6}]
-    for rule in takes_first:
-        p_k = floor_propensities(mean_k, sd_k, rank_k, **rule)
+    for low in (-math.inf, -1e6):
+        p_k = floor_propensities(mean_k, sd_k, rank_k, floor=low)
         np.testing.assert_allclose(p_k, first_k, rtol=0, atol=TOLERANCE)
 
 
 def test_fifty_arms_under_the_floor_rule() -> None:
     rng = np.random.default_rng(5)
     mean_k, sd_k, rank_k = rng.normal(size=50), 10.0 ** rng.uniform(-3, 0, 50), rng.permutation(50)
-    for loss in (0.0, 0.5, 2.0):
-        p_k = floor_propensities(mean_k, sd_k, rank_k, loss=loss)
-        np.testing.assert_allclose(p_k, reference_loss(mean_k, sd_k, rank_k, loss), rtol=0, atol=TOLERANCE)
+    for floor in (0.0, 1.5, 3.0):
+        p_k = floor_propensities(mean_k, sd_k, rank_k, floor=floor)
+        np.testing.assert_allclose(p_k, reference_floor(mean_k, sd_k, rank_k, floor), rtol=0, atol=TOLERANCE)
         assert p_k.sum() == pytest.approx(1, abs=1e-9)
-
-
-@pytest.mark.parametrize("rule", [{}, {"floor": 0.5, "loss": 0.1}])
-def test_floor_rule_wants_exactly_one_rule(rule: Rule) -> None:
-    one = np.array([1.0]), np.array([1.0]), np.array([0])
-    with pytest.raises(ValueError, match="exactly one of floor and loss"):
-        floor_propensities(*one, **rule)
-    with pytest.raises(ValueError, match="exactly one of floor and loss"):
-        floor_propensity(*one, 0, **rule)
 
 
 @settings(max_examples=100, deadline=None)
@@ -389,9 +322,6 @@ def test_batch_equals_single(data: st.DataObject) -> None:
     rows = data.draw(st.lists(races(max_arms=k, min_arms=k), min_size=1, max_size=12))
     mean_bk, sd_bk = np.array([m for m, _ in rows]), np.array([s for _, s in rows])
     p_bk = np.array([argmax_propensities(m, s) for m, s in rows])
-    batch_bk = argmax_propensities_batch(mean_bk, sd_bk)
-    np.testing.assert_allclose(batch_bk, p_bk, rtol=0, atol=TOLERANCE)
-    np.testing.assert_allclose(batch_bk.sum(axis=1), 1, rtol=0, atol=1e-9)
     for arm in range(k):
         one_b = argmax_propensity_batch(mean_bk, sd_bk, np.full(len(rows), arm))
         np.testing.assert_allclose(one_b, p_bk[:, arm], rtol=0, atol=TOLERANCE)
@@ -403,21 +333,16 @@ def test_large_batch_equals_single(k: int) -> None:
     mean_bk, sd_bk = rng.normal(size=(600, k)), 10.0 ** rng.uniform(-3, 1, (600, k))
     sd_bk[rng.random((600, k)) < 0.05] = 0.0
     arm_b = rng.integers(k, size=600)
-    batch_bk = argmax_propensities_batch(mean_bk, sd_bk)
+    batch_bk = np.array([argmax_propensity_batch(mean_bk, sd_bk, np.full(600, arm)) for arm in range(k)]).T
     np.testing.assert_allclose(batch_bk.sum(axis=1), 1, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(
-        argmax_propensity_batch(mean_bk, sd_bk, arm_b),
-        batch_bk[np.arange(600), arm_b],
-        rtol=0,
-        atol=TOLERANCE,
-    )
+    chosen_b = argmax_propensity_batch(mean_bk, sd_bk, arm_b)
+    np.testing.assert_array_equal(chosen_b, batch_bk[np.arange(600), arm_b])
     for row in range(0, 600, 7):
         expected_k = argmax_propensities(mean_bk[row], sd_bk[row])
         np.testing.assert_allclose(batch_bk[row], expected_k, rtol=0, atol=TOLERANCE)
 
 
 def test_empty_batch() -> None:
-    assert argmax_propensities_batch(np.empty((0, 4)), np.empty((0, 4))).shape == (0, 4)
     assert argmax_propensity_batch(np.empty((0, 4)), np.empty((0, 4)), np.empty(0, np.intp)).shape == (0,)
 
 
@@ -426,9 +351,7 @@ def test_inputs_are_left_alone() -> None:
     kept = mean_k.copy(), sd_k.copy(), rank_k.copy()
     argmax_propensities(mean_k, sd_k)
     argmax_propensity(mean_k, sd_k, 1)
-    argmax_propensities_batch(mean_k[None], sd_k[None])
     argmax_propensity_batch(mean_k[None], sd_k[None], np.array([1]))
     floor_propensities(mean_k, sd_k, rank_k, floor=0.2)
-    floor_propensities(mean_k, sd_k, rank_k, loss=0.2)
     for array, before in zip((mean_k, sd_k, rank_k), kept, strict=True):
         np.testing.assert_array_equal(array, before)
