@@ -11,6 +11,7 @@ expectations. An even draw with probability ε (the exploration floor) is mixed 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -274,7 +275,7 @@ def propensities(
     newcomers: tuple[int, ...] = (),
     quota: float = 1.0,
 ) -> Array:
-    """The propensity of every model (k) at one context; 0 for those excluded. For explanations and off-policy evaluation.
+    """The propensity of every model (k) at one context; 0 for those excluded.
 
     ``newcomers`` are the models that took part in the race only with probability ``quota``.
     """
@@ -289,6 +290,51 @@ def propensities(
     pi_k = (1.0 - exploration_floor) * won_k
     pi_k[eligible_k] += exploration_floor / eligible_k.sum()
     return pi_k
+
+
+class Logged(Protocol):
+    """What a decision was made with, over its own candidates (k): ``bandit.event.DecisionMade`` has all of it."""
+
+    @property
+    def chosen(self) -> int: ...  # noqa: D102
+    @property
+    def objective(self) -> Objective: ...  # noqa: D102
+    @property
+    def predicted(self) -> Predictions: ...  # noqa: D102
+    @property
+    def exclusions_k(self) -> Ints: ...  # noqa: D102
+    @property
+    def multiplier(self) -> float: ...  # noqa: D102
+    @property
+    def exploration_floor(self) -> float: ...  # noqa: D102
+    @property
+    def newcomers(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def quota(self) -> float: ...  # noqa: D102
+    @property
+    def limits_violated(self) -> bool: ...  # noqa: D102
+
+
+def logged_propensities(decision: Logged, quality: QualityRange) -> Array:
+    """The probability with which each candidate (k) would have been chosen: the whole distribution of a logged decision.
+
+    ``quality`` is the bucket's scale at the decision. Where limits could not be kept, the model that violates them least was
+    certain. For explanations, exports and off-policy evaluation.
+    """
+    if decision.limits_violated:
+        certain_k = np.zeros(len(decision.exclusions_k))
+        certain_k[decision.chosen] = 1.0
+        return certain_k
+    return propensities(
+        decision.objective,
+        quality,
+        decision.exploration_floor,
+        decision.predicted,
+        decision.exclusions_k,
+        decision.multiplier,
+        decision.newcomers,
+        decision.quota,
+    )
 
 
 def utilities(objective: Objective, quality: QualityRange, predicted: Predictions) -> Array:

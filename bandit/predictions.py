@@ -151,8 +151,8 @@ def priced(
 def max_costs(candidates: Candidates, input_b: Ints, max_output_b: Ints) -> Array:
     """The most that each model's call can cost, (b, k) dollars: its prices times the most tokens; infinite where unbounded.
 
-    ``input_b`` are input tokens and ``max_output_b`` the most output tokens that requests allow, -1 when unknown: then the model's
-    own limits count.
+    ``input_b`` are input tokens and ``max_output_b`` the most output tokens that requests allow, -1 when unknown: then
+    the model's own limits count.
     """
     if candidates.prices_3k is None:
         return np.full((len(input_b), len(candidates.models)), np.inf)

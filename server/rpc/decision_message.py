@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pointsman.bandit.catalog import Model, QualityRange
 from pointsman.bandit.event import DecisionMade
 from pointsman.bandit.limits import describe_exclusions
-from pointsman.bandit.policy import propensities, utilities
+from pointsman.bandit.policy import logged_propensities, utilities
 from pointsman.bandit.state import ModelState
 from pointsman.server.codec.request import write_objective
 from pointsman.server.names import bucket_name, decision_name, model_name
@@ -55,18 +55,7 @@ def write_candidates(
     ``quality`` is the bucket's scale when the decision was made; ``models`` is the catalogue as it is now, by id.
     """
     predicted = event.predicted
-    pi_k = propensities(
-        event.objective,
-        quality,
-        event.exploration_floor,
-        predicted,
-        event.exclusions_k,
-        event.multiplier,
-        event.newcomers,
-        event.quota,
-    )
-    if event.limits_violated:
-        pi_k[event.chosen] = 1.0
+    pi_k = logged_propensities(event, quality)
     utility_k = utilities(event.objective, quality, predicted)
     return [
         decision_pb2.Candidate(

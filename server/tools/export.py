@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from pointsman.bandit import event as e
 from pointsman.bandit.catalog import QualityRange
 from pointsman.bandit.outcome import FIELDS
-from pointsman.bandit.policy import propensities
+from pointsman.bandit.policy import logged_propensities
 from pointsman.server.codec.event import write_record
 from pointsman.server.journal.interface import Row
 from pointsman.server.names import bucket_name, decision_name, model_name
@@ -91,7 +91,7 @@ def _decision_row(event: e.DecisionMade, time_ns: int, scale: QualityRange) -> d
     }
     row.update(dict.fromkeys(FIELDS.values()))
     row.update({f"x/{i}": float(value) for i, value in enumerate(event.x_d)})
-    for model, propensity in zip(event.models, _distribution(event, scale), strict=True):
+    for model, propensity in zip(event.models, logged_propensities(event, scale).tolist(), strict=True):
         row[f"p/{model}"] = propensity
     for k, model in enumerate(event.models):
         row[f"quality_mean/{model}"] = float(event.predicted.quality_k[k])
@@ -99,20 +99,3 @@ def _decision_row(event: e.DecisionMade, time_ns: int, scale: QualityRange) -> d
         row[f"cost/{model}"] = float(event.predicted.cost_k[k])
         row[f"latency/{model}"] = float(event.predicted.latency_k[k])
     return row
-
-
-def _distribution(event: e.DecisionMade, scale: QualityRange) -> list[float]:
-    """The propensity of every model. Where limits could not be kept, what violates them least was sure."""
-    if event.limits_violated:
-        return [float(k == event.chosen) for k in range(len(event.models))]
-    pi_k: list[float] = propensities(
-        event.objective,
-        scale,
-        event.exploration_floor,
-        event.predicted,
-        event.exclusions_k,
-        event.multiplier,
-        event.newcomers,
-        event.quota,
-    ).tolist()
-    return pi_k

@@ -31,9 +31,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pointsman.bandit.catalog import Mode, Objective
 from pointsman.bandit.errors import FieldError
 from pointsman.bandit.limits import Exclusion
-from pointsman.bandit.policy import explored_share, score_arms
+from pointsman.bandit.policy import explored_share, logged_propensities, score_arms
 from pointsman.simulator.data.yaml_file import YamlError, load_yaml, said_of
-from pointsman.simulator.offpolicy.logs.journal import Journal, Made, distribution
+from pointsman.simulator.offpolicy.logs.journal import Journal, Made
 from pointsman.simulator.offpolicy.logs.log import Array, Indices, Log
 
 
@@ -207,7 +207,8 @@ def changed(setting: Setting, made: Made) -> Array:
             floor = float(explored_share(scores, made.predicted.batch(), None)[0])
             if made.multiplier:  # a budget may hold exploration down
                 floor = min(floor, made.exploration_floor)
-    return distribution(replace(made, objective=objective, exclusions_k=exclusions_k, exploration_floor=floor))
+    would = replace(made, objective=objective, exclusions_k=exclusions_k, exploration_floor=floor)
+    return logged_propensities(would, made.quality)
 
 
 def _logged(log: Log, rows_n: Indices) -> Array:

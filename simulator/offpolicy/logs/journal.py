@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pointsman.bandit.catalog import Mode, Objective, QualityRange
-from pointsman.bandit.policy import propensities
+from pointsman.bandit.policy import logged_propensities
 from pointsman.bandit.predictions import Predictions
 from pointsman.simulator.offpolicy.logs.log import Array, Log, LogError
 
@@ -180,7 +180,7 @@ def _journal(name: str, decisions: list[_Decision]) -> Journal:
     x_nd = np.zeros((n, d))
     for i, one in enumerate(decisions):
         here = columns[one.made.models]
-        logged_nk[i, here] = distribution(one.made)
+        logged_nk[i, here] = logged_propensities(one.made, one.made.quality)
         eligible_nk[i, here] = one.made.exclusions_k == 0
         eligible_nk[i, number[one.model]] = True
         x_nd[i, : len(one.x_d)] = one.x_d
@@ -209,22 +209,6 @@ def _journal(name: str, decisions: list[_Decision]) -> Journal:
         time_ns_n=np.array([one.time_ns for one in decisions], dtype=np.int64),
     )
     return Journal(log, made)
-
-
-def distribution(made: Made) -> Array:
-    """The probability with which each candidate (k) would have been chosen."""
-    if made.limits_violated:
-        return np.asarray(np.eye(len(made.models))[made.chosen])
-    return propensities(
-        made.objective,
-        made.quality,
-        made.exploration_floor,
-        made.predicted,
-        made.exclusions_k,
-        made.multiplier,
-        made.newcomers,
-        made.quota,
-    )
 
 
 def _made(m: Mapping[str, Any], models: tuple[str, ...], quality: QualityRange) -> Made:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pointsman.bandit.event import DecisionMade
-from pointsman.simulator.offpolicy.logs.journal import Journal, Made, distribution
+from pointsman.bandit.policy import logged_propensities
+from pointsman.simulator.offpolicy.logs.journal import Journal, Made
 from pointsman.simulator.offpolicy.logs.log import Array, Indices, Log
 from pointsman.simulator.policies.spec import Run, policy_rng
 from pointsman.simulator.policies.thompson import ROUND_NS, Thompson
@@ -38,7 +39,7 @@ def logged(world: World, run: Run, rounds: Rounds) -> Journal:
     )
     logged_nk = np.zeros((len(made), len(place)))
     for i, one in enumerate(made):
-        logged_nk[i, [place[model] for model in one.models]] = distribution(one)
+        logged_nk[i, [place[model] for model in one.models]] = logged_propensities(one, one.quality)
     return Journal(log_of(world, rounds, chosen_n, logged_nk), made)
 
 
