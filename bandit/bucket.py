@@ -1,6 +1,14 @@
 """One bucket's state: what was learned of its models, and everything that changes or reads it.
 
 Nothing here knows of other buckets or of events: ``bandit.state`` folds.
+
+>>> from pointsman.bandit.catalog import Bucket
+>>> bucket = new_bucket(Bucket("summarize"), version=1, generation=1)
+>>> add_columns(bucket, ["small", "large"], position=1)
+>>> x_d = np.ones(1)  # no features: the intercept alone
+>>> learn(bucket, "small", x_d, [SignalChange(Signal.QUALITY, None, 0.9)])
+>>> bucket.count_sk[Signal.QUALITY].tolist(), bucket.posteriors.mean_krd[:, QUALITY, 0].round(3).tolist()
+([1, 0], [0.864, 0.5])
 """
 
 from __future__ import annotations

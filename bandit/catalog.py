@@ -1,4 +1,11 @@
-"""What can be chosen and how each task chooses: models (arms) and buckets (task types), as checked values."""
+"""What can be chosen and how each task chooses: models (arms) and buckets (task types), as checked values.
+
+>>> Bucket("summarize", models=("small", "large")).objective.resolve(QualityRange())
+Objective(mode=<Mode.BALANCED: 'BALANCED'>, cost_weight=10.0, latency_weight=0.0, min_quality=None, max_quality_loss=None)
+>>> Budget(0.0)
+Traceback (most recent call last):
+pointsman.bandit.errors.FieldError: usd_per_request: expected a finite number above 0, got 0
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,13 @@ the text's words) to about ``CONTENT``, so that one prior precision suits them a
 move a prediction more than what can be made of the content, whatever its dimension. The intercept is last. Values are
 rounded to single precision, which is how the journal keeps them; a fold therefore sees exactly the numbers that the decision
 saw.
+
+>>> from pointsman.bandit.catalog import CategoryFeature, NumberFeature
+>>> schema = Schema(numbers=(NumberFeature("size", scale=10.0),), categories=(CategoryFeature("lang", ("de", "en")),))
+>>> feature_names(schema)
+['size', 'lang=de', 'lang=en', 'intercept']
+>>> encoder_of(schema).encode(Context(numbers={"size": 5.0}, categories={"lang": "en"})).x_d.tolist()
+[0.5, 0.0, 1.0, 1.0]
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ import numpy.typing as npt
 
 from pointsman.bandit.catalog import Schema
 from pointsman.bandit.errors import FieldError
+from pointsman.bandit.packed import Array
 from pointsman.bandit.text import TEXT_DIM, estimate_tokens, text_feature_names, text_features
 
 CLIP = 5.0
@@ -81,53 +89,50 @@ class Encoder:
         Raises ``FieldError`` naming the field for a feature that is unknown, missing, not finite, or of the wrong
         length, for an undeclared category value, and for a text that is too long.
         """
-        schema = self.schema
         self._refuse_unknown(context)
         input_tokens = _tokens(context.input_tokens, "input_tokens")
         max_output_tokens = _tokens(context.max_output_tokens, "max_output_tokens")
-        max_input_tokens = input_tokens
-        if context.text is not None:
-            if len(context.text) > MAX_TEXT:
-                raise FieldError(
-                    "text",
-                    f"expected at most {MAX_TEXT} characters, got {len(context.text)}",
-                )
-            if input_tokens < 0:
-                input_tokens = estimate_tokens(context.text)
-                max_input_tokens = len(context.text.encode("utf-8", "surrogatepass"))
+        input_tokens, max_input_tokens = _estimate(context.text, input_tokens)
         x_d = np.zeros(self.dim)
-        at = 0
-        for number in schema.numbers:
+        at = self._write_numbers(x_d, context)
+        at = self._write_categories(x_d, at, context)
+        at = self._write_embeddings(x_d, at, context)
+        at = self._write_text(x_d, at, context)
+        self._write_token_count(x_d, at, input_tokens)
+        x_d[-1] = 1.0
+        return Encoded(x_d.astype(np.float32).astype(np.float64), input_tokens, max_output_tokens, max_input_tokens)
+
+    def _write_numbers(self, x_d: Array, context: Context) -> int:
+        """Write the numbers into ``x_d`` from the start; the place after them."""
+        for at, number in enumerate(self.schema.numbers):
             value = context.numbers.get(number.name)
             if value is None:
                 if not number.optional:
                     raise FieldError(f'numbers["{number.name}"]', "expected a number, got nothing")
             elif not math.isfinite(value):
-                raise FieldError(
-                    f'numbers["{number.name}"]',
-                    f"expected a finite number, got {value:g}",
-                )
+                raise FieldError(f'numbers["{number.name}"]', f"expected a finite number, got {value:g}")
             else:
                 x_d[at] = min(CLIP, max(-CLIP, (value - number.center) / number.scale))
-            at += 1
+        return len(self.schema.numbers)
+
+    def _write_categories(self, x_d: Array, at: int, context: Context) -> int:
+        """Write the categories into ``x_d`` from ``at`` on, one-hot; the place after them."""
         for category, places in self._categories:
             label = context.categories.get(category.name)
             if label is None:
                 if not category.optional:
-                    raise FieldError(
-                        f'categories["{category.name}"]',
-                        "expected a value, got nothing",
-                    )
+                    raise FieldError(f'categories["{category.name}"]', "expected a value, got nothing")
             elif label in places:
                 x_d[at + places[label]] = 1.0
             elif not category.open:
-                known = ", ".join(category.values[:8]) + (", …" if len(category.values) > 8 else "")
-                raise FieldError(
-                    f'categories["{category.name}"]',
-                    f"expected one of {known}, got {label[:80]!r}",
-                )
+                declared = ", ".join(category.values[:8]) + (", …" if len(category.values) > 8 else "")
+                raise FieldError(f'categories["{category.name}"]', f"expected one of {declared}, got {label[:80]!r}")
             at += len(category.values)
-        for embedding in schema.embeddings:
+        return at
+
+    def _write_embeddings(self, x_d: Array, at: int, context: Context) -> int:
+        """Write the embeddings into ``x_d`` from ``at`` on; the place after them."""
+        for embedding in self.schema.embeddings:
             given = context.embeddings.get(embedding.name)
             name = f'embeddings["{embedding.name}"]'
             if given is None:
@@ -136,34 +141,32 @@ class Encoder:
             else:
                 vector = np.asarray(given, dtype=np.float64)
                 if vector.shape != (embedding.dimension,):
-                    raise FieldError(
-                        name,
-                        f"expected {embedding.dimension} numbers, got {vector.size}",
-                    )
+                    raise FieldError(name, f"expected {embedding.dimension} numbers, got {vector.size}")
                 if not np.isfinite(vector).all():
                     raise FieldError(name, "expected finite numbers")
-                np.clip(
-                    CONTENT * embedding.scale * vector,
-                    -CLIP,
-                    CLIP,
-                    out=x_d[at : at + embedding.dimension],
-                )
+                np.clip(CONTENT * embedding.scale * vector, -CLIP, CLIP, out=x_d[at : at + embedding.dimension])
             at += embedding.dimension
-        if schema.text is not None:
-            if context.text is not None:
-                x_d[at : at + TEXT_DIM] = CONTENT * text_features(context.text)
-            elif not schema.text.optional:
-                raise FieldError("text", "expected the prompt's text, got nothing")
-            at += TEXT_DIM
-        if schema.input_tokens is not None:
-            if input_tokens >= 0:
-                logarithm = (math.log(input_tokens + 1.0) - _TOKEN_CENTER) / _TOKEN_SCALE
-                x_d[at] = min(CLIP, max(-CLIP, logarithm))
-            elif not schema.input_tokens.optional:
-                raise FieldError("input_tokens", "expected a number of tokens or a text, got nothing")
-            at += 1
-        x_d[at] = 1.0
-        return Encoded(x_d.astype(np.float32).astype(np.float64), input_tokens, max_output_tokens, max_input_tokens)
+        return at
+
+    def _write_text(self, x_d: Array, at: int, context: Context) -> int:
+        """Write the text's features into ``x_d`` from ``at`` on; the place after them."""
+        if self.schema.text is None:
+            return at
+        if context.text is not None:
+            x_d[at : at + TEXT_DIM] = CONTENT * text_features(context.text)
+        elif not self.schema.text.optional:
+            raise FieldError("text", "expected the prompt's text, got nothing")
+        return at + TEXT_DIM
+
+    def _write_token_count(self, x_d: Array, at: int, input_tokens: int) -> None:
+        """Write the logarithm of the number of input tokens at ``at``."""
+        if self.schema.input_tokens is None:
+            return
+        if input_tokens >= 0:
+            logarithm = (math.log(input_tokens + 1.0) - _TOKEN_CENTER) / _TOKEN_SCALE
+            x_d[at] = min(CLIP, max(-CLIP, logarithm))
+        elif not self.schema.input_tokens.optional:
+            raise FieldError("input_tokens", "expected a number of tokens or a text, got nothing")
 
     def _refuse_unknown(self, context: Context) -> None:
         for kind, given, known in (
@@ -196,6 +199,17 @@ def feature_names(schema: Schema) -> list[str]:
     if schema.input_tokens is not None:
         names.append("log_input_tokens")
     return [*names, "intercept"]
+
+
+def _estimate(text: str | None, input_tokens: int) -> tuple[int, int]:
+    """The number of input tokens and an upper bound of it, each -1 if unknown; estimated if a text is all there is."""
+    if text is None:
+        return input_tokens, input_tokens
+    if len(text) > MAX_TEXT:
+        raise FieldError("text", f"expected at most {MAX_TEXT} characters, got {len(text)}")
+    if input_tokens >= 0:
+        return input_tokens, input_tokens
+    return estimate_tokens(text), len(text.encode("utf-8", "surrogatepass"))
 
 
 def _tokens(value: int | None, what: str) -> int:

@@ -1,4 +1,10 @@
-"""Errors that name the field that was wrong, so that every layer above can pass the name on."""
+"""Errors that name the field that was wrong, so that every layer above can pass the name on.
+
+>>> with within("bucket"), within("budget"):
+...     raise FieldError("period", "expected at most 90 days, got 91")
+Traceback (most recent call last):
+pointsman.bandit.errors.FieldError: bucket.budget.period: expected at most 90 days, got 91
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Journal events as values: everything that can change state, and nothing else."""
+"""Journal events as values: everything that can change state, and nothing else.
+
+>>> Record(position=1, time_ns=0, event=ModelPut(Model("small")))  # doctest: +ELLIPSIS
+Record(position=1, time_ns=0, event=ModelPut(model=Model(id='small', ...)))
+"""
 
 from __future__ import annotations
 

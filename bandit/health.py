@@ -4,6 +4,14 @@ The success rate is Beta-Bernoulli with exponential forgetting in event time. Th
 row, or when more than half of the recent calls failed. While it is open the model is not eligible, except that one request
 in ``PROBE_EVERY`` of those it would have been a candidate of may try it; after a success the next ones may at once, and
 ``CLOSE`` successes in a row close it. All of it counts events, so that it is part of the fold.
+
+>>> health = Health()
+>>> health.success_rate, health.may_run
+(0.95, True)
+>>> for time_ns in range(TRIP):
+...     record_call(health, success=False, time_ns=time_ns)
+>>> round(health.success_rate, 2), health.may_run
+(0.76, False)
 """
 
 from __future__ import annotations
@@ -58,7 +66,7 @@ class Health:
         return not self.open or self.waited >= PROBE_EVERY
 
 
-def called(health: Health, success: bool, time_ns: int) -> None:
+def record_call(health: Health, success: bool, time_ns: int) -> None:
     """Learn, in place, how one call went."""
     fade = 0.5 ** (max(0, time_ns - health.time_ns) / HALF_LIFE_NS)
     health.good, health.bad = health.good * fade + success, health.bad * fade + (not success)
@@ -77,7 +85,7 @@ def called(health: Health, success: bool, time_ns: int) -> None:
         health.waited = PROBE_EVERY
 
 
-def passed(health: Health, chosen: bool) -> None:
+def count_request(health: Health, chosen: bool) -> None:
     """Count, in place, a request that had the model among its candidates while the breaker was open."""
     if health.open:
         health.waited = 0 if chosen else health.waited + 1

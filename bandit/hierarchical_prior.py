@@ -1,17 +1,32 @@
-"""Pooling: a bucket that knows little of a model starts from what the model did elsewhere.
+"""Hierarchical priors: a bucket that knows little of a model starts from what the model did in other buckets.
 
-What a response comes to in a bucket is split in two: the bucket's level (how hard, long or dear its tasks are) and each
-model's offset from it. Offsets carry over from task to task, levels much less. So the prior of a cell is
+A response's expectation in a bucket is split in two: the bucket's level (how hard, long or dear its tasks are) and each model's
+offset from that level. Offsets carry over from task to task, levels much less. So the prior mean of a cell is
 
     level of the bucket + offset of the model, averaged over the other buckets,
 
-worth σ²/τ² observations, with τ² the spread of a model's offset from bucket to bucket, by moments (two-level Normal model:
-Gelman et al., Bayesian Data Analysis, 5.4; for bandits Hong et al., "Hierarchical Bayesian Bandits", AISTATS 2022), and never
-more than ``MOST``: a handful of real outcomes outweighs it. One mass serves all responses of a model, the least of theirs. A
-model that is new everywhere has the population's offset, 0, and its spread. Levels and offsets are predictions at a bucket's
-average context, not averages of outcomes, which would hold it against a model that it is given the hard prompts. What a bucket
-says counts n / (n + ``HALF``) after n outcomes: one outcome of a dear model in one bucket spares all others theirs.
-"""
+worth σ²/τ² observations, with τ² the variance of a model's offset between buckets, estimated by moments (two-level Normal
+model: Gelman et al., Bayesian Data Analysis, 5.4; for bandits Hong et al., "Hierarchical Bayesian Bandits", AISTATS 2022), and
+never more than ``MAX_PRIOR_MASS``: a handful of real outcomes outweighs it. One mass serves all responses of a model, the least
+of theirs. A model that is new everywhere has the population's mean offset, 0, and its spread.
+
+Levels and offsets are predictions at a bucket's average context, not averages of outcomes: those would hold it against a model
+that it is given the hard prompts. After n outcomes a bucket's contribution has the weight n / (n + ``HALF_WEIGHT``): one outcome
+of a dear model in one bucket spares all others theirs.
+
+>>> from pointsman.bandit.posterior import add_models, empty
+>>> from pointsman.bandit.updates import observe_all
+>>> default = [Prior(0.5, b=0.5)] * RESPONSES
+>>> elsewhere = add_models(empty(dim=1), 2, default)
+>>> for _ in range(20):
+...     for model, quality in enumerate((0.4, 0.8)):
+...         _ = observe_all(elsewhere, model, np.ones(1), [(QUALITY, quality)])
+>>> pool = HierarchicalPrior()
+>>> replace_contribution(pool, ["small", "large"], zero_contribution(2), contribution(elsewhere, np.ones(1)))
+>>> new_bucket = add_models(empty(dim=1), 2, default)
+>>> priors = pooled_priors(pool, ["small", "large"], zero_contribution(2), new_bucket, np.ones(1), default)
+>>> [(round(prior[QUALITY].intercept, 2), round(mass, 2)) for prior, mass in priors]
+[(0.4, 3.0), (0.8, 3.0)]"""
 
 from __future__ import annotations
 
@@ -32,16 +47,16 @@ from pointsman.bandit.posterior import (
     observation_counts,
 )
 
-HALF = 2.0
+HALF_WEIGHT = 2.0
 """Outcomes of a cell after which what it says counts half."""
-MOST = 3.0
+MAX_PRIOR_MASS = 3.0
 """Most observations that a pooled prior is worth: little enough that a bucket in which a model is the opposite of what it is
 elsewhere finds out."""
 SPREAD_R = np.array([0.1, 0.5, 0.5, 0.5])
 """Standard deviation of a model's offset between buckets, by response, until buckets tell, …"""
 SPREAD_MASS = 4.0
 """… in so many pairs of buckets."""
-WIDER = 2.0
+NEW_MODEL_VARIANCE = 2.0
 """A model that is new everywhere has the population's variance, times this."""
 VALUE, WEIGHT, ERROR = 0, 1, 2
 MOMENTS = 4
@@ -67,7 +82,7 @@ def zero_contribution(models: int) -> Array:
 def contribution(posteriors: Posteriors, x_d: Array) -> Array:
     """What a bucket with average context ``x_d`` says; shape as of ``zero_contribution``."""
     count_kr = observation_counts(posteriors)
-    weight_kr = count_kr / (count_kr + HALF)
+    weight_kr = count_kr / (count_kr + HALF_WEIGHT)
     total_r = weight_kr.sum(axis=0)
     value_kr = posteriors.mean_krd @ x_d
     level_r = (weight_kr * value_kr).sum(axis=0) / np.maximum(total_r, 1e-300)
@@ -119,7 +134,7 @@ def pooled_priors(
     default_r = np.array([prior.intercept for prior in default])
     level_r = np.where(elsewhere_r > 1e-9, others.level_4r[1] / np.maximum(elsewhere_r, 1e-9), default_r)
     count_kr = observation_counts(posteriors)
-    weight_kr = count_kr / (count_kr + HALF)
+    weight_kr = count_kr / (count_kr + HALF_WEIGHT)
     here_r = weight_kr.sum(axis=0)
     own_r = (weight_kr * (posteriors.mean_krd @ x_d - mean_kr)).sum(axis=0)
     level_r = np.where(here_r > 0.0, own_r / np.maximum(here_r, 1e-9), level_r)
@@ -127,7 +142,7 @@ def pooled_priors(
     return [
         (
             [Prior(float(level_r[r] + mean_kr[k, r]), default[r].b) for r in range(RESPONSES)],
-            float(min(MOST, max(INTERCEPT_PRECISION, mass_k[k]))),
+            float(min(MAX_PRIOR_MASS, max(INTERCEPT_PRECISION, mass_k[k]))),
         )
         for k in range(len(models))
     ]
@@ -149,7 +164,7 @@ def _variances(pool: HierarchicalPrior, weight_kr: Array) -> Array:
     tau2_r = between_r / (np.maximum(weight_mr - 1.0, 0.0).sum(axis=0) + SPREAD_MASS)
     among_r = np.maximum(mean2_mr.sum(axis=0) - error_mr.sum(axis=0), 0.0) / np.maximum(known_r, 1e-9)
     variance_kr = np.where(
-        weight_kr > 1e-9, tau2_r * (1.0 + 1.0 / np.maximum(weight_kr, 1e-9)), WIDER * (among_r + tau2_r)
+        weight_kr > 1e-9, tau2_r * (1.0 + 1.0 / np.maximum(weight_kr, 1e-9)), NEW_MODEL_VARIANCE * (among_r + tau2_r)
     )
     if known_r[QUALITY] <= 1e-9:
         return np.full_like(variance_kr, np.inf)

@@ -1,4 +1,21 @@
-"""From a report on a decision to the event that makes it learned: what the server and the simulator both call."""
+"""From a report on a decision to the event that makes it learned: what the server and the simulator both call.
+
+>>> import numpy as np
+>>> from pointsman.bandit.catalog import Bucket, Model
+>>> from pointsman.bandit.decide import decide
+>>> from pointsman.bandit.encoder import Context
+>>> from pointsman.bandit.event import BucketPut, ModelPut, Record
+>>> from pointsman.bandit.state import fold
+>>> events = [ModelPut(Model("small")), BucketPut(Bucket("summarize"))]
+>>> state = fold([Record(position, 0, event) for position, event in enumerate(events, start=1)])
+>>> bucket = state.buckets["summarize"]
+>>> encoded, rng = [bucket.encoder.encode(Context())], np.random.default_rng(0)
+>>> (decision,) = decide(bucket, encoded, [bytes(16)], rng, health={}, now_ns=0, state_position=state.position)
+>>> first = join(bucket, decision, 0, {Signal.QUALITY: 0.5})
+>>> second = join(bucket, decision, 0, {Signal.QUALITY: 0.7}, reported_outcomes=first.reported_outcomes)
+>>> [(change.before, change.after) for change in (*first.changes, *second.changes)]
+[(None, 0.5), (0.5, 0.7)]
+"""
 
 from __future__ import annotations
 

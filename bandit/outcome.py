@@ -3,6 +3,14 @@
 Each signal of each model of a decision has an aggregate. A report adds to it, the bucket's rule makes one value of
 it, and the difference to the value before is what the posteriors learn. So any number of reports, in any order that the
 rules do not distinguish, end in the same place.
+
+>>> rules = OutcomeRules(cost=Aggregation.SUM)
+>>> outcome, changes = merge(NO_REPORTS, {Signal.QUALITY: 0.8, Signal.COST: 0.002}, rules)
+>>> outcome, changes = merge(outcome, {Signal.COST: 0.001}, rules)
+>>> changes
+(SignalChange(signal=<Signal.COST: 2>, before=0.002, after=0.003, log_decay=0.0),)
+>>> outcome.reports
+2
 """
 
 from __future__ import annotations

@@ -13,6 +13,12 @@ decision at the most it can cost, until its cost is known; a model that could pa
 
 One pacer serves a bucket's budget or a project's, whose requests may come from different buckets with different models and
 objectives: a race in the ring needs nothing but itself. The pacer is part of the fold.
+
+>>> costs_bk = np.array([[0.001, 0.1]])  # a cheap arm, and a dear one that is better by 0.2
+>>> mean_bk, none_b = np.array([[0.6, 0.8]]), np.full(1, np.nan)
+>>> multiplier = solve(mean_bk, mean_bk, costs_bk, None, none_b, none_b, target=0.01, guess=0.0)
+>>> round(multiplier, 2)  # quality per dollar at which the cheap one wins: 0.2 / 0.099
+2.02
 """
 
 from __future__ import annotations

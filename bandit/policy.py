@@ -6,6 +6,18 @@ Normal with the posterior's mean and ``RESHAPE`` times its standard deviation; c
 expectations. An even draw with probability ε (the exploration floor) is mixed in, and the propensity is that of the mixture:
 
     π(a) = (1 - ε)·P(a wins the posterior draw) + ε / |eligible|
+
+>>> predicted = Predictions(*(np.array([values]) for values in (
+...     (0.6, 0.8), (0.1, 0.1), (0.001, 0.02), (1.0, 1.0), (2.0, 2.0), (100.0, 100.0)
+... )))  # quality, its sd, dollars, seconds, their 95th percentile, output tokens, of two arms
+>>> objective = Objective(cost_weight=10.0).resolve(QualityRange())  # 0.1 of quality is worth a cent
+>>> scores = score_arms(objective, QualityRange(), predicted, np.zeros((1, 2), dtype=np.int64))
+>>> scores.mean_bk.round(3).tolist()
+[[0.59, 0.6]]
+>>> choice_probabilities(scores).round(3).tolist()
+[0.444, 0.556]
+>>> choose(scores, np.array([0.01]), np.random.default_rng(0)).order_bk.tolist()
+[[0, 1]]
 """
 
 from __future__ import annotations

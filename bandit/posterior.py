@@ -18,6 +18,14 @@ What makes it fast, small and sound:
 - Forgetting weighs an observation by the age of its *decision*, so that it does not matter when, or in which order, outcomes
   arrive: a design's clock (``log_decay_k``) says what a decision made now will count, and an outcome is learned with what is left
   of its decision's clock.
+
+>>> priors = [Prior(0.5, b=0.5)] * RESPONSES
+>>> posteriors = add_models(empty(dim=3), 2, priors)
+>>> mean_kr, variance_kr = predict(posteriors, np.array([1.0, 0.0, 1.0]))
+>>> mean_kr[:, QUALITY].tolist()
+[0.5, 0.5]
+>>> variance_kr[:, QUALITY].tolist()  # E[σ²] = 0.25, times 1/8 + 1/0.1
+[2.53125, 2.53125]
 """
 
 from __future__ import annotations

@@ -2,6 +2,14 @@
 
 ``apply`` is the only thing that changes a state. It reads no clock and no random number, so the same journal gives the
 same state, bit for bit; everything derived (candidates, encoders) is made from the events too.
+
+>>> from pointsman.bandit.catalog import Bucket, Model
+>>> events = [ModelPut(Model("small")), ModelPut(Model("large")), BucketPut(Bucket("summarize"))]
+>>> state = fold([Record(position, 0, event) for position, event in enumerate(events, start=1)])
+>>> state.position, state.buckets["summarize"].columns
+(3, ('large', 'small'))
+>>> fingerprint(state) == fingerprint(fold([Record(i, 0, event) for i, event in enumerate(events, start=1)]))
+True
 """
 
 from __future__ import annotations
@@ -39,7 +47,7 @@ from pointsman.bandit.event import (
     ProjectPut,
     Record,
 )
-from pointsman.bandit.health import Health, called, passed
+from pointsman.bandit.health import Health, count_request, record_call
 from pointsman.bandit.hierarchical_prior import (
     HierarchicalPrior,
     contribution,
@@ -292,7 +300,7 @@ def _count_decision(state: State, bucket: BucketState | None, event: DecisionMad
     if state.health:
         for i, model in enumerate(event.models):
             if model in state.health:
-                passed(state.health[model], chosen=i == event.chosen)
+                count_request(state.health[model], chosen=i == event.chosen)
     current = bucket is not None and bucket.generation == event.generation
     quality = bucket.config.quality_range if bucket is not None and current else None
     for active in _active_budgets(state, bucket, event.project):
@@ -302,7 +310,7 @@ def _count_decision(state: State, bucket: BucketState | None, event: DecisionMad
 def _count_outcome(state: State, bucket: BucketState | None, event: OutcomeApplied, time_ns: int) -> None:
     for change in event.changes:
         if change.signal is Signal.SUCCESS and change.before is None and event.model in state.models:
-            called(state.health.setdefault(event.model, Health()), change.after != 0.0, time_ns)
+            record_call(state.health.setdefault(event.model, Health()), change.after != 0.0, time_ns)
     for active in _active_budgets(state, bucket, event.project):
         count_outcome(active.pacer, active.budget, event, bucket.config.rules.cost if bucket else Aggregation.LAST)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pointsman.bandit.catalog import Bucket, Mode, Model, Objective
-from pointsman.bandit.health import PROBE_EVERY, TRIP, Health, called, passed
+from pointsman.bandit.health import PROBE_EVERY, TRIP, Health, count_request, record_call
 from pointsman.bandit.outcome import Signal
 from tests.bandit.worlds import World
 
@@ -44,35 +44,35 @@ def test_probes_are_bounded_and_a_failed_probe_waits_again() -> None:
     health = Health()
     for _ in range(TRIP):
         assert health.may_run
-        called(health, False, 1)
+        record_call(health, False, 1)
     assert health.open
     assert not health.may_run
     for _ in range(PROBE_EVERY):
-        passed(health, chosen=False)
+        count_request(health, chosen=False)
     assert health.may_run
-    passed(health, chosen=True)
+    count_request(health, chosen=True)
     assert not health.may_run
-    called(health, False, 2)
+    record_call(health, False, 2)
     assert not health.may_run
 
 
 def test_three_successes_close_it() -> None:
     health = Health(open=True, waited=PROBE_EVERY, streak=-9, bad=9.0)
     for _ in range(2):
-        passed(health, chosen=True)
-        called(health, True, 1)
+        count_request(health, chosen=True)
+        record_call(health, True, 1)
         assert health.open
         assert health.may_run
-    called(health, True, 1)
+    record_call(health, True, 1)
     assert not health.open
 
 
 def test_failures_fade_with_event_time() -> None:
     health = Health()
     for _ in range(4):
-        called(health, False, 0)
+        record_call(health, False, 0)
     bad = health.success_rate
-    called(health, True, 10**13)
+    record_call(health, True, 10**13)
     assert health.success_rate > bad
     assert health.discount <= 1.0
 

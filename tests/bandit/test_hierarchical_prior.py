@@ -13,8 +13,8 @@ from pointsman.bandit.decide import decide
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.event import BucketDeleted, BucketPut, ModelPut
 from pointsman.bandit.hierarchical_prior import (
+    MAX_PRIOR_MASS,
     MOMENTS,
-    MOST,
     HierarchicalPrior,
     replace_contribution,
     zero_contribution,
@@ -102,7 +102,7 @@ def test_buckets_that_existed_before_anybody_knew_anything_profit_too() -> None:
 
 
 def test_a_prior_is_worth_less_where_buckets_differ_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hierarchical_prior, "MOST", 100.0)
+    monkeypatch.setattr(hierarchical_prior, "MAX_PRIOR_MASS", 100.0)
     masses = {}
     for name, swing in (("alike", 0.0), ("unlike", 0.5)):
         rng = np.random.default_rng(4)
@@ -128,7 +128,7 @@ def test_a_model_new_everywhere_has_the_population_s_prior() -> None:
     own = [float(held.posteriors.mean_krd[held.columns.index(m), QUALITY] @ held.context_d) for m in OFFSETS]
     prior = held.posteriors.prior_kr2[k, QUALITY, 0]
     assert min(own) - 0.1 < prior < max(own) + 0.1
-    assert INTERCEPT_PRECISION <= held.posteriors.mass_k[k] <= MOST
+    assert INTERCEPT_PRECISION <= held.posteriors.mass_k[k] <= MAX_PRIOR_MASS
 
 
 said = st.lists(st.floats(0, 1), min_size=3 * 3 * RESPONSES, max_size=3 * 3 * RESPONSES)
