@@ -31,6 +31,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pointsman.simulator.policies.registry import parse_policy
+
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
@@ -44,7 +46,8 @@ from rivals import linear
 from pointsman.bandit.catalog import FLOOR_MODES, Mode, Objective
 from pointsman.simulator.data.table import OutcomeTable
 from pointsman.simulator.policies.hindsight import best_fixed, grouped_optimum
-from pointsman.simulator.policies.spec import THOMPSON, Run
+from pointsman.simulator.policies.registry import THOMPSON
+from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.replay import play
 from pointsman.simulator.world.world import UNIT, Features, make_world, order_of
 
@@ -317,7 +320,7 @@ def run(job: tuple[Case, int]) -> dict[str, Any]:
             found[policy] = row(np.eye(k)[chosen_n])
         else:
             ours = budget if policy == THOMPSON else None
-            found[policy] = row(play(world, Run(policy, case.objective, ours, seed, case.delay)))
+            found[policy] = row(play(world, Run(parse_policy(policy), case.objective, ours, seed, case.delay)))
     return {"case": case.name, "seed": seed, "rows": found}
 
 

@@ -11,6 +11,7 @@ from phases import CONTROLS, Phase, Trial
 
 from pointsman.bandit.catalog import Mode, Objective, Prices
 from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.world.changes import ModelAdded, Outage, PriceFactor, QualityLevel, Schedule
 from pointsman.simulator.world.world import UNIT, Features, World, make_world
@@ -100,7 +101,9 @@ class Case:
         objective = Objective(Mode.QUALITY_FIRST)
         return [
             Trial(
-                Run(policy, objective, budget, seed, rounds=ROUNDS, schedule=self.schedule), self.phases, self.concerned
+                Run(parse_policy(policy), objective, budget, seed, rounds=ROUNDS, schedule=self.schedule),
+                self.phases,
+                self.concerned,
             )
             for policy in policies
             for budget in self.budgets

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pointsman.simulator.policies.hindsight import HINDSIGHT, best_fixed, best_shares, grouped_optimum
-from pointsman.simulator.policies.registry import ONLINE
-from pointsman.simulator.policies.spec import Run, base
+from pointsman.simulator.policies.registry import is_online
+from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.replay import play_online, rounds_of
 from pointsman.simulator.world.rounds import Rounds
 from pointsman.simulator.world.world import World
@@ -98,12 +98,12 @@ def measure(world: World, trial: Trial) -> Measured:
     assert run.budget is not None
     rounds = rounds_of(world, run)
     lp_tk = np.vstack([_optimum(world, rounds, phase, run.budget, "task-lp") for phase in trial.phases])
-    if base(run.policy) in ONLINE:
+    if is_online(run.policy):
         share_tk = np.eye(len(world.table.models))[play_online(world, run, rounds).chosen_t]
-    elif run.policy == "task-lp":
+    elif run.policy.name == "task-lp":
         share_tk = lp_tk
     else:
-        share_tk = np.vstack([_optimum(world, rounds, phase, run.budget, run.policy) for phase in trial.phases])
+        share_tk = np.vstack([_optimum(world, rounds, phase, run.budget, run.policy.name) for phase in trial.phases])
     quality_t = (share_tk * rounds.quality_tk).sum(axis=1)
     cost_t = (share_tk * rounds.cost_tk).sum(axis=1)
     concerned = world.table.models.index(trial.concerned)
@@ -117,7 +117,7 @@ def measure(world: World, trial: Trial) -> Measured:
         target = float(lp_tk[part, concerned].mean())
         rows.append(
             PhaseRow(
-                policy=run.policy,
+                policy=run.policy.text,
                 budget=run.budget,
                 seed=run.seed,
                 phase=phase.name,
@@ -127,7 +127,7 @@ def measure(world: World, trial: Trial) -> Measured:
                 spend_ratio=cost / run.budget,
                 share=float(share_t[part].mean()),
                 share_warned=warned(share_t[part]),
-                settled=settled(share_t, phase, target) if base(run.policy) in ONLINE else math.nan,
+                settled=settled(share_t, phase, target) if is_online(run.policy) else math.nan,
                 mix=mix,
                 gain=quality - mix,
             )
@@ -151,7 +151,7 @@ def mix_quality(rounds: Rounds, phase: Phase, cost: float) -> float:
     Below the cheapest model it is that model's, which costs more: the comparison then errs against who spent so little.
     """
     part = slice(phase.start, phase.end)
-    there = np.flatnonzero(rounds.there_tk[part].all(axis=0))
+    there = np.flatnonzero(rounds.available_tk[part].all(axis=0))
     quality_1k = rounds.quality_tk[part][:, there].mean(axis=0, keepdims=True)
     cost_1k = rounds.cost_tk[part][:, there].mean(axis=0, keepdims=True)
     return float((best_shares(quality_1k, cost_1k, np.ones(1), cost) * quality_1k).sum())
@@ -209,7 +209,7 @@ def _whole(rows: list[PhaseRow]) -> PhaseRow:
 def _optimum(world: World, rounds: Rounds, phase: Phase, budget: float, control: str) -> Array:
     """The shares (t, k) of a control in hindsight of one phase, of the models that were there."""
     part = slice(phase.start, phase.end)
-    there = np.flatnonzero(rounds.there_tk[part].all(axis=0))
+    there = np.flatnonzero(rounds.available_tk[part].all(axis=0))
     quality_tk, cost_tk = rounds.quality_tk[part][:, there], rounds.cost_tk[part][:, there]
     share_tk = np.zeros((phase.end - phase.start, len(world.table.models)))
     if control == "best-fixed":

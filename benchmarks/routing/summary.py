@@ -152,7 +152,7 @@ def curves(measured: Sequence[tuple[Case, Measured]]) -> list[Curve]:
     for case, one in measured:
         run = one.trial.run
         assert run.budget is not None
-        key = (case.experiment, case.variant, case.start, case.features, run.budget, run.policy)
+        key = (case.experiment, case.variant, case.start, case.features, run.budget, run.policy.text)
         groups.setdefault(key, []).append(one)
     drawn = []
     for (experiment, variant, start, features, budget, policy), members in groups.items():

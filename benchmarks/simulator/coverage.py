@@ -32,6 +32,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from unittest.mock import patch
 
+from pointsman.simulator.policies.registry import parse_policy
+
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
@@ -214,7 +216,7 @@ def replicate(worlds: dict[str, World], item: tuple[Scenario, int, int]) -> Foun
     source: Log | Journal
     if scenario.logger == "ours":
         policy = f"thompson:exploration_floor={scenario.floor}"
-        source = logged(world, Run(policy, parse_objective(scenario.objective, UNIT), None, seed), played)
+        source = logged(world, Run(parse_policy(policy), parse_objective(scenario.objective, UNIT), None, seed), played)
         log = source.log
     else:
         k = len(table.models)

@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.replay import play_online, rounds_of
 from pointsman.simulator.world.utility import parse_objective
@@ -121,7 +122,7 @@ def main() -> None:
 
 
 def _ours(table: OutcomeTable) -> None:
-    run = Run("thompson", parse_objective("QUALITY_FIRST", UNIT), None, 0)
+    run = Run(parse_policy("thompson"), parse_objective("QUALITY_FIRST", UNIT), None, 0)
     world = make_world(table, Features("x", "one"))
     play_online(world, run, rounds_of(world, run))
 

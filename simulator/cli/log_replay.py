@@ -82,7 +82,7 @@ def replay_log(name: str, signal: str, runs: Sequence[tuple[str, Run]], out: Pat
         rows.append(
             {
                 "world": log.name,
-                "policy": run.policy,
+                "policy": run.policy.text,
                 "objective": objective,
                 "budget": run.budget,
                 "seed": run.seed,
@@ -104,7 +104,15 @@ def replay_log(name: str, signal: str, runs: Sequence[tuple[str, Run]], out: Pat
         for against, gain in zip(("over_fixed", "over_mix"), gains, strict=True):
             rows[-1][f"{against}_gain"] = None if gain is None else gain.mean
             rows[-1][f"{against}_half"] = None if gain is None else gain.half
-        cells = (run.policy, objective, str(run.seed), str(kept), shown, dollars, *(number(gain) for gain in gains))
+        cells = (
+            run.policy.text,
+            objective,
+            str(run.seed),
+            str(kept),
+            shown,
+            dollars,
+            *(number(gain) for gain in gains),
+        )
         sheet.add_row(*map(escape, cells))
     if out is not None:
         try:

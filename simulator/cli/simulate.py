@@ -18,23 +18,19 @@ from pointsman.simulator.data.pieces import Extent, extent, pieces
 from pointsman.simulator.data.table import OutcomeTable, TableError, UnknownTableError, load_table, with_features
 from pointsman.simulator.offpolicy.logs.log import LogError
 from pointsman.simulator.offpolicy.logs.read import FORMS
-from pointsman.simulator.policies.hindsight import HINDSIGHT
-from pointsman.simulator.policies.registry import ONLINE, check_run
-from pointsman.simulator.policies.spec import CASCADE, FIXED, Run
+from pointsman.simulator.policies.registry import check_run, parse_policy, policy_names
+from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.policies.thompson import THOMPSON_SETTINGS
 from pointsman.simulator.report.files import write_results
 from pointsman.simulator.report.summary import group
 from pointsman.simulator.report.terminal import noting, show, with_progress
 from pointsman.simulator.run.executor import PROCESSES, check_executor, spread
 from pointsman.simulator.run.experiment import Result, Task, run_all
-from pointsman.simulator.run.streaming import POLICIES as STREAMED
-from pointsman.simulator.run.streaming import check_file, check_streamed, stream
+from pointsman.simulator.run.streaming import STREAMED, check_file, check_streamed, stream
 from pointsman.simulator.run.versions import versions
 from pointsman.simulator.world.file import Place, read_world
 from pointsman.simulator.world.utility import parse_objective
 from pointsman.simulator.world.world import BUCKETS, FEATURES, UNIT, Features, World, make_world
-
-_POLICIES = ", ".join((*ONLINE, CASCADE, f"{FIXED}MODEL", *HINDSIGHT))
 
 
 @click.command()
@@ -64,7 +60,7 @@ _POLICIES = ", ".join((*ONLINE, CASCADE, f"{FIXED}MODEL", *HINDSIGHT))
     "streamed",
     is_flag=True,
     help="The table is larger than memory: it is read in pieces, in the file's order, for "
-    f"{', '.join(STREAMED)} and {FIXED}MODEL, without budgets. What is best in hindsight is "
+    f"{', '.join(STREAMED)}, without budgets. What is best in hindsight is "
     "reckoned on the way; features are scaled by the first piece, and a prompt_id that is there twice is seen within one.",
 )
 @click.option(
@@ -87,7 +83,7 @@ _POLICIES = ", ".join((*ONLINE, CASCADE, f"{FIXED}MODEL", *HINDSIGHT))
     metavar="P[,P…]",
     default="thompson",
     show_default=True,
-    help=f"Any of {_POLICIES}. "
+    help=f"Any of {', '.join(policy_names('MODEL'))}. "
     "Settings follow: length-rule:TOKENS, cascade:QUALITY, thompson:exploration_floor=0.05 and so on, any of "
     f"{', '.join(THOMPSON_SETTINGS)}.",
 )
@@ -179,7 +175,7 @@ def simulate(
             raise SettingError("--table, --world, --log: expected one of them")
         if log_name is not None:
             runs = [
-                (name, Run(one, parse_objective(name, UNIT), limit, seed))
+                (name, Run(parse_policy(one), parse_objective(name, UNIT), limit, seed))
                 for one in policies
                 for name in listed(objective, "--objective")
                 for limit in budgets
@@ -290,7 +286,7 @@ def _run(
 ) -> Run:
     """One run in a place, which says what the options do not."""
     return Run(
-        policy,
+        parse_policy(policy),
         parse_objective(objective, place.world.quality),
         budget,
         seed,

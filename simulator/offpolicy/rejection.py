@@ -22,7 +22,7 @@ from pointsman.simulator.data.table import OutcomeTable
 from pointsman.simulator.offpolicy.estimators.scores import snips
 from pointsman.simulator.offpolicy.intervals.fixed_time import Interval, normal
 from pointsman.simulator.offpolicy.logs.log import Array, Indices, Log, LogError
-from pointsman.simulator.policies.base import Asked, Online
+from pointsman.simulator.policies.base import Choice, OnlinePolicy
 from pointsman.simulator.policies.registry import make_policy
 from pointsman.simulator.policies.spec import Run, policy_rng
 from pointsman.simulator.policies.thompson import Thompson
@@ -117,8 +117,8 @@ def keeping(log: Log) -> float:
 
 def check_policy(run: Run) -> None:
     """Raise ``SettingError`` for a policy that cannot be replayed so."""
-    if run.policy.partition(":")[0] not in POLICIES:
-        raise SettingError(f"policy {run.policy!r}: expected one of {', '.join(POLICIES)} on a log")
+    if run.policy.name not in POLICIES:
+        raise SettingError(f"policy {run.policy.text!r}: expected one of {', '.join(POLICIES)} on a log")
 
 
 def replay(log: Log, world: World, run: Run) -> Replayed:
@@ -128,7 +128,7 @@ def replay(log: Log, world: World, run: Run) -> Replayed:
     """
     check_policy(run)
     c = keeping(log)
-    policy: Online = make_policy(world, run, policy_rng(run))
+    policy: OnlinePolicy = make_policy(world, run, policy_rng(run))
     luck_n = np.random.default_rng([run.seed, 6]).random(len(log))
     table = world.table
     kept: list[int] = []
@@ -147,9 +147,9 @@ def replay(log: Log, world: World, run: Run) -> Replayed:
             cost=float(table.cost_nk[row, model]),
             latency=float(table.latency_nk[row, model]),
             output_tokens=math.nan,
-            judged=not math.isnan(quality),
+            quality_reported=not math.isnan(quality),
         )
-        policy.learn(t, Asked(t, row, model), outcome)
+        policy.learn(t, Choice(t, row, model), outcome)
     kept_m = np.array(kept, dtype=np.intp)
     chosen_m = log.chosen_n[kept_m]
     return Replayed(

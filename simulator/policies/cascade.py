@@ -29,7 +29,7 @@ class Cascaded:
 
 
 def cascade(
-    quality_nk: Array, cost_nk: Array, latency_nk: Array, there_nk: npt.NDArray[np.bool_], threshold: float
+    quality_nk: Array, cost_nk: Array, latency_nk: Array, available_nk: npt.NDArray[np.bool_], threshold: float
 ) -> Cascaded:
     """Call models that are there by mean cost until one has at least ``threshold`` quality, or none is left.
 
@@ -40,7 +40,7 @@ def cascade(
     quality_n, cost_n, latency_n = np.full(n, np.nan), np.zeros(n), np.zeros(n)
     stopped_n, going_n = np.zeros(n, dtype=np.intp), np.ones(n, dtype=np.bool_)
     for model in order.tolist():
-        called_n = going_n & there_nk[:, model]
+        called_n = going_n & available_nk[:, model]
         quality_n[called_n] = quality_nk[called_n, model]
         cost_n[called_n] += cost_nk[called_n, model]
         latency_n[called_n] += np.nan_to_num(latency_nk[called_n, model], nan=0.0)

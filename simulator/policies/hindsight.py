@@ -122,11 +122,11 @@ def optimum(world: World, run: Run, rounds: Rounds, control: str) -> Array:
     worth, n = rounds.worth, len(rounds)
     cost_tk = None if np.isnan(worth.cost_tk).any() else worth.cost_tk
     if control == "prompt-oracle":
-        utility_tk = utility_of(run.objective, worth.quality_tk, worth.cost_tk, worth.latency_tk, rounds.there_tk)
+        utility_tk = utility_of(run.objective, worth.quality_tk, worth.cost_tk, worth.latency_tk, rounds.available_tk)
         if cost_tk is not None:  # what is not there is worth less than anything, and costs more
-            cost_tk = np.where(rounds.there_tk, cost_tk, 1.0 + 2.0 * cost_tk.max())
+            cost_tk = np.where(rounds.available_tk, cost_tk, 1.0 + 2.0 * cost_tk.max())
         return grouped_optimum(utility_tk, cost_tk, np.arange(n), run.budget)
-    there = np.flatnonzero(rounds.there_tk.all(axis=0))
+    there = np.flatnonzero(rounds.available_tk.all(axis=0))
     utility_tk = utility_of(
         run.objective, worth.quality_tk[:, there], worth.cost_tk[:, there], worth.latency_tk[:, there]
     )

@@ -14,6 +14,9 @@ of SquareCB in {.02, .05, .1, .5} × {10, 100, 1000}; α and γ once more for co
   probabilities, not the predictions they are made of, so within a budget its own regression (``cb_adf``) predicts, λ·c/B is
   added to the predicted costs, and SquareCB's inverse-gap weighting is applied to the sum: with penalties in what it learns
   instead, it overspent small budgets by 3 to 30 times.
+
+>>> inverse_gap(np.array([0.2, 0.7, 0.2]), gamma=4.0).round(3).tolist()
+[0.467, 0.2, 0.333]
 """
 
 from __future__ import annotations
@@ -31,14 +34,14 @@ import numpy.typing as npt
 
 from pointsman.bandit.catalog import Prices
 from pointsman.simulator.data.errors import SettingError
-from pointsman.simulator.policies.base import Asked, Dual, Online, reward_of, scaled, warm_rewards
+from pointsman.simulator.policies.base import Choice, Rival, reward_of, scale_prices, warm_rewards
 from pointsman.simulator.policies.spec import Run
-from pointsman.simulator.world.rounds import Added, Notice, Outcome, Priced
+from pointsman.simulator.world.rounds import NewModelNotice, Notice, Outcome, PriceNotice
 from pointsman.simulator.world.world import World
 
 Array = npt.NDArray[np.float64]
 
-PEERS = {
+PACKAGES = {
     "paretobandit": ("pareto_bandit", "paretobandit"),
     "mabwiser-lints": ("mabwiser", "mabwiser"),
     "mabwiser-linucb": ("mabwiser", "mabwiser"),
@@ -59,30 +62,31 @@ GAMMA_WARM, GAMMA_COLD, GAMMA_EXPONENT = 100.0, 10.0, 0.5
 
 def check_installed(policy: str) -> None:
     """Raise ``SettingError`` that names the package if it is not there."""
-    module, package = PEERS[policy]
+    module, package = PACKAGES[policy]
     if importlib.util.find_spec(module) is None:
         raise SettingError(f"policy {policy} needs the package {package}: pip install {package}")
 
 
-def make_peer(world: World, run: Run, rng: np.random.Generator) -> Online:
-    """A peer as it is before the first round. Raises ``SettingError`` if its package is not installed."""
-    check_installed(run.policy)
-    if run.policy == "paretobandit":
-        return ParetoBandit(world, run)
-    if run.policy == "vw-squarecb":
-        return SquareCb(world, run, rng)
-    return MabWiser(world, run, rng)
+class _Published(Rival):
+    """A published bandit: a new model is called ``FORCED_CALLS`` times before the package chooses freely."""
+
+    def __init__(self, world: World, run: Run, rng: np.random.Generator) -> None:
+        super().__init__(world, run, rng)
+        self._forced: list[int] = []
+
+    def _force(self, model: str) -> None:
+        self._forced += [self.number_by_model[model]] * FORCED_CALLS
 
 
-class ParetoBandit:
-    """ParetoBandit 0.1.1's ``BanditRouter``."""
+class ParetoBandit(_Published):
+    """ParetoBandit 0.1.1's ``BanditRouter``, with its own budget pacer."""
 
-    def __init__(self, world: World, run: Run) -> None:
+    def __init__(self, world: World, run: Run, rng: np.random.Generator) -> None:
+        super().__init__(world, run, rng)
         package = importlib.import_module("pareto_bandit")
         config = importlib.import_module("pareto_bandit.config")
         pacing = importlib.import_module("pareto_bandit.budget_pacer")
         logging.getLogger("pareto_bandit").setLevel(logging.ERROR)  # it warns of every ceiling that its pacer relaxes
-        self._world, self._run = world, run
         dim = world.z_np.shape[1]
         settings = config.BEST_K3_TABULA_RASA_HPARAMS if world.warm is None else config.BEST_K3_HPARAMS
         weighs = bool(run.objective.cost_weight or run.objective.latency_weight)
@@ -90,7 +94,7 @@ class ParetoBandit:
             world,
             run,
             lambda priors: package.BanditRouter.create(
-                model_registry={model: _registry(list_prices(world, model)) for model in world.present},
+                model_registry={model: _registry_entry(list_prices(world, model)) for model in world.present},
                 feature_service=package.FeatureService.for_precomputed(dim),
                 context_store=package.EphemeralContextStore(),
                 priors=priors,
@@ -105,30 +109,28 @@ class ParetoBandit:
                 else pacing.BudgetPacer(target_avg_spend_usd=run.budget, mode=pacing.PacingMode.ADAPTIVE),
             ),
         )
-        self._place = {model: i for i, model in enumerate(world.table.models)}
         self._logs: dict[int, Any] = {}
-        self._forced: list[int] = []
 
     def notice(self, t: int, notice: Notice) -> None:
-        """Tell its registry."""
-        prices = list_prices(self._world, notice.model)
-        if isinstance(notice, Priced):
-            self._router.update_model_pricing(notice.model, **_registry(scaled(prices, notice.factor)))
+        """Tell its registry of a new model or new list prices."""
+        prices = list_prices(self.world, notice.model)
+        if isinstance(notice, PriceNotice):
+            self._router.update_model_pricing(notice.model, **_registry_entry(scale_prices(prices, notice.factor)))
         else:
-            self._router.register_model(notice.model, **_registry(prices))
-            self._forced += [self._place[notice.model]] * FORCED_CALLS
+            self._router.register_model(notice.model, **_registry_entry(prices))
+            self._force(notice.model)
 
     def choose(self, t: int, row: int) -> int:
         """Route, or make a forced call."""
         if self._forced:
             return self._forced.pop()
-        model, self._logs[t] = self._router.route(self._world.z_np[row])
-        return self._place[model]
+        model, self._logs[t] = self._router.route(self.world.z_np[row])
+        return self.number_by_model[model]
 
-    def learn(self, now: int, asked: Asked, outcome: Outcome) -> None:
+    def learn(self, now: int, choice: Choice, outcome: Outcome) -> None:
         """Feed back the realised cost with the reward; it takes no cost without a reward."""
-        reward = reward_of(self._world, self._run.objective, outcome)
-        log = self._logs.pop(asked.t, None)
+        reward = reward_of(self.world, self.run.objective, outcome)
+        log = self._logs.pop(choice.t, None)
         if reward is None:
             return
         if log is not None:
@@ -136,113 +138,112 @@ class ParetoBandit:
                 log.cost_usd = outcome.cost
             self._router.process_feedback(log.request_id, reward=reward)
             return
-        self._router.update(self._world.table.models[asked.model], self._world.z_np[asked.row], reward)
+        self.learn_reward(choice, reward)
         if self._router.budget_pacer is not None and not np.isnan(outcome.cost):
             self._router.budget_pacer.observe(outcome.cost)
 
+    def learn_reward(self, choice: Choice, reward: float) -> None:
+        """Learn what came of a forced call, of which its router knows nothing."""
+        self._router.update(self.world.table.models[choice.model], self.world.z_np[choice.row], reward)
 
-class MabWiser:
+
+class MabWiser(_Published):
     """MABWiser's linear Thompson sampling or linear UCB."""
 
     def __init__(self, world: World, run: Run, rng: np.random.Generator) -> None:
+        super().__init__(world, run, rng)
         module = importlib.import_module("mabwiser.mab")
-        self._world, self._run, self._rng = world, run, rng
         policies = module.LearningPolicy
-        policy = policies.LinTS(ALPHA) if run.policy == "mabwiser-lints" else policies.LinUCB(ALPHA)
-        self._names = list(world.present)
+        policy = policies.LinTS(ALPHA) if run.policy.name == "mabwiser-lints" else policies.LinUCB(ALPHA)
+        self._arms = list(world.present)
         self._mab = module.MAB(list(world.present), policy, seed=run.seed)
-        self._place = {model: i for i, model in enumerate(world.table.models)}
-        self._dual = Dual(world, run.budget)
-        self._forced: list[int] = []
         self._fitted = world.warm is not None
         if world.warm is not None:
             reward_nk = warm_rewards(world, run.objective)
             n, k = reward_nk.shape
-            decisions = np.tile(np.array(self._names, dtype=object), n)
+            decisions = np.tile(np.array(self._arms, dtype=object), n)
             self._mab.fit(decisions, reward_nk.ravel(), np.repeat(world.warm.z_np, k, axis=0))
 
     def notice(self, t: int, notice: Notice) -> None:
         """Add an arm; prices it learns from the costs."""
-        if isinstance(notice, Added):
-            self._names.append(notice.model)
+        if isinstance(notice, NewModelNotice):
+            self._arms.append(notice.model)
             self._mab.add_arm(notice.model)
-            self._forced += [self._place[notice.model]] * FORCED_CALLS
+            self._force(notice.model)
 
     def choose(self, t: int, row: int) -> int:
         """The largest expectation less its penalty; any arm before the first outcome, as it cannot say."""
         if self._forced:
             return self._forced.pop()
         if not self._fitted:
-            return self._place[self._names[self._rng.integers(len(self._names))]]
-        expected = self._mab.predict_expectations(self._world.z_np[row : row + 1])
-        penalty_k = self._dual.penalty_k()
-        return max((expected[name] - penalty_k[self._place[name]], self._place[name]) for name in self._names)[1]
+            return self.number_by_model[self._arms[self.rng.integers(len(self._arms))]]
+        expected = self._mab.predict_expectations(self.world.z_np[row : row + 1])
+        penalty_k = self.budget.penalties_k()
+        numbers = [self.number_by_model[arm] for arm in self._arms]
+        return max(
+            (expected[arm] - penalty_k[number], number) for arm, number in zip(self._arms, numbers, strict=True)
+        )[1]
 
-    def learn(self, now: int, asked: Asked, outcome: Outcome) -> None:
+    def learn_reward(self, choice: Choice, reward: float) -> None:
         """One partial fit."""
-        self._dual.learn(asked.model, outcome)
-        reward = reward_of(self._world, self._run.objective, outcome)
-        if reward is None:
-            return
         fit = self._mab.partial_fit if self._fitted else self._mab.fit
-        fit([self._world.table.models[asked.model]], [reward], self._world.z_np[asked.row : asked.row + 1])
+        fit([self.world.table.models[choice.model]], [reward], self.world.z_np[choice.row : choice.row + 1])
         self._fitted = True
 
 
-class SquareCb:
+class SquareCb(_Published):
     """Vowpal Wabbit's SquareCB on action-dependent features: the model's name, crossed with the context's."""
 
     def __init__(self, world: World, run: Run, rng: np.random.Generator) -> None:
+        super().__init__(world, run, rng)
         module = importlib.import_module("vowpalwabbit")
-        self._world, self._run, self._rng = world, run, rng
         self._gamma = GAMMA_COLD if world.warm is None else GAMMA_WARM
         squarecb = f"--cb_explore_adf --squarecb --gamma_scale {self._gamma} --gamma_exponent {GAMMA_EXPONENT}"
         reduction = squarecb if run.budget is None else "--cb_adf"
         self._vw = module.Workspace(f"{reduction} {VW_OPTIONS} --random_seed {run.seed}")
         self._examples = 0
-        self._models = [world.table.models.index(model) for model in world.present]
-        self._dual = Dual(world, run.budget)
-        self._asked: dict[int, tuple[list[int], float]] = {}
-        self._forced: list[int] = []
+        self._models = [self.number_by_model[model] for model in world.present]
+        self._drawn: dict[int, tuple[list[int], float]] = {}  # by round: what could be drawn, and with what probability
         if world.warm is not None:
             reward_nk = warm_rewards(world, run.objective)
             for row in np.random.default_rng([run.seed, 3]).permutation(len(reward_nk)).tolist():
                 shared = _shared(world.warm.z_np[row])
                 for i, model in enumerate(self._models):
-                    self._learn(self._lines(shared, self._models, model, -float(reward_nk[row, i]), 1.0))
+                    self._learn_example(self._lines(shared, self._models, model, -float(reward_nk[row, i]), 1.0))
 
     def notice(self, t: int, notice: Notice) -> None:
         """Offer a new model too; prices it learns from the costs."""
-        if isinstance(notice, Added):
-            model = self._world.table.models.index(notice.model)
-            self._models = [*self._models, model]
-            self._forced += [model] * FORCED_CALLS
+        if isinstance(notice, NewModelNotice):
+            self._models = [*self._models, self.number_by_model[notice.model]]
+            self._force(notice.model)
 
     def choose(self, t: int, row: int) -> int:
         """Draw from the probabilities it gives, or, within a budget, from those that its predictions give."""
         if self._forced:
-            self._asked[t] = (self._models, 1.0)
+            self._drawn[t] = (self._models, 1.0)
             return self._forced.pop()
-        predicted_m = np.array(self._vw.predict(self._lines(_shared(self._world.z_np[row]), self._models)))
-        if self._run.budget is None:
+        predicted_m = np.array(self._vw.predict(self._lines(_shared(self.world.z_np[row]), self._models)))
+        if self.run.budget is None:
             share_m = np.maximum(predicted_m, 0.0) / np.maximum(predicted_m, 0.0).sum()
         else:
-            cost_m = predicted_m + self._dual.penalty_k()[self._models]
+            cost_m = predicted_m + self.budget.penalties_k()[self._models]
             share_m = inverse_gap(cost_m, self._gamma * max(self._examples, 1) ** GAMMA_EXPONENT)
-        drawn = int(self._rng.choice(len(self._models), p=share_m))
-        self._asked[t] = (self._models, float(share_m[drawn]))
+        drawn = int(self.rng.choice(len(self._models), p=share_m))
+        self._drawn[t] = (self._models, float(share_m[drawn]))
         return self._models[drawn]
 
-    def learn(self, now: int, asked: Asked, outcome: Outcome) -> None:
-        """Learn the reward with the probability at which it was drawn."""
-        models, probability = self._asked.pop(asked.t)
-        self._dual.learn(asked.model, outcome)
-        reward = reward_of(self._world, self._run.objective, outcome)
-        if reward is not None:
-            shared = _shared(self._world.z_np[asked.row])
-            self._learn(self._lines(shared, models, asked.model, -reward, probability))
+    def learn(self, now: int, choice: Choice, outcome: Outcome) -> None:
+        """Learn as all do, and forget the draw."""
+        super().learn(now, choice, outcome)
+        del self._drawn[choice.t]
 
-    def _learn(self, lines: list[str]) -> None:
+    def learn_reward(self, choice: Choice, reward: float) -> None:
+        """Learn the reward with the probability at which it was drawn."""
+        models, probability = self._drawn[choice.t]
+        shared = _shared(self.world.z_np[choice.row])
+        self._learn_example(self._lines(shared, models, choice.model, -reward, probability))
+
+    def _learn_example(self, lines: list[str]) -> None:
         self._vw.learn(lines)
         self._examples += 1
 
@@ -312,7 +313,7 @@ def _with_priors(world: World, run: Run, create: Any) -> Any:
         return create(str(path))
 
 
-def _registry(prices: Prices) -> dict[str, float]:
+def _registry_entry(prices: Prices) -> dict[str, float]:
     return {"input_cost_per_m": prices.input_per_million, "output_cost_per_m": prices.output_per_million}
 
 

@@ -1,7 +1,16 @@
-"""What is to be played: names of policies with settings, ``thompson:exploration_floor=0.05:half_life=500``, and runs of them."""
+"""What is to be played: a policy with its settings, and one run of it.
+
+A policy is written ``name``, ``name:value`` or ``name:setting=value:…``. It is parsed once, where it is read, by
+``simulator.policies.registry.parse_policy``; everything below reads names and settings from the ``PolicySpec``.
+
+>>> PolicySpec("length-rule:200", "length-rule", one_number("tokens", "a number of tokens")("length-rule:200", "200"))
+PolicySpec(text='length-rule:200', name='length-rule', settings=(('tokens', 200.0),))
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,26 +19,32 @@ from pointsman.bandit.catalog import Objective
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.world.changes import Schedule
 
-THOMPSON = "thompson"
+Settings = tuple[tuple[str, float | str], ...]
+"""Names and values of a policy's settings, in the order in which they were written."""
+SettingsParser = Callable[[str, str | None], Settings]
+"""Makes settings of a policy as written and of what follows the first colon in it (``None``: there is no colon). Raises
+``SettingError``."""
 
 
-def base(policy: str) -> str:
-    """The name without settings."""
-    return policy.partition(":")[0]
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """A policy's ``name`` and ``settings``; ``text`` is how it was written, which results and reports repeat."""
 
+    text: str
+    name: str
+    settings: Settings = ()
 
-def setting(policy: str, default: float, what: str) -> float:
-    """The one number of ``name:number``, or ``default`` without one. Raises ``SettingError`` that says ``what`` it is."""
-    _, colon, text = policy.partition(":")
-    if not colon:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not abs(value) < float("inf"):
-        raise SettingError(f"policy {policy!r}: expected {what} after the colon, got {text!r}")
-    return value
+    def __str__(self) -> str:
+        """As it was written."""
+        return self.text
+
+    def number(self, setting: str, default: float) -> float:
+        """The value of a numeric ``setting``, or ``default`` where it was not given."""
+        return float(dict(self.settings).get(setting, default))
+
+    def string(self, setting: str) -> str:
+        """The value of a ``setting`` that must have been given. Raises ``KeyError``."""
+        return str(dict(self.settings)[setting])
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +55,7 @@ class Run:
     more: then the rows come again, in another order. ``schedule`` says what changes on the way.
     """
 
-    policy: str
+    policy: PolicySpec
     objective: Objective
     budget: float | None
     seed: int
@@ -49,13 +64,43 @@ class Run:
     schedule: Schedule = ()
 
 
-CASCADE = "cascade"
-"""Calls several models for a prompt, so that it is no split of the traffic; ``cascade:THRESHOLD`` has a fixed threshold."""
-
-
-FIXED = "fixed:"
-
-
 def policy_rng(run: Run) -> np.random.Generator:
-    """What a policy draws from."""
+    """The random numbers of the policy itself, apart from those of the world: they depend on the run's seed only."""
     return np.random.default_rng([run.seed, 1])
+
+
+def one_number(setting: str, meaning: str) -> SettingsParser:
+    """Parses ``name`` or ``name:NUMBER``; errors call the number ``meaning``."""
+
+    def parse(text: str, rest: str | None) -> Settings:
+        if rest is None:
+            return ()
+        try:
+            value = float(rest)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise SettingError(f"policy {text!r}: expected {meaning} after the colon, got {rest!r}")
+        return ((setting, value),)
+
+    return parse
+
+
+def named_numbers(names: tuple[str, ...]) -> SettingsParser:
+    """Parses ``name`` or ``name:setting=NUMBER:…`` with settings of ``names``, each at most once."""
+
+    def parse(text: str, rest: str | None) -> Settings:
+        values: dict[str, float | str] = {}
+        for part in [] if rest is None else rest.split(":"):
+            name, equals, number = part.partition("=")
+            if not equals or name not in names or name in values:
+                raise SettingError(
+                    f"policy {text!r}: expected setting=value, each once, with one of {', '.join(names)}, got {part!r}"
+                )
+            try:
+                values[name] = float(number)
+            except ValueError:
+                raise SettingError(f"policy {text!r}: {name}: expected a number, got {number!r}") from None
+        return tuple(values.items())
+
+    return parse

@@ -18,14 +18,19 @@ from pointsman.bandit.event import BucketPut, DecisionMade, Event, ModelPut, Rec
 from pointsman.bandit.join import join
 from pointsman.bandit.state import active_budgets, fold
 from pointsman.simulator.data.errors import SettingError
-from pointsman.simulator.policies.base import Asked, scaled
-from pointsman.simulator.policies.spec import Run
+from pointsman.simulator.policies.base import Choice, scale_prices
+from pointsman.simulator.policies.spec import PolicySpec, Run
 from pointsman.simulator.world.changes import has_outage
-from pointsman.simulator.world.rounds import Notice, Outcome, Priced, report_of
+from pointsman.simulator.world.rounds import Notice, Outcome, PriceNotice, report_of
 from pointsman.simulator.world.world import World
 
 ROUND_NS = 10**9
 """Time between two rounds: a second."""
+THOMPSON_SETTINGS = ("exploration_floor", "half_life", "prior_quality", "prior_cost", "prior_latency")
+"""What can be set of the policy that serves: fields of a bucket, and of its priors (quality in the bucket's units, dollars,
+seconds)."""
+_PRIORS = {"prior_quality": "quality", "prior_cost": "cost", "prior_latency": "latency"}
+"""Which settings are fields of a bucket's priors."""
 
 
 class Thompson:
@@ -36,25 +41,25 @@ class Thompson:
     ) -> None:
         self._world, self._rng, self._watch = world, rng, watch
         self._state = copy.deepcopy(world.start)
-        self._place = {model: i for i, model in enumerate(world.table.models)}
-        self._success = has_outage(run.schedule)
-        self._waiting: dict[int, DecisionMade] = {}
+        self._number_by_model = {model: i for i, model in enumerate(world.table.models)}
+        self._reports_success = has_outage(run.schedule)
+        self._pending: dict[int, DecisionMade] = {}
         budget = None if run.budget is None else Budget(run.budget)
         for bucket in list(self._state.buckets.values()):
-            config = configured(bucket.config, run.policy)
+            config = configure_bucket(bucket.config, run.policy)
             self._apply(0, BucketPut(replace(config, objective=run.objective, budget=budget)))
 
     def notice(self, t: int, notice: Notice) -> None:
         """Put the model into the catalogue, with its list prices if models have any."""
         prices = self._world.prices.get(notice.model) if self._world.priced else None
-        if isinstance(notice, Priced):
+        if isinstance(notice, PriceNotice):
             if prices is None:
                 return  # without list prices there is nothing to announce
-            prices = scaled(prices, notice.factor)
+            prices = scale_prices(prices, notice.factor)
         self._apply(t * ROUND_NS, ModelPut(Model(notice.model, prices=prices)))
 
-    def see(self, world: World) -> None:
-        """Other rows."""
+    def move_to(self, world: World) -> None:
+        """Go on with other rows."""
         self._world = world
 
     def choose(self, t: int, row: int) -> int:
@@ -80,48 +85,32 @@ class Thompson:
     def commit(self, t: int, decision: DecisionMade) -> int:
         """Fold a decision; its model's number."""
         self._apply((t + 1) * ROUND_NS, decision)
-        self._waiting[t] = decision
+        self._pending[t] = decision
         if self._watch is not None:
             self._watch(decision)
         return self.number(decision)
 
     def number(self, decision: DecisionMade) -> int:
-        """The number of the model that was chosen."""
-        return self._place[decision.models[decision.chosen]]
+        """The number, in the table, of the model that was chosen."""
+        return self._number_by_model[decision.models[decision.chosen]]
 
-    def learn(self, now: int, asked: Asked, outcome: Outcome) -> None:
+    def learn(self, now: int, choice: Choice, outcome: Outcome) -> None:
         """Fold the outcome."""
-        decision = self._waiting.pop(asked.t)
-        report = report_of(outcome, success=self._success)
+        decision = self._pending.pop(choice.t)
+        report = report_of(outcome, success=self._reports_success)
         if report:
             bucket = self._state.buckets[decision.bucket]
-            self._apply((now + 1) * ROUND_NS, join(bucket, decision, (asked.t + 1) * ROUND_NS, report))
+            self._apply((now + 1) * ROUND_NS, join(bucket, decision, (choice.t + 1) * ROUND_NS, report))
 
     def _apply(self, now_ns: int, event: Event) -> None:
         fold((Record(self._state.position + 1, now_ns, event),), self._state)
 
 
-THOMPSON_SETTINGS = ("exploration_floor", "half_life", "prior_quality", "prior_cost", "prior_latency")
-"""What can be set of the policy that serves: fields of a bucket, and of its priors (quality in the bucket's units, dollars,
-seconds)."""
-
-
-def configured(bucket: Bucket, policy: str) -> Bucket:
-    """``bucket`` with the settings of a ``thompson`` policy. Raises ``SettingError``."""
-    values: dict[str, float] = {}
-    for part in policy.split(":")[1:]:
-        name, equals, text = part.partition("=")
-        if not equals or name not in THOMPSON_SETTINGS or name in values:
-            raise SettingError(
-                f"policy {policy!r}: expected setting=value, each once, with one of {', '.join(THOMPSON_SETTINGS)}, got {part!r}"
-            )
-        try:
-            values[name] = float(text)
-        except ValueError:
-            raise SettingError(f"policy {policy!r}: {name}: expected a number, got {text!r}") from None
-    priors = {name.removeprefix("prior_"): value for name, value in values.items() if name.startswith("prior_")}
-    fields = {name: value for name, value in values.items() if not name.startswith("prior_")}
+def configure_bucket(bucket: Bucket, spec: PolicySpec) -> Bucket:
+    """``bucket`` with the settings of a ``thompson`` policy. Raises ``SettingError`` for a value out of range."""
+    priors = {_PRIORS[name]: value for name, value in spec.settings if name in _PRIORS}
+    fields = {name: value for name, value in spec.settings if name not in _PRIORS}
     try:
         return replace(bucket, priors=replace(bucket.priors, **priors), **fields)  # type: ignore[arg-type]
     except FieldError as error:
-        raise SettingError(f"policy {policy!r}: {error}") from None
+        raise SettingError(f"policy {spec.text!r}: {error}") from None

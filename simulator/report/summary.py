@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
-from pointsman.simulator.policies.hindsight import HINDSIGHT
-from pointsman.simulator.policies.spec import CASCADE, FIXED, THOMPSON, base
+from pointsman.simulator.policies.registry import CASCADE, THOMPSON, is_online
 from pointsman.simulator.run.experiment import Result
 from pointsman.simulator.world.utility import utility_unit
 
@@ -106,12 +105,13 @@ def verdicts(one: Group) -> list[Verdict]:
 
 def routes(one: Group) -> bool:
     """Whether a group is of a policy that one could run, and that chooses: what verdicts are worth giving of."""
-    return one.policy not in (*HINDSIGHT, CASCADE) and not one.policy.startswith(FIXED)
+    spec = one.results[0].run.policy
+    return is_online(spec) or (spec.name == CASCADE and bool(spec.settings))
 
 
 def is_ours(one: Group) -> bool:
     """Whether a group is of the policy that serves."""
-    return base(one.policy) == THOMPSON
+    return one.results[0].run.policy.name == THOMPSON
 
 
 def _against_fixed(one: Group) -> Verdict:

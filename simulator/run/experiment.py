@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from pointsman.simulator.policies.cascade import Cascaded, cascade, thresholds
 from pointsman.simulator.policies.hindsight import mix_at, optimum
-from pointsman.simulator.policies.registry import check_run
-from pointsman.simulator.policies.spec import CASCADE, Run, base, setting
+from pointsman.simulator.policies.registry import CASCADE, check_run
+from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.executor import PROCESSES, spread
 from pointsman.simulator.run.replay import rounds_of, shares
 from pointsman.simulator.world.rounds import Rounds
@@ -59,7 +59,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Against:
+class Benchmarks:
     """What a run is set beside, which knows its rounds beforehand and ignores the prompt.
 
     ``fixed`` is the best fixed model under the objective (within the budget), ``fixed_n`` its utility; ``mix_n`` is the
@@ -96,7 +96,7 @@ class Result:
     quality_n: Array
     cost_n: Array
     utility_n: Array
-    against: Against
+    against: Benchmarks
 
 
 def run_all(
@@ -128,12 +128,10 @@ def evaluate(world: World, objective_name: str, run: Run) -> Result:
     """Play one run and measure it, by what its calls were worth."""
     rounds = rounds_of(world, run)
     worth, models = rounds.worth, world.table.models
-    utility_tk = utility_of(run.objective, worth.quality_tk, worth.cost_tk, worth.latency_tk, rounds.there_tk)
+    utility_tk = utility_of(run.objective, worth.quality_tk, worth.cost_tk, worth.latency_tk, rounds.available_tk)
     best_t = (optimum(world, run, rounds, "prompt-oracle") * utility_tk).sum(axis=1)
     got = (
-        _cascaded(run, rounds)
-        if base(run.policy) == CASCADE
-        else _split(shares(world, run, rounds), rounds, utility_tk)
+        _cascaded(run, rounds) if run.policy.name == CASCADE else _split(shares(world, run, rounds), rounds, utility_tk)
     )
     share_tk, quality_t, cost_t, latency_t, utility_t = got
     regret_t = best_t - utility_t
@@ -148,7 +146,7 @@ def evaluate(world: World, objective_name: str, run: Run) -> Result:
         run=run,
         row=Row(
             world=world.table.name,
-            policy=run.policy,
+            policy=run.policy.text,
             objective=objective_name,
             budget=run.budget,
             seed=run.seed,
@@ -196,10 +194,10 @@ def _cascaded(run: Run, rounds: Rounds) -> tuple[Array, Array, Array, Array, Arr
 
     Without a threshold of its own it has the best in hindsight within the budget; the cheapest, if none is.
     """
-    tried = [setting(run.policy, 0.0, "a quality")] if ":" in run.policy else thresholds(rounds.quality_tk).tolist()
+    tried = [run.policy.number("quality", 0.0)] if run.policy.settings else thresholds(rounds.quality_tk).tolist()
     found: tuple[Cascaded, Array] | None = None
     for threshold in tried:
-        one = cascade(rounds.quality_tk, rounds.cost_tk, rounds.latency_tk, rounds.there_tk, threshold)
+        one = cascade(rounds.quality_tk, rounds.cost_tk, rounds.latency_tk, rounds.available_tk, threshold)
         columns = (one.quality_n[:, None], one.cost_n[:, None], one.latency_n[:, None])
         utility_t = utility_of(run.objective, *columns)[:, 0]
         within = run.budget is None or float(one.cost_n.mean()) <= run.budget
@@ -221,10 +219,10 @@ def _against(
     mean_cost: float | None,
     best_t: Array,
     ends_c: npt.NDArray[np.int64],
-) -> Against:
+) -> Benchmarks:
     """The controls of one run, round by round."""
     worth = rounds.worth
-    always_k = rounds.there_tk.all(axis=0)
+    always_k = rounds.available_tk.all(axis=0)
     quality_k = np.where(always_k, worth.quality_tk.mean(axis=0), np.nan)
     cost_k = np.where(always_k, worth.cost_tk.mean(axis=0), np.nan)
     fixed = int(optimum(world, run, rounds, "best-fixed")[0].argmax())
@@ -233,7 +231,7 @@ def _against(
         mix_k = mix_at(quality_k, cost_k, mean_cost)
         mix_t = worth.quality_tk @ mix_k
         mix_regret_c = np.cumsum(best_t - utility_tk @ mix_k)[ends_c - 1]
-    return Against(
+    return Benchmarks(
         fixed=world.table.models[fixed],
         fixed_n=utility_tk[:, fixed],
         fixed_regret_c=np.cumsum(best_t - utility_tk[:, fixed])[ends_c - 1],

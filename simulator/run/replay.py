@@ -1,6 +1,6 @@
 """Exact replay of an outcome table: prompts come one by one in random order, a policy chooses, and learns what it chose.
 
-Policies are behind ``simulator.policies.base.Online``, so that all of them play in the same loop; the world may change on the way
+All policies are ``simulator.policies.base.OnlinePolicy``, so that they play in the same loop; the world may change on the way
 (``simulator.world.changes``).
 """
 
@@ -12,10 +12,10 @@ from heapq import heappop, heappush
 import numpy as np
 import numpy.typing as npt
 
-from pointsman.simulator.policies.base import Asked, Online
+from pointsman.simulator.policies.base import Choice, OnlinePolicy
 from pointsman.simulator.policies.hindsight import optimum
-from pointsman.simulator.policies.registry import ONLINE, make_policy
-from pointsman.simulator.policies.spec import FIXED, Run, base, policy_rng
+from pointsman.simulator.policies.registry import FIXED, is_online, make_policy
+from pointsman.simulator.policies.spec import Run, policy_rng
 from pointsman.simulator.world.rounds import Outcome, Rounds, unfold
 from pointsman.simulator.world.world import World, order_of
 
@@ -31,26 +31,26 @@ class Played:
     chosen_t: Indices
 
 
-def play_online(world: World, run: Run, rounds: Rounds | None = None, policy: Online | None = None) -> Played:
+def play_online(world: World, run: Run, rounds: Rounds | None = None, policy: OnlinePolicy | None = None) -> Played:
     """Play a policy of ``ONLINE``, as ``make_policy`` makes it, through the rounds of ``run``, which ``rounds_of`` gives."""
     rounds = rounds_of(world, run) if rounds is None else rounds
     policy = make_policy(world, run, policy_rng(run)) if policy is None else policy
     chosen_t = np.zeros(len(rounds), dtype=np.intp)
     waiting: list[
-        tuple[int, int, Asked, Outcome]
+        tuple[int, int, Choice, Outcome]
     ] = []  # a heap: the round after which to learn, the round of the decision
     late: list[int] = (rounds.late_t + run.delay).tolist()
     for t, row in enumerate(rounds.row_t.tolist()):
         for notice in rounds.notices.get(t, ()):
             policy.notice(t, notice)
         model = policy.choose(t, row)
-        if not rounds.there_tk[t, model]:
+        if not rounds.available_tk[t, model]:
             raise RuntimeError(f"{run.policy} chose {world.table.models[model]}, which is not in the catalogue")
         chosen_t[t] = model
-        heappush(waiting, (t + late[t], t, Asked(t, row, model), rounds.outcome(t, model)))
+        heappush(waiting, (t + late[t], t, Choice(t, row, model), rounds.outcome(t, model)))
         while waiting and waiting[0][0] <= t:
-            *_, asked, outcome = heappop(waiting)
-            policy.learn(t, asked, outcome)
+            *_, choice, outcome = heappop(waiting)
+            policy.learn(t, choice, outcome)
     return Played(rounds, chosen_t)
 
 
@@ -61,11 +61,11 @@ def shares(world: World, run: Run, rounds: Rounds) -> Array:
     between models that are there from first to last.
     """
     k = len(world.table.models)
-    if base(run.policy) in ONLINE:
+    if is_online(run.policy):
         return np.eye(k)[play_online(world, run, rounds).chosen_t]
-    if run.policy.startswith(FIXED):
-        return np.tile(np.eye(k)[world.table.models.index(run.policy.removeprefix(FIXED))], (len(rounds), 1))
-    return optimum(world, run, rounds, run.policy)
+    if run.policy.name == FIXED:
+        return np.tile(np.eye(k)[world.table.models.index(run.policy.string("model"))], (len(rounds), 1))
+    return optimum(world, run, rounds, run.policy.name)
 
 
 def play(world: World, run: Run) -> Array:

@@ -18,19 +18,19 @@ from pointsman.bandit.catalog import FLOOR_MODES, Mode, Objective, QualityRange
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.pieces import Extent
 from pointsman.simulator.data.table import OutcomeTable
-from pointsman.simulator.policies.base import Asked, Streaming
+from pointsman.simulator.policies.base import Choice, StreamingPolicy
 from pointsman.simulator.policies.hindsight import best_fixed, mix_at
-from pointsman.simulator.policies.registry import make_policy
-from pointsman.simulator.policies.spec import FIXED, Run, base, policy_rng
-from pointsman.simulator.run.experiment import CHECKPOINTS, Against, Result, Row
+from pointsman.simulator.policies.registry import FIXED, THOMPSON, make_policy
+from pointsman.simulator.policies.spec import Run, policy_rng
+from pointsman.simulator.run.experiment import CHECKPOINTS, Benchmarks, Result, Row
 from pointsman.simulator.world.rounds import Outcome
 from pointsman.simulator.world.utility import utilities
 from pointsman.simulator.world.world import World, window
 
 Array = npt.NDArray[np.float64]
 
-POLICIES = ("thompson", "uniform", "epsilon-greedy", "linucb", "beta-thompson")
-"""Those that can be streamed, beside fixed models."""
+STREAMED = (THOMPSON, "uniform", "epsilon-greedy", "linucb", "beta-thompson", FIXED)
+"""Policies that can be streamed."""
 
 
 @dataclass(slots=True)
@@ -50,14 +50,15 @@ class _Sums:
 
 def check_streamed(run: Run) -> None:
     """Raise ``SettingError`` for a run that cannot be streamed."""
-    name = base(run.policy)
-    if name not in POLICIES and not run.policy.startswith(FIXED):
-        raise SettingError(f"policy {run.policy!r}: expected one of {', '.join(POLICIES)}, {FIXED}<model> in a stream")
+    name = run.policy.name
+    if name not in STREAMED:
+        listed = ", ".join(f"{FIXED}:<model>" if name == FIXED else name for name in STREAMED)
+        raise SettingError(f"policy {run.policy.text!r}: expected one of {listed} in a stream")
     if run.schedule:
         raise SettingError("a stream: expected no schedule")
-    if run.delay and name != "thompson" and not run.policy.startswith(FIXED):
+    if run.delay and name not in (THOMPSON, FIXED):
         raise SettingError(
-            f"policy {run.policy!r}: expected no delay in a stream; only thompson can be told late there"
+            f"policy {run.policy.text!r}: expected no delay in a stream; only thompson can be told late there"
         )
     if run.budget is not None:
         raise SettingError("a stream: expected no budget: the best within one needs all rounds at once")
@@ -94,23 +95,23 @@ def stream(first: World, rest: Callable[[], Iterator[OutcomeTable]], rounds: int
     models = first.table.models
     k = len(models)
     policy = None
-    if not run.policy.startswith(FIXED):
-        policy = cast(Streaming, make_policy(first, run, policy_rng(run)))
-    fixed = -1 if policy is not None else models.index(run.policy.removeprefix(FIXED))
+    if run.policy.name != FIXED:
+        policy = cast(StreamingPolicy, make_policy(first, run, policy_rng(run)))
+    fixed = -1 if policy is not None else models.index(run.policy.string("model"))
     ends_c = np.unique(np.linspace(0, rounds, CHECKPOINTS + 1).round().astype(np.int64))[1:]
     total = _Sums(utility_k=np.zeros(k), quality_k=np.zeros(k), cost_k=np.zeros(k), share_k=np.zeros(k))
     points: list[tuple[float, float, float, Array, Array]] = []  # best, utility, cost, utility_k, share_k so far
-    waiting: list[tuple[Asked, Outcome]] = []
+    waiting: list[tuple[Choice, Outcome]] = []
     t = 0
     for table in rest():
         world = window(first, table)
         if policy is not None:
-            policy.see(world)
+            policy.move_to(world)
         utility_nk = utilities(table, run.objective)
         for row in range(min(len(table), rounds - t)):
             model = fixed if policy is None else policy.choose(t, row)
             if policy is not None:
-                waiting.append((Asked(t, row, model), _outcome(table, row, model)))
+                waiting.append((Choice(t, row, model), _outcome(table, row, model)))
                 if len(waiting) > run.delay:
                     policy.learn(t, *waiting.pop(0))
             total.best += float(utility_nk[row].max())
@@ -162,7 +163,7 @@ def _result(
         run=run,
         row=Row(
             world=world.table.name,
-            policy=run.policy,
+            policy=run.policy.text,
             objective=objective,
             budget=run.budget,
             seed=run.seed,
@@ -185,7 +186,7 @@ def _result(
         quality_n=np.array([total.quality / n]),
         cost_n=np.array([total.cost / n]),
         utility_n=np.array([total.utility / n]),
-        against=Against(
+        against=Benchmarks(
             fixed=models[fixed],
             fixed_n=utility_ck[-1:, fixed] / n,
             fixed_regret_c=best_c - utility_ck[:, fixed],

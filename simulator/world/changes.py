@@ -103,7 +103,7 @@ Change = PriceFactor | QualityLevel | QualityDrift | LatencyFactor | Outage | Mo
 Schedule = tuple[Change, ...]
 
 
-def joins_later(schedule: Schedule) -> frozenset[str]:
+def models_added_later(schedule: Schedule) -> frozenset[str]:
     """The models that are not in the catalogue at first."""
     return frozenset(change.model for change in schedule if isinstance(change, ModelAdded) and change.start > 0)
 
@@ -141,5 +141,5 @@ def check_schedule(models: Sequence[str], quality: QualityRange, schedule: Sched
             if change.model in joined:
                 raise SettingError(f"{what}.model: {change.model!r} is added twice")
             joined.add(change.model)
-    if len(joins_later(schedule)) == len(models):
+    if len(models_added_later(schedule)) == len(models):
         raise SettingError("schedule: expected at least one model that is there from the start")

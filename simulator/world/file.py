@@ -35,7 +35,7 @@ from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.table import OutcomeTable, load_table
 from pointsman.simulator.data.yaml_file import YamlError, load_yaml, said_of
 from pointsman.simulator.world import changes
-from pointsman.simulator.world.changes import Schedule, check_schedule, joins_later
+from pointsman.simulator.world.changes import Schedule, check_schedule, models_added_later
 from pointsman.simulator.world.rounds import Noise, unfold
 from pointsman.simulator.world.world import UNIT, Features, World, make_world
 
@@ -209,7 +209,7 @@ def read_world(path: Path, features: str | None = None, bucket: str | None = Non
         warm = _drawn(_table(found, path.stem, found.warm, _WARM), noise, found.seed) if found.warm else None
         prices = _prices(found) if found.priced else None
     kind = features or ("x" if table.x_nd is not None else "none")
-    later = tuple(model for model in table.models if model in joins_later(schedule))
+    later = tuple(model for model in table.models if model in models_added_later(schedule))
     try:
         check_schedule(table.models, quality, schedule)
         if warm is not None:

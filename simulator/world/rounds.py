@@ -49,7 +49,7 @@ _HALVINGS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Priced:
+class PriceNotice:
     """Policies are told that the list prices of ``model`` are now ``factor`` times the original ones."""
 
     model: str
@@ -57,13 +57,13 @@ class Priced:
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class NewModelNotice:
     """Policies are told that they may now choose ``model``."""
 
     model: str
 
 
-Notice = Priced | Added
+Notice = PriceNotice | NewModelNotice
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Noise:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Worth:
+class ExpectedOutcome:
     """What every call was worth, (t, k): the outcomes themselves, or with ``Noise`` what they are on average."""
 
     quality_tk: Array
@@ -96,7 +96,7 @@ class Worth:
 class Outcome:
     """What one call came to: ``quality`` in the table's units, cost in dollars, latency in seconds; NaN where unknown.
 
-    ``quality`` is what it was worth; ``judged`` says whether that is reported. A call that failed has ``success`` False.
+    ``quality_reported`` says whether the caller reports the quality. A call that failed has ``success`` False.
     """
 
     quality: float
@@ -104,14 +104,14 @@ class Outcome:
     latency: float
     output_tokens: float
     success: bool = True
-    judged: bool = True
+    quality_reported: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rounds:
     """What every model would have answered in every round, (t, k); fields as in ``Outcome``.
 
-    ``row_t`` are rows of the table, ``there_tk`` says which models are in the catalogue, ``notices`` what policies are told
+    ``row_t`` are rows of the table, ``available_tk`` says which models are in the catalogue, ``notices`` what policies are told
     before a round, ``late_t`` how many rounds later the outcome is learned. Policies are measured by ``worth``.
     """
 
@@ -121,10 +121,10 @@ class Rounds:
     latency_tk: Array
     output_tokens_tk: Array
     success_tk: Flags
-    judged_tk: Flags
-    there_tk: Flags
+    quality_reported_tk: Flags
+    available_tk: Flags
     late_t: Indices
-    worth: Worth
+    worth: ExpectedOutcome
     notices: Mapping[int, tuple[Notice, ...]]
 
     def __len__(self) -> int:
@@ -140,7 +140,7 @@ class Rounds:
             latency=float(self.latency_tk[t, model]),
             output_tokens=float(self.output_tokens_tk[t, model]),
             success=success,
-            judged=success and bool(self.judged_tk[t, model]),
+            quality_reported=success and bool(self.quality_reported_tk[t, model]),
         )
 
 
@@ -162,7 +162,7 @@ def unfold(
     row_t = np.asarray(order, dtype=np.intp)
     rounds, k = len(row_t), len(table.models)
     quality_tk, cost_tk, latency_tk = table.quality_nk[row_t], table.cost_nk[row_t], table.latency_nk[row_t]
-    judged_tk, there_tk = np.ones((rounds, k), dtype=np.bool_), np.ones((rounds, k), dtype=np.bool_)
+    quality_reported_tk, available_tk = np.ones((rounds, k), dtype=np.bool_), np.ones((rounds, k), dtype=np.bool_)
     told_tk, failing_tk, late_t = np.ones((rounds, k)), np.zeros((rounds, k)), np.zeros(rounds)
     notices: dict[int, tuple[Notice, ...]] = {}
     lost_t = np.random.default_rng([seed, _LOST]).random(rounds)
@@ -172,7 +172,7 @@ def unfold(
             late_t[when] += change.rounds
             continue
         if change.model is None:
-            judged_tk[when] &= (lost_t[when] >= change.share)[:, None]
+            quality_reported_tk[when] &= (lost_t[when] >= change.share)[:, None]
             continue
         model = table.models.index(change.model)
         match change:
@@ -192,22 +192,22 @@ def unfold(
             case Outage():
                 failing_tk[when, model] = 1.0 - (1.0 - failing_tk[when, model]) * (1.0 - change.share)
             case FeedbackLost():
-                judged_tk[when, model] &= lost_t[when] >= change.share
+                quality_reported_tk[when, model] &= lost_t[when] >= change.share
             case ModelAdded():
-                there_tk[: change.start, model] = False
+                available_tk[: change.start, model] = False
                 if 0 < change.start < rounds:
-                    notices[change.start] = (*notices.get(change.start, ()), Added(change.model))
+                    notices[change.start] = (*notices.get(change.start, ()), NewModelNotice(change.model))
     before_tk = np.vstack([np.ones((1, k)), told_tk[:-1]])
     for t, model in np.argwhere(told_tk != before_tk).tolist():
-        notices[t] = (*notices.get(t, ()), Priced(table.models[model], float(told_tk[t, model])))
+        notices[t] = (*notices.get(t, ()), PriceNotice(table.models[model], float(told_tk[t, model])))
     success_tk = np.ones((rounds, k), dtype=np.bool_)
     if failing_tk.any():
         success_tk = np.random.default_rng([seed, _FAILED]).random((rounds, k)) >= failing_tk
-    drawn = Worth(quality_tk, cost_tk, latency_tk)
+    drawn = ExpectedOutcome(quality_tk, cost_tk, latency_tk)
     if noise is not None:
         drawn = _draw(drawn, noise, np.random.default_rng([seed, _NOISE]))
     output_tokens_tk = np.where(success_tk, table.output_tokens_nk[row_t], np.nan)
-    outcome = Worth(
+    outcome = ExpectedOutcome(
         np.where(success_tk, drawn.quality_tk, quality.min),
         np.where(success_tk | np.isnan(drawn.cost_tk), drawn.cost_tk, 0.0),
         np.where(success_tk, drawn.latency_tk, np.nan),
@@ -215,7 +215,7 @@ def unfold(
     if noise is None:
         worth = outcome
     else:
-        worth = Worth(
+        worth = ExpectedOutcome(
             (1.0 - failing_tk) * quality_tk + failing_tk * quality.min, (1.0 - failing_tk) * cost_tk, latency_tk
         )
     return Rounds(
@@ -225,15 +225,15 @@ def unfold(
         latency_tk=outcome.latency_tk,
         output_tokens_tk=output_tokens_tk,
         success_tk=success_tk,
-        judged_tk=judged_tk,
-        there_tk=there_tk,
+        quality_reported_tk=quality_reported_tk,
+        available_tk=available_tk,
         late_t=_lateness(late_t, seed),
         worth=worth,
         notices=notices,
     )
 
 
-def _draw(mean: Worth, noise: Noise, rng: np.random.Generator) -> Worth:
+def _draw(mean: ExpectedOutcome, noise: Noise, rng: np.random.Generator) -> ExpectedOutcome:
     """Outcomes around their means; every round draws as many numbers whatever the means are, so that worlds compare."""
     shape = mean.quality_tk.shape
     quality_tk = mean.quality_tk
@@ -252,7 +252,7 @@ def _draw(mean: Worth, noise: Noise, rng: np.random.Generator) -> Worth:
     else:
         tail = noise.latency_tail
         latency_factor_tk = (tail - 1.0) / tail * (1.0 - rng.random(shape)) ** (-1.0 / tail)
-    return Worth(quality_tk, mean.cost_tk * cost_factor_tk, mean.latency_tk * latency_factor_tk)
+    return ExpectedOutcome(quality_tk, mean.cost_tk * cost_factor_tk, mean.latency_tk * latency_factor_tk)
 
 
 def _lateness(mean_t: Array, seed: int) -> Indices:
@@ -275,7 +275,7 @@ def shift_to(quality_n: Array, level: float, quality: QualityRange) -> float:
 def report_of(outcome: Outcome, *, success: bool) -> dict[Signal, float]:
     """What a caller would report of ``outcome``: what is known of it, and whether the call succeeded if ``success``."""
     cells = {
-        Signal.QUALITY: outcome.quality if outcome.judged else np.nan,
+        Signal.QUALITY: outcome.quality if outcome.quality_reported else np.nan,
         Signal.COST: outcome.cost,
         Signal.LATENCY: outcome.latency,
         Signal.OUTPUT_TOKENS: outcome.output_tokens,

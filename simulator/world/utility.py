@@ -65,31 +65,31 @@ def utilities(table: OutcomeTable, objective: Objective) -> Array:
     """``utility_of`` every outcome of ``table``, (n, k). Raises ``SettingError`` for an empty cell that ``objective`` needs."""
     no_cost = objective.mode is Mode.BALANCED and bool(np.isnan(table.cost_nk).all())
     if objective.mode in FLOOR_MODES:
-        known(table, "cost" if objective.mode is Mode.COST_FIRST else "latency", objective.mode.value)
+        required_cells(table, "cost" if objective.mode is Mode.COST_FIRST else "latency", objective.mode.value)
     elif objective.cost_weight and not no_cost:
-        known(table, "cost", f"{objective.mode.value} with a cost weight")
+        required_cells(table, "cost", f"{objective.mode.value} with a cost weight")
     if objective.mode not in FLOOR_MODES and objective.latency_weight:
-        known(table, "latency", f"{objective.mode.value} with a latency weight")
+        required_cells(table, "latency", f"{objective.mode.value} with a latency weight")
     return utility_of(objective, table.quality_nk, table.cost_nk, table.latency_nk)
 
 
 def utility_of(
-    objective: Objective, quality_nk: Array, cost_nk: Array, latency_nk: Array, there_nk: Flags | None = None
+    objective: Objective, quality_nk: Array, cost_nk: Array, latency_nk: Array, available_nk: Flags | None = None
 ) -> Array:
     """The utility of calls under a resolved ``objective``, (n, k); see the module.
 
     A cost weight where no cost is known at all weighs nothing, because BALANCED has one by default. A call that took no known
-    time, because it failed, took none. Models that are not there (``there_nk`` False) are worth less than the worst call.
+    time, because it failed, took none. Models that are not there (``available_nk`` False) are worth less than the worst call.
     """
-    there_nk = np.ones(quality_nk.shape, dtype=np.bool_) if there_nk is None else there_nk
+    available_nk = np.ones(quality_nk.shape, dtype=np.bool_) if available_nk is None else available_nk
     if objective.mode in FLOOR_MODES:
         price_nk = cost_nk if objective.mode is Mode.COST_FIRST else np.nan_to_num(latency_nk, nan=0.0)
-        best_n1 = np.where(there_nk, quality_nk, -np.inf).max(axis=1, keepdims=True)
+        best_n1 = np.where(available_nk, quality_nk, -np.inf).max(axis=1, keepdims=True)
         if objective.min_quality is not None:
             floor_n1 = np.minimum(objective.min_quality, best_n1)
         else:
             floor_n1 = best_n1 - (objective.max_quality_loss or 0.0)
-        again_n1 = np.where(there_nk, price_nk, -np.inf).max(axis=1, keepdims=True)
+        again_n1 = np.where(available_nk, price_nk, -np.inf).max(axis=1, keepdims=True)
         utility_nk = -np.where(quality_nk >= floor_n1, price_nk, price_nk + again_n1)
     else:
         utility_nk = quality_nk.copy()
@@ -98,12 +98,12 @@ def utility_of(
             utility_nk -= objective.cost_weight * cost_nk
         if objective.latency_weight:
             utility_nk -= objective.latency_weight * np.nan_to_num(latency_nk, nan=0.0)
-    if there_nk.all():
+    if available_nk.all():
         return np.asarray(utility_nk)
-    return np.where(there_nk, utility_nk, utility_nk.min() - 1.0)
+    return np.where(available_nk, utility_nk, utility_nk.min() - 1.0)
 
 
-def known(table: OutcomeTable, kind: str, why: str) -> Array:
+def required_cells(table: OutcomeTable, kind: str, why: str) -> Array:
     """All ``cost`` or ``latency`` cells, (n, k). Raises ``SettingError`` naming the first empty one, and ``why``."""
     cells_nk: Array = table.cost_nk if kind == "cost" else table.latency_nk
     empty = np.argwhere(np.isnan(cells_nk))

@@ -21,9 +21,9 @@ from pointsman.simulator.world.changes import (
     PriceFactor,
     QualityLevel,
     has_outage,
-    joins_later,
+    models_added_later,
 )
-from pointsman.simulator.world.rounds import Added, Priced, shift_to, unfold
+from pointsman.simulator.world.rounds import NewModelNotice, PriceNotice, shift_to, unfold
 
 Make = Callable[..., OutcomeTable]
 ORDER = list(range(60))
@@ -38,7 +38,7 @@ def test_without_a_schedule_rounds_are_the_rows_in_order(make_table: Make) -> No
     np.testing.assert_array_equal(rounds.cost_tk, table.cost_nk[order])
     outcome = rounds.outcome(3, 1)
     assert outcome.quality == table.quality_nk[19, 1] and outcome.latency == table.latency_nk[19, 1]
-    assert outcome.success and outcome.judged
+    assert outcome.success and outcome.quality_reported
 
 
 def test_a_price_changes_costs_in_its_rounds_and_is_announced(make_table: Make) -> None:
@@ -48,13 +48,13 @@ def test_a_price_changes_costs_in_its_rounds_and_is_announced(make_table: Make) 
     np.testing.assert_allclose(ratio_tk[:, 0], 1.0)
     np.testing.assert_allclose(ratio_tk[:, 1], [1.0] * 20 + [0.1] * 20 + [1.0] * 20)
     np.testing.assert_array_equal(rounds.quality_tk, table.quality_nk)
-    assert rounds.notices == {20: (Priced(LARGE, 0.1),), 40: (Priced(LARGE, 1.0),)}
+    assert rounds.notices == {20: (PriceNotice(LARGE, 0.1),), 40: (PriceNotice(LARGE, 1.0),)}
     assert unfold(table, ORDER, (PriceFactor(LARGE, 0.1, 20, 40, announced=False),)).notices == {}
 
 
 def test_prices_multiply(make_table: Make) -> None:
     rounds = unfold(make_table(60), ORDER, (PriceFactor(LARGE, 0.5, 0), PriceFactor(LARGE, 0.5, 30)))
-    assert rounds.notices == {0: (Priced(LARGE, 0.5),), 30: (Priced(LARGE, 0.25),)}
+    assert rounds.notices == {0: (PriceNotice(LARGE, 0.5),), 30: (PriceNotice(LARGE, 0.25),)}
 
 
 def test_a_level_is_reached_silently(make_table: Make) -> None:
@@ -85,7 +85,7 @@ def test_in_an_outage_calls_fail_unjudged_and_free(make_table: Make) -> None:
     for t in range(60):
         outcome = rounds.outcome(t, 0)
         failed = 5 <= t < 10
-        assert outcome.success is outcome.judged is not failed
+        assert outcome.success is outcome.quality_reported is not failed
         if failed:
             assert outcome.quality == 0.0 and outcome.cost == 0.0 and np.isnan(outcome.latency)
         else:
@@ -96,19 +96,21 @@ def test_in_an_outage_calls_fail_unjudged_and_free(make_table: Make) -> None:
 def test_a_model_is_added(make_table: Make) -> None:
     schedule = (ModelAdded(LARGE, 30),)
     rounds = unfold(make_table(60), ORDER, schedule)
-    assert joins_later(schedule) == {LARGE}
-    assert rounds.there_tk[:, 1].tolist() == [False] * 30 + [True] * 30 and rounds.there_tk[:, 0].all()
-    assert rounds.notices == {30: (Added(LARGE),)}
+    assert models_added_later(schedule) == {LARGE}
+    assert rounds.available_tk[:, 1].tolist() == [False] * 30 + [True] * 30 and rounds.available_tk[:, 0].all()
+    assert rounds.notices == {30: (NewModelNotice(LARGE),)}
 
 
 def test_lost_feedback_is_seeded_and_keeps_costs(make_table: Make) -> None:
     table, order = make_table(60), list(range(60)) * 30
     lost = unfold(table, order, (FeedbackLost(0.3),), seed=7)
-    assert np.mean(~lost.judged_tk) == pytest.approx(0.3, abs=0.04)
-    np.testing.assert_array_equal(lost.judged_tk, unfold(table, order, (FeedbackLost(0.3),), seed=7).judged_tk)
-    assert (lost.judged_tk != unfold(table, order, (FeedbackLost(0.3),), seed=8).judged_tk).any()
+    assert np.mean(~lost.quality_reported_tk) == pytest.approx(0.3, abs=0.04)
+    np.testing.assert_array_equal(
+        lost.quality_reported_tk, unfold(table, order, (FeedbackLost(0.3),), seed=7).quality_reported_tk
+    )
+    assert (lost.quality_reported_tk != unfold(table, order, (FeedbackLost(0.3),), seed=8).quality_reported_tk).any()
     np.testing.assert_array_equal(lost.cost_tk, table.cost_nk[order])
-    assert not unfold(table, order, (FeedbackLost(1.0),)).judged_tk.any()
+    assert not unfold(table, order, (FeedbackLost(1.0),)).quality_reported_tk.any()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from pointsman.simulator.data.errors import SettingError
+from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.executor import check_executor, spread
 from pointsman.simulator.run.experiment import Result, Task, run_all
@@ -94,7 +95,7 @@ def place(tmp_path: Path) -> Place:
 def tasks(place: Place, seeds: int) -> list[Task]:
     quality = parse_objective("QUALITY_FIRST", UNIT)
     return [
-        Task(0, "QUALITY_FIRST", Run(policy, quality, None, seed, 0, place.rounds, place.schedule))
+        Task(0, "QUALITY_FIRST", Run(parse_policy(policy), quality, None, seed, 0, place.rounds, place.schedule))
         for policy in ("thompson", "epsilon-greedy")
         for seed in range(seeds)
     ]

@@ -13,8 +13,8 @@ from pointsman.bandit.catalog import Prices
 from pointsman.bandit.event import DecisionMade
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.table import OutcomeTable
-from pointsman.simulator.policies.base import Asked, Dual
-from pointsman.simulator.policies.registry import check_run
+from pointsman.simulator.policies.base import BudgetMultiplier, Choice
+from pointsman.simulator.policies.registry import check_run, parse_policy
 from pointsman.simulator.policies.simple import EpsilonGreedy
 from pointsman.simulator.policies.spec import Run, policy_rng
 from pointsman.simulator.policies.thompson import Thompson
@@ -31,7 +31,7 @@ OURS = ("thompson", "uniform", "epsilon-greedy")
 
 
 def run(policy: str, schedule: Schedule = (), objective: str = "QUALITY_FIRST", **settings: object) -> Run:
-    made = Run(policy, parse_objective(objective, UNIT), None, 0, schedule=schedule)
+    made = Run(parse_policy(policy), parse_objective(objective, UNIT), None, 0, schedule=schedule)
     return replace(made, **settings)  # type: ignore[arg-type]
 
 
@@ -155,25 +155,25 @@ def test_all_policies_meet_the_same_world(make_table: Make) -> None:
     world = make_world(make_table(100), TASK)
     schedule = (FeedbackLost(0.5), PriceFactor(LARGE, 2.0, 30, 60))
     first, second = (play_online(world, run(policy, schedule)).rounds for policy in ("thompson", "uniform"))
-    for name in ("row_t", "quality_tk", "cost_tk", "judged_tk"):
+    for name in ("row_t", "quality_tk", "cost_tk", "quality_reported_tk"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
 def test_the_dual_finds_the_multiplier(make_table: Make) -> None:
     """Calls that cost twice the budget raise it until they are worth avoiding; cheap ones lower it again."""
     world = steady(make_table, [(0.9, 1e-3, 0.1), (0.5, 1e-4, 0.1)])
-    dual = Dual(world, 5e-4)
-    assert not Dual(world, None).penalty_k().any()
+    dual = BudgetMultiplier(world, 5e-4)
+    assert not BudgetMultiplier(world, None).penalties_k().any()
     for _ in range(200):
         dual.learn(0, Outcome(0.9, 1e-3, 0.1, np.nan))
-    raised = dual.penalty_k()
+    raised = dual.penalties_k()
     assert raised[0] > 1.0 and raised[1] == 0.0  # nothing is known of the other's cost
     for _ in range(400):
         dual.learn(1, Outcome(0.5, 1e-4, 0.1, np.nan))
-    assert dual.penalty_k()[0] < raised[0] and 0.0 < dual.penalty_k()[1] < dual.penalty_k()[0]
-    before = dual.penalty_k() / dual.multiplier
-    dual.learn(0, Outcome(0.0, 0.0, np.nan, np.nan, success=False, judged=False))
-    np.testing.assert_array_equal(dual.penalty_k() / dual.multiplier, before)
+    assert dual.penalties_k()[0] < raised[0] and 0.0 < dual.penalties_k()[1] < dual.penalties_k()[0]
+    before = dual.penalties_k() / dual.multiplier
+    dual.learn(0, Outcome(0.0, 0.0, np.nan, np.nan, success=False, quality_reported=False))
+    np.testing.assert_array_equal(dual.penalties_k() / dual.multiplier, before)
 
 
 def test_epsilon_greedy_keeps_a_budget(make_table: Make) -> None:
@@ -189,8 +189,8 @@ def test_a_failed_call_is_worth_nothing_to_rivals(make_table: Make) -> None:
     world = steady(make_table, [(0.9, 1e-4, 0.1), (0.5, 1e-4, 0.1)])
     policy = EpsilonGreedy(world, run("epsilon-greedy"), np.random.default_rng(0))
     for t in range(20):
-        policy.learn(t, Asked(t, 0, 0), Outcome(0.0, 0.0, np.nan, np.nan, success=False, judged=False))
-        policy.learn(t, Asked(t, 0, 1), Outcome(0.5, 1e-4, 0.1, np.nan))
+        policy.learn(t, Choice(t, 0, 0), Outcome(0.0, 0.0, np.nan, np.nan, success=False, quality_reported=False))
+        policy.learn(t, Choice(t, 0, 1), Outcome(0.5, 1e-4, 0.1, np.nan))
     assert np.mean([policy.choose(t, 0) for t in range(100)]) > 0.85
 
 

@@ -12,6 +12,7 @@ import pytest
 from benchmarks.routing.derive import with_model
 from benchmarks.routing.phases import ALL, CONTROLS, WARNING, Phase, Trial, measure, mix_quality, settled, warned
 from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.executor import spread
 from pointsman.simulator.world.changes import ModelAdded, Outage
@@ -48,7 +49,7 @@ def test_only_models_that_are_there_are_mixed(make_table: Make) -> None:
 def test_gain_is_quality_over_the_mix_and_all_is_the_mean_of_the_phases(make_table: Make) -> None:
     world = make_world(flat(make_table), ONE)
     phases = (Phase("first", 0, 100), Phase("second", 100, 300))
-    run = Run("thompson", QUALITY, 2.0, 0, rounds=300, schedule=(Outage("small", 100),))
+    run = Run(parse_policy("thompson"), QUALITY, 2.0, 0, rounds=300, schedule=(Outage("small", 100),))
     first, second, whole = measure(world, Trial(run, phases, "small")).rows
     assert (first["phase"], second["phase"], whole["phase"]) == ("first", "second", ALL)
     assert first["gain"] == pytest.approx(0.0, abs=1e-9)  # two points: whatever is spent, quality is that of the mix
@@ -62,12 +63,14 @@ def test_controls_keep_the_budget_in_every_phase(make_table: Make) -> None:
     phases = (Phase("first", 0, 150), Phase("second", 150, 300))
     worth = []
     for policy in CONTROLS:
-        rows = measure(world, Trial(Run(policy, QUALITY, 5e-4, 0, rounds=300), phases, "small")).rows
+        rows = measure(world, Trial(Run(parse_policy(policy), QUALITY, 5e-4, 0, rounds=300), phases, "small")).rows
         assert all(row["spend_ratio"] <= 1.0 + 1e-9 and math.isnan(row["settled"]) for row in rows)
         worth.append(rows[-1]["quality"])
     assert worth == sorted(worth)
     assert worth[1] == pytest.approx(
-        measure(world, Trial(Run("best-mix", QUALITY, 5e-4, 0, rounds=300), phases, "small")).rows[-1]["mix"]
+        measure(world, Trial(Run(parse_policy("best-mix"), QUALITY, 5e-4, 0, rounds=300), phases, "small")).rows[-1][
+            "mix"
+        ]
     )
 
 
@@ -89,7 +92,10 @@ def test_warned_is_the_share_after_twenty_calls() -> None:
 
 def test_measured_the_same_over_processes(make_table: Make) -> None:
     world = make_world(make_table(80), ONE)
-    trials = [Trial(Run("thompson", QUALITY, 5e-4, seed, rounds=80), (Phase("p", 0, 80),), "small") for seed in (0, 1)]
+    trials = [
+        Trial(Run(parse_policy("thompson"), QUALITY, 5e-4, seed, rounds=80), (Phase("p", 0, 80),), "small")
+        for seed in (0, 1)
+    ]
     alone = [one.rows for one in spread(world, measure, trials, 1)]
     shared = [one.rows for one in spread(world, measure, trials, 2)]
     assert repr(alone) == repr(shared)

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from benchmarks.routing.derive import with_model
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.table import OutcomeTable
-from pointsman.simulator.policies.base import Asked, reward_of
+from pointsman.simulator.policies.base import Choice, reward_of
 from pointsman.simulator.policies.cascade import cascade
 from pointsman.simulator.policies.linucb import ALPHA, LinUcb
-from pointsman.simulator.policies.published import PEERS
-from pointsman.simulator.policies.registry import ONLINE, check_run, make_policy
+from pointsman.simulator.policies.published import PACKAGES
+from pointsman.simulator.policies.registry import ONLINE, check_run, make_policy, parse_policy
 from pointsman.simulator.policies.spec import Run
-from pointsman.simulator.policies.thompson import configured
+from pointsman.simulator.policies.thompson import configure_bucket
 from pointsman.simulator.run.experiment import evaluate
 from pointsman.simulator.run.replay import play_online, rounds_of
 from pointsman.simulator.world.changes import FeedbackLate, FeedbackLost, ModelAdded, Outage, Schedule
@@ -37,7 +37,7 @@ EVERY = [
     pytest.param(
         name,
         marks=pytest.mark.skipif(
-            name in PEERS and importlib.util.find_spec(PEERS[name][0]) is None,
+            name in PACKAGES and importlib.util.find_spec(PACKAGES[name][0]) is None,
             reason=f"{name}: the package is not installed",
         ),
     )
@@ -48,7 +48,7 @@ every, learning = pytest.mark.parametrize("policy", EVERY), pytest.mark.parametr
 
 
 def run(policy: str, seed: int = 0, schedule: Schedule = (), budget: float | None = None, **more: object) -> Run:
-    return replace(Run(policy, QUALITY, budget, seed, schedule=schedule), **more)  # type: ignore[arg-type]
+    return replace(Run(parse_policy(policy), QUALITY, budget, seed, schedule=schedule), **more)  # type: ignore[arg-type]
 
 
 @every
@@ -127,14 +127,14 @@ def test_a_budget_is_about_kept(make_table: Make, policy: str) -> None:
 
 def test_linucb_is_ridge_regression_and_its_bound(make_table: Make) -> None:
     world = make_world(make_table(50), X, warm=make_table(20, seed=3))
-    policy = LinUcb(world, run("linucb"))
+    policy = LinUcb(world, run("linucb"), np.random.default_rng(0))
     rng = np.random.default_rng(0)
     assert world.warm is not None
     rows: dict[int, list[np.ndarray]] = {k: list(world.warm.z_np) for k in (0, 1)}
     rewards: dict[int, list[float]] = {k: world.warm.outcome_snk[0][:, k].tolist() for k in (0, 1)}
     for t in range(50):
         model, quality = int(rng.integers(2)), float(rng.random())
-        policy.learn(t, Asked(t, t, model), Outcome(quality, 0.1, 0.1, 5.0))
+        policy.learn(t, Choice(t, t, model), Outcome(quality, 0.1, 0.1, 5.0))
         rows[model].append(world.z_np[t])
         rewards[model].append(quality)
     for row in range(50):
@@ -152,7 +152,7 @@ def test_beta_thompson_counts_successes(make_table: Make) -> None:
     table = replace(make_table(40), tasks=("t",) * 40)
     policy = make_policy(make_world(table, ONE), run("beta-thompson"), np.random.default_rng(0))
     for t in range(30):
-        policy.learn(t, Asked(t, t, t % 2), Outcome(float(t % 2 == 0 or t > 15), 0.1, 0.1, 5.0))
+        policy.learn(t, Choice(t, t, t % 2), Outcome(float(t % 2 == 0 or t > 15), 0.1, 0.1, 5.0))
     chosen = np.mean([policy.choose(0, 0) == 0 for _ in range(4000)])
     rng = np.random.default_rng(1)
     # model 0 had 15 successes in 15, model 1 had 7 (t = 17, …, 29) in 15
@@ -175,13 +175,13 @@ def test_a_cascade_calls_on_until_it_is_content(seed: int, threshold: float) -> 
     rng = np.random.default_rng(seed)
     quality_nk, latency_nk = rng.random((20, 3)), rng.random((20, 3))
     cost_nk = rng.random((20, 3)) + np.array([0.0, 5.0, 2.0])
-    there_nk = rng.random((20, 3)) < 0.8
-    there_nk[:, 1] = True
-    found = cascade(quality_nk, cost_nk, latency_nk, there_nk, threshold)
+    available_nk = rng.random((20, 3)) < 0.8
+    available_nk[:, 1] = True
+    found = cascade(quality_nk, cost_nk, latency_nk, available_nk, threshold)
     for i in range(20):
         spent = waited = 0.0
         for model in (0, 2, 1):
-            if not there_nk[i, model]:
+            if not available_nk[i, model]:
                 continue
             spent, waited, last = spent + cost_nk[i, model], waited + latency_nk[i, model], model
             if quality_nk[i, model] >= threshold:
@@ -198,7 +198,7 @@ def test_a_cascade_is_measured_and_keeps_its_budget(make_table: Make) -> None:
     assert bound.row["spend_ratio"] is not None and bound.row["spend_ratio"] <= 1.0
     fixed = evaluate(world, "Q", run("cascade:0.6"))
     rounds = rounds_of(world, run("cascade:0.6"))
-    by_hand = cascade(rounds.quality_tk, rounds.cost_tk, rounds.latency_tk, rounds.there_tk, 0.6)
+    by_hand = cascade(rounds.quality_tk, rounds.cost_tk, rounds.latency_tk, rounds.available_tk, 0.6)
     assert fixed.row["mean_quality"] == pytest.approx(by_hand.quality_n.mean())
     assert fixed.row["mean_cost"] == pytest.approx(by_hand.cost_n.mean())
     assert fixed.row["shares"][LARGE] == pytest.approx(np.mean(by_hand.stopped_n == 1))
@@ -209,9 +209,11 @@ def test_settings_of_the_policy_that_serves(make_table: Make) -> None:
     coin = play_online(world, run("thompson:exploration_floor=1"))
     assert np.mean(coin.chosen_t[150:] == coin.rounds.quality_tk[150:].argmax(axis=1)) < 0.7
     bucket = next(iter(world.start.buckets.values())).config
-    made = configured(bucket, "thompson:half_life=50:prior_quality=0.9:prior_cost=0.5:prior_latency=2")
+    made = configure_bucket(
+        bucket, parse_policy("thompson:half_life=50:prior_quality=0.9:prior_cost=0.5:prior_latency=2")
+    )
     assert (made.half_life, made.priors.quality, made.priors.cost, made.priors.latency) == (50.0, 0.9, 0.5, 2.0)
-    assert configured(bucket, "thompson") == bucket
+    assert configure_bucket(bucket, parse_policy("thompson")) == bucket
 
 
 @pytest.mark.parametrize(
@@ -259,4 +261,4 @@ def test_rewards_are_what_the_objective_says(make_table: Make) -> None:
     objective = parse_objective("WEIGHTED:cost_weight=10:latency_weight=0.1", UNIT)
     assert reward_of(world, objective, outcome) == pytest.approx(0.8 - 0.1 - 0.2)
     assert reward_of(world, objective, replace(outcome, success=False)) == 0.0
-    assert reward_of(world, objective, replace(outcome, judged=False)) is None
+    assert reward_of(world, objective, replace(outcome, quality_reported=False)) is None

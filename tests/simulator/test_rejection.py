@@ -16,6 +16,7 @@ from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.offpolicy.logs.log import Log, LogError
 from pointsman.simulator.offpolicy.logs.simulated import log_of
 from pointsman.simulator.offpolicy.rejection import POLICIES, check_policy, in_units, keeping, replay, world_of
+from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.replay import play_online
 from pointsman.simulator.world.rounds import unfold
@@ -41,10 +42,10 @@ def test_what_is_kept_is_what_the_policy_earns(make_table: object, policy: str, 
     kept, played = [], []
     for seed in range(12):
         world, log = made(make_table, 1200, seed, share_k)
-        found = replay(log, world_of(log), Run(policy, QUALITY, None, seed))
+        found = replay(log, world_of(log), Run(parse_policy(policy), QUALITY, None, seed))
         assert abs(len(found.kept_m) - min(share_k) * 1200) < 80
         kept.append(found.quality_m[:150].mean())
-        real = play_online(world, Run(policy, QUALITY, None, seed + 100, rounds=150))
+        real = play_online(world, Run(parse_policy(policy), QUALITY, None, seed + 100, rounds=150))
         played.append(np.take_along_axis(real.rounds.quality_tk, real.chosen_t[:, None], axis=1).mean())
     spread = np.sqrt((np.var(kept) + np.var(played)) / 11)
     assert abs(np.mean(kept) - np.mean(played)) < 4.0 * spread
@@ -53,7 +54,7 @@ def test_what_is_kept_is_what_the_policy_earns(make_table: object, policy: str, 
 def test_what_is_not_kept_changes_nothing(make_table: object) -> None:
     """A log whose unkept rounds have other outcomes gives the same replay."""
     _, log = made(make_table, 600, 1, (0.5, 0.5))
-    run = Run("thompson", QUALITY, None, 0)
+    run = Run(parse_policy("thompson"), QUALITY, None, 0)
     first = replay(log, world_of(log), run)
     quality_n = log.signals["quality"].copy()
     skipped = np.setdiff1d(np.arange(600), first.kept_m)
@@ -66,7 +67,7 @@ def test_what_is_not_kept_changes_nothing(make_table: object) -> None:
 def test_other_signals_and_units(make_table: object) -> None:
     _, log = made(make_table, 600, 1, (0.5, 0.5))
     stars = replace(log, signals={"stars": 1.0 + 4.0 * log.signals["quality"], "cost": log.signals["cost"]})
-    run = Run("thompson", QUALITY, None, 0)
+    run = Run(parse_policy("thompson"), QUALITY, None, 0)
     found = in_units(replay(stars, world_of(stars, "stars"), run), stars, "stars")
     np.testing.assert_allclose(found.quality_m, stars.signals["stars"][found.kept_m])
     mean, interval = found.mean("quality", 0.95)
@@ -85,8 +86,8 @@ def test_what_cannot_be_replayed(make_table: object) -> None:
     with pytest.raises(LogError, match="speed: expected a signal that the log has: cost, latency, quality"):
         world_of(log, "speed")
     with pytest.raises(SettingError, match="expected one of thompson, uniform"):
-        check_policy(Run("task-lp", QUALITY, None, 0))
-    check_policy(Run("thompson:half_life=100", QUALITY, None, 0))
+        check_policy(Run(parse_policy("task-lp"), QUALITY, None, 0))
+    check_policy(Run(parse_policy("thompson:half_life=100"), QUALITY, None, 0))
 
 
 def test_the_command(tmp_path: Path) -> None:

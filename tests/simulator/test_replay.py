@@ -11,6 +11,7 @@ from pointsman.bandit.outcome import Signal
 from pointsman.bandit.posterior import COST, LATENCY, QUALITY
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.report.files import flat
 from pointsman.simulator.run.experiment import Result, Task, evaluate, run_all
@@ -30,7 +31,7 @@ def task(policy: str, **kwargs: object) -> Task:
 def run(
     policy: str, seed: int = 0, objective: str = "BALANCED", budget: float | None = None, delay: int = 0
 ) -> tuple[str, Run]:
-    return objective, Run(policy, parse_objective(objective, UNIT), budget, seed, delay)
+    return objective, Run(parse_policy(policy), parse_objective(objective, UNIT), budget, seed, delay)
 
 
 def result(world: World, *args: object, **kwargs: object) -> Result:
@@ -198,7 +199,9 @@ def test_other_scales_of_quality(make_table: Make) -> None:
     with pytest.raises(SettingError, match=r"row 1 .*expected 0 to 1.*--quality-range"):
         make_world(marks, TASK)
     scale = QualityRange(1.0, 5.0)
-    of_marks = play(make_world(marks, TASK, scale), Run("thompson", parse_objective("BALANCED", scale), None, 0))
+    of_marks = play(
+        make_world(marks, TASK, scale), Run(parse_policy("thompson"), parse_objective("BALANCED", scale), None, 0)
+    )
     np.testing.assert_array_equal(of_marks, play(make_world(table, TASK), run("thompson")[1]))
 
 

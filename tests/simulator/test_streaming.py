@@ -20,11 +20,11 @@ from pointsman.simulator.cli.simulate import simulate
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.pieces import extent, pieces
 from pointsman.simulator.data.table import OutcomeTable, TableError, load_table
-from pointsman.simulator.policies.base import Online
-from pointsman.simulator.policies.registry import check_run, make_policy
+from pointsman.simulator.policies.base import OnlinePolicy
+from pointsman.simulator.policies.registry import FIXED, check_run, make_policy, parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.replay import play_online
-from pointsman.simulator.run.streaming import POLICIES, check_file, check_streamed, stream
+from pointsman.simulator.run.streaming import STREAMED, check_file, check_streamed, stream
 from pointsman.simulator.world.rounds import unfold
 from pointsman.simulator.world.utility import parse_objective, utilities
 from pointsman.simulator.world.world import UNIT, Features, World, make_world, window
@@ -56,7 +56,7 @@ def noted_choices() -> Iterator[list[int]]:
     """What policies that are streamed choose, round by round."""
     chosen: list[int] = []
 
-    def make(world: World, run: Run, rng: np.random.Generator) -> Online:
+    def make(world: World, run: Run, rng: np.random.Generator) -> OnlinePolicy:
         policy = make_policy(world, run, rng)
         choose = policy.choose
 
@@ -72,7 +72,7 @@ def noted_choices() -> Iterator[list[int]]:
         yield chosen
 
 
-@pytest.mark.parametrize("policy", [*POLICIES, "fixed:small"])
+@pytest.mark.parametrize("policy", [*(name for name in STREAMED if name != FIXED), "fixed:small"])
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.integers(1, 130))
 def test_any_pieces_give_the_replay_in_the_files_order(
@@ -88,7 +88,7 @@ def test_any_pieces_give_the_replay_in_the_files_order(
     first = next(pieces(path, rows))
     # the scale of features is that of the first piece: the world in memory has to be given the same
     world = make_world(first, Features("x", "one"), tasks=whole.tasks)
-    run = Run(policy, BALANCED, None, 3)
+    run = Run(parse_policy(policy), BALANCED, None, 3)
     with noted_choices() as chosen:
         result = stream(world, lambda: pieces(path, rows), 120, "BALANCED", run)
 
@@ -189,7 +189,7 @@ def test_cells_that_no_objective_needs_may_be_empty(
     table = make_table(60)
     result = stream(
         make_world(table, Features("none", "one"), tasks=table.tasks),
-        lambda: pieces(path, 20), 60, "Q", Run("fixed:small", QUALITY, None, 0),
+        lambda: pieces(path, 20), 60, "Q", Run(parse_policy("fixed:small"), QUALITY, None, 0),
     )  # fmt: skip
     assert result.row["mean_cost"] is None and result.row["regret"] >= 0.0
 
@@ -247,7 +247,7 @@ def test_memory_does_not_grow_with_the_rounds(make_table: Make) -> None:
                 yield replace(table, quality_nk=table.quality_nk.copy())
 
         tracemalloc.start()
-        stream(world, rest, 250 * times, "Q", Run("thompson", QUALITY, None, 0))
+        stream(world, rest, 250 * times, "Q", Run(parse_policy("thompson"), QUALITY, None, 0))
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
@@ -259,10 +259,10 @@ def test_memory_does_not_grow_with_the_rounds(make_table: Make) -> None:
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        (Run("task-lp", QUALITY, None, 0), "expected one of thompson, uniform"),
-        (Run("length-rule", QUALITY, None, 0), "expected one of thompson, uniform"),
-        (Run("linucb", QUALITY, None, 0, delay=3), "only thompson can be told late there"),
-        (Run("thompson", QUALITY, 0.1, 0), "expected no budget"),
+        (Run(parse_policy("task-lp"), QUALITY, None, 0), "expected one of thompson, uniform"),
+        (Run(parse_policy("length-rule"), QUALITY, None, 0), "expected one of thompson, uniform"),
+        (Run(parse_policy("linucb"), QUALITY, None, 0, delay=3), "only thompson can be told late there"),
+        (Run(parse_policy("thompson"), QUALITY, 0.1, 0), "expected no budget"),
     ],
 )
 def test_what_cannot_be_streamed(run: Run, said: str) -> None:
@@ -273,7 +273,7 @@ def test_what_cannot_be_streamed(run: Run, said: str) -> None:
 def test_thompson_may_be_told_late_across_pieces(make_table: Make) -> None:
     table = make_table(120)
     world = make_world(table, Features("x", "one"))
-    run = Run("thompson", QUALITY, None, 0, delay=25)
+    run = Run(parse_policy("thompson"), QUALITY, None, 0, delay=25)
     check_run(world, run)
     halves = [table.take(range(60), "a"), table.take(range(60, 120), "b")]
     result = stream(world, lambda: iter(halves), 120, "Q", run)

@@ -11,6 +11,7 @@ from scipy.stats import kstest
 
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.table import OutcomeTable
+from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.experiment import evaluate
 from pointsman.simulator.run.replay import play_online, rounds_of
@@ -36,7 +37,7 @@ def world(tmp_path: Path) -> Callable[[str], Place]:
 
 
 def run_of(place: Place, policy: str, seed: int = 0, rounds: int | None = None, budget: float | None = None) -> Run:
-    return Run(policy, QUALITY, budget, seed, place.delay, rounds or place.rounds, place.schedule)
+    return Run(parse_policy(policy), QUALITY, budget, seed, place.delay, rounds or place.rounds, place.schedule)
 
 
 def test_outcomes_are_drawn_around_what_is_declared(world: Callable[[str], Place]) -> None:
@@ -146,7 +147,7 @@ def test_parts_that_change_the_world(make_table: Callable[..., OutcomeTable]) ->
     expected = unfold(table, range(n), (Outage("small", share=0.3),), noise=Noise("exact"))
     np.testing.assert_allclose(expected.worth.quality_tk[:, 0], 0.7 * plain.quality_tk[:, 0])
     hidden = unfold(table, range(n), (FeedbackLost(1.0, model="small"),))
-    assert not hidden.judged_tk[:, 0].any() and hidden.judged_tk[:, 1].all()
+    assert not hidden.quality_reported_tk[:, 0].any() and hidden.quality_reported_tk[:, 1].all()
 
 
 def test_late_outcomes_come_later_and_overtake(
@@ -164,8 +165,8 @@ def test_late_outcomes_come_later_and_overtake(
         def choose(self, t: int, row: int) -> int:
             return 0
 
-        def learn(self, now: int, asked: object, outcome: object) -> None:
-            learned.append((now, asked.t))  # type: ignore[attr-defined]
+        def learn(self, now: int, choice: object, outcome: object) -> None:
+            learned.append((now, choice.t))  # type: ignore[attr-defined]
 
     import pointsman.simulator.run.replay as replay
 
@@ -183,7 +184,7 @@ def test_late_outcomes_come_later_and_overtake(
 def test_the_documented_worlds_can_be_played(path: Path) -> None:
     place = read_world(path)
     for policy in ("thompson", "prompt-oracle"):
-        run = Run(policy, QUALITY, None, 0, place.delay, place.rounds, place.schedule)
+        run = Run(parse_policy(policy), QUALITY, None, 0, place.delay, place.rounds, place.schedule)
         result = evaluate(place.world, "Q", run)
         assert result.row["rounds"] == place.rounds and result.row["world"] == path.stem
         assert result.row["regret"] >= -1e-9
@@ -200,7 +201,15 @@ def test_a_table_can_change_too(tmp_path: Path, world: Callable[[str], Place]) -
     place = world(
         "table: t.csv\nquality_range: [1, 5]\nrounds: 90\nchanges: [{kind: quality, model: b, level: 2, start: 45}]\n"
     )
-    run = Run("prompt-oracle", parse_objective("QUALITY_FIRST", place.world.quality), None, 0, 0, 90, place.schedule)
+    run = Run(
+        parse_policy("prompt-oracle"),
+        parse_objective("QUALITY_FIRST", place.world.quality),
+        None,
+        0,
+        0,
+        90,
+        place.schedule,
+    )
     oracle = evaluate(place.world, "Q", run)
     assert oracle.row["mean_quality"] == pytest.approx(3.5) and oracle.row["shares"] == {"a": 0.5, "b": 0.5}
 

@@ -46,7 +46,7 @@ def logged(world: World, run: Run, rounds: Rounds) -> Journal:
 def log_of(world: World, rounds: Rounds, chosen_n: Indices, logged_nk: Array) -> Log:
     """The log of a policy that chose ``chosen_n`` with the probabilities ``logged_nk`` in ``rounds``."""
     rows_n = np.arange(len(chosen_n))
-    judged_n = rounds.judged_tk[rows_n, chosen_n] & rounds.success_tk[rows_n, chosen_n]
+    judged_n = rounds.quality_reported_tk[rows_n, chosen_n] & rounds.success_tk[rows_n, chosen_n]
     signals = {
         "quality": np.where(judged_n, rounds.quality_tk[rows_n, chosen_n], np.nan),
         "cost": rounds.cost_tk[rows_n, chosen_n],
@@ -60,7 +60,7 @@ def log_of(world: World, rounds: Rounds, chosen_n: Indices, logged_nk: Array) ->
         chosen_n=chosen_n,
         propensity_n=logged_nk[rows_n, chosen_n],
         logged_nk=logged_nk,
-        eligible_nk=rounds.there_tk,
+        eligible_nk=rounds.available_tk,
         signals={name: value_n for name, value_n in signals.items() if not np.isnan(value_n).all()},
         x_nd=world.x_nd[rounds.row_t],
         group_n=world.task_n[rounds.row_t],
