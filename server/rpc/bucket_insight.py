@@ -1,0 +1,104 @@
+"""What is known of a bucket's models and budgets, as the contract's messages.
+
+>>> from pointsman.bandit.catalog import Budget
+>>> from pointsman.bandit.pacer import new_pacer
+>>> budget = Budget(10.0, period_ns=86_400 * 10**9)
+>>> insight = write_budget_insight(ActiveBudget(budget, new_pacer(0)), QualityRange(), now_ns=0)
+>>> insight.spent_usd, insight.period_end.ToSeconds()
+(0.0, 86400)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from pointsman.bandit.bucket import BucketState, newcomer_counts
+from pointsman.bandit.catalog import QualityRange
+from pointsman.bandit.health import Health
+from pointsman.bandit.outcome import Signal
+from pointsman.bandit.pacer import ActiveBudget, remaining
+from pointsman.bandit.posterior import QUALITY, noise, predict
+from pointsman.server.codec.catalog import write_budget
+from pointsman.server.names import model_name
+from pointsman.v1 import insight_service_pb2 as rpc
+
+
+def write_budget_insight(active: ActiveBudget, quality: QualityRange, now_ns: int) -> rpc.BudgetInsight:
+    """A budget as it stands at ``now_ns``; its multiplier is in the units of ``quality``, the scale of the bucket in question."""
+    budget, pacer = active.budget, active.pacer
+    insight = rpc.BudgetInsight(
+        budget=write_budget(budget),
+        spent_usd=pacer.spent,
+        reserved_usd=budget.amount - remaining(active, now_ns) if budget.hard else 0.0,
+        multiplier=pacer.multiplier * quality.width,
+        target_usd_per_request=pacer.target,
+    )
+    if budget.period_ns:
+        now_ns = max(now_ns, pacer.last_ns)
+        start_ns = now_ns - now_ns % budget.period_ns
+        insight.period_start.FromNanoseconds(start_ns)
+        insight.period_end.FromNanoseconds(start_ns + budget.period_ns)
+        if start_ns != pacer.start_ns:  # nothing was decided in this period yet
+            insight.spent_usd = 0.0
+    return insight
+
+
+def write_model_insights(bucket: BucketState, health: Mapping[str, Health]) -> list[rpc.ModelInsight]:
+    """What is known of each model of a bucket, by id: traffic, outcomes, and its posterior at the bucket's average context.
+
+    ``health`` is that of the models across buckets, by id; a model that is not in it is healthy.
+    """
+    quality = bucket.config.quality_range
+    average_d = bucket.context_d.copy()
+    average_d[-1] = 1.0  # the intercept, also before the first decision
+    mean_kr, variance_kr = predict(bucket.posteriors, average_d)
+    noise_kr = noise(bucket.posteriors)
+    decisions = max(int(bucket.decisions_k.sum()), 1)
+    newcomer_ids = _newcomer_ids(bucket)
+    insights = []
+    for k, id_ in sorted(enumerate(bucket.columns), key=lambda column: column[1]):
+        model_health = health.get(id_, Health())
+        insight = rpc.ModelInsight(
+            model=model_name(id_),
+            decisions=int(bucket.decisions_k[k]),
+            traffic_share=float(bucket.decisions_k[k] / decisions),
+            quality_posterior_mean=quality.min + quality.width * float(mean_kr[k, QUALITY]),
+            quality_posterior_sd=quality.width * float(np.sqrt(variance_kr[k, QUALITY])),
+            quality_noise_sd=quality.width * float(np.sqrt(noise_kr[k, QUALITY])),
+            success_rate=model_health.success_rate,
+            circuit_open=model_health.open,
+            newcomer=id_ in newcomer_ids,
+            latency_p95_factor=float(np.exp(bucket.posteriors.p95_correction_k[k])),
+            prior_mass=float(bucket.posteriors.mass_k[k]),
+        )
+        insight.MergeFrom(_write_outcomes(bucket, k))
+        insights.append(insight)
+    return insights
+
+
+def _write_outcomes(bucket: BucketState, k: int) -> rpc.ModelInsight:
+    """The part of an insight that says what was reported of model number ``k``: counts, averages and sums."""
+    count_s, sum_s = bucket.count_sk[:, k], bucket.sum_sk[:, k]
+
+    def average(signal: Signal) -> float | None:
+        return float(sum_s[signal] / count_s[signal]) if count_s[signal] else None
+
+    successes = round(sum_s[Signal.SUCCESS])
+    return rpc.ModelInsight(
+        quality_observations=int(count_s[Signal.QUALITY]),
+        cost_observations=int(count_s[Signal.COST]),
+        latency_observations=int(count_s[Signal.LATENCY]),
+        mean_quality=average(Signal.QUALITY),
+        mean_cost_usd=average(Signal.COST),
+        mean_latency_seconds=average(Signal.LATENCY),
+        spend_usd=float(sum_s[Signal.COST]),
+        successes=successes,
+        failures=int(count_s[Signal.SUCCESS]) - successes,
+    )
+
+
+def _newcomer_ids(bucket: BucketState) -> set[str]:
+    new_k = newcomer_counts(bucket)
+    return set() if new_k is None else {bucket.candidates.names[k] for k in np.flatnonzero(new_k >= 0)}
