@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pointsman.server.guards.api_keys import SCOPES, KeysError, changing, new_key, read_keys, write_keys
+from pointsman.server.guards.api_keys import SCOPES, KeysError, exclusive, new_key, read_keys, write_keys
 
 _FILE = click.option(
     "--file",
@@ -34,7 +34,7 @@ def keys() -> None:
 def new(name: str, scopes: tuple[str, ...], rate: float | None, burst: int | None, path: Path) -> None:
     """Make a key called NAME and print it, once; only its hash is kept."""
     try:
-        with changing(path):
+        with exclusive(path):
             known = read_keys(path) if path.exists() else []
             if any(key.name == name for key in known):
                 raise KeysError(f"there is a key called {name} already")
@@ -70,7 +70,7 @@ def list_(path: Path, as_json: bool) -> None:
 def revoke(name: str, path: Path) -> None:
     """Remove the key called NAME."""
     try:
-        with changing(path):
+        with exclusive(path):
             known = read_keys(path)
             if all(key.name != name for key in known):
                 raise KeysError(f"there is no key called {name}")

@@ -1,13 +1,23 @@
-"""How many calls run at once: what is over that is refused at once, so that what is admitted keeps its latency.
+"""Admission control: calls beyond what can be served in time are refused at once, so that admitted ones keep their latency.
 
-A server that takes more calls than it can answer makes all of them late, and callers that have given up are answered for
-nothing. Two things are kept short:
+A server that takes more calls than it can answer makes all of them late, and does work for callers that have given up. Two
+queues are kept short:
 
-- what is under way: calls are weighed, and one that would have to wait too long, or past its own deadline, is refused. How
-  long follows from what was served lately: the weight of the calls under way over the weight that is served per second.
-- what is not begun: calls wait inside gRPC, unseen, until the event loop gets to them. `server/guards/queue_delay.py` measures
-  how long, and from that follows the share of calls that is refused, as in the queue disciplines that drop by chance to keep a
-  delay (PIE, RFC 8033): it rises by how far the delay is over its target, and falls off under it.
+- Calls under way. They have weights, and a call that would have to wait too long, or past its own deadline, is refused. The
+  expected wait is the weight of the calls under way over the weight served per second of late.
+- Calls not yet begun. They wait inside gRPC, unseen, until the event loop gets to them. `server/guards/queue_delay.py`
+  measures how long, and that drives the share of calls that is refused at random, as in active queue management (PIE, RFC
+  8033): it grows with the delay's excess over its target, and decays below the target.
+
+>>> admission = Admission(max_in_flight=100)
+>>> admission.enter(weight=99, remaining=None)
+>>> admission.enter(weight=2, remaining=None)
+Traceback (most recent call last):
+    ...
+pointsman.server.errors.OverloadedError: too many calls are under way; nothing was done, retry later
+>>> admission.leave(weight=99, served=True)
+>>> admission.in_flight
+0
 """
 
 from __future__ import annotations
@@ -26,39 +36,44 @@ from pointsman.server.rpc.interceptor import Continuation, Interceptor, refuse, 
 from pointsman.server.rpc.status import Call
 
 MAX_IN_FLIGHT = 1024
-"""Most unary calls under way at once, by weight."""
+"""Largest weight of the unary calls under way."""
 MAX_WAIT = 0.5
-"""Longest time in seconds that an admitted call may expect to wait for those before it."""
-FREE = 64
-"""So many calls, by weight, may always be under way: the least from which the pace of a group commit can be told."""
+"""Longest expected wait of an admitted call, in seconds."""
+ALWAYS_ADMITTED = 64
+"""Weight that is admitted whatever the expected wait: with fewer calls the pace of a group commit cannot be told."""
 MAX_STREAMS = 256
 """Most streams (`WatchDecisions`, `ExportJournal`) at once."""
 PER_WEIGHT = 16
-"""So many contexts or reports of a batch weigh as much as one call: they share the cost of it."""
-TARGET = 0.4
-"""The delay in seconds before calls are begun that refusals keep to when there are too many."""
-QUEUE = 16
-"""So many calls may wait to be begun, however long: a few callers with large batches are no overload."""
-RISE, FALL = 0.3, 0.9
-"""How the share of refusals moves with each measurement: by so much for each second over the target, times so much under it."""
-BURST = 4
-"""So many measurements in a row must be over the target before calls are refused: a burst passes by itself."""
-MOST_REFUSED = 0.95
+"""Contexts or reports of a batch that weigh as much as one call: they share its overhead."""
+TARGET_DELAY = 0.4
+"""Queue delay, in seconds, that refusals aim at under overload."""
+SHORT_QUEUE = 16
+"""Calls that may wait to be begun, however long: a few callers with large batches are no overload."""
+RISE = 0.3
+"""What a measurement over the target adds to the share of refusals, for each second of excess."""
+DECAY = 0.9
+"""What a measurement below the target multiplies the share of refusals by."""
+BURST_LENGTH = 4
+"""Measurements in a row that must be over the target before calls are refused: a burst passes by itself."""
+MAX_REFUSED_SHARE = 0.95
 """Largest share of calls refused because of the delay: some must come through, for the delay to be that of real calls."""
-MEMORY = 1.0
-"""Busy seconds after which what was measured counts half."""
+PACE_HALF_LIFE = 1.0
+"""Busy seconds after which what was measured of the pace counts half."""
 EXEMPT = ("/grpc.health.", "/grpc.reflection.")
-"""What must answer when nothing else does."""
+"""Services that must answer when nothing else does."""
 
 _WEIGH: dict[str, Callable[[Any], int]] = {
     "BatchDecide": lambda request: 1 + len(request.contexts) // PER_WEIGHT,
     "BatchReportOutcomes": lambda request: 1 + len(request.requests) // PER_WEIGHT,
 }
-"""What a call of a method weighs, if not 1."""
+"""The weights of calls by method, where they are not 1."""
 
 
 class Admission:
-    """The calls under way, and the pace at which they are served. Used on one event loop; ``clock`` gives seconds."""
+    """The calls under way, and the pace at which they are served. For one event loop.
+
+    ``clock`` gives seconds; ``draw``, numbers that are uniform in [0, 1), decides which calls are refused for the delay.
+    """
 
     def __init__(
         self,
@@ -68,32 +83,27 @@ class Admission:
         clock: Callable[[], float] = time.perf_counter,
         draw: Callable[[], float] | None = None,
     ) -> None:
-        self._max_in_flight, self._max_wait, self._max_streams, self._clock = (
-            max_in_flight,
-            max_wait,
-            max_streams,
-            clock,
-        )
-        self.in_flight = 0
-        """The weight of the unary calls under way."""
-        self.streams = 0
-        """How many streams there are."""
-        self.admitted = 0
-        """How many unary calls were admitted so far."""
-        self.shed = 0
-        """How many calls and streams were refused so far."""
-        self.refused_share = 0.0
-        """Share of calls that is refused at present because calls wait long to be begun."""
-        self._delay, self._over = 0.0, 0  # as last measured, and how often in a row it was over its target
-        self._came, self._said, self._rate = (
-            0,
-            clock(),
-            0.0,
-        )  # calls since the last measurement, its time, calls per second
+        self._max_in_flight, self._max_wait, self._max_streams = max_in_flight, max_wait, max_streams
+        self._clock = clock
         self._draw = draw or random.Random().random
-        self._busy = 0.0  # seconds in which calls were under way, forgotten by halves, and what was served in them
-        self._served = 0.0
-        self._since = 0.0  # from when on busy time is not in ``_busy`` yet
+        self.in_flight = 0
+        """Weight of the unary calls under way."""
+        self.streams = 0
+        """Streams under way."""
+        self.admitted = 0
+        """Unary calls admitted so far."""
+        self.shed = 0
+        """Calls and streams refused so far."""
+        self.refused_share = 0.0
+        """Share of calls that is refused at present because of the queue delay."""
+        self._delay = 0.0  # as last measured, in seconds
+        self._over_target = 0  # measurements in a row that were over the target
+        self._arrivals = 0  # since the last measurement
+        self._measured_at = clock()
+        self._arrival_rate = 0.0  # calls per second, smoothed
+        self._busy = 0.0  # seconds in which calls were under way, halved now and then
+        self._served = 0.0  # weight that was served in them
+        self._busy_since = 0.0  # the time up to which ``_busy`` is counted
 
     def enter(self, weight: int, remaining: float | None) -> None:
         """Count a unary call of ``weight`` in; ``leave`` must follow. ``remaining`` is the time to its deadline in seconds.
@@ -105,50 +115,50 @@ class Admission:
             raise LateError
         in_flight = self.in_flight
         if not in_flight:
-            self._since = self._clock()
-        elif in_flight + weight > FREE:
+            self._busy_since = self._clock()
+        elif in_flight + weight > ALWAYS_ADMITTED:
             wait = self.wait()
-            late = remaining is not None and wait > remaining
-            if late or wait > self._max_wait or in_flight + weight > self._max_in_flight:
+            is_late = remaining is not None and wait > remaining
+            if is_late or wait > self._max_wait or in_flight + weight > self._max_in_flight:
                 self.shed += 1
                 raise OverloadedError(min(max(wait, 0.05), 5.0))
         self.in_flight = in_flight + weight
         self.admitted += 1
 
     def leave(self, weight: int, served: bool) -> None:
-        """Count a call out that was counted in. ``served``: it ran to its end, so that it tells of the pace."""
+        """Count a call out that was counted in. ``served``: it ran to its end, so that it says something about the pace."""
         now = self._clock()
-        self._busy += now - self._since
-        self._since = now
+        self._busy += now - self._busy_since
+        self._busy_since = now
         self.in_flight -= weight
         if served:
             self._served += weight
-        if self._busy > MEMORY:
+        if self._busy > PACE_HALF_LIFE:
             self._busy *= 0.5
             self._served *= 0.5
 
     def wait(self) -> float:
-        """Seconds that the calls under way will take, at the pace of late; 0 if too little is known of that."""
-        known = self._busy >= MEMORY / 2 and self._served
-        return self.in_flight * self._busy / self._served if known else 0.0
+        """Seconds that the calls under way will take at the recent pace; 0 while too little is known of it."""
+        is_known = self._busy >= PACE_HALF_LIFE / 2 and self._served
+        return self.in_flight * self._busy / self._served if is_known else 0.0
 
-    def delayed(self, seconds: float) -> None:
-        """Say that calls wait ``seconds`` to be begun at present; said about every 0.1 s."""
+    def observe_delay(self, seconds: float) -> None:
+        """Take in a measurement of the queue delay, in seconds; about every 0.1 s."""
         now = self._clock()
-        self._rate += 0.3 * (self._came / max(now - self._said, 1e-3) - self._rate)
-        self._came, self._said = 0, now
-        if self._rate * seconds < QUEUE:  # so many wait, by Little's law
+        self._arrival_rate += 0.3 * (self._arrivals / max(now - self._measured_at, 1e-3) - self._arrival_rate)
+        self._arrivals, self._measured_at = 0, now
+        if self._arrival_rate * seconds < SHORT_QUEUE:  # the queue's length, by Little's law
             seconds = 0.0
         self._delay = seconds
-        self._over = self._over + 1 if seconds > TARGET else 0
-        if self._over >= BURST:
-            self.refused_share = min(self.refused_share + RISE * (seconds - TARGET), MOST_REFUSED)
-        elif not self._over:
-            self.refused_share = self.refused_share * FALL if self.refused_share > 0.01 else 0.0
+        self._over_target = self._over_target + 1 if seconds > TARGET_DELAY else 0
+        if self._over_target >= BURST_LENGTH:
+            self.refused_share = min(self.refused_share + RISE * (seconds - TARGET_DELAY), MAX_REFUSED_SHARE)
+        elif not self._over_target:
+            self.refused_share = self.refused_share * DECAY if self.refused_share > 0.01 else 0.0
 
     def refuse(self) -> OverloadedError | None:
-        """Why a call that has come is to be refused unseen, or ``None``. By chance: ``refused_share`` of all are."""
-        self._came += 1
+        """The error of a call that is refused before its request is read, or ``None``: at random, ``refused_share`` of all."""
+        self._arrivals += 1
         if not self.refused_share or self._draw() >= self.refused_share:
             return None
         self.shed += 1

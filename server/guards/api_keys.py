@@ -2,6 +2,10 @@
 
 A key is `pk_{id}_{secret}`: the id finds the entry, the secret is 256 random bits. What is kept is the SHA-256 of the whole key.
 A slow hash would protect secrets that people choose, which can be guessed; these cannot, and a fast one costs a microsecond.
+
+>>> entry, token = new_key("web", ("decide", "report"), requests_per_second=10)
+>>> token.startswith(f"pk_{entry.id}_"), hashlib.sha256(token.encode()).hexdigest() == entry.hash
+(True, True)
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pointsman.yaml_lines import YamlError, parse_yaml
 
 SCOPES = ("decide", "report", "catalogue", "insight")
-"""What a key can be for: `Decide` and `BatchDecide`; the outcomes; the catalogue; everything that reads back."""
+"""What a key may allow: `Decide` and `BatchDecide`; reports of outcomes; the catalogue; reading everything else."""
 PREFIX = "pk_"
 
 
@@ -31,9 +35,10 @@ class KeysError(Exception):
 
 
 class Key(BaseModel):
-    """One entry: ``hash`` is the key's SHA-256 in hexadecimal, ``requests_per_second`` bounds its calls (none: unbounded).
+    """An entry of the file: a key's name, id, SHA-256 (``hash``, in hexadecimal) and scopes.
 
-    ``burst`` is how many calls may come at once; a second's worth, and at least one, if not given.
+    ``requests_per_second`` bounds its calls; without it they are unbounded. ``burst`` is how many calls may come at once: a
+    second's worth, and at least one, if not given.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,7 +60,7 @@ class Key(BaseModel):
 def new_key(
     name: str, scopes: tuple[str, ...], requests_per_second: float | None = None, burst: int | None = None
 ) -> tuple[Key, str]:
-    """A fresh entry and the key itself, which is not kept anywhere. Raises ``KeysError``."""
+    """A new entry and the key itself, which is not kept anywhere. Raises ``KeysError`` for a name, scope or rate that is none."""
     id_ = secrets.token_hex(8)
     token = f"{PREFIX}{id_}_{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(token.encode()).hexdigest()
@@ -88,19 +93,19 @@ def read_keys(path: Path) -> list[Key]:
 def write_keys(path: Path, keys: list[Key]) -> None:
     """Replace a file by these entries, whole or not at all, readable by its owner only. Raises ``KeysError``.
 
-    It keeps its owner, whoever does this: else a key revoked by root would stay valid for a server that can read the file no
-    more. Where ``path`` is a link, what it leads to is replaced.
+    The file keeps its owner, whoever writes it: a server that could no longer read what root wrote would honour a revoked key.
+    Where ``path`` is a link, its target is replaced.
     """
     text = yaml.safe_dump({"keys": [key.model_dump(mode="json", exclude_none=True) for key in keys]}, sort_keys=False)
     partial = ""
     try:
         path = path.resolve()
-        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # made with mode 0600
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # with mode 0600
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             if path.exists():
-                before, now = path.stat(), os.fstat(file.fileno())
-                if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
-                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
+                old, new = path.stat(), os.fstat(file.fileno())
+                if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -112,10 +117,10 @@ def write_keys(path: Path, keys: list[Key]) -> None:
 
 
 @contextmanager
-def changing(path: Path) -> Iterator[None]:
-    """While this lasts no other process is in it for the same file: what is read can be changed and written back.
+def exclusive(path: Path) -> Iterator[None]:
+    """Excludes other processes that change the same file, so that what is read can be changed and written back.
 
-    Without, a key that is made while another is revoked could bring that one back. Raises ``KeysError``.
+    Without it, a key that is made while another is revoked could bring that one back. Raises ``KeysError``.
     """
     try:
         directory = os.open(path.resolve().parent, os.O_RDONLY)  # not the file, which is replaced

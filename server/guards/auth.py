@@ -1,4 +1,10 @@
-"""Who calls, and whether they may: API keys in the call's metadata, `authorization: Bearer pk_…`."""
+"""Who calls, and whether they may: API keys in the call's metadata, `authorization: Bearer pk_…`.
+
+>>> scope_of("/pointsman.v1.RouterService/ReportOutcome")
+'report'
+>>> scope_of("/grpc.health.v1.Health/Check") is None
+True
+"""
 
 from __future__ import annotations
 
@@ -26,7 +32,7 @@ _OPEN = "/grpc.health."
 
 
 def _scopes() -> dict[str, str]:
-    """The scope of every method of the contract. ``KeyError`` for one that has none: better no start than an open method."""
+    """The scope of every method of the contract. ``KeyError`` for one without: better not to start than to leave it open."""
     table = {}
     for module, name, scope_by_method in (
         (router_service_pb2, "RouterService", _ROUTER.__getitem__),
@@ -42,19 +48,29 @@ _SCOPES = _scopes()
 
 
 def scope_of(method: str) -> str | None:
-    """The scope that a method asks for; "" if any key will do, ``None`` if none is asked for."""
+    """The scope that a caller of ``method`` needs; "" if any key will do, ``None`` if none is needed."""
     scope = _SCOPES.get(method)
     if scope is None and not method.startswith(_OPEN):
         return ""  # reflection
     return scope
 
 
-class Rates:
-    """Calls per second of each key: a bucket of tokens that holds its burst, else a second's worth, and at least one."""
+class RateLimiter:
+    """Limits each key's calls per second by a token bucket that holds its burst: if not given, a second's worth, at least one.
+
+    >>> limited = Key(name="a", id="0" * 16, hash="0" * 64, scopes=("decide",), requests_per_second=1)
+    >>> limiter = RateLimiter(lambda: 0)
+    >>> limiter.take(limited)
+    >>> try:
+    ...     limiter.take(limited)
+    ... except RateLimitedError as error:
+    ...     print(f"{error.delay:g} s")
+    1 s
+    """
 
     def __init__(self, clock_ns: Callable[[], int]) -> None:
         self._clock_ns = clock_ns
-        self._tokens: dict[str, tuple[float, int]] = {}  # by id: how many there are, and when that was
+        self._tokens: dict[str, tuple[float, int]] = {}  # by id: how many tokens there were, and when
 
     def take(self, key: Key) -> None:
         """Take a token. Raises ``RateLimitedError`` if there is none."""
@@ -62,9 +78,9 @@ class Rates:
         if rate is None:
             return
         now_ns = self._clock_ns()
-        most = max(rate, 1.0) if key.burst is None else float(key.burst)
-        tokens, then_ns = self._tokens.get(key.id, (most, now_ns))
-        tokens = min(most, tokens + rate * max(now_ns - then_ns, 0) / 1e9)
+        capacity = max(rate, 1.0) if key.burst is None else float(key.burst)
+        tokens, then_ns = self._tokens.get(key.id, (capacity, now_ns))
+        tokens = min(capacity, tokens + rate * max(now_ns - then_ns, 0) / 1e9)
         if tokens < 1.0:
             self._tokens[key.id] = tokens, now_ns
             raise RateLimitedError(key.name, (1.0 - tokens) / rate)
@@ -78,7 +94,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, keyring: Keyring, clock_ns: Callable[[], int]) -> None:
-        self._keyring, self._rates = keyring, Rates(clock_ns)
+        self._keyring, self._limiter = keyring, RateLimiter(clock_ns)
 
     async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The call's handler, or one that refuses it before its request is read."""
@@ -90,7 +106,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             key = self._caller(handler_call_details.invocation_metadata or ())
             if scope and scope not in key.scopes:
                 raise ForbiddenError(key.name, scope)
-            self._rates.take(key)
+            self._limiter.take(key)
         except (UnauthenticatedError, ForbiddenError, RateLimitedError) as error:
             return refuse(handler, error)
         if not handler.response_streaming:
@@ -108,11 +124,12 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             raise UnauthenticatedError("the API key was revoked or changed")
 
     def _caller(self, metadata: Sequence[tuple[str, str | bytes]]) -> Key:
-        given = [value for name, value in metadata if name == "authorization"]
-        if len(given) != 1 or not isinstance(given[0], str):
+        """The key that a call's metadata shows. Raises ``UnauthenticatedError``."""
+        values = [value for name, value in metadata if name == "authorization"]
+        if len(values) != 1 or not isinstance(values[0], str):
             raise UnauthenticatedError("expected one `authorization` in the metadata")
-        kind, _, token = given[0].partition(" ")
-        key = self._keyring.find(token) if kind.lower() == "bearer" else None
+        scheme, _, token = values[0].partition(" ")
+        key = self._keyring.find(token) if scheme.lower() == "bearer" else None
         if key is None:
             raise UnauthenticatedError("expected `authorization: Bearer` and a known API key")
         return key

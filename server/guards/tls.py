@@ -1,4 +1,10 @@
-"""Encryption: certificates from files, read again when they change."""
+"""Encryption: certificates from files, read again when they change.
+
+>>> Certificates(Path("none.pem"), Path("none.key"))
+Traceback (most recent call last):
+    ...
+pointsman.server.guards.tls.TlsError: cannot read a certificate or key: [Errno 2] No such file or directory: 'none.pem'
+"""
 
 from __future__ import annotations
 
@@ -23,50 +29,51 @@ class Certificates:
 
     def __init__(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
         self._cert, self._key, self._client_ca = cert, key, client_ca
-        self._known = self._read()
+        self._contents = self._read_and_check()
         self._warned = ""
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials that follow the files: every new connection is shown what they hold then."""
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(self._known),
+            _configuration(self._contents),
             self._changed,  # type: ignore[arg-type]  # None, for no change, is allowed
             require_client_authentication=self._client_ca is not None,
         )
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """What is new, or ``None``. Called by gRPC for every handshake, from threads of its own."""
+        """The configuration if the files have changed, else ``None``. gRPC calls this for every handshake, on its own threads."""
         try:
-            now = self._contents()
-            if now == self._known:
+            contents = self._read()
+            if contents == self._contents:
                 self._warned = ""
                 return None
-            self._check(now)
+            self._check(contents)
         except (OSError, TlsError) as error:
-            if str(error) != self._warned:  # once, not for every connection that somebody opens
+            if str(error) != self._warned:  # once, not for every connection
                 self._warned = str(error)
-                log.warning("the certificates stay as they were: %s", error)
+                log.warning("keeping the former certificates: %s", error)
             return None
-        self._known, self._warned = now, ""
-        log.info("read the certificates anew")
-        return _configuration(now)
+        self._contents, self._warned = contents, ""
+        log.info("reloaded the certificates")
+        return _configuration(contents)
 
-    def _read(self) -> tuple[bytes, bytes, bytes | None]:
+    def _read_and_check(self) -> tuple[bytes, bytes, bytes | None]:
         try:
-            found = self._contents()
+            contents = self._read()
         except OSError as error:
             raise TlsError(f"cannot read a certificate or key: {error}") from error
-        self._check(found)
-        return found
+        self._check(contents)
+        return contents
 
-    def _contents(self) -> tuple[bytes, bytes, bytes | None]:
+    def _read(self) -> tuple[bytes, bytes, bytes | None]:
+        """Certificate chain, key and roots. Raises ``OSError``."""
         roots = None if self._client_ca is None else self._client_ca.read_bytes()
         return self._cert.read_bytes(), self._key.read_bytes(), roots
 
     def _check(self, contents: tuple[bytes, bytes, bytes | None]) -> None:
-        """Raises ``TlsError`` if the files do not belong together, or are not ``contents`` any more.
+        """Raise ``TlsError`` if the files do not belong together, or are not ``contents`` any more.
 
-        OpenSSL reads the files itself: one that is written meanwhile would let pass what it has not seen.
+        OpenSSL reads the files itself, so that it would check something else than ``contents`` if they were written meanwhile.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
@@ -79,10 +86,10 @@ class Certificates:
             except (ssl.SSLError, OSError) as error:
                 raise TlsError(f"{self._client_ca} is not a certificate: {error}") from error
         try:
-            same = self._contents() == contents
+            unchanged = self._read() == contents
         except OSError as error:
             raise TlsError(f"cannot read a certificate or key: {error}") from error
-        if not same:
+        if not unchanged:
             raise TlsError(f"{self._cert} or {self._key} is being written")
 
 

@@ -77,7 +77,7 @@ async def serve(config: Config, ready: Callable[[str], None], worker: Worker | N
         await server.start()
         tasks = [loop.create_task(_report_when_broken(replica, health_servicer, stop if worker else None))]
         if own_address is not None:
-            tasks.append(loop.create_task(measure_queue_delay(own_address, admission.delayed)))
+            tasks.append(loop.create_task(measure_queue_delay(own_address, admission.observe_delay)))
         await _set_health(health_servicer, health_pb2.HealthCheckResponse.SERVING)
         if metrics is not None and config.http is not None:
             http = _serve_http(config.http, worker.index if worker else 0, replica, admission, metrics)

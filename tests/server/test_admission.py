@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pointsman.server.errors import LateError, OverloadedError
-from pointsman.server.guards.admission import FREE, Admission
+from pointsman.server.guards.admission import ALWAYS_ADMITTED, Admission
 from pointsman.server.guards.connection_limits import MAX_MESSAGE
 from pointsman.server.journal.interface import Group, Result
 from pointsman.server.journal.sqlite import SqliteJournal
@@ -114,16 +114,16 @@ def held(service: Held) -> float:
 def test_a_steady_pace_admits_what_can_be_served_in_time() -> None:
     clock = [0.0]
     admission = Admission(max_in_flight=10**6, max_wait=0.5, clock=lambda: clock[0])
-    for _ in range(FREE):  # 10 ms each, one after the other
+    for _ in range(ALWAYS_ADMITTED):  # 10 ms each, one after the other
         admission.enter(1, None)
     for _ in range(500):
         clock[0] += 0.01
         admission.leave(1, served=True)
         admission.enter(1, None)
-    assert admission.wait() == pytest.approx(0.01 * FREE)
+    assert admission.wait() == pytest.approx(0.01 * ALWAYS_ADMITTED)
     with pytest.raises(OverloadedError) as refused:
         admission.enter(1, None)
-    assert refused.value.delay == pytest.approx(0.01 * FREE)
+    assert refused.value.delay == pytest.approx(0.01 * ALWAYS_ADMITTED)
     for _ in range(500):  # now ten times as quick
         clock[0] += 0.001
         admission.leave(1, served=True)
@@ -134,7 +134,7 @@ def test_a_steady_pace_admits_what_can_be_served_in_time() -> None:
     with pytest.raises(LateError):
         admission.enter(1, remaining=0.0)
     admission.enter(1, remaining=2 * admission.wait())
-    assert (admission.in_flight, admission.shed) == (FREE + 1, 2)
+    assert (admission.in_flight, admission.shed) == (ALWAYS_ADMITTED + 1, 2)
 
 
 def test_a_call_alone_is_admitted_whatever_it_weighs() -> None:
@@ -146,7 +146,10 @@ def test_a_call_alone_is_admitted_whatever_it_weighs() -> None:
     admission.enter(1, None)
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(1, 300), st.floats(0, 2)), max_size=80), st.integers(FREE, 500))
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 300), st.floats(0, 2)), max_size=80),
+    st.integers(ALWAYS_ADMITTED, 500),
+)
 def test_what_goes_in_comes_out(steps: list[tuple[bool, int, float]], most: int) -> None:
     clock = [0.0]
     admission = Admission(max_in_flight=most, clock=lambda: clock[0])
@@ -184,7 +187,7 @@ def test_the_share_that_is_refused_follows_the_delay() -> None:
         taken = min(queue, 20)
         queue, served = queue - taken, served + int(taken)
         clock[0] += 0.1
-        admission.delayed(queue / 200)
+        admission.observe_delay(queue / 200)
         if step >= 150:
             longest = max(longest, queue / 200)
     assert longest < 2.0  # without refusals it would be 60 seconds
@@ -199,7 +202,7 @@ def test_a_few_callers_with_long_calls_are_no_overload() -> None:
     for _ in range(100):
         assert admission.refuse() is None
         clock[0] += 0.5
-        admission.delayed(2.0)  # four callers that wait for each other
+        admission.observe_delay(2.0)  # four callers that wait for each other
     assert admission.refused_share == 0.0
 
 
@@ -209,28 +212,28 @@ def test_a_few_callers_with_long_calls_are_no_overload() -> None:
 def test_what_is_over_the_limit_is_refused_and_the_rest_is_answered(tmp_path: Path) -> None:
     async def scenario(service: Held) -> None:
         service.gate.open.clear()
-        calls = [service.router.Decide(DECIDE) for _ in range(3 * FREE)]
-        await service.until(lambda: service.admission.in_flight + service.admission.shed == 3 * FREE)
-        assert service.admission.in_flight == FREE
+        calls = [service.router.Decide(DECIDE) for _ in range(3 * ALWAYS_ADMITTED)]
+        await service.until(lambda: service.admission.in_flight + service.admission.shed == 3 * ALWAYS_ADMITTED)
+        assert service.admission.in_flight == ALWAYS_ADMITTED
         health = health_pb2_grpc.HealthStub(service.channel)  # answers all the same
         assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
         service.gate.open.set()
         codes = [await code(call) for call in calls]
-        assert codes.count(grpc.StatusCode.OK) == FREE
-        assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 2 * FREE
+        assert codes.count(grpc.StatusCode.OK) == ALWAYS_ADMITTED
+        assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 2 * ALWAYS_ADMITTED
         assert service.admission.in_flight == 0
         last = service.replica.state.position
-        assert last == 2 + FREE  # what was refused was not journalled
+        assert last == 2 + ALWAYS_ADMITTED  # what was refused was not journalled
         assert await code(service.router.Decide(DECIDE)) == grpc.StatusCode.OK
 
-    run(tmp_path, scenario, max_in_flight=FREE)
+    run(tmp_path, scenario, max_in_flight=ALWAYS_ADMITTED)
 
 
 def test_a_refusal_says_when_to_come_again(tmp_path: Path) -> None:
     async def scenario(service: Held) -> None:
         service.gate.open.clear()
-        first = [service.router.Decide(DECIDE) for _ in range(FREE)]
-        await service.until(lambda: service.admission.in_flight == FREE)
+        first = [service.router.Decide(DECIDE) for _ in range(ALWAYS_ADMITTED)]
+        await service.until(lambda: service.admission.in_flight == ALWAYS_ADMITTED)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await service.router.Decide(DECIDE)
         service.gate.open.set()
@@ -243,7 +246,7 @@ def test_a_refusal_says_when_to_come_again(tmp_path: Path) -> None:
         assert 50 <= pushback <= 5000
         await asyncio.gather(*first)
 
-    run(tmp_path, scenario, max_in_flight=FREE)
+    run(tmp_path, scenario, max_in_flight=ALWAYS_ADMITTED)
 
 
 def test_batches_weigh_by_their_size(tmp_path: Path) -> None:

@@ -436,7 +436,7 @@ def test_encryption_with_certificates_of_both_sides(tmp_path: Path, serve: Calla
     key.write_bytes(new_key.read_bytes())
     assert answer(Tls(other, caller_cert, caller_key)) is reached
     assert service.stop() == 0
-    assert "the certificates stay as they were" in service.said()
+    assert "keeping the former certificates" in service.said()
 
 
 def test_encryption_alone_follows_its_files_too(tmp_path: Path, serve: Callable[..., Served]) -> None:
@@ -550,6 +550,6 @@ def test_a_service_with_keys_starts_and_one_without_its_file_does_not(
         client.decide("nothing")
     assert found.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert service.stop() == 0
-    assert "can be read by others" in service.said() and token not in service.said()
+    assert "can be read by users other than its owner" in service.said() and token not in service.said()
     missing = serve(tmp_path / "more", "--api-keys", str(tmp_path / "none.yaml"))
     assert missing.process.wait(60) == 1 and "cannot read" in missing.said()
