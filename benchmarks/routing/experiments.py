@@ -30,7 +30,7 @@ from summary import Row, Summary, curves, summaries
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.table import OutcomeTable, load_table, with_features
 from pointsman.simulator.policies.registry import check_run
-from pointsman.simulator.run.executor import spread
+from pointsman.simulator.run.executor import map_over
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def main() -> None:
                 check_run(world, trial.run)
         except SettingError as error:
             parser.error(str(error))
-        for one in spread(world, measure, trials, arguments.jobs):
+        for one in map_over(world, measure, trials, arguments.jobs):
             measured.append((case, one))
             head = {name: getattr(case, name) for name in ("experiment", "variant", "start", "features")}
             rows += [Row(**head, **row) for row in one.rows]

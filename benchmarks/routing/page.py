@@ -10,7 +10,7 @@ from cases import ABOUT, BAR_WARM, BUDGETS, OURS, PEER, PUBLISHED, THIRD, TITLES
 from phases import CONTROLS
 from summary import Curve, Summary
 
-from pointsman.simulator.report.charts import COLOURS, Line, axis_over, plot
+from pointsman.simulator.report.charts import COLOURS, PlotLine, axis_over, plot
 from pointsman.simulator.report.page import STYLE, cards
 
 ALLOWED = {"a": 1.01, "e": 1.01, "b": 1.05, "c": 1.05, "d": 1.05, "f": 1.05}
@@ -114,7 +114,7 @@ def _by_budget(these: Sequence[Summary], *, holdout: bool) -> tuple[str, str]:
     for policy, colour in _colours([one["policy"] for one in whole]).items():
         mine = sorted((one for one in whole if one["policy"] == policy), key=lambda one: one["budget"])
         lines.append(
-            Line(
+            PlotLine(
                 policy,
                 [(one["budget"], one["quality"]) for one in mine],
                 [one["quality_low"] for one in mine],
@@ -125,7 +125,7 @@ def _by_budget(these: Sequence[Summary], *, holdout: bool) -> tuple[str, str]:
         )
     if holdout:
         bars = [(b, q) for b, q in zip(BUDGETS, PUBLISHED, strict=True)]
-        lines.append(Line("published for ParetoBandit", bars, colour="#5a5a5a", dashed=True))
+        lines.append(PlotLine("published for ParetoBandit", bars, colour="#5a5a5a", dashed=True))
     x = axis_over("budget, $ a request (logarithmic)", [one["budget"] for one in whole], log=True)
     return "quality by budget", plot(x, axis_over("mean quality", [y for line in lines for _, y in line.points]), lines)
 
@@ -146,7 +146,7 @@ def _over_time(curves: Sequence[Curve], experiment: str) -> list[tuple[str, str]
             halves = [1.96 * curve["quality_se"] for curve in mine] if name == "quality" and policy in BANDS else []
             low = [y - half for (_, y), half in zip(points, halves, strict=False)]
             high = [y + half for (_, y), half in zip(points, halves, strict=False)]
-            lines.append(Line(policy, points, low, high, colour, dashed=policy in CONTROLS))
+            lines.append(PlotLine(policy, points, low, high, colour, dashed=policy in CONTROLS))
         values = [y for line in lines for _, y in line.points]
         if name == "spend_ratio":
             values = [min(value, 4.0) for value in values]
@@ -154,7 +154,8 @@ def _over_time(curves: Sequence[Curve], experiment: str) -> list[tuple[str, str]
         y = axis_over(title, values, zero=name != "quality")
         ends = (THIRD, 2 * THIRD) if experiment in "bcd" else (200, THIRD)
         lines += [
-            Line("a new phase", [(end, min(values)), (end, max(values))], colour="#9a9a9a", dashed=True) for end in ends
+            PlotLine("a new phase", [(end, min(values)), (end, max(values))], colour="#9a9a9a", dashed=True)
+            for end in ends
         ]
         charts.append(
             (
@@ -165,8 +166,8 @@ def _over_time(curves: Sequence[Curve], experiment: str) -> list[tuple[str, str]
     return charts
 
 
-def _clipped(line: Line, most: float) -> Line:
-    return Line(line.label, [(x, min(y, most)) for x, y in line.points], (), (), line.colour, line.dashed)
+def _clipped(line: PlotLine, most: float) -> PlotLine:
+    return PlotLine(line.label, [(x, min(y, most)) for x, y in line.points], (), (), line.colour, line.dashed)
 
 
 def _colours(policies: Sequence[str]) -> dict[str, str]:

@@ -126,8 +126,8 @@ def measure(world: World, trial: Trial) -> Measured:
                 cost=cost,
                 spend_ratio=cost / run.budget,
                 share=float(share_t[part].mean()),
-                share_warned=warned(share_t[part]),
-                settled=settled(share_t, phase, target) if is_online(run.policy) else math.nan,
+                share_warned=share_after_warning(share_t[part]),
+                settled=requests_to_adapt(share_t, phase, target) if is_online(run.policy) else math.nan,
                 mix=mix,
                 gain=quality - mix,
             )
@@ -157,7 +157,7 @@ def mix_quality(rounds: Rounds, phase: Phase, cost: float) -> float:
     return float((best_shares(quality_1k, cost_1k, np.ones(1), cost) * quality_1k).sum())
 
 
-def settled(share_t: Array, phase: Phase, target: float) -> float:
+def requests_to_adapt(share_t: Array, phase: Phase, target: float) -> float:
     """Requests until the share over the last ``WINDOW`` has gone half the way to ``target``; NaN if that is not far, inf if
     it never has by the end of the phase.
     """
@@ -175,7 +175,7 @@ def settled(share_t: Array, phase: Phase, target: float) -> float:
     return math.inf
 
 
-def warned(share_t: Array) -> float:
+def share_after_warning(share_t: Array) -> float:
     """The share after the first ``WARNING`` calls; NaN if there were no more."""
     calls_t = np.cumsum(share_t)
     after = int(np.searchsorted(calls_t, WARNING)) + 1

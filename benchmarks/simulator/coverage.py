@@ -57,9 +57,9 @@ from pointsman.simulator.offpolicy.logs.journal import Journal
 from pointsman.simulator.offpolicy.logs.log import Log
 from pointsman.simulator.offpolicy.logs.simulated import log_of, logged
 from pointsman.simulator.policies.spec import Run
-from pointsman.simulator.report.charts import COLOURS, Axis, Estimated, Line, axis_over, forest, plot
+from pointsman.simulator.report.charts import COLOURS, Axis, ForestRow, PlotLine, axis_over, forest, plot
 from pointsman.simulator.report.page import cards, page
-from pointsman.simulator.run.executor import spread
+from pointsman.simulator.run.executor import map_over
 from pointsman.simulator.world.changes import FeedbackLost
 from pointsman.simulator.world.rounds import unfold
 from pointsman.simulator.world.utility import parse_objective
@@ -478,14 +478,14 @@ def _wide(group: list[dict[str, Any]], these: list[dict[str, Any]]) -> list[floa
 
 def _pictures(these: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Coverage, bias and width of every estimator in one scenario: means, and ranges over candidates and signals."""
-    of: dict[str, list[Estimated]] = {"coverage": [], "bias": [], "width": []}
+    of: dict[str, list[ForestRow]] = {"coverage": [], "bias": [], "width": []}
     for estimator, interval in dict.fromkeys((row["estimator"], row["interval"]) for row in these):
         group = [r for r in these if (r["estimator"], r["interval"]) == (estimator, interval)]
         values = {"coverage": [r["coverage"] for r in group], "bias": _off(group), "width": _wide(group, these)}
         for what, known in values.items():
             if known:
                 range_ = ("least to greatest, over candidates and signals", min(known), max(known), COLOURS[0])
-                of[what].append(Estimated(f"{estimator}, {interval}", float(np.mean(known)), [range_]))
+                of[what].append(ForestRow(f"{estimator}, {interval}", float(np.mean(known)), [range_]))
     ends = {what: [end for one in lines for end in one.intervals[0][1:3]] for what, lines in of.items()}
     return [
         (
@@ -507,7 +507,7 @@ def _power(these: list[dict[str, Any]]) -> str:
     for name, colour in zip(("gate", "conditions", "bound", "naive"), COLOURS, strict=False):
         shares = [float(np.mean([r[name] for r in these if r["margin"] == margin])) for margin in margins]
         dashed = name == "conditions"
-        lines.append(Line(TITLES[name], list(zip(margins, shares, strict=True)), colour=colour, dashed=dashed))
+        lines.append(PlotLine(TITLES[name], list(zip(margins, shares, strict=True)), colour=colour, dashed=dashed))
     x = Axis("margin: how much better than required, in quality", min(margins), max(margins), log=True)
     return plot(x, Axis("share promoted", 0.0, 1.02), lines)
 
@@ -567,7 +567,7 @@ def main() -> None:
     else:
         worlds["val"] = make_world(load_table("paretobandit:val"), Features("none", "one"))
     items = [(s, seed, arguments.rounds) for s in scenarios for seed in range(arguments.replications)]
-    found = spread(worlds, replicate, items, arguments.jobs)
+    found = map_over(worlds, replicate, items, arguments.jobs)
     points, watched, promotions = [], [], []
     for one in track(found, "replications", total=len(items), console=Console(stderr=True)):
         points += one.points

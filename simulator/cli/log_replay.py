@@ -21,7 +21,7 @@ from pointsman.simulator.offpolicy.rejection import check_policy, in_units, mode
 from pointsman.simulator.policies.hindsight import mix_at
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.report.files import write_rows
-from pointsman.simulator.report.summary import LEVEL, Estimate, number
+from pointsman.simulator.report.summary import LEVEL, Estimate, format_estimate
 from pointsman.simulator.report.terminal import console
 
 
@@ -99,7 +99,7 @@ def replay_log(name: str, signal: str, runs: Sequence[tuple[str, Run]], out: Pat
         )
         half = None if interval is None else interval.width / 2.0
         dollars = "–" if math.isnan(cost) else f"{1000.0 * cost:.4g}"
-        shown = number(Estimate(quality, half)) if kept else "–"
+        shown = format_estimate(Estimate(quality, half)) if kept else "–"
         gains = controls.gains(quality, half, cost)
         for against, gain in zip(("over_fixed", "over_mix"), gains, strict=True):
             rows[-1][f"{against}_gain"] = None if gain is None else gain.mean
@@ -111,7 +111,7 @@ def replay_log(name: str, signal: str, runs: Sequence[tuple[str, Run]], out: Pat
             str(kept),
             shown,
             dollars,
-            *(number(gain) for gain in gains),
+            *(format_estimate(gain) for gain in gains),
         )
         sheet.add_row(*map(escape, cells))
     if out is not None:

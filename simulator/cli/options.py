@@ -9,7 +9,7 @@ from pointsman.bandit.errors import FieldError
 from pointsman.simulator.data.errors import SettingError
 
 
-def listed(text: str, option: str) -> list[str]:
+def split_list(text: str, option: str) -> list[str]:
     """Different items, separated by commas. Raises ``SettingError``."""
     items = [item.strip() for item in text.split(",")]
     if not all(items):
@@ -19,7 +19,7 @@ def listed(text: str, option: str) -> list[str]:
     return items
 
 
-def budget_of(text: str) -> float:
+def parse_budget(text: str) -> float:
     """Dollars above 0. Raises ``SettingError``."""
     try:
         value = float(text)
@@ -30,7 +30,7 @@ def budget_of(text: str) -> float:
     return value
 
 
-def quality_range_of(text: str) -> QualityRange:
+def parse_quality_range(text: str) -> QualityRange:
     """``LOW,HIGH``. Raises ``SettingError``."""
     ends = text.split(",")
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from pointsman.simulator.cli.log_replay import replay_log
-from pointsman.simulator.cli.options import budget_of, listed, quality_range_of
+from pointsman.simulator.cli.options import parse_budget, parse_quality_range, split_list
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.pieces import Extent, extent, pieces
 from pointsman.simulator.data.table import OutcomeTable, TableError, UnknownTableError, load_table, with_features
@@ -22,13 +22,13 @@ from pointsman.simulator.policies.registry import check_run, parse_policy, polic
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.policies.thompson import THOMPSON_SETTINGS
 from pointsman.simulator.report.files import write_results
-from pointsman.simulator.report.summary import group
-from pointsman.simulator.report.terminal import noting, show, with_progress
-from pointsman.simulator.run.executor import PROCESSES, check_executor, spread
-from pointsman.simulator.run.experiment import Result, Task, run_all
+from pointsman.simulator.report.summary import group_runs
+from pointsman.simulator.report.terminal import collect_results, show, with_progress
+from pointsman.simulator.run.executor import PROCESSES, check_executor, map_over
+from pointsman.simulator.run.experiment import PlannedRun, RunResult, run_all
 from pointsman.simulator.run.streaming import STREAMED, check_file, check_streamed, stream
 from pointsman.simulator.run.versions import versions
-from pointsman.simulator.world.file import Place, read_world
+from pointsman.simulator.world.file import Scenario, read_scenario
 from pointsman.simulator.world.utility import parse_objective
 from pointsman.simulator.world.world import BUCKETS, FEATURES, UNIT, Features, World, make_world
 
@@ -169,15 +169,17 @@ def simulate(
     """
     try:
         check_executor(executor)
-        policies = listed(policy, "--policy")
-        budgets: list[float | None] = [None] if budget is None else [budget_of(b) for b in listed(budget, "--budget")]
+        policies = split_list(policy, "--policy")
+        budgets: list[float | None] = (
+            [None] if budget is None else [parse_budget(b) for b in split_list(budget, "--budget")]
+        )
         if sum(name is not None for name in (table_name, world_files, log_name)) != 1:
             raise SettingError("--table, --world, --log: expected one of them")
         if log_name is not None:
             runs = [
                 (name, Run(parse_policy(one), parse_objective(name, UNIT), limit, seed))
                 for one in policies
-                for name in listed(objective, "--objective")
+                for name in split_list(objective, "--objective")
                 for limit in budgets
                 for seed in range(seeds)
             ]
@@ -191,7 +193,7 @@ def simulate(
             for option, value in only.items():
                 if value is not None:
                     raise SettingError(f"{option}: expected with --table only")
-            places = _worlds(listed(world_files, "--world"), features, bucket)
+            places = _worlds(split_list(world_files, "--world"), features, bucket)
         else:
             assert table_name is not None
             if warm_start is None and (warm_x_from or warm_mass is not None):
@@ -203,18 +205,18 @@ def simulate(
             world = make_world(
                 table,
                 Features(features or _default_features(table), bucket or "one"),
-                quality_range_of(quality_range),
+                parse_quality_range(quality_range),
                 warm,
                 warm_mass=math.inf if warm_mass is None else warm_mass,
                 tasks=() if source is None else source.extent.tasks,
             )
             started = "" if warm is None else f"; warm start {warm.name} (sha256 {warm.sha256}), {len(warm)} prompts"
-            places = [Place(table.name, f"sha256 {table.sha256}{started}", world, (), None, 0)]
+            places = [Scenario(table.name, f"sha256 {table.sha256}{started}", world, (), None, 0)]
         tasks = [
-            Task(i, name, _run(place, one, name, limit, seed, delay, rounds))
+            PlannedRun(i, name, _run(place, one, name, limit, seed, delay, rounds))
             for i, place in enumerate(places)
             for one in policies
-            for name in listed(objective, "--objective")
+            for name in split_list(objective, "--objective")
             for limit in budgets
             for seed in range(seeds)
         ]
@@ -228,7 +230,7 @@ def simulate(
                 check_file(source.extent, worlds[0].quality, task.run.objective)
             shared = (source.path, worlds[0], rounds or source.extent.rows)
             results = with_progress(
-                len(tasks), lambda done: noting(done, spread(shared, _streamed, tasks, jobs, executor))
+                len(tasks), lambda done: collect_results(done, map_over(shared, _streamed, tasks, jobs, executor))
             )
         else:
             results = with_progress(len(tasks), lambda done: run_all(worlds, tasks, jobs, done, executor))
@@ -236,7 +238,7 @@ def simulate(
         raise click.UsageError(str(error)) from error
     except (TableError, LogError) as error:
         raise click.ClickException(str(error)) from error
-    groups = group(results)
+    groups = group_runs(results)
     if out is not None:
         options = {n: v for n, v in sorted(context.params.items()) if v is not None and n not in _NOT_TOLD}
         configuration = {
@@ -274,15 +276,15 @@ def _recorded(context: click.Context, path: Path | None) -> None:
     context.default_map = {**(context.default_map or {}), **options}
 
 
-def _worlds(names: Sequence[str], features: str | None, bucket: str | None) -> list[Place]:
-    places = [read_world(Path(name), features, bucket) for name in names]
+def _worlds(names: Sequence[str], features: str | None, bucket: str | None) -> list[Scenario]:
+    places = [read_scenario(Path(name), features, bucket) for name in names]
     if len({place.name for place in places}) < len(places):
         raise SettingError("--world: expected files of different names")
     return places
 
 
 def _run(
-    place: Place, policy: str, objective: str, budget: float | None, seed: int, delay: int | None, rounds: int | None
+    place: Scenario, policy: str, objective: str, budget: float | None, seed: int, delay: int | None, rounds: int | None
 ) -> Run:
     """One run in a place, which says what the options do not."""
     return Run(
@@ -312,12 +314,12 @@ def _first_piece(name: str) -> _Source:
     return _Source(path, extent(path), next(pieces(path)))
 
 
-def _streamed(shared: tuple[Path, World, int], task: Task) -> Result:
+def _streamed(shared: tuple[Path, World, int], task: PlannedRun) -> RunResult:
     path, world, rounds = shared
     return stream(world, lambda: pieces(path), rounds, task.objective, task.run)
 
 
-def _described(place: Place) -> str:
+def _described(place: Scenario) -> str:
     world = place.world
     return (
         f"{place.source}; {len(world.table)} prompts, models {', '.join(world.table.models)}; features {world.features.kind}, "

@@ -12,7 +12,7 @@ from pointsman.simulator.offpolicy.evaluation.diagnostics import OVERLAP_LEVELS,
 from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, SignalReport
 from pointsman.simulator.offpolicy.gate import Finding, Verdict
 from pointsman.simulator.offpolicy.sentences import controls_sentence, lines_of, warnings
-from pointsman.simulator.report.charts import COLOURS, Estimated, axis_over, forest, short
+from pointsman.simulator.report.charts import COLOURS, ForestRow, axis_over, forest, short
 from pointsman.simulator.report.page import cards, page, settings_table
 
 KINDS = {
@@ -101,7 +101,7 @@ def _with_interval(line: Line) -> str:
 
 def _forest(report: SignalReport, lines: Sequence[Line]) -> str:
     rows = [
-        Estimated(
+        ForestRow(
             line.estimator.partition(":")[0],  # a control's name says which models it is of, which is too long here
             None if math.isnan(line.estimate) else line.estimate,
             [(KINDS[kind][0], i.low, i.high, KINDS[kind][1]) for kind, i in line.intervals.items()],

@@ -26,7 +26,7 @@ from pointsman.simulator.policies.base import Choice, OnlinePolicy
 from pointsman.simulator.policies.registry import make_policy
 from pointsman.simulator.policies.spec import Run, policy_rng
 from pointsman.simulator.policies.thompson import Thompson
-from pointsman.simulator.world.rounds import Outcome
+from pointsman.simulator.world.rounds import CallOutcome
 from pointsman.simulator.world.world import Features, World, make_world, order_of
 
 POLICIES = ("thompson", "uniform", "epsilon-greedy", "linucb", "beta-thompson")
@@ -142,7 +142,7 @@ def replay(log: Log, world: World, run: Run) -> Replayed:
             policy.commit(t, proposed)
         kept.append(row)
         quality = float(table.quality_nk[row, model])
-        outcome = Outcome(
+        outcome = CallOutcome(
             quality=quality,
             cost=float(table.cost_nk[row, model]),
             latency=float(table.latency_nk[row, model]),

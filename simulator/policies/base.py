@@ -24,7 +24,7 @@ import numpy.typing as npt
 from pointsman.bandit.catalog import FLOOR_MODES, Mode, Objective, Prices
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.policies.spec import PolicySpec, Run
-from pointsman.simulator.world.rounds import NewModelNotice, Notice, Outcome
+from pointsman.simulator.world.rounds import CallOutcome, NewModelNotice, Notice
 from pointsman.simulator.world.world import World
 
 Array = npt.NDArray[np.float64]
@@ -58,7 +58,7 @@ class OnlinePolicy(Protocol):
     def choose(self, t: int, row: int) -> int:
         """The model for the prompt of ``row``, one of those in the catalogue."""
 
-    def learn(self, now: int, choice: Choice, outcome: Outcome) -> None:
+    def learn(self, now: int, choice: Choice, outcome: CallOutcome) -> None:
         """Learn the outcome of an earlier choice."""
 
 
@@ -94,7 +94,7 @@ class Rival(ABC):
     def choose(self, t: int, row: int) -> int:
         """The model for the prompt of ``row``, one of those in the catalogue."""
 
-    def learn(self, now: int, choice: Choice, outcome: Outcome) -> None:
+    def learn(self, now: int, choice: Choice, outcome: CallOutcome) -> None:
         """Learn the cost and, if it was reported, the reward."""
         self.budget.learn(choice.model, outcome)
         reward = reward_of(self.world, self.run.objective, outcome)
@@ -130,7 +130,7 @@ class BudgetMultiplier:
         penalty_k: Array = self.multiplier * np.nan_to_num(self._mean_cost_k, nan=0.0) / self._budget
         return penalty_k
 
-    def learn(self, model: int, outcome: Outcome) -> None:
+    def learn(self, model: int, outcome: CallOutcome) -> None:
         """Learn one call's cost; what a failed call costs says nothing of the next one's."""
         if self._budget is None or math.isnan(outcome.cost):
             return
@@ -144,7 +144,7 @@ class BudgetMultiplier:
         self.multiplier = min(_MAX_MULTIPLIER, max(_MIN_MULTIPLIER, self.multiplier * math.exp(_STEP * excess)))
 
 
-def reward_of(world: World, objective: Objective, outcome: Outcome) -> float | None:
+def reward_of(world: World, objective: Objective, outcome: CallOutcome) -> float | None:
     """What rivals maximise: quality scaled to [0, 1], less the objective's weights times cost (dollars) and latency (seconds).
 
     ``None`` if quality was not reported. A failed call is worth 0.

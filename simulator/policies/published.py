@@ -36,7 +36,7 @@ from pointsman.bandit.catalog import Prices
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.policies.base import Choice, Rival, reward_of, scale_prices, warm_rewards
 from pointsman.simulator.policies.spec import Run
-from pointsman.simulator.world.rounds import NewModelNotice, Notice, Outcome, PriceNotice
+from pointsman.simulator.world.rounds import CallOutcome, NewModelNotice, Notice, PriceNotice
 from pointsman.simulator.world.world import World
 
 Array = npt.NDArray[np.float64]
@@ -127,7 +127,7 @@ class ParetoBandit(_Published):
         model, self._logs[t] = self._router.route(self.world.z_np[row])
         return self.number_by_model[model]
 
-    def learn(self, now: int, choice: Choice, outcome: Outcome) -> None:
+    def learn(self, now: int, choice: Choice, outcome: CallOutcome) -> None:
         """Feed back the realised cost with the reward; it takes no cost without a reward."""
         reward = reward_of(self.world, self.run.objective, outcome)
         log = self._logs.pop(choice.t, None)
@@ -232,7 +232,7 @@ class SquareCb(_Published):
         self._drawn[t] = (self._models, float(share_m[drawn]))
         return self._models[drawn]
 
-    def learn(self, now: int, choice: Choice, outcome: Outcome) -> None:
+    def learn(self, now: int, choice: Choice, outcome: CallOutcome) -> None:
         """Learn as all do, and forget the draw."""
         super().learn(now, choice, outcome)
         del self._drawn[choice.t]

@@ -17,7 +17,7 @@ from pointsman.bandit.text import estimate_tokens
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.policies.base import Choice, Rival, warm_rewards
 from pointsman.simulator.policies.spec import Run
-from pointsman.simulator.world.rounds import NewModelNotice, Notice, Outcome
+from pointsman.simulator.world.rounds import CallOutcome, NewModelNotice, Notice
 from pointsman.simulator.world.world import World
 
 Array = npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ class Uniform:
         """Draw."""
         return self._models[self._rng.integers(len(self._models))]
 
-    def learn(self, now: int, choice: Choice, outcome: Outcome) -> None:
+    def learn(self, now: int, choice: Choice, outcome: CallOutcome) -> None:
         """Nothing."""
 
 
@@ -79,7 +79,7 @@ class EpsilonGreedy(Rival):
         mean_sk[0] -= self.budget.penalties_k()[available]
         return int(available[greedy(mean_sk, self.run.objective, self.world.quality)])
 
-    def learn(self, now: int, choice: Choice, outcome: Outcome) -> None:
+    def learn(self, now: int, choice: Choice, outcome: CallOutcome) -> None:
         """Add what was reported to the sums; a failed call is worth the least quality."""
         quality = self.world.quality
         has_quality = outcome.quality_reported or not outcome.success
@@ -164,7 +164,7 @@ class LengthRule:
         """By length."""
         return self._good if self._long_n[row] else self._cheap
 
-    def learn(self, now: int, choice: Choice, outcome: Outcome) -> None:
+    def learn(self, now: int, choice: Choice, outcome: CallOutcome) -> None:
         """Nothing."""
 
 

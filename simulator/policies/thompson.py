@@ -21,7 +21,7 @@ from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.policies.base import Choice, scale_prices
 from pointsman.simulator.policies.spec import PolicySpec, Run
 from pointsman.simulator.world.changes import has_outage
-from pointsman.simulator.world.rounds import Notice, Outcome, PriceNotice, report_of
+from pointsman.simulator.world.rounds import CallOutcome, Notice, PriceNotice, report_of
 from pointsman.simulator.world.world import World
 
 ROUND_NS = 10**9
@@ -94,7 +94,7 @@ class Thompson:
         """The number, in the table, of the model that was chosen."""
         return self._number_by_model[decision.models[decision.chosen]]
 
-    def learn(self, now: int, choice: Choice, outcome: Outcome) -> None:
+    def learn(self, now: int, choice: Choice, outcome: CallOutcome) -> None:
         """Fold the outcome."""
         decision = self._pending.pop(choice.t)
         report = report_of(outcome, success=self._reports_success)

@@ -21,7 +21,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class PlotLine:
     """A line through points (x, y), with a band from ``low`` to ``high`` if both are given."""
 
     label: str
@@ -33,7 +33,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class Marker:
     """A point with half widths of its intervals; ``mark`` is ``dot`` or ``diamond``.
 
     ``label`` is what the legend calls its colour, ``note`` is written beside it.
@@ -50,7 +50,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimated:
+class ForestRow:
     """One row of a forest plot: an estimate (``None``: there is none) and its intervals (label, low, high, colour)."""
 
     label: str
@@ -106,7 +106,7 @@ def axis_over(title: str, values: Sequence[float], *, log: bool = False, zero: b
     return Axis(title, low if zero and low == 0.0 else low - margin, high + margin)
 
 
-def plot(x: Axis, y: Axis, lines: Sequence[Line] = (), points: Sequence[Point] = ()) -> str:
+def plot(x: Axis, y: Axis, lines: Sequence[PlotLine] = (), points: Sequence[Marker] = ()) -> str:
     """A chart of lines and points; hovering a point or a line names it, and a legend below names the colours."""
     parts = [_frame(x, y), f"<svg {_INSIDE}>"]
     for line in lines:
@@ -143,7 +143,7 @@ def stacked(x: Axis, y: Axis, xs: Sequence[float], layers: Sequence[tuple[str, S
     return _figure("".join(parts), legend)
 
 
-def forest(x: Axis, rows: Sequence[Estimated], mark: float | None = None) -> str:
+def forest(x: Axis, rows: Sequence[ForestRow], mark: float | None = None) -> str:
     """Estimates below each other with their intervals; a dashed line at ``mark``."""
     bottom = _TOP + _ROW * len(rows)
     parts = []
@@ -219,7 +219,7 @@ def _path(x: Axis, y: Axis, points: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{_x(x, px):.1f} {_y(y, py):.1f}" for px, py in points)
 
 
-def _point(x: Axis, y: Axis, point: Point) -> str:
+def _point(x: Axis, y: Axis, point: Marker) -> str:
     cx, cy = _x(x, point.x), _y(y, point.y)
     parts = []
     if point.half_y > 0.0:

@@ -1,4 +1,8 @@
-"""The files of a simulation: every number as JSON and CSV, and the report as one HTML page."""
+"""The files of a simulation: every number as JSON and CSV, and the report as one HTML page.
+
+>>> flatten_shares({"policy": "uniform", "shares": {"small": 0.5, "large": 0.5}})
+{'policy': 'uniform', 'share/small': 0.5, 'share/large': 0.5}
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,15 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from pointsman.simulator.report.simulation import html
-from pointsman.simulator.report.summary import Group, routes, verdicts
-from pointsman.simulator.run.experiment import Result
-
-Array = npt.NDArray[np.float64]
+from pointsman.simulator.report.summary import RunGroup, chooses_models, comparisons
+from pointsman.simulator.run.experiment import RunResult
 
 
 def write_results(
     directory: Path,
-    results: Sequence[Result],
-    groups: Sequence[Group],
+    results: Sequence[RunResult],
+    groups: Sequence[RunGroup],
     configuration: Mapping[str, str],
     options: Mapping[str, object],
 ) -> None:
@@ -31,29 +30,29 @@ def write_results(
     directory.mkdir(parents=True, exist_ok=True)
     write_rows(directory / "results", [result.row for result in results])
     write_rows(directory / "traces", [point for result in results for point in trace(result)])
-    said = [
+    compared = [
         {
-            "world": one.world,
-            "policy": one.policy,
-            "objective": one.objective,
-            "budget": one.budget,
-            "against": verdict.against,
-            "gain": None if verdict.gain is None else verdict.gain.mean,
-            "half": None if verdict.gain is None else verdict.gain.half,
-            "beats": verdict.beats,
-            "sentence": verdict.sentence,
+            "world": group.world,
+            "policy": group.policy,
+            "objective": group.objective,
+            "budget": group.budget,
+            "against": comparison.control,
+            "gain": None if comparison.gain is None else comparison.gain.mean,
+            "half": None if comparison.gain is None else comparison.gain.half,
+            "beats": comparison.beats,
+            "sentence": comparison.sentence,
         }
-        for one in groups
-        for verdict in (verdicts(one) if routes(one) else ())
+        for group in groups
+        for comparison in (comparisons(group) if chooses_models(group) else ())
     ]
-    _write_json(directory / "verdicts.json", said)
+    _write_json(directory / "verdicts.json", compared)
     _write_json(
         directory / "run.json", {"options": dict(sorted(options.items())), "configuration": dict(configuration)}
     )
     (directory / "report.html").write_text(html(groups, configuration), encoding="utf-8")
 
 
-def trace(result: Result) -> list[dict[str, object]]:
+def trace(result: RunResult) -> list[dict[str, object]]:
     """The points of one run's curves as flat rows; ``None`` where a number is not known."""
     row = result.row
     points = []
@@ -85,7 +84,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_json(path.with_suffix(".json"), rows)
-    flats = [flat(row) for row in rows]
+    flats = [flatten_shares(row) for row in rows]
     columns = dict.fromkeys(name for row in flats for name in row)
     with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(columns))
@@ -93,7 +92,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         writer.writerows(flats)
 
 
-def flat(row: Mapping[str, object]) -> dict[str, object]:
+def flatten_shares(row: Mapping[str, object]) -> dict[str, object]:
     """A row with a column ``share/<model>`` for each model in place of ``shares``, if there are any."""
     cells = {name: value for name, value in row.items() if name != "shares"}
     shares = row.get("shares")

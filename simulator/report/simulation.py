@@ -10,42 +10,43 @@ import numpy as np
 import numpy.typing as npt
 
 from pointsman.simulator.policies.hindsight import HINDSIGHT, mix_at
-from pointsman.simulator.report.charts import COLOURS, Axis, Line, Point, axis_over, plot, short, stacked
+from pointsman.simulator.report.charts import COLOURS, Axis, Marker, PlotLine, axis_over, plot, short, stacked
 from pointsman.simulator.report.page import cards, page, settings_table
-from pointsman.simulator.report.summary import Group, is_ours, number, over_seeds, routes, verdicts
-from pointsman.simulator.run.experiment import Result
+from pointsman.simulator.report.summary import (
+    RunGroup,
+    chooses_models,
+    comparisons,
+    format_estimate,
+    is_ours,
+    over_seeds,
+)
+from pointsman.simulator.run.experiment import RunResult
 from pointsman.simulator.world.utility import utility_unit
 
 Array = npt.NDArray[np.float64]
 
-
 FIXED_COLOUR, MIX_COLOUR = "#5a5a5a", "#9a9a9a"
-
-
 _MIX_POINTS = 60
-
-
+"""Points of the curve of static mixes."""
 _MOST_REGRET = 1.6
 """Times the worst policy's regret that a control's may show."""
-
-
 _MOST_SPEND = 3.0
 """Budgets beyond which a curve leaves its chart."""
 
 
-def html(groups: Sequence[Group], configuration: Mapping[str, str]) -> str:
+def html(groups: Sequence[RunGroup], configuration: Mapping[str, str]) -> str:
     """The report as one page."""
-    settings = list(dict.fromkeys(one.setting for one in groups))
-    by_setting = [(setting, [one for one in groups if one.setting == setting]) for setting in settings]
-    worlds = list(dict.fromkeys(one.world for one in groups))
-    frontiers = dict.fromkeys((one.world, one.objective) for one in groups)
-    rounds = sorted({result.row["rounds"] for one in groups for result in one.results})
+    settings = list(dict.fromkeys(group.setting for group in groups))
+    by_setting = [(setting, [group for group in groups if group.setting == setting]) for setting in settings]
+    worlds = list(dict.fromkeys(group.world for group in groups))
+    frontiers = dict.fromkeys((group.world, group.objective) for group in groups)
+    rounds = sorted({result.row["rounds"] for group in groups for result in group.results})
     sections = [
         f"<h1>Pointsman: {escape(', '.join(worlds))}</h1>",
         f"<p>{' or '.join(f'{n:,}' for n in rounds)} rounds a run; every policy met the same prompts in the same random orders, "
         "and learned only of the models it chose.</p>",
         "<h2>Was routing worth it?</h2>",
-        _verdict_list(groups),
+        _comparison_list(groups),
         "<p>Both controls know what every call would have been worth, and ignore the prompt. ± is a 95 % interval: over "
         "prompts, of each prompt's mean over the seeds, where every prompt came once; over seeds in worlds that change or draw "
         "outcomes anew.</p>",
@@ -70,71 +71,71 @@ def html(groups: Sequence[Group], configuration: Mapping[str, str]) -> str:
             "<p>Mean cost so far, over the budget. Bands are 95 % intervals over the seeds.</p>",
             cards((setting, _spend(members)) for setting, members in budgeted),
         ]
-    online = [one for one in groups if routes(one) and one.policy != "uniform"]
+    online = [group for group in groups if chooses_models(group) and group.policy != "uniform"]
     if online:
-        sections += ["<h2>Share of the traffic</h2>", cards((one.title, _traffic(one)) for one in online)]
+        sections += ["<h2>Share of the traffic</h2>", cards((group.title, _traffic(group)) for group in online)]
     sections += ["<h2>Configuration</h2>", settings_table(configuration)]
     return page(f"Pointsman: {', '.join(worlds)}", sections)
 
 
-def _verdict_list(groups: Sequence[Group]) -> str:
+def _comparison_list(groups: Sequence[RunGroup]) -> str:
     items = []
-    for one in groups:
-        for verdict in verdicts(one) if routes(one) else ():
-            gain = verdict.gain
+    for group in groups:
+        for comparison in comparisons(group) if chooses_models(group) else ():
+            gain = comparison.gain
             worse = gain is not None and gain.half is not None and gain.mean < -gain.half
-            kind = "yes" if verdict.beats else "no" if worse else "open"
-            said = escape(verdict.sentence)
-            items.append(f'<li class="{kind}">{f"<b>{said}</b>" if is_ours(one) else said}</li>')
+            kind = "yes" if comparison.beats else "no" if worse else "open"
+            sentence = escape(comparison.sentence)
+            items.append(f'<li class="{kind}">{f"<b>{sentence}</b>" if is_ours(group) else sentence}</li>')
     return f"<ul>{''.join(items)}</ul>" if items else "<p>No policy was replayed that routes.</p>"
 
 
-def _result_table(groups: Sequence[Group]) -> str:
+def _result_table(groups: Sequence[RunGroup]) -> str:
     titles = (
         "policy", "world", "objective", "budget $/request", "mean quality", "mean cost, $ per 1,000", "spend / budget",
         "mean latency, s", "regret", "utility − best fixed model's", "quality − best mix's at its cost", "seeds",
     )  # fmt: skip
     head = "".join(f'<th class="text">{t}</th>' if t in ("world", "objective") else f"<th>{t}</th>" for t in titles)
     rows = []
-    for one in groups:
+    for group in groups:
         cells = [
-            "–" if one.budget is None else f"{one.budget:g}",
-            number(one.quality),
-            number(one.cost, 1000.0),
-            number(one.spend_ratio),
-            number(one.latency),
-            f"{number(one.regret)} {_unit(one)}",
-            *(number(verdict.gain) for verdict in verdicts(one)),
-            str(len(one.results)),
+            "–" if group.budget is None else f"{group.budget:g}",
+            format_estimate(group.quality),
+            format_estimate(group.cost, 1000.0),
+            format_estimate(group.spend_ratio),
+            format_estimate(group.latency),
+            f"{format_estimate(group.regret)} {_unit(group)}",
+            *(format_estimate(comparison.gain) for comparison in comparisons(group)),
+            str(len(group.results)),
         ]
-        named = f'<td>{escape(one.policy)}</td><td class="text">{escape(one.world)}</td>'
-        named += f'<td class="text">{escape(one.objective)}</td>'
+        named = f'<td>{escape(group.policy)}</td><td class="text">{escape(group.world)}</td>'
+        named += f'<td class="text">{escape(group.objective)}</td>'
         rows.append(
-            f"<tr{' class=ours' if is_ours(one) else ''}>{named}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+            f"<tr{' class=ours' if is_ours(group) else ''}>{named}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
         )
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
-def _unit(one: Group) -> str:
-    return utility_unit(one.results[0].run.objective)
+def _unit(group: RunGroup) -> str:
+    return utility_unit(group.results[0].run.objective)
 
 
-def _colours(groups: Sequence[Group]) -> dict[str, str]:
-    policies = dict.fromkeys(one.policy for one in groups)
+def _colours(groups: Sequence[RunGroup]) -> dict[str, str]:
+    policies = dict.fromkeys(group.policy for group in groups)
     return {policy: COLOURS[i % len(COLOURS)] for i, policy in enumerate(policies)}
 
 
-def _frontier(groups: Sequence[Group]) -> str:
-    against = [result.against for one in groups for result in one.results]
-    cost_k = np.mean([one.cost_k for one in against], axis=0)
-    quality_k = np.mean([one.quality_k for one in against], axis=0)
+def _frontier(groups: Sequence[RunGroup]) -> str:
+    benchmarks = [result.benchmarks for group in groups for result in group.results]
+    cost_k = np.mean([beside.cost_k for beside in benchmarks], axis=0)
+    quality_k = np.mean([beside.quality_k for beside in benchmarks], axis=0)
     models = list(groups[0].results[0].row["shares"])
     known = [k for k in range(len(models)) if not math.isnan(cost_k[k])]
-    if any(one.mix_n is None for one in against) or not known:
+    if any(beside.mix_n is None for beside in benchmarks) or not known:
         return "<p>Not every outcome has a cost.</p>"
     colours = _colours(groups)
     points = [
-        Point(
+        Marker(
             "one model for all prompts",
             float(cost_k[k]),
             float(quality_k[k]),
@@ -144,11 +145,11 @@ def _frontier(groups: Sequence[Group]) -> str:
         )
         for k in known
     ]
-    for one in groups:
-        if one.cost is None:
+    for group in groups:
+        if group.cost is None:
             continue
-        halves = (one.cost.half or 0.0, one.quality.half or 0.0)
-        points.append(Point(one.policy, one.cost.mean, one.quality.mean, *halves, colour=colours[one.policy]))
+        halves = (group.cost.half or 0.0, group.quality.half or 0.0)
+        points.append(Marker(group.policy, group.cost.mean, group.quality.mean, *halves, colour=colours[group.policy]))
     costs = [point.x for point in points]
     log = min(costs) > 0.0 and max(costs) > 20.0 * min(costs)
     space = np.geomspace if log else np.linspace
@@ -156,17 +157,17 @@ def _frontier(groups: Sequence[Group]) -> str:
         (float(c), float(mix_at(quality_k, cost_k, float(c))[known] @ quality_k[known]))
         for c in space(cost_k[known].min(), cost_k[known].max(), _MIX_POINTS)
     ]
-    mix = Line("best static mix, in hindsight", mixed, colour=MIX_COLOUR, dashed=True)
+    mix = PlotLine("best static mix, in hindsight", mixed, colour=MIX_COLOUR, dashed=True)
     x = axis_over("mean cost, $ a request" + (" (logarithmic)" if log else ""), costs, log=log, zero=not log)
     y = axis_over("mean quality", [p.y + s * p.half_y for p in points for s in (-1, 1)])
     return plot(x, y, [mix], points)
 
 
-def _regret(groups: Sequence[Group]) -> str:
+def _regret(groups: Sequence[RunGroup]) -> str:
     lines = _curves(groups, lambda result: result.regret_c, origin=True)
-    routing = [one for one in groups if routes(one)]
-    one = next((one for one in routing if is_ours(one)), routing[0] if routing else groups[0])
-    lines += _control_curves(one)
+    routing = [group for group in groups if chooses_models(group)]
+    group = next((group for group in routing if is_ours(group)), routing[0] if routing else groups[0])
+    lines += _control_curves(group)
     x = axis_over("rounds", [px for px, _ in lines[0].points], zero=True)
     banded = [v for line in lines for v in (*line.low, *line.high)]
     # Controls that are far worse leave the chart, so that they do not flatten the rest.
@@ -175,73 +176,77 @@ def _regret(groups: Sequence[Group]) -> str:
     return plot(x, axis_over(f"cumulative regret, {_unit(groups[0])}", shown, zero=True), lines)
 
 
-def _spend(groups: Sequence[Group]) -> str:
-    known = [one for one in groups if one.cost is not None and one.budget is not None]
+def _spend(groups: Sequence[RunGroup]) -> str:
+    known = [group for group in groups if group.cost is not None and group.budget is not None]
     if not known:
         return "<p>Not every outcome has a cost.</p>"
     lines = _curves(known, lambda result: result.spend_c / (result.run.budget or math.nan), origin=False)
     x = axis_over("rounds", [0.0, *(px for px, _ in lines[0].points)], zero=True)
-    flat = [Line("the budget", [(x.low, 1.0), (x.high, 1.0)], colour=FIXED_COLOUR, dashed=True)]
-    against, budget = groups[0].results[0].against, groups[0].budget or math.nan
+    flat = [PlotLine("the budget", [(x.low, 1.0), (x.high, 1.0)], colour=FIXED_COLOUR, dashed=True)]
+    benchmarks, budget = groups[0].results[0].benchmarks, groups[0].budget or math.nan
     models = list(groups[0].results[0].row["shares"])
-    spent = float(np.mean([r.against.cost_k[models.index(against.fixed)] for r in groups[0].results])) / budget
+    spent = float(np.mean([r.benchmarks.cost_k[models.index(benchmarks.fixed)] for r in groups[0].results])) / budget
     if spent < _MOST_SPEND:
         ends = [(x.low, spent), (x.high, spent)]
-        flat.append(Line(f"best fixed model ({against.fixed})", ends, colour=MIX_COLOUR, dashed=True))
+        flat.append(PlotLine(f"best fixed model ({benchmarks.fixed})", ends, colour=MIX_COLOUR, dashed=True))
     top = max(1.1, *(min(py, _MOST_SPEND) for line in (*flat, *lines) for _, py in line.points))
     return plot(x, axis_over("mean cost / budget", [0.0, top], zero=True), [*flat, *lines])
 
 
-def _curves(groups: Sequence[Group], of: Callable[[Result], Array], *, origin: bool) -> list[Line]:
+def _curves(groups: Sequence[RunGroup], of: Callable[[RunResult], Array], *, origin: bool) -> list[PlotLine]:
     """Means of a curve over the seeds, with bands; from (0, 0) if ``origin``."""
     colours, lines = _colours(groups), []
-    for one in groups:
-        estimates = [over_seeds(value_s.tolist()) for value_s in np.array([of(result) for result in one.results]).T]
-        points = [(float(t), e.mean) for t, e in zip(one.results[0].round_c, estimates, strict=True)]
+    for group in groups:
+        estimates = [over_seeds(value_s.tolist()) for value_s in np.array([of(result) for result in group.results]).T]
+        points = [(float(t), e.mean) for t, e in zip(group.results[0].round_c, estimates, strict=True)]
         low = [e.mean - (e.half or 0.0) for e in estimates]
         high = [e.mean + (e.half or 0.0) for e in estimates]
         if origin:
             points, low, high = [(0.0, 0.0), *points], [0.0, *low], [0.0, *high]
-        lines.append(Line(one.policy, points, low, high, colours[one.policy], dashed=one.policy in HINDSIGHT))
+        lines.append(PlotLine(group.policy, points, low, high, colours[group.policy], dashed=group.policy in HINDSIGHT))
     return lines
 
 
-def _traffic(one: Group) -> str:
-    models = list(one.results[0].row["shares"])
-    share_ck = np.mean([result.share_ck for result in one.results], axis=0)
-    total_k = {model: float(np.mean([r.row["shares"][model] for r in one.results])) for model in models}
-    rounds = [0.0, *one.results[0].round_c.tolist()]
+def _traffic(group: RunGroup) -> str:
+    models = list(group.results[0].row["shares"])
+    share_ck = np.mean([result.share_ck for result in group.results], axis=0)
+    total_k = {model: float(np.mean([r.row["shares"][model] for r in group.results])) for model in models}
+    rounds = [0.0, *group.results[0].round_c.tolist()]
     layers = [
         (f"{model}, {short(100.0 * total_k[model])} % in all", [share_ck[0, k], *share_ck[:, k]])
         for k, model in enumerate(models)
     ]
     chart = stacked(axis_over("rounds", rounds, zero=True), Axis("share of prompts", 0.0, 1.0), rounds, layers)
-    return chart + f'<p class="legend">{escape(_static(one, models))}</p>'
+    return chart + f'<p class="legend">{escape(_static(group, models))}</p>'
 
 
-def _static(one: Group, models: Sequence[str]) -> str:
+def _static(group: RunGroup, models: Sequence[str]) -> str:
     """What the controls would have split the traffic into."""
-    against = [result.against for result in one.results]
-    said = f"Best fixed model: all to {against[0].fixed}."
-    if one.cost is None or any(a.mix_n is None for a in against):
-        return said
-    quality_k, cost_k = (np.mean([getattr(a, name) for a in against], axis=0) for name in ("quality_k", "cost_k"))
-    mix_k = mix_at(quality_k, cost_k, one.cost.mean)
+    benchmarks = [result.benchmarks for result in group.results]
+    best_fixed = f"Best fixed model: all to {benchmarks[0].fixed}."
+    if group.cost is None or any(beside.mix_n is None for beside in benchmarks):
+        return best_fixed
+    quality_k, cost_k = (
+        np.mean([getattr(beside, name) for beside in benchmarks], axis=0) for name in ("quality_k", "cost_k")
+    )
+    mix_k = mix_at(quality_k, cost_k, group.cost.mean)
     parts = [f"{share:.0%} {model}" for model, share in zip(models, mix_k.tolist(), strict=True) if share > 0.005]
-    return f"{said} Best static mix at the same cost: {', '.join(parts)}."
+    return f"{best_fixed} Best static mix at the same cost: {', '.join(parts)}."
 
 
-def _control_curves(one: Group) -> list[Line]:
-    """Regret of the best fixed model and of the best static mix that costs what ``one`` did, means over the seeds."""
-    against = [result.against for result in one.results]
-    named = [(f"best fixed model ({against[0].fixed})", FIXED_COLOUR, [a.fixed_regret_c for a in against])]
-    mixed = [a.mix_regret_c for a in against if a.mix_regret_c is not None]
-    if len(mixed) == len(against):
-        named.append((f"best static mix at the cost of {one.policy}", MIX_COLOUR, mixed))
+def _control_curves(group: RunGroup) -> list[PlotLine]:
+    """Regret of the best fixed model and of the best static mix that costs what ``group`` did, means over the seeds."""
+    benchmarks = [result.benchmarks for result in group.results]
+    named = [
+        (f"best fixed model ({benchmarks[0].fixed})", FIXED_COLOUR, [beside.fixed_regret_c for beside in benchmarks])
+    ]
+    mixed = [beside.mix_regret_c for beside in benchmarks if beside.mix_regret_c is not None]
+    if len(mixed) == len(benchmarks):
+        named.append((f"best static mix at the cost of {group.policy}", MIX_COLOUR, mixed))
     return [
-        Line(
+        PlotLine(
             label,
-            [(0.0, 0.0), *zip(one.results[0].round_c.tolist(), np.mean(regret_sc, axis=0).tolist(), strict=True)],
+            [(0.0, 0.0), *zip(group.results[0].round_c.tolist(), np.mean(regret_sc, axis=0).tolist(), strict=True)],
             colour=colour,
             dashed=True,
         )

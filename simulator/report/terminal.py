@@ -1,4 +1,8 @@
-"""What a simulation shows in a terminal: progress on the way, a table and verdicts at the end."""
+"""What a simulation shows in a terminal: progress on the way, a table and comparisons at the end.
+
+>>> collect_results(lambda: None, [])
+[]
+"""
 
 from __future__ import annotations
 
@@ -9,24 +13,27 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pointsman.simulator.report.summary import Group, is_ours, number, verdicts
-from pointsman.simulator.run.experiment import Result
+from pointsman.simulator.report.summary import RunGroup, comparisons, format_estimate, is_ours
+from pointsman.simulator.run.experiment import RunResult
 
 WIDTH = 160
 """Characters of a line where the output is no terminal."""
 
 
-def noting(done: Callable[[], None], results: Iterable[Result]) -> list[Result]:
-    """All of ``results``, each noted as it comes."""
-    found = []
+def collect_results(done: Callable[[], None], results: Iterable[RunResult]) -> list[RunResult]:
+    """All of ``results``, in order; ``done`` is called after each."""
+    collected = []
     for result in results:
-        found.append(result)
+        collected.append(result)
         done()
-    return found
+    return collected
 
 
-def with_progress(total: int, play: Callable[[Callable[[], None]], list[Result]]) -> list[Result]:
-    """What ``play`` gives; it calls what it is given after each of ``total`` runs."""
+def with_progress(total: int, play: Callable[[Callable[[], None]], list[RunResult]]) -> list[RunResult]:
+    """The results of ``play``, with a progress bar if standard error is a terminal.
+
+    ``play`` must call the function that it is given after each of ``total`` runs.
+    """
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
@@ -37,42 +44,42 @@ def with_progress(total: int, play: Callable[[Callable[[], None]], list[Result]]
 
 
 def console() -> Console:
-    """Where results go: a file or a pipe has no width of its own."""
+    """Standard output, ``WIDTH`` wide where it is a file or a pipe, which has no width of its own."""
     here = Console()
     return here if here.is_terminal else Console(width=WIDTH)
 
 
-def show(groups: Sequence[Group]) -> None:
-    """The table of results, and the verdicts on our policy."""
-    gains = [[number(verdict.gain) for verdict in verdicts(one)] for one in groups]
+def show(groups: Sequence[RunGroup]) -> None:
+    """Print the table of results, and whether our policy beat its benchmarks."""
+    gains = [[format_estimate(comparison.gain) for comparison in comparisons(group)] for group in groups]
     columns = {
-        "world": [one.world for one in groups],
-        "policy": [one.policy for one in groups],
-        "objective": [one.objective for one in groups],
-        "budget": ["–" if one.budget is None else f"{one.budget:g}" for one in groups],
-        "quality": [number(one.quality) for one in groups],
-        "$ per 1,000": [number(one.cost, 1000.0) for one in groups],
-        "spend/budget": [number(one.spend_ratio) for one in groups],
-        "latency, s": [number(one.latency) for one in groups],
-        "regret": [number(one.regret) for one in groups],
+        "world": [group.world for group in groups],
+        "policy": [group.policy for group in groups],
+        "objective": [group.objective for group in groups],
+        "budget": ["–" if group.budget is None else f"{group.budget:g}" for group in groups],
+        "quality": [format_estimate(group.quality) for group in groups],
+        "$ per 1,000": [format_estimate(group.cost, 1000.0) for group in groups],
+        "spend/budget": [format_estimate(group.spend_ratio) for group in groups],
+        "latency, s": [format_estimate(group.latency) for group in groups],
+        "regret": [format_estimate(group.regret) for group in groups],
         "utility − best fixed": [fixed for fixed, _ in gains],
         "quality − mix": [mix for _, mix in gains],
     }
     shown = {title: cells for title, cells in columns.items() if set(cells) != {"–"}}
     if len(set(shown["world"])) == 1:
         del shown["world"]
-    worlds = ", ".join(dict.fromkeys(one.world for one in groups))
-    rounds = " or ".join(dict.fromkeys(str(result.row["rounds"]) for one in groups for result in one.results))
+    worlds = ", ".join(dict.fromkeys(group.world for group in groups))
+    rounds = " or ".join(dict.fromkeys(str(result.row["rounds"]) for group in groups for result in group.results))
     sheet = Table(title=escape(f"{rounds} rounds of {worlds}; mean ± 95 % interval over seeds"))
     for title in shown:
         sheet.add_column(
             title, justify="left" if title in ("world", "policy", "objective") else "right", overflow="fold"
         )
-    for one, cells in zip(groups, zip(*shown.values(), strict=True), strict=True):
-        sheet.add_row(*(escape(cell) for cell in cells), style="bold" if is_ours(one) else "")
+    for group, cells in zip(groups, zip(*shown.values(), strict=True), strict=True):
+        sheet.add_row(*(escape(cell) for cell in cells), style="bold" if is_ours(group) else "")
     out = console()
     out.print(sheet)
-    for one in groups:
-        if is_ours(one):
-            for verdict in verdicts(one):
-                out.print(verdict.sentence, markup=False, highlight=False, soft_wrap=True)
+    for group in groups:
+        if is_ours(group):
+            for comparison in comparisons(group):
+                out.print(comparison.sentence, markup=False, highlight=False, soft_wrap=True)

@@ -34,7 +34,7 @@ from the working directory before the parent's own path is set.
 """
 
 
-def spread(
+def map_over(
     shared: S, work: Callable[[S, T], R], items: Sequence[T], jobs: int, executor: str = PROCESSES
 ) -> Iterator[R]:
     """What ``work`` (a module's function) makes of each item with what is ``shared``, in their order.

@@ -13,7 +13,7 @@ from pointsman.simulator.policies.cascade import Cascaded, cascade, thresholds
 from pointsman.simulator.policies.hindsight import mix_at, optimum
 from pointsman.simulator.policies.registry import CASCADE, check_run
 from pointsman.simulator.policies.spec import Run
-from pointsman.simulator.run.executor import PROCESSES, spread
+from pointsman.simulator.run.executor import PROCESSES, map_over
 from pointsman.simulator.run.replay import rounds_of, shares
 from pointsman.simulator.world.rounds import Rounds
 from pointsman.simulator.world.utility import utility_of
@@ -25,7 +25,7 @@ CHECKPOINTS = 50
 """Most points of a trace."""
 
 
-class Row(TypedDict):
+class RunRow(TypedDict):
     """One run: means over its rounds; ``spend_ratio`` is mean cost / budget, ``shares`` the share of prompts by model.
 
     ``None`` where a number does not apply. Utility and regret (a sum over rounds) are in the objective's unit, see
@@ -50,7 +50,7 @@ class Row(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class PlannedRun:
     """One run: the number of its world, its objective as it was written, and the run."""
 
     world: int
@@ -65,7 +65,7 @@ class Benchmarks:
     ``fixed`` is the best fixed model under the objective (within the budget), ``fixed_n`` its utility; ``mix_n`` is the
     quality of the best static mix of models that costs what the run cost, ``None`` if not every cost is known. ``quality_k``
     and ``cost_k`` are each model's means, NaN for one that was not there all the time. ``fixed_regret_c`` and
-    ``mix_regret_c`` are cumulative, as in ``Result``.
+    ``mix_regret_c`` are cumulative, as in ``RunResult``.
     """
 
     fixed: str
@@ -78,7 +78,7 @@ class Benchmarks:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Result:
+class RunResult:
     """What came of one run: its row, a trace at c rounds, and what each prompt came to (n) beside its controls.
 
     ``regret_c`` is cumulative after ``round_c`` rounds, ``spend_c`` the mean cost until then (NaN where a cost is unknown),
@@ -87,7 +87,7 @@ class Result:
     """
 
     run: Run
-    row: Row
+    row: RunRow
     round_c: npt.NDArray[np.int64]
     regret_c: Array
     spend_c: Array
@@ -96,16 +96,16 @@ class Result:
     quality_n: Array
     cost_n: Array
     utility_n: Array
-    against: Benchmarks
+    benchmarks: Benchmarks
 
 
 def run_all(
     worlds: Sequence[World],
-    tasks: Sequence[Task],
+    tasks: Sequence[PlannedRun],
     jobs: int,
     done: Callable[[], None] = lambda: None,
     executor: str = PROCESSES,
-) -> list[Result]:
+) -> list[RunResult]:
     """The results of ``tasks``, in their order, whatever ``jobs`` and ``executor`` (``simulator.run.executor.spread``).
 
     ``done`` is called after each. Raises ``SettingError`` before anything has run if one of them makes no sense.
@@ -113,18 +113,18 @@ def run_all(
     distinct = {(task.world, task.run.policy, task.run.objective, task.run.budget): task for task in tasks}
     for task in distinct.values():
         check_run(worlds[task.world], task.run)
-    results: list[Result] = []
-    for result in spread(tuple(worlds), _evaluate_task, tasks, jobs, executor):
+    results: list[RunResult] = []
+    for result in map_over(tuple(worlds), _measure_planned, tasks, jobs, executor):
         results.append(result)
         done()
     return results
 
 
-def _evaluate_task(worlds: tuple[World, ...], task: Task) -> Result:
-    return evaluate(worlds[task.world], task.objective, task.run)
+def _measure_planned(worlds: tuple[World, ...], task: PlannedRun) -> RunResult:
+    return measure_run(worlds[task.world], task.objective, task.run)
 
 
-def evaluate(world: World, objective_name: str, run: Run) -> Result:
+def measure_run(world: World, objective_name: str, run: Run) -> RunResult:
     """Play one run and measure it, by what its calls were worth."""
     rounds = rounds_of(world, run)
     worth, models = rounds.worth, world.table.models
@@ -138,13 +138,13 @@ def evaluate(world: World, objective_name: str, run: Run) -> Result:
     mean_cost = _mean(cost_t)
     ends_c = np.unique(np.linspace(0, len(rounds), CHECKPOINTS + 1).round().astype(np.int64))[1:]
     starts_c = np.concatenate([[0], ends_c[:-1]])
-    against = _against(world, run, rounds, utility_tk, mean_cost, best_t, ends_c)
+    benchmarks = _benchmarks(world, run, rounds, utility_tk, mean_cost, best_t, ends_c)
     # Where each prompt came once and nothing changed, prompts are a sample that says what to expect of others.
     by_prompt = not run.schedule and run.rounds is None and world.noise is None
     place_t = np.argsort(rounds.row_t) if by_prompt else np.arange(len(rounds))
-    return Result(
+    return RunResult(
         run=run,
-        row=Row(
+        row=RunRow(
             world=world.table.name,
             policy=run.policy.text,
             objective=objective_name,
@@ -169,10 +169,10 @@ def evaluate(world: World, objective_name: str, run: Run) -> Result:
         quality_n=quality_t[place_t],
         cost_n=cost_t[place_t],
         utility_n=utility_t[place_t],
-        against=replace(
-            against,
-            fixed_n=against.fixed_n[place_t],
-            mix_n=None if against.mix_n is None else against.mix_n[place_t],
+        benchmarks=replace(
+            benchmarks,
+            fixed_n=benchmarks.fixed_n[place_t],
+            mix_n=None if benchmarks.mix_n is None else benchmarks.mix_n[place_t],
         ),
     )
 
@@ -211,7 +211,7 @@ def _cascaded(run: Run, rounds: Rounds) -> tuple[Array, Array, Array, Array, Arr
     return share_tk, one.quality_n, one.cost_n, latency_t, utility_t
 
 
-def _against(
+def _benchmarks(
     world: World,
     run: Run,
     rounds: Rounds,

@@ -16,7 +16,7 @@ from pointsman.simulator.policies.base import Choice, OnlinePolicy
 from pointsman.simulator.policies.hindsight import optimum
 from pointsman.simulator.policies.registry import FIXED, is_online, make_policy
 from pointsman.simulator.policies.spec import Run, policy_rng
-from pointsman.simulator.world.rounds import Outcome, Rounds, unfold
+from pointsman.simulator.world.rounds import CallOutcome, Rounds, unfold
 from pointsman.simulator.world.world import World, order_of
 
 Array = npt.NDArray[np.float64]
@@ -24,20 +24,20 @@ Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Played:
+class Replay:
     """What an online policy chose in every round (t), and the world it met."""
 
     rounds: Rounds
     chosen_t: Indices
 
 
-def play_online(world: World, run: Run, rounds: Rounds | None = None, policy: OnlinePolicy | None = None) -> Played:
+def play_online(world: World, run: Run, rounds: Rounds | None = None, policy: OnlinePolicy | None = None) -> Replay:
     """Play a policy of ``ONLINE``, as ``make_policy`` makes it, through the rounds of ``run``, which ``rounds_of`` gives."""
     rounds = rounds_of(world, run) if rounds is None else rounds
     policy = make_policy(world, run, policy_rng(run)) if policy is None else policy
     chosen_t = np.zeros(len(rounds), dtype=np.intp)
     waiting: list[
-        tuple[int, int, Choice, Outcome]
+        tuple[int, int, Choice, CallOutcome]
     ] = []  # a heap: the round after which to learn, the round of the decision
     late: list[int] = (rounds.late_t + run.delay).tolist()
     for t, row in enumerate(rounds.row_t.tolist()):
@@ -51,7 +51,7 @@ def play_online(world: World, run: Run, rounds: Rounds | None = None, policy: On
         while waiting and waiting[0][0] <= t:
             *_, choice, outcome = heappop(waiting)
             policy.learn(t, choice, outcome)
-    return Played(rounds, chosen_t)
+    return Replay(rounds, chosen_t)
 
 
 def shares(world: World, run: Run, rounds: Rounds) -> Array:

@@ -22,8 +22,8 @@ from pointsman.simulator.policies.base import Choice, StreamingPolicy
 from pointsman.simulator.policies.hindsight import best_fixed, mix_at
 from pointsman.simulator.policies.registry import FIXED, THOMPSON, make_policy
 from pointsman.simulator.policies.spec import Run, policy_rng
-from pointsman.simulator.run.experiment import CHECKPOINTS, Benchmarks, Result, Row
-from pointsman.simulator.world.rounds import Outcome
+from pointsman.simulator.run.experiment import CHECKPOINTS, Benchmarks, RunResult, RunRow
+from pointsman.simulator.world.rounds import CallOutcome
 from pointsman.simulator.world.utility import utilities
 from pointsman.simulator.world.world import World, window
 
@@ -86,7 +86,9 @@ def check_file(file: Extent, quality: QualityRange, objective: Objective) -> Non
             )
 
 
-def stream(first: World, rest: Callable[[], Iterator[OutcomeTable]], rounds: int, objective: str, run: Run) -> Result:
+def stream(
+    first: World, rest: Callable[[], Iterator[OutcomeTable]], rounds: int, objective: str, run: Run
+) -> RunResult:
     """Play ``run`` over ``rounds`` rows of the tables that ``rest`` gives, of which ``first`` is a world of the first.
 
     A file has to be checked before, by ``check_file``. Raises ``SettingError``, and what ``rest`` raises.
@@ -101,7 +103,7 @@ def stream(first: World, rest: Callable[[], Iterator[OutcomeTable]], rounds: int
     ends_c = np.unique(np.linspace(0, rounds, CHECKPOINTS + 1).round().astype(np.int64))[1:]
     total = _Sums(utility_k=np.zeros(k), quality_k=np.zeros(k), cost_k=np.zeros(k), share_k=np.zeros(k))
     points: list[tuple[float, float, float, Array, Array]] = []  # best, utility, cost, utility_k, share_k so far
-    waiting: list[tuple[Choice, Outcome]] = []
+    waiting: list[tuple[Choice, CallOutcome]] = []
     t = 0
     for table in rest():
         world = window(first, table)
@@ -133,8 +135,8 @@ def stream(first: World, rest: Callable[[], Iterator[OutcomeTable]], rounds: int
     return _result(first, run, objective, total, points, ends_c)
 
 
-def _outcome(table: OutcomeTable, row: int, model: int) -> Outcome:
-    return Outcome(
+def _outcome(table: OutcomeTable, row: int, model: int) -> CallOutcome:
+    return CallOutcome(
         quality=float(table.quality_nk[row, model]),
         cost=float(table.cost_nk[row, model]),
         latency=float(table.latency_nk[row, model]),
@@ -149,7 +151,7 @@ def _result(
     total: _Sums,
     points: list[tuple[float, float, float, Array, Array]],
     ends_c: npt.NDArray[np.int64],
-) -> Result:
+) -> RunResult:
     n, models = int(ends_c[-1]), world.table.models
     best_c, utility_c, cost_c = (np.array(values) for values in list(zip(*points, strict=True))[:3])
     utility_ck, share_ck = (np.array([point[i] for point in points]) for i in (3, 4))
@@ -159,9 +161,9 @@ def _result(
     mean_cost = _known(total.cost / n)
     mix_k = mix_at(quality_k, cost_k, mean_cost) if costs and mean_cost is not None else None
     played_ck = np.diff(share_ck, axis=0, prepend=0.0)
-    return Result(
+    return RunResult(
         run=run,
-        row=Row(
+        row=RunRow(
             world=world.table.name,
             policy=run.policy.text,
             objective=objective,
@@ -186,7 +188,7 @@ def _result(
         quality_n=np.array([total.quality / n]),
         cost_n=np.array([total.cost / n]),
         utility_n=np.array([total.utility / n]),
-        against=Benchmarks(
+        benchmarks=Benchmarks(
             fixed=models[fixed],
             fixed_n=utility_ck[-1:, fixed] / n,
             fixed_regret_c=best_c - utility_ck[:, fixed],

@@ -99,8 +99,10 @@ class FeedbackLate:
     end: int | None = None
 
 
-Change = PriceFactor | QualityLevel | QualityDrift | LatencyFactor | Outage | ModelAdded | FeedbackLost | FeedbackLate
-Schedule = tuple[Change, ...]
+WorldChange = (
+    PriceFactor | QualityLevel | QualityDrift | LatencyFactor | Outage | ModelAdded | FeedbackLost | FeedbackLate
+)
+Schedule = tuple[WorldChange, ...]
 
 
 def models_added_later(schedule: Schedule) -> frozenset[str]:

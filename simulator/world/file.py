@@ -118,7 +118,7 @@ class ChangePart(_Part):
     share: float | None = None
     rounds: float | None = None
 
-    def made(self) -> changes.Change:
+    def made(self) -> changes.WorldChange:
         """The change. Raises ``ValueError`` for a field that its kind lacks or does not know."""
         kind = KINDS[self.kind]
         given = {name: value for name, value in self.model_dump(exclude={"kind"}).items() if value is not None}
@@ -129,7 +129,7 @@ class ChangePart(_Part):
                 raise ValueError(f"{name}: a change of kind {self.kind} has {', '.join(sorted(known))}")
         for name in sorted(needed - set(given)):
             raise ValueError(f"{name}: expected in a change of kind {self.kind}")
-        change: changes.Change = kind(**{name: value for name, value in given.items() if name in known})
+        change: changes.WorldChange = kind(**{name: value for name, value in given.items() if name in known})
         return change
 
 
@@ -169,7 +169,7 @@ class WorldFile(_Part):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place:
+class Scenario:
     """A world and how it is played: its ``schedule``, ``rounds`` (``None``: one pass of the table) and ``delay`` of outcomes.
     ``source`` says what it was made from.
     """
@@ -182,7 +182,7 @@ class Place:
     delay: int
 
 
-def read_world(path: Path, features: str | None = None, bucket: str | None = None) -> Place:
+def read_scenario(path: Path, features: str | None = None, bucket: str | None = None) -> Scenario:
     """The world of a file. ``features`` (``x``, ``text`` or ``none``) is what policies are told of a prompt beside its task, by
     default x if there is any; ``bucket`` (``one``, ``task``) takes precedence over the file's. Raises ``SettingError``
     naming file, line and field, and what ``load_table`` raises.
@@ -230,7 +230,7 @@ def read_world(path: Path, features: str | None = None, bucket: str | None = Non
     source = f"{path.name} (sha256 {sha256(text.encode()).hexdigest()})"
     if found.table is not None:
         source += f", {found.table} (sha256 {table.sha256})"
-    return Place(path.stem, source, world, schedule, found.rounds, found.delay)
+    return Scenario(path.stem, source, world, schedule, found.rounds, found.delay)
 
 
 def _schedule(found: WorldFile) -> Schedule:

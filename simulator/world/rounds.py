@@ -93,7 +93,7 @@ class ExpectedOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CallOutcome:
     """What one call came to: ``quality`` in the table's units, cost in dollars, latency in seconds; NaN where unknown.
 
     ``quality_reported`` says whether the caller reports the quality. A call that failed has ``success`` False.
@@ -109,7 +109,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rounds:
-    """What every model would have answered in every round, (t, k); fields as in ``Outcome``.
+    """What every model would have answered in every round, (t, k); fields as in ``CallOutcome``.
 
     ``row_t`` are rows of the table, ``available_tk`` says which models are in the catalogue, ``notices`` what policies are told
     before a round, ``late_t`` how many rounds later the outcome is learned. Policies are measured by ``worth``.
@@ -131,10 +131,10 @@ class Rounds:
         """The number of rounds."""
         return len(self.row_t)
 
-    def outcome(self, t: int, model: int) -> Outcome:
+    def outcome(self, t: int, model: int) -> CallOutcome:
         """The outcome of calling model number ``model`` in round ``t``."""
         success = bool(self.success_tk[t, model])
-        return Outcome(
+        return CallOutcome(
             quality=float(self.quality_tk[t, model]),
             cost=float(self.cost_tk[t, model]),
             latency=float(self.latency_tk[t, model]),
@@ -272,7 +272,7 @@ def shift_to(quality_n: Array, level: float, quality: QualityRange) -> float:
     return (low + high) / 2.0
 
 
-def report_of(outcome: Outcome, *, success: bool) -> dict[Signal, float]:
+def report_of(outcome: CallOutcome, *, success: bool) -> dict[Signal, float]:
     """What a caller would report of ``outcome``: what is known of it, and whether the call succeeded if ``success``."""
     cells = {
         Signal.QUALITY: outcome.quality if outcome.quality_reported else np.nan,

@@ -31,7 +31,7 @@ from pointsman.bandit.outcome import SignalChange, check_report
 from pointsman.bandit.state import State, fold
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.table import OutcomeTable
-from pointsman.simulator.world.rounds import Noise, Outcome, report_of
+from pointsman.simulator.world.rounds import CallOutcome, Noise, report_of
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -154,7 +154,7 @@ def make_world(
             warm_rows = WarmRows(
                 z_np=_plain(encoder, features, warm, warm_nd, warm_n, len(tasks)),
                 task_n=warm_n,
-                outcome_snk=outcomes(warm, quality)[:, :, columns],
+                outcome_snk=scaled_outcomes(warm, quality)[:, :, columns],
             )
     except FieldError as error:
         raise SettingError(f"{table.name}: {error}") from None
@@ -211,7 +211,7 @@ def order_of(world: World, seed: int, rounds: int | None = None) -> list[int]:
     return order
 
 
-def outcomes(table: OutcomeTable, quality: QualityRange) -> Array:
+def scaled_outcomes(table: OutcomeTable, quality: QualityRange) -> Array:
     """Quality scaled to [0, 1], cost and latency of every outcome, (s, n, k); NaN where unknown."""
     return np.stack([(table.quality_nk - quality.min) / quality.width, table.cost_nk, table.latency_nk])
 
@@ -308,7 +308,7 @@ def _learn_all(state: State, x_nd: Array, features: Features, warm: OutcomeTable
             continue
         bucket = state.buckets[_bucket_id(features, tasks, warm.tasks[row])]
         for i, model in enumerate(warm.models):
-            outcome = Outcome(
+            outcome = CallOutcome(
                 quality=float(warm.quality_nk[row, i]),
                 cost=float(warm.cost_nk[row, i]),
                 latency=float(warm.latency_nk[row, i]),

@@ -14,12 +14,12 @@ from pointsman.bandit.catalog import Prices, QualityRange
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.table import OutcomeTable
 from pointsman.simulator.world.changes import (
-    Change,
     FeedbackLost,
     ModelAdded,
     Outage,
     PriceFactor,
     QualityLevel,
+    WorldChange,
     has_outage,
     models_added_later,
 )
@@ -127,7 +127,7 @@ def test_lost_feedback_is_seeded_and_keeps_costs(make_table: Make) -> None:
         (FeedbackLost(1.5), "share: expected 0 to 1, got 1.5"),
     ],
 )
-def test_a_schedule_that_cannot_be(make_table: Make, change: Change, said: str) -> None:
+def test_a_schedule_that_cannot_be(make_table: Make, change: WorldChange, said: str) -> None:
     with pytest.raises(SettingError, match=said):
         unfold(make_table(10), range(10), (change,))
 

@@ -19,9 +19,9 @@ import pytest
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
-from pointsman.simulator.run.executor import check_executor, spread
-from pointsman.simulator.run.experiment import Result, Task, run_all
-from pointsman.simulator.world.file import Place, read_world
+from pointsman.simulator.run.executor import check_executor, map_over
+from pointsman.simulator.run.experiment import PlannedRun, RunResult, run_all
+from pointsman.simulator.world.file import Scenario, read_scenario
 from pointsman.simulator.world.utility import parse_objective
 from pointsman.simulator.world.world import UNIT
 
@@ -83,25 +83,25 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> Scenario:
     path = tmp_path / "made.yaml"
     path.write_text(
         "models: {small: {quality: 0.4, cost: 0.001}, large: {quality: 0.8, cost: 0.01}}\nfeatures: {dimensions: 3}\n"
         "rounds: 150\n"
     )
-    return read_world(path)
+    return read_scenario(path)
 
 
-def tasks(place: Place, seeds: int) -> list[Task]:
+def tasks(place: Scenario, seeds: int) -> list[PlannedRun]:
     quality = parse_objective("QUALITY_FIRST", UNIT)
     return [
-        Task(0, "QUALITY_FIRST", Run(parse_policy(policy), quality, None, seed, 0, place.rounds, place.schedule))
+        PlannedRun(0, "QUALITY_FIRST", Run(parse_policy(policy), quality, None, seed, 0, place.rounds, place.schedule))
         for policy in ("thompson", "epsilon-greedy")
         for seed in range(seeds)
     ]
 
 
-def same(one: list[Result], other: list[Result]) -> None:
+def same(one: list[RunResult], other: list[RunResult]) -> None:
     assert [result.row for result in one] == [result.row for result in other]
     for left, right in zip(one, other, strict=True):
         np.testing.assert_array_equal(left.regret_c, right.regret_c)
@@ -116,7 +116,7 @@ def slowly(shared: tuple[Path, int], item: int) -> tuple[int, int]:
     return factor * item, os.getpid()
 
 
-def test_a_cluster_gives_the_same_and_survives_a_worker(cluster: Cluster, place: Place, tmp_path: Path) -> None:
+def test_a_cluster_gives_the_same_and_survives_a_worker(cluster: Cluster, place: Scenario, tmp_path: Path) -> None:
     """One test, for a killed worker does not come back."""
     here = run_all([place.world], tasks(place, 3), jobs=1)
     progress: list[int] = []
@@ -124,7 +124,7 @@ def test_a_cluster_gives_the_same_and_survives_a_worker(cluster: Cluster, place:
     same(here, there)
     assert len(progress) == 6
 
-    results = spread((tmp_path, 10), slowly, list(range(20)), 1, cluster.address)
+    results = map_over((tmp_path, 10), slowly, list(range(20)), 1, cluster.address)
     got = [next(results)]
     victim = next(worker for worker in cluster.workers if worker.pid != got[0][1])
     victim.send_signal(signal.SIGKILL)
@@ -139,7 +139,7 @@ def test_a_cluster_gives_the_same_and_survives_a_worker(cluster: Cluster, place:
 
 def test_what_fails_in_a_cluster_is_said_here_and_not_tried_again(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
-        list(spread(tmp_path, noted_and_divided, [0], 1, cluster.address))
+        list(map_over(tmp_path, noted_and_divided, [0], 1, cluster.address))
     assert len(list(tmp_path.glob("call-*"))) == 1
 
 
@@ -151,7 +151,7 @@ def noted_and_divided(folder: Path, item: int) -> float:
 def test_an_item_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     with started(tmp_path, 4) as mortal:  # as many as may fail, and one more
         with pytest.raises(SettingError, match=r"expected workers that live, one item took 4 .*allowed-failures"):
-            list(spread(9, killed, [0], 1, mortal.address))
+            list(map_over(9, killed, [0], 1, mortal.address))
         assert [worker.wait(WAIT) for worker in mortal.workers] == [-9] * 4
 
 
@@ -161,7 +161,7 @@ def killed(signal_: int, item: int) -> None:
 
 def test_a_scheduler_that_is_lost_midway(tmp_path: Path) -> None:
     with started(tmp_path, 1) as mortal:
-        results = spread((tmp_path, 10), slowly, list(range(20)), 1, mortal.address)
+        results = map_over((tmp_path, 10), slowly, list(range(20)), 1, mortal.address)
         next(results)
         mortal.scheduler.kill()
         with pytest.raises(SettingError, match="the scheduler was lost before all was done"):
@@ -170,14 +170,14 @@ def test_a_scheduler_that_is_lost_midway(tmp_path: Path) -> None:
 
 def test_a_cluster_without_workers(tmp_path: Path) -> None:
     with started(tmp_path, 0) as empty, pytest.raises(SettingError, match="expected workers, the scheduler has none"):
-        list(spread(1, divided, [1], 1, empty.address))
+        list(map_over(1, divided, [1], 1, empty.address))
 
 
 def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="the extra dask is not installed")
     monkeypatch.setattr("pointsman.simulator.run.executor.CONNECT_S", 0.5)
     with pytest.raises(SettingError, match=r"--executor tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
-        list(spread(1, divided, [1], 1, "tcp://127.0.0.1:9"))
+        list(map_over(1, divided, [1], 1, "tcp://127.0.0.1:9"))
 
 
 def divided(shared: int, item: int) -> float:
@@ -187,13 +187,13 @@ def divided(shared: int, item: int) -> float:
 def test_a_cluster_of_other_versions_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.version", lambda package: "0.0.0+other")
     with pytest.raises(SettingError, match=r"expected python .*pointsman 0\.0\.0\+other.*, got python"):
-        list(spread(1, divided, [1], 1, cluster.address))
+        list(map_over(1, divided, [1], 1, cluster.address))
 
 
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(SettingError, match=r"pointsman\[dask\]"):
-        list(spread(1, divided, [1], 1, "tcp://127.0.0.1:9"))
+        list(map_over(1, divided, [1], 1, "tcp://127.0.0.1:9"))
 
 
 @pytest.mark.parametrize("name", ["dask", "localhost:8786", ""])
@@ -204,4 +204,4 @@ def test_a_name_that_is_no_executor(name: str) -> None:
 
 def test_processes_give_the_same_in_order() -> None:
     items = [4, 1, 2]
-    assert list(spread(8, divided, items, 2)) == list(spread(8, divided, items, 1)) == [2.0, 8.0, 4.0]
+    assert list(map_over(8, divided, items, 2)) == list(map_over(8, divided, items, 1)) == [2.0, 8.0, 4.0]

@@ -18,9 +18,9 @@ from pointsman.simulator.policies.registry import check_run, parse_policy
 from pointsman.simulator.policies.simple import EpsilonGreedy
 from pointsman.simulator.policies.spec import Run, policy_rng
 from pointsman.simulator.policies.thompson import Thompson
-from pointsman.simulator.run.replay import Played, play, play_online
+from pointsman.simulator.run.replay import Replay, play, play_online
 from pointsman.simulator.world.changes import FeedbackLost, ModelAdded, Outage, PriceFactor, QualityLevel, Schedule
-from pointsman.simulator.world.rounds import Outcome
+from pointsman.simulator.world.rounds import CallOutcome
 from pointsman.simulator.world.utility import parse_objective
 from pointsman.simulator.world.world import UNIT, Features, World, make_world, order_of
 
@@ -35,7 +35,7 @@ def run(policy: str, schedule: Schedule = (), objective: str = "QUALITY_FIRST", 
     return replace(made, **settings)  # type: ignore[arg-type]
 
 
-def share(played: Played, model: int, start: int, end: int) -> float:
+def share(played: Replay, model: int, start: int, end: int) -> float:
     return float(np.mean(played.chosen_t[start:end] == model))
 
 
@@ -165,14 +165,14 @@ def test_the_dual_finds_the_multiplier(make_table: Make) -> None:
     dual = BudgetMultiplier(world, 5e-4)
     assert not BudgetMultiplier(world, None).penalties_k().any()
     for _ in range(200):
-        dual.learn(0, Outcome(0.9, 1e-3, 0.1, np.nan))
+        dual.learn(0, CallOutcome(0.9, 1e-3, 0.1, np.nan))
     raised = dual.penalties_k()
     assert raised[0] > 1.0 and raised[1] == 0.0  # nothing is known of the other's cost
     for _ in range(400):
-        dual.learn(1, Outcome(0.5, 1e-4, 0.1, np.nan))
+        dual.learn(1, CallOutcome(0.5, 1e-4, 0.1, np.nan))
     assert dual.penalties_k()[0] < raised[0] and 0.0 < dual.penalties_k()[1] < dual.penalties_k()[0]
     before = dual.penalties_k() / dual.multiplier
-    dual.learn(0, Outcome(0.0, 0.0, np.nan, np.nan, success=False, quality_reported=False))
+    dual.learn(0, CallOutcome(0.0, 0.0, np.nan, np.nan, success=False, quality_reported=False))
     np.testing.assert_array_equal(dual.penalties_k() / dual.multiplier, before)
 
 
@@ -189,8 +189,8 @@ def test_a_failed_call_is_worth_nothing_to_rivals(make_table: Make) -> None:
     world = steady(make_table, [(0.9, 1e-4, 0.1), (0.5, 1e-4, 0.1)])
     policy = EpsilonGreedy(world, run("epsilon-greedy"), np.random.default_rng(0))
     for t in range(20):
-        policy.learn(t, Choice(t, 0, 0), Outcome(0.0, 0.0, np.nan, np.nan, success=False, quality_reported=False))
-        policy.learn(t, Choice(t, 0, 1), Outcome(0.5, 1e-4, 0.1, np.nan))
+        policy.learn(t, Choice(t, 0, 0), CallOutcome(0.0, 0.0, np.nan, np.nan, success=False, quality_reported=False))
+        policy.learn(t, Choice(t, 0, 1), CallOutcome(0.5, 1e-4, 0.1, np.nan))
     assert np.mean([policy.choose(t, 0) for t in range(100)]) > 0.85
 
 

@@ -10,11 +10,21 @@ import numpy as np
 import pytest
 
 from benchmarks.routing.derive import with_model
-from benchmarks.routing.phases import ALL, CONTROLS, WARNING, Phase, Trial, measure, mix_quality, settled, warned
+from benchmarks.routing.phases import (
+    ALL,
+    CONTROLS,
+    WARNING,
+    Phase,
+    Trial,
+    measure,
+    mix_quality,
+    requests_to_adapt,
+    share_after_warning,
+)
 from pointsman.simulator.data.table import OutcomeTable
 from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
-from pointsman.simulator.run.executor import spread
+from pointsman.simulator.run.executor import map_over
 from pointsman.simulator.world.changes import ModelAdded, Outage
 from pointsman.simulator.world.rounds import unfold
 from pointsman.simulator.world.utility import parse_objective
@@ -77,17 +87,17 @@ def test_controls_keep_the_budget_in_every_phase(make_table: Make) -> None:
 def test_settled_counts_requests() -> None:
     share_t = np.array([0.0] * 200 + [0.0] * 60 + [1.0] * 140)
     phase = Phase("p", 200, 400)
-    assert settled(share_t, phase, 1.0) == 60 + 25  # half of the last 50
-    assert math.isnan(settled(share_t, phase, 0.05))
-    assert math.isinf(settled(np.zeros(400), phase, 1.0))
-    assert settled(1.0 - share_t, phase, 0.0) == 60 + 25
+    assert requests_to_adapt(share_t, phase, 1.0) == 60 + 25  # half of the last 50
+    assert math.isnan(requests_to_adapt(share_t, phase, 0.05))
+    assert math.isinf(requests_to_adapt(np.zeros(400), phase, 1.0))
+    assert requests_to_adapt(1.0 - share_t, phase, 0.0) == 60 + 25
 
 
 def test_warned_is_the_share_after_twenty_calls() -> None:
     share_t = np.array([1.0] * WARNING + [0.0] * 60 + [1.0] * 20)
-    assert warned(share_t) == pytest.approx(0.25)
-    assert math.isnan(warned(np.zeros(50)))
-    assert math.isnan(warned(np.ones(WARNING)))
+    assert share_after_warning(share_t) == pytest.approx(0.25)
+    assert math.isnan(share_after_warning(np.zeros(50)))
+    assert math.isnan(share_after_warning(np.ones(WARNING)))
 
 
 def test_measured_the_same_over_processes(make_table: Make) -> None:
@@ -96,6 +106,6 @@ def test_measured_the_same_over_processes(make_table: Make) -> None:
         Trial(Run(parse_policy("thompson"), QUALITY, 5e-4, seed, rounds=80), (Phase("p", 0, 80),), "small")
         for seed in (0, 1)
     ]
-    alone = [one.rows for one in spread(world, measure, trials, 1)]
-    shared = [one.rows for one in spread(world, measure, trials, 2)]
+    alone = [one.rows for one in map_over(world, measure, trials, 1)]
+    shared = [one.rows for one in map_over(world, measure, trials, 2)]
     assert repr(alone) == repr(shared)

@@ -21,10 +21,10 @@ from pointsman.simulator.policies.published import PACKAGES
 from pointsman.simulator.policies.registry import ONLINE, check_run, make_policy, parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.policies.thompson import configure_bucket
-from pointsman.simulator.run.experiment import evaluate
+from pointsman.simulator.run.experiment import measure_run
 from pointsman.simulator.run.replay import play_online, rounds_of
 from pointsman.simulator.world.changes import FeedbackLate, FeedbackLost, ModelAdded, Outage, Schedule
-from pointsman.simulator.world.rounds import Outcome
+from pointsman.simulator.world.rounds import CallOutcome
 from pointsman.simulator.world.utility import parse_objective
 from pointsman.simulator.world.world import UNIT, Features, World, make_world
 
@@ -112,16 +112,16 @@ def test_it_learns(make_table: Make, policy: str) -> None:
     warm = make_table(60, seed=4)
     world = make_world(make_table(400), ONE, warm=warm)
     for seed in range(3):
-        result, coin = evaluate(world, "Q", run(policy, seed)), evaluate(world, "Q", run("uniform", seed))
+        result, coin = measure_run(world, "Q", run(policy, seed)), measure_run(world, "Q", run("uniform", seed))
         assert result.row["regret"] < 0.4 * coin.row["regret"]
 
 
 @learning
 def test_a_budget_is_about_kept(make_table: Make, policy: str) -> None:
     world = make_world(make_table(1000), ONE, warm=make_table(100, seed=4))
-    result = evaluate(world, "Q", run(policy, budget=6e-4))
+    result = measure_run(world, "Q", run(policy, budget=6e-4))
     assert result.row["spend_ratio"] is not None and result.row["spend_ratio"] < 1.25
-    free = evaluate(world, "Q", run(policy))
+    free = measure_run(world, "Q", run(policy))
     assert free.row["mean_cost"] is not None and free.row["mean_cost"] > 7e-4
 
 
@@ -134,7 +134,7 @@ def test_linucb_is_ridge_regression_and_its_bound(make_table: Make) -> None:
     rewards: dict[int, list[float]] = {k: world.warm.outcome_snk[0][:, k].tolist() for k in (0, 1)}
     for t in range(50):
         model, quality = int(rng.integers(2)), float(rng.random())
-        policy.learn(t, Choice(t, t, model), Outcome(quality, 0.1, 0.1, 5.0))
+        policy.learn(t, Choice(t, t, model), CallOutcome(quality, 0.1, 0.1, 5.0))
         rows[model].append(world.z_np[t])
         rewards[model].append(quality)
     for row in range(50):
@@ -152,7 +152,7 @@ def test_beta_thompson_counts_successes(make_table: Make) -> None:
     table = replace(make_table(40), tasks=("t",) * 40)
     policy = make_policy(make_world(table, ONE), run("beta-thompson"), np.random.default_rng(0))
     for t in range(30):
-        policy.learn(t, Choice(t, t, t % 2), Outcome(float(t % 2 == 0 or t > 15), 0.1, 0.1, 5.0))
+        policy.learn(t, Choice(t, t, t % 2), CallOutcome(float(t % 2 == 0 or t > 15), 0.1, 0.1, 5.0))
     chosen = np.mean([policy.choose(0, 0) == 0 for _ in range(4000)])
     rng = np.random.default_rng(1)
     # model 0 had 15 successes in 15, model 1 had 7 (t = 17, …, 29) in 15
@@ -192,11 +192,11 @@ def test_a_cascade_calls_on_until_it_is_content(seed: int, threshold: float) -> 
 
 def test_a_cascade_is_measured_and_keeps_its_budget(make_table: Make) -> None:
     world = make_world(make_table(300), ONE)
-    free = evaluate(world, "Q", run("cascade"))
-    assert free.row["mean_quality"] > evaluate(world, "Q", run("best-fixed")).row["mean_quality"]
-    bound = evaluate(world, "Q", run("cascade", budget=4e-4))
+    free = measure_run(world, "Q", run("cascade"))
+    assert free.row["mean_quality"] > measure_run(world, "Q", run("best-fixed")).row["mean_quality"]
+    bound = measure_run(world, "Q", run("cascade", budget=4e-4))
     assert bound.row["spend_ratio"] is not None and bound.row["spend_ratio"] <= 1.0
-    fixed = evaluate(world, "Q", run("cascade:0.6"))
+    fixed = measure_run(world, "Q", run("cascade:0.6"))
     rounds = rounds_of(world, run("cascade:0.6"))
     by_hand = cascade(rounds.quality_tk, rounds.cost_tk, rounds.latency_tk, rounds.available_tk, 0.6)
     assert fixed.row["mean_quality"] == pytest.approx(by_hand.quality_n.mean())
@@ -257,7 +257,7 @@ def test_a_length_rule_needs_lengths_and_costs(make_table: Make) -> None:
 
 def test_rewards_are_what_the_objective_says(make_table: Make) -> None:
     world: World = make_world(make_table(10), ONE)
-    outcome = Outcome(0.8, 0.01, 2.0, 5.0)
+    outcome = CallOutcome(0.8, 0.01, 2.0, 5.0)
     objective = parse_objective("WEIGHTED:cost_weight=10:latency_weight=0.1", UNIT)
     assert reward_of(world, objective, outcome) == pytest.approx(0.8 - 0.1 - 0.2)
     assert reward_of(world, objective, replace(outcome, success=False)) == 0.0

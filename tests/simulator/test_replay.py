@@ -13,8 +13,8 @@ from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.table import OutcomeTable
 from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
-from pointsman.simulator.report.files import flat
-from pointsman.simulator.run.experiment import Result, Task, evaluate, run_all
+from pointsman.simulator.report.files import flatten_shares
+from pointsman.simulator.run.experiment import PlannedRun, RunResult, measure_run, run_all
 from pointsman.simulator.run.replay import play
 from pointsman.simulator.world.utility import parse_objective, utilities
 from pointsman.simulator.world.world import BUCKETS, FEATURES, Features, World, make_world
@@ -24,8 +24,8 @@ TASK = Features("none", "task")
 Make = Callable[..., OutcomeTable]
 
 
-def task(policy: str, **kwargs: object) -> Task:
-    return Task(0, *run(policy, **kwargs))  # type: ignore[arg-type]
+def task(policy: str, **kwargs: object) -> PlannedRun:
+    return PlannedRun(0, *run(policy, **kwargs))  # type: ignore[arg-type]
 
 
 def run(
@@ -34,8 +34,8 @@ def run(
     return objective, Run(parse_policy(policy), parse_objective(objective, UNIT), budget, seed, delay)
 
 
-def result(world: World, *args: object, **kwargs: object) -> Result:
-    return evaluate(world, *run(*args, **kwargs))  # type: ignore[arg-type]
+def result(world: World, *args: object, **kwargs: object) -> RunResult:
+    return measure_run(world, *run(*args, **kwargs))  # type: ignore[arg-type]
 
 
 def test_thompson_finds_each_tasks_winner(make_table: Make) -> None:
@@ -161,7 +161,7 @@ def test_a_row_is_what_was_played(make_table: Make) -> None:
     assert row["shares"] == {"small": 0.0, "vendor/large": 1.0}
     assert got.round_c[-1] == 50 and got.regret_c[-1] == pytest.approx(row["regret"])
     np.testing.assert_allclose(got.share_ck, [[0.0, 1.0]] * len(got.round_c))
-    assert flat(row)["share/vendor/large"] == 1.0 and "shares" not in flat(row)
+    assert flatten_shares(row)["share/vendor/large"] == 1.0 and "shares" not in flatten_shares(row)
 
 
 def test_what_is_unknown_is_null(make_table: Make) -> None:

@@ -106,9 +106,9 @@ def test_any_pieces_give_the_replay_in_the_files_order(
     assert result.row["regret"] == pytest.approx(regret_t.sum())
     np.testing.assert_allclose(result.regret_c, np.cumsum(regret_t)[result.round_c - 1])
     fixed = int(utility_tk.mean(axis=0).argmax())
-    assert result.against.fixed == table.models[fixed]
+    assert result.benchmarks.fixed == table.models[fixed]
     np.testing.assert_allclose(
-        result.against.fixed_regret_c, np.cumsum(utility_tk.max(axis=1) - utility_tk[:, fixed])[result.round_c - 1]
+        result.benchmarks.fixed_regret_c, np.cumsum(utility_tk.max(axis=1) - utility_tk[:, fixed])[result.round_c - 1]
     )
 
 

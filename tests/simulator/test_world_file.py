@@ -13,10 +13,10 @@ from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.table import OutcomeTable
 from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
-from pointsman.simulator.run.experiment import evaluate
+from pointsman.simulator.run.experiment import measure_run
 from pointsman.simulator.run.replay import play_online, rounds_of
 from pointsman.simulator.world.changes import FeedbackLate, FeedbackLost, LatencyFactor, Outage, QualityDrift
-from pointsman.simulator.world.file import Place, read_world
+from pointsman.simulator.world.file import Scenario, read_scenario
 from pointsman.simulator.world.rounds import Noise, unfold
 from pointsman.simulator.world.utility import parse_objective
 from pointsman.simulator.world.world import UNIT
@@ -27,20 +27,20 @@ TWO = "models: {small: {quality: 0.4, cost: 0.001}, large: {quality: 0.8, cost: 
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Callable[[str], Place]:
-    def read(text: str) -> Place:
+def world(tmp_path: Path) -> Callable[[str], Scenario]:
+    def read(text: str) -> Scenario:
         path = tmp_path / "made.yaml"
         path.write_text(text)
-        return read_world(path)
+        return read_scenario(path)
 
     return read
 
 
-def run_of(place: Place, policy: str, seed: int = 0, rounds: int | None = None, budget: float | None = None) -> Run:
+def run_of(place: Scenario, policy: str, seed: int = 0, rounds: int | None = None, budget: float | None = None) -> Run:
     return Run(parse_policy(policy), QUALITY, budget, seed, place.delay, rounds or place.rounds, place.schedule)
 
 
-def test_outcomes_are_drawn_around_what_is_declared(world: Callable[[str], Place]) -> None:
+def test_outcomes_are_drawn_around_what_is_declared(world: Callable[[str], Scenario]) -> None:
     place = world(TWO + "noise: {cost: 0.5, latency_tail: 3}\nrounds: 40000\n")
     rounds = rounds_of(place.world, run_of(place, "uniform"))
     assert set(np.unique(rounds.quality_tk)) == {0.0, 1.0}
@@ -52,72 +52,72 @@ def test_outcomes_are_drawn_around_what_is_declared(world: Callable[[str], Place
     assert kstest(rounds.latency_tk[:5000, 1] / 2.0, "pareto", args=(3.0, 0.0, 2.0 / 3.0)).pvalue > 0.01
 
 
-def test_graded_quality_has_its_mean_and_sharpness(world: Callable[[str], Place]) -> None:
+def test_graded_quality_has_its_mean_and_sharpness(world: Callable[[str], Scenario]) -> None:
     place = world(TWO + "noise: {quality: graded, concentration: 9}\nrounds: 40000\n")
     quality_tk = rounds_of(place.world, run_of(place, "uniform")).quality_tk
     np.testing.assert_allclose(quality_tk.mean(axis=0), [0.4, 0.8], atol=0.005)
     np.testing.assert_allclose(quality_tk.var(axis=0), [0.4 * 0.6 / 10.0, 0.8 * 0.2 / 10.0], rtol=0.05)
 
 
-def test_regret_is_exact(world: Callable[[str], Place]) -> None:
+def test_regret_is_exact(world: Callable[[str], Scenario]) -> None:
     place = world(TWO + "rounds: 500\n")
-    of = {policy: evaluate(place.world, "QUALITY_FIRST", run_of(place, policy)) for policy in
+    of = {policy: measure_run(place.world, "QUALITY_FIRST", run_of(place, policy)) for policy in
           ("fixed:small", "fixed:large", "prompt-oracle", "best-fixed", "thompson")}  # fmt: skip
     assert of["fixed:small"].row["regret"] == pytest.approx(0.4 * 500)
     assert of["fixed:large"].row["regret"] == of["prompt-oracle"].row["regret"] == of["best-fixed"].row["regret"] == 0.0
     thompson = of["thompson"]
     assert thompson.row["regret"] == pytest.approx(0.4 * 500 * thompson.row["shares"]["small"])
-    assert thompson.against.fixed == "large" and not thompson.by_prompt
+    assert thompson.benchmarks.fixed == "large" and not thompson.by_prompt
 
 
-def test_the_optimum_moves_with_the_world(world: Callable[[str], Place]) -> None:
+def test_the_optimum_moves_with_the_world(world: Callable[[str], Scenario]) -> None:
     place = world(TWO + "rounds: 1000\nchanges: [{kind: outage, model: large, start: 400, end: 600}]\n")
-    oracle = evaluate(place.world, "QUALITY_FIRST", run_of(place, "prompt-oracle"))
+    oracle = measure_run(place.world, "QUALITY_FIRST", run_of(place, "prompt-oracle"))
     assert oracle.row["mean_quality"] == pytest.approx(0.8 * 0.8 + 0.2 * 0.4) and oracle.row["regret"] == 0.0
-    large = evaluate(place.world, "QUALITY_FIRST", run_of(place, "fixed:large"))
+    large = measure_run(place.world, "QUALITY_FIRST", run_of(place, "fixed:large"))
     assert large.row["regret"] == pytest.approx(200 * 0.4) and large.row["mean_cost"] == pytest.approx(0.008, rel=0.05)
     np.testing.assert_allclose(large.regret_c[large.round_c <= 400], 0.0)
 
 
-def test_within_a_budget_the_best_is_the_best_that_costs_it(world: Callable[[str], Place]) -> None:
+def test_within_a_budget_the_best_is_the_best_that_costs_it(world: Callable[[str], Scenario]) -> None:
     place = world(TWO + "rounds: 2000\nnoise: {length: 0}\n")
-    oracle = evaluate(place.world, "QUALITY_FIRST", run_of(place, "prompt-oracle", budget=0.0055))
+    oracle = measure_run(place.world, "QUALITY_FIRST", run_of(place, "prompt-oracle", budget=0.0055))
     assert oracle.row["mean_cost"] == pytest.approx(0.0055) and oracle.row["mean_quality"] == pytest.approx(0.6)
-    thompson = evaluate(place.world, "QUALITY_FIRST", run_of(place, "thompson", budget=0.0055))
+    thompson = measure_run(place.world, "QUALITY_FIRST", run_of(place, "thompson", budget=0.0055))
     assert thompson.row["spend_ratio"] == pytest.approx(1.0, abs=0.1)
     assert thompson.spend_c[-1] == pytest.approx(thompson.row["mean_cost"])
 
 
-def test_a_new_model_is_no_choice_and_no_optimum_before_it_is_there(world: Callable[[str], Place]) -> None:
+def test_a_new_model_is_no_choice_and_no_optimum_before_it_is_there(world: Callable[[str], Scenario]) -> None:
     place = world(TWO + "rounds: 600\nchanges: [{kind: new_model, model: large, start: 300}]\n")
-    oracle = evaluate(place.world, "QUALITY_FIRST", run_of(place, "prompt-oracle"))
+    oracle = measure_run(place.world, "QUALITY_FIRST", run_of(place, "prompt-oracle"))
     assert oracle.row["mean_quality"] == pytest.approx(0.6) and oracle.row["shares"] == {"small": 0.5, "large": 0.5}
-    budgeted = evaluate(place.world, "QUALITY_FIRST", run_of(place, "prompt-oracle", budget=0.5))
+    budgeted = measure_run(place.world, "QUALITY_FIRST", run_of(place, "prompt-oracle", budget=0.5))
     assert budgeted.row["shares"] == oracle.row["shares"]
-    thompson = evaluate(place.world, "QUALITY_FIRST", run_of(place, "thompson"))
+    thompson = measure_run(place.world, "QUALITY_FIRST", run_of(place, "thompson"))
     assert thompson.share_ck[:25, 1].sum() == 0.0 and thompson.share_ck[-5:, 1].mean() > 0.8
-    assert np.isnan(thompson.against.cost_k[1]) and thompson.against.fixed == "small"
+    assert np.isnan(thompson.benchmarks.cost_k[1]) and thompson.benchmarks.fixed == "small"
 
 
-def test_features_shift_quality_and_policies_can_learn_it(world: Callable[[str], Place]) -> None:
+def test_features_shift_quality_and_policies_can_learn_it(world: Callable[[str], Scenario]) -> None:
     models = "models: {a: {quality: 0.5, cost: 1}, b: {quality: 0.5, cost: 1}}\n"
     place = world(models + "features: {dimensions: 3, effect: 3}\nrounds: 2000\n")
     assert place.world.features.kind == "x"
-    oracle = evaluate(place.world, "Q", run_of(place, "prompt-oracle"))
-    thompson, fixed = (evaluate(place.world, "Q", run_of(place, policy)) for policy in ("thompson", "best-fixed"))
+    oracle = measure_run(place.world, "Q", run_of(place, "prompt-oracle"))
+    thompson, fixed = (measure_run(place.world, "Q", run_of(place, policy)) for policy in ("thompson", "best-fixed"))
     assert oracle.row["mean_quality"] > fixed.row["mean_quality"] + 0.1
     assert thompson.row["regret"] < 0.4 * fixed.row["regret"]
 
 
-def test_a_warm_start_knows_before_the_first_round(world: Callable[[str], Place]) -> None:
+def test_a_warm_start_knows_before_the_first_round(world: Callable[[str], Scenario]) -> None:
     cold = world(TWO + "rounds: 60\n")
     warm = world(TWO + "rounds: 60\nwarm: 300\n")
-    assert evaluate(warm.world, "Q", run_of(warm, "thompson")).row["shares"]["large"] > 0.85
+    assert measure_run(warm.world, "Q", run_of(warm, "thompson")).row["shares"]["large"] > 0.85
     assert warm.world.warm is not None and len(warm.world.warm.task_n) == 300
     assert cold.world.warm is None
 
 
-def test_the_same_file_is_the_same_world_and_seeds_are_not(world: Callable[[str], Place]) -> None:
+def test_the_same_file_is_the_same_world_and_seeds_are_not(world: Callable[[str], Scenario]) -> None:
     text = TWO + "features: {dimensions: 4}\nrounds: 100\nchanges: [{kind: feedback_late, rounds: 5}]\n"
     one, two = world(text), world(text)
     np.testing.assert_array_equal(one.world.table.quality_nk, two.world.table.quality_nk)
@@ -151,7 +151,7 @@ def test_parts_that_change_the_world(make_table: Callable[..., OutcomeTable]) ->
 
 
 def test_late_outcomes_come_later_and_overtake(
-    make_table: Callable[..., OutcomeTable], world: Callable[[str], Place]
+    make_table: Callable[..., OutcomeTable], world: Callable[[str], Scenario]
 ) -> None:
     rounds = unfold(make_table(20), [i % 20 for i in range(20_000)], (FeedbackLate(8.0, 1000),))
     assert (rounds.late_t[:1000] == 0).all()
@@ -182,10 +182,10 @@ def test_late_outcomes_come_later_and_overtake(
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_documented_worlds_can_be_played(path: Path) -> None:
-    place = read_world(path)
+    place = read_scenario(path)
     for policy in ("thompson", "prompt-oracle"):
         run = Run(parse_policy(policy), QUALITY, None, 0, place.delay, place.rounds, place.schedule)
-        result = evaluate(place.world, "Q", run)
+        result = measure_run(place.world, "Q", run)
         assert result.row["rounds"] == place.rounds and result.row["world"] == path.stem
         assert result.row["regret"] >= -1e-9
 
@@ -194,7 +194,7 @@ def test_there_are_documented_worlds() -> None:
     assert len(EXAMPLES) >= 4
 
 
-def test_a_table_can_change_too(tmp_path: Path, world: Callable[[str], Place]) -> None:
+def test_a_table_can_change_too(tmp_path: Path, world: Callable[[str], Scenario]) -> None:
     (tmp_path / "t.csv").write_text(
         "prompt_id,task,quality/a,quality/b,cost/a,cost/b\n" + "".join(f"{i},t,3,4,0.1,0.2\n" for i in range(30))
     )
@@ -210,7 +210,7 @@ def test_a_table_can_change_too(tmp_path: Path, world: Callable[[str], Place]) -
         90,
         place.schedule,
     )
-    oracle = evaluate(place.world, "Q", run)
+    oracle = measure_run(place.world, "Q", run)
     assert oracle.row["mean_quality"] == pytest.approx(3.5) and oracle.row["shares"] == {"a": 0.5, "b": 0.5}
 
 
@@ -244,7 +244,7 @@ def test_a_table_can_change_too(tmp_path: Path, world: Callable[[str], Place]) -
         (TWO + "noise: {latency_tail: 1}", "noise.latency_tail: Input should be greater than 1"),
     ],
 )
-def test_a_bad_file_names_the_field(world: Callable[[str], Place], text: str, said: str) -> None:
+def test_a_bad_file_names_the_field(world: Callable[[str], Scenario], text: str, said: str) -> None:
     with pytest.raises(SettingError) as error:
         world(text)
     assert said in str(error.value) and "made.yaml" in str(error.value)
