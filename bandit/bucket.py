@@ -93,34 +93,34 @@ RESPONSE_OF = {
 }
 """Which regression learns from a signal."""
 SMALLEST = {COST: 1e-7, LATENCY: 1e-4, TOKENS: 1.0}
-"""Responses learned as logarithms: nothing, and anything smaller, counts as this (dollars, seconds, tokens)."""
+"""Smallest values (dollars, seconds, tokens) of the responses that are learned as logarithms: anything less counts as this."""
 EXPECTED_TOKENS = 256.0
 """Output tokens expected of an unknown model."""
 FIT_FROM = 32
-"""Decisions of a bucket from which on the shrinkage of content features is fitted, at ever rarer times."""
+"""Decisions of a bucket after which the shrinkage of content features is first fitted; then ever more rarely."""
 CONTENT_SCALES = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 16.0)
-"""What their prior precision is multiplied by."""
+"""Factors of the content features' prior precision that are tried."""
 CONTENT_SPREAD = 2.0
-"""Standard deviation of the logarithm of that, beforehand."""
+"""Standard deviation of the log-normal prior of that factor."""
 WARM_START_TRIAL = 200
-"""Decisions of a model within which a change of its quality puts the whole warm start in doubt, …"""
+"""Decisions of a model within which a change of its quality puts the bucket's whole warm start in doubt."""
 ESS_AFTER_DISTRUST = 0.3
-"""… which from then on counts as so many observations of each model."""
+"""Observations that a warm start in doubt counts as, for each model."""
 CHANGE_HALF_LIFE = 150.0
-"""Decisions of a bucket in which what is known of a model fades by half after its quality has changed, …"""
+"""Decisions of a bucket in which a model's data decay by half after its quality has changed (while the change is recent)."""
 CHANGE_DECAY_EVERY = 16
-"""… in steps of so many."""
+"""Decisions of a bucket between two steps of that decay."""
 ESTABLISHED = 20
-"""Judged outcomes of a bucket from which on a model that is added is a newcomer."""
+"""Judged outcomes that a bucket must have for a model added to it to be a newcomer."""
 ADOPTED = 9
-"""Its own judged outcomes from which on it is one no more."""
+"""Judged outcomes of its own after which a model is no newcomer any more."""
 TIME_DECAY_STEPS = 32
-"""Steps in which a half-life in time is applied."""
+"""Steps per half-life in which decay in time is applied."""
 
 
 @dataclass(slots=True)
 class BucketState:
-    """All that is known in one bucket. Columns (k) run over ``columns``: every model that was ever a candidate.
+    """All that is known in one bucket. Arrays' columns (k) run over ``columns``: every model that was ever a candidate.
 
     ``decisions_k`` counts choices; ``count_sk`` and ``sum_sk`` (rows by ``Signal``) count and add up the values known
     of decisions. ``generation`` is the position at which the posteriors started afresh, ``born_k`` that at which each
@@ -174,7 +174,7 @@ def default_priors(bucket: Bucket) -> tuple[Prior, ...]:
 
 
 def new_bucket(config: Bucket, version: int, generation: int) -> BucketState:
-    """A bucket that has seen nothing and has no columns yet."""
+    """A bucket without observations and without columns. ``version`` and ``generation`` are positions in the journal."""
     encoder = encoder_of(config.schema)
     return BucketState(
         config=config,
@@ -206,18 +206,19 @@ def learn(
     raw_p95: float = 0.0,
     reported: ReportedOutcome = NO_REPORTS,
 ) -> None:
-    """Learn, in place, changes of what ``model``, which has a column, answered at ``x_d``; what is new as ``weight``
-    observations. ``raw_p95`` is the regression's 95th percentile of its latency (seconds) at the decision, 0 for
-    none. ``reported`` is all that is known of this answer after the changes: what a failed call reports is counted, but not all
-    of it is learned (``bandit.outcome.learning_updates``).
+    """Learn, in place, ``changes`` of the signals of a response that ``model``, which has a column, gave at ``x_d`` (d).
+
+    What is new counts as ``weight`` observations. ``raw_p95`` is the regression's 95th percentile of its latency (seconds) at the
+    decision, 0 for none. ``reported`` is all that is known of this response after the changes: what a failed call reports is
+    counted, but not all of it is learned (``bandit.outcome.learning_updates``).
     """
     k, posteriors = bucket.columns.index(model), bucket.posteriors
     for change in changes:
         bucket.sum_sk[change.signal, k] += change.after - (change.before or 0.0)
         if change.before is None:
             bucket.count_sk[change.signal, k] += 1
-    first: list[tuple[int, float]] = []
-    gone: list[tuple[int, float, float]] = []
+    observed: list[tuple[int, float]] = []
+    retracted: list[tuple[int, float, float]] = []
     decision_log_decays = [0.0] * len(RESPONSE_OF)
     for update in learning_updates(changes, reported):
         response = RESPONSE_OF.get(update.signal)
@@ -231,36 +232,36 @@ def learn(
         if old is not None and new is not None:
             correct(posteriors, response, k, x_d, old, new, left)
         elif new is not None:
-            first.append((response, new))
+            observed.append((response, new))
         elif old is not None:
-            gone.append((response, old, left))
+            retracted.append((response, old, left))
         if response == LATENCY and raw_p95 > 0.0:
             for value, sign in ((old, -left), (new, left)):
                 if value is not None:
                     count_exceedance(posteriors.exceedance_kn[k], value - math.log(raw_p95), sign)
             posteriors.p95_correction_k[k] = log_correction(posteriors.exceedance_kn[k])
-    if gone:
-        retract_all(posteriors, k, x_d, gone, bucket.config.half_life)
-    if first:
-        changed = observe_all(posteriors, k, x_d, first, weight, bucket.config.half_life, decision_log_decays)
+    if retracted:
+        retract_all(posteriors, k, x_d, retracted, bucket.config.half_life)
+    if observed:
+        changed = observe_all(posteriors, k, x_d, observed, weight, bucket.config.half_life, decision_log_decays)
         if QUALITY in changed:
             bucket.changed_at_k[k] = 1 + bucket.decisions_k.sum()
             if bucket.warm_start_k.any() and bucket.decisions_k[k] < WARM_START_TRIAL:
                 _distrust(bucket)
 
 
-def warm(bucket: BucketState, most: float) -> None:
-    """End a warm start: let all that was learned so far count as at most ``most`` observations of each model and response, in
-    place.
+def end_warm_start(bucket: BucketState, effective_size: float) -> None:
+    """End a warm start, in place: let all that was learned so far count as at most ``effective_size`` observations of each model
+    and response.
 
-    The stated effective sample size: Λ = s·Λ_off + Λ₀ with s = most / n (ParetoBandit's warm start, RouterConfig.n_eff). What
-    it says of quality is on trial: if a model turns out different within its first ``WARM_START_TRIAL`` decisions, no model's
+    Λ = s·Λ_off + Λ₀ with s = effective_size / n (ParetoBandit's warm start, RouterConfig.n_eff). What it says of quality is on
+    trial: if a model turns out different within its first ``WARM_START_TRIAL`` decisions, no model's
     counts more than a few observations from then on, because they came from the same place.
     """
     fit_content(bucket)
     for model in range(bucket.posteriors.models):
         for design in range(len(bucket.posteriors.designs)):
-            cap_effective_sample_size(bucket.posteriors, design, model, most)
+            cap_effective_sample_size(bucket.posteriors, design, model, effective_size)
     bucket.warm_start_k = observation_counts(bucket.posteriors)[:, QUALITY].copy()
     bucket.posteriors.alarm_kr2[:] = 0.0
 
@@ -272,16 +273,16 @@ def _distrust(bucket: BucketState) -> None:
 
 
 def decay_after_change(bucket: BucketState, decisions: int) -> None:
-    """Let what is known of models whose quality has changed once fade, in place, so that a change back is found.
+    """Decay, in place, the data of models whose quality has changed once, so that a change back is found.
 
-    A model that got worse is chosen no more, and would never be seen to recover. The half-life grows with the time since the
+    A model that got worse is chosen no more, and its recovery would go unnoticed. The half-life grows with the time since the
     change, so that a model that stays worse is tried again ever more rarely: a number of times that is logarithmic in time.
     """
-    number = int(bucket.posteriors.design_r[QUALITY])  # there is one: a change was seen
+    design = int(bucket.posteriors.design_r[QUALITY])  # there is one: a change was detected
     for model in np.flatnonzero(bucket.changed_at_k):
         age = decisions - int(bucket.changed_at_k[model])
-        decay(bucket.posteriors, number, int(model), 2.0 ** (-CHANGE_DECAY_EVERY / max(CHANGE_HALF_LIFE, age / 4)))
-        refresh(bucket.posteriors, number, int(model))
+        decay(bucket.posteriors, design, int(model), 2.0 ** (-CHANGE_DECAY_EVERY / max(CHANGE_HALF_LIFE, age / 4)))
+        refresh(bucket.posteriors, design, int(model))
 
 
 def log_decays(bucket: BucketState, model: str) -> tuple[float, ...]:
@@ -297,8 +298,9 @@ def log_decays(bucket: BucketState, model: str) -> tuple[float, ...]:
 
 
 def newcomer_counts(bucket: BucketState) -> npt.NDArray[np.int64] | None:
-    """Judged outcomes of each candidate (k) that is new to a bucket that knows others, -1 for the others; ``None`` if there is
-    no newcomer.
+    """Judged outcomes of each candidate (k) that is a newcomer, -1 for the others; ``None`` if there is no newcomer.
+
+    A newcomer is new to a bucket that already knows other models.
     """
     if not (bucket.judged_before_k >= ESTABLISHED).any():
         return None
@@ -309,7 +311,7 @@ def newcomer_counts(bucket: BucketState) -> npt.NDArray[np.int64] | None:
 
 
 def response_value(bucket: BucketState, response: int, value: float) -> float:
-    """What the regression of ``response`` learns of a signal's value in the bucket's units, dollars, seconds, tokens."""
+    """A signal's value (bucket's units, dollars, seconds, tokens) on the scale of its regression: [0, 1], or a logarithm."""
     if response == QUALITY:
         scale = bucket.config.quality_range
         return (value - scale.min) / scale.width
@@ -317,7 +319,7 @@ def response_value(bucket: BucketState, response: int, value: float) -> float:
 
 
 def arrays(bucket: BucketState) -> dict[str, npt.NDArray[np.generic]]:
-    """The arrays that make a bucket's state, by name, in a fixed order."""
+    """The arrays that make up a bucket's state, by name, in a fixed order: what snapshots store."""
     counters = {name: getattr(bucket, name) for name in COUNTERS}
     pacer = {} if bucket.pacer is None else pacer_arrays(bucket.pacer)
     return {
@@ -341,26 +343,26 @@ def restore_arrays(bucket: BucketState, named: Mapping[str, npt.NDArray[Any]]) -
 def fit_content(bucket: BucketState) -> None:
     """Fit how strongly the effects of content features on quality are shrunk, in place, by the evidence of what was observed.
 
-    Nobody can know beforehand whether an embedding says much of quality or nothing: the prior's precision of its coefficients
+    Whether an embedding predicts quality well or not at all cannot be known beforehand: the prior's precision of its coefficients
     is multiplied by one of ``CONTENT_SCALES``, that of the largest marginal likelihood times a log-normal prior around 1
     (empirical Bayes). It happens when decisions are folded, not outcomes, whose order must not matter.
     """
     content = bucket.encoder.content
     if content.start == content.stop or not bucket.posteriors.models:
         return
-    best, most = bucket.posteriors.ridge_d, -math.inf
+    best, highest = bucket.posteriors.ridge_d, -math.inf
     for scale in CONTENT_SCALES:
         ridge_d = np.full(bucket.encoder.dim, PRECISION)
         ridge_d[content] *= scale
-        found = evidence(bucket.posteriors, QUALITY, ridge_d) - 0.5 * (math.log(scale) / CONTENT_SPREAD) ** 2
-        if found > most:
-            best, most = ridge_d, found
+        log_evidence = evidence(bucket.posteriors, QUALITY, ridge_d) - 0.5 * (math.log(scale) / CONTENT_SPREAD) ** 2
+        if log_evidence > highest:
+            best, highest = ridge_d, log_evidence
     if (best != bucket.posteriors.ridge_d).any():
         set_ridge(bucket.posteriors, best)
 
 
 def apply_time_decay(bucket: BucketState, time_ns: int) -> None:
-    """Apply a half-life in time, in place, when a step of it has passed."""
+    """Decay all data by the bucket's half-life in time, in place, if a step of it has passed at ``time_ns``."""
     half_life_ns = bucket.config.half_life_ns
     if not half_life_ns:
         return
@@ -374,23 +376,23 @@ def apply_time_decay(bucket: BucketState, time_ns: int) -> None:
 
 
 def add_columns(bucket: BucketState, models: Sequence[str], position: int) -> None:
-    """Give ``models`` columns, in place, born at ``position``, of which nothing is known."""
+    """Add columns for ``models``, in place, without observations, born at journal position ``position``."""
     count, judged = len(models), int(bucket.count_sk[Signal.QUALITY].sum())
-    nothing_k = np.zeros(count, dtype=np.int64)
+    zero_k = np.zeros(count, dtype=np.int64)
     bucket.posteriors = add_models(bucket.posteriors, count, default_priors(bucket.config))
     bucket.columns = (*bucket.columns, *models)
-    bucket.born_k = np.concatenate([bucket.born_k, nothing_k + position])
-    bucket.judged_before_k = np.concatenate([bucket.judged_before_k, nothing_k + judged])
-    bucket.decisions_k = np.concatenate([bucket.decisions_k, nothing_k])
+    bucket.born_k = np.concatenate([bucket.born_k, zero_k + position])
+    bucket.judged_before_k = np.concatenate([bucket.judged_before_k, zero_k + judged])
+    bucket.decisions_k = np.concatenate([bucket.decisions_k, zero_k])
     bucket.count_sk = np.pad(bucket.count_sk, ((0, 0), (0, count)))
     bucket.sum_sk = np.pad(bucket.sum_sk, ((0, 0), (0, count)))
-    bucket.warm_start_k = np.concatenate([bucket.warm_start_k, nothing_k])
-    bucket.changed_at_k = np.concatenate([bucket.changed_at_k, nothing_k])
+    bucket.warm_start_k = np.concatenate([bucket.warm_start_k, zero_k])
+    bucket.changed_at_k = np.concatenate([bucket.changed_at_k, zero_k])
     bucket.contribution_3mr = np.pad(bucket.contribution_3mr, ((0, 0), (0, count), (0, 0)))
 
 
 def drop_column(bucket: BucketState, model: str) -> None:
-    """Take away a model's column, in place, with all that was learned of it, if it has one."""
+    """Remove a model's column, in place, with all that was learned of it, if it has one."""
     if model not in bucket.columns:
         return
     k = bucket.columns.index(model)

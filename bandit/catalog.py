@@ -330,7 +330,7 @@ class Priors:
 class Budget:
     """``amount`` dollars per request on average, or, with a ``period_ns`` > 0, per period of that many nanoseconds.
 
-    A ``hard`` one, per period only, is never passed: what a call can cost at most is held back until its cost is known.
+    A ``hard`` one, per period only, is never passed: what a call can cost at most is reserved until its cost is known.
     """
 
     amount: float

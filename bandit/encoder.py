@@ -169,14 +169,14 @@ class Encoder:
             raise FieldError("input_tokens", "expected a number of tokens or a text, got nothing")
 
     def _refuse_unknown(self, context: Context) -> None:
-        for kind, given, known in (
+        for kind, given, declared_names in (
             ("numbers", context.numbers, self._number_names),
             ("categories", context.categories, self._category_names),
             ("embeddings", context.embeddings, self._embedding_names),
         ):
             for name in given:
-                if name not in known:
-                    declared = ", ".join(sorted(known)[:8]) or "none"
+                if name not in declared_names:
+                    declared = ", ".join(sorted(declared_names)[:8]) or "none"
                     raise FieldError(
                         f'{kind}["{name[:80]}"]',
                         f"unknown feature; the bucket declares {declared}",

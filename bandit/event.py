@@ -77,7 +77,7 @@ class DecisionMade:
     ``state_position`` the position of the state the draw was made on; token counts are -1 when unknown. ``draw_k`` are the
     draws of quality that decided (``bandit.policy.INELIGIBLE`` for models that were not eligible), ``multiplier`` what a budget
     added to λ (quality scaled to [0, 1], per dollar), ``project`` the id of the project that it draws on, or "".
-    ``newcomers`` took part in the race only with probability ``quota``.
+    ``newcomers`` took part in the draw only with probability ``quota``.
 
     For what is to be learned of the chosen model later: ``max_cost`` are the dollars that a hard budget reserves for it until
     its cost is known (0 without one), ``raw_p95`` the regression's own 95th percentile of its latency in seconds, ``log_decays``

@@ -36,7 +36,7 @@ CLOSE = 3
 class Health:
     """What is known of one model's availability; changed in place by the fold.
 
-    ``good`` and ``bad`` are faded counts as of ``time_ns``; ``streak`` is the length of the present run of successes
+    ``good`` and ``bad`` are decayed counts as of ``time_ns``; ``streak`` is the length of the present run of successes
     (positive) or failures (negative); ``waited`` how many requests passed since the last probe.
     """
 
@@ -68,8 +68,8 @@ class Health:
 
 def record_call(health: Health, success: bool, time_ns: int) -> None:
     """Learn, in place, how one call went."""
-    fade = 0.5 ** (max(0, time_ns - health.time_ns) / HALF_LIFE_NS)
-    health.good, health.bad = health.good * fade + success, health.bad * fade + (not success)
+    weight = 0.5 ** (max(0, time_ns - health.time_ns) / HALF_LIFE_NS)
+    health.good, health.bad = health.good * weight + success, health.bad * weight + (not success)
     health.time_ns = max(time_ns, health.time_ns)
     health.streak = max(health.streak, 0) + 1 if success else min(health.streak, 0) - 1
     if not health.open:

@@ -48,24 +48,27 @@ from pointsman.bandit.posterior import (
 )
 
 HALF_WEIGHT = 2.0
-"""Outcomes of a cell after which what it says counts half."""
+"""Outcomes of a cell after which its contribution has half of its largest weight."""
 MAX_PRIOR_MASS = 3.0
 """Most observations that a pooled prior is worth: little enough that a bucket in which a model is the opposite of what it is
 elsewhere finds out."""
 SPREAD_R = np.array([0.1, 0.5, 0.5, 0.5])
-"""Standard deviation of a model's offset between buckets, by response, until buckets tell, …"""
+"""Prior standard deviation of a model's offset between buckets, by response."""
 SPREAD_MASS = 4.0
-"""… in so many pairs of buckets."""
+"""Weight of that prior, in pairs of buckets."""
 NEW_MODEL_VARIANCE = 2.0
-"""A model that is new everywhere has the population's variance, times this."""
+"""Factor of the population's variance in the prior of a model that is new everywhere."""
 VALUE, WEIGHT, ERROR = 0, 1, 2
+"""Rows of a contribution."""
 MOMENTS = 4
+"""Sums kept: of weights, weighted values, weighted squares, weighted sampling variances."""
 
 
 @dataclass(slots=True)
 class HierarchicalPrior:
-    """What buckets say, by response, as sums over buckets of weight, value, square of the value and sampling variance (each
-    times the weight): ``level_4r`` of the buckets' levels, ``offset_4r`` of each model's offsets. Changed in place.
+    """Sums over all buckets' contributions, by response: of weights, and of weighted values, squares and sampling variances.
+
+    ``level_4r`` sums the buckets' levels, ``offset_4r`` each model's offsets, by model. Changed in place.
     """
 
     level_4r: Array = field(default_factory=lambda: np.zeros((MOMENTS, RESPONSES)))
@@ -73,14 +76,14 @@ class HierarchicalPrior:
 
 
 def zero_contribution(models: int) -> Array:
-    """What a bucket of k models says that knows nothing: value, weight and error (3), of its level and then of its models'
-    offsets (1 + k), by response.
+    """The contribution of a bucket of k models without observations, (3, 1+k, r): value, weight and sampling variance of its
+    level and then of its models' offsets, by response.
     """
     return np.zeros((3, 1 + models, RESPONSES))
 
 
 def contribution(posteriors: Posteriors, x_d: Array) -> Array:
-    """What a bucket with average context ``x_d`` says; shape as of ``zero_contribution``."""
+    """A bucket's contribution to the pooled prior, (3, 1+k, r) as in ``zero_contribution``; ``x_d`` is its average context."""
     count_kr = observation_counts(posteriors)
     weight_kr = count_kr / (count_kr + HALF_WEIGHT)
     total_r = weight_kr.sum(axis=0)
@@ -110,8 +113,8 @@ def replace_contribution(pool: HierarchicalPrior, models: Sequence[str], old: Ar
     pool.level_4r += moments[:, 0]
     for k, model in enumerate(models, start=1):
         if new[WEIGHT, k].any() or old[WEIGHT, k].any():
-            held = pool.offset_4r.setdefault(model, np.zeros((MOMENTS, RESPONSES)))
-            held += moments[:, k]
+            moments_4r = pool.offset_4r.setdefault(model, np.zeros((MOMENTS, RESPONSES)))
+            moments_4r += moments[:, k]
 
 
 def pooled_priors(
@@ -122,11 +125,15 @@ def pooled_priors(
     x_d: Array,
     default: Sequence[Prior],
 ) -> list[tuple[list[Prior], float]]:
-    """For each model of a bucket, priors by response and their mass, from all other buckets and the bucket's own level.
+    """For each of the bucket's ``models``, priors by response and their mass in observations, from all other buckets and the
+    bucket's own level.
 
-    ``contribution_3mr`` is what the bucket itself contributes to ``pool``; ``default`` where nobody knows anything.
+    ``contribution_3mr`` is what the bucket itself contributes to ``pool``, ``posteriors`` are its own and ``x_d`` is its average
+    context; ``default`` are the priors by response where no bucket has observations.
     """
-    others = HierarchicalPrior(pool.level_4r.copy(), {model: held.copy() for model, held in pool.offset_4r.items()})
+    others = HierarchicalPrior(
+        pool.level_4r.copy(), {model: offset_4r.copy() for model, offset_4r in pool.offset_4r.items()}
+    )
     replace_contribution(others, models, contribution_3mr, zero_contribution(len(models)))
     offset_k4r = np.array([others.offset_4r.get(model, np.zeros((MOMENTS, RESPONSES))) for model in models])
     mean_kr = offset_k4r[:, 1] / np.maximum(offset_k4r[:, 0], 1e-9)
@@ -149,23 +156,23 @@ def pooled_priors(
 
 
 def forget_models(pool: HierarchicalPrior, models: Iterable[str]) -> None:
-    """Drop, in place, what is known of ``models``."""
+    """Drop the offsets of ``models``, in place."""
     for model in models:
         pool.offset_4r.pop(model, None)
 
 
 def _variances(pool: HierarchicalPrior, weight_kr: Array) -> Array:
-    """Variance of each model's offset in one more bucket, (k, r); tiny for a response of which nobody knows anything."""
-    held_m4r = np.array(list(pool.offset_4r.values())).reshape(-1, MOMENTS, RESPONSES)
-    weight_mr, total_mr, square_mr, error_mr = np.maximum(held_m4r[:, 0], 0.0), *(held_m4r[:, i] for i in (1, 2, 3))
+    """Variance of each model's offset in one more bucket, (k, r); tiny for a response without observations anywhere."""
+    offset_m4r = np.array(list(pool.offset_4r.values())).reshape(-1, MOMENTS, RESPONSES)
+    weight_mr, total_mr, square_mr, error_mr = np.maximum(offset_m4r[:, 0], 0.0), *(offset_m4r[:, i] for i in (1, 2, 3))
     mean2_mr = total_mr**2 / np.maximum(weight_mr, 1e-9)
-    known_r = weight_mr.sum(axis=0)
+    weight_r = weight_mr.sum(axis=0)
     between_r = np.maximum(square_mr - mean2_mr - error_mr, 0.0).sum(axis=0) + SPREAD_MASS * SPREAD_R**2
     tau2_r = between_r / (np.maximum(weight_mr - 1.0, 0.0).sum(axis=0) + SPREAD_MASS)
-    among_r = np.maximum(mean2_mr.sum(axis=0) - error_mr.sum(axis=0), 0.0) / np.maximum(known_r, 1e-9)
+    among_r = np.maximum(mean2_mr.sum(axis=0) - error_mr.sum(axis=0), 0.0) / np.maximum(weight_r, 1e-9)
     variance_kr = np.where(
         weight_kr > 1e-9, tau2_r * (1.0 + 1.0 / np.maximum(weight_kr, 1e-9)), NEW_MODEL_VARIANCE * (among_r + tau2_r)
     )
-    if known_r[QUALITY] <= 1e-9:
+    if weight_r[QUALITY] <= 1e-9:
         return np.full_like(variance_kr, np.inf)
-    return np.where(known_r > 1e-9, variance_kr, 1e-9)
+    return np.where(weight_r > 1e-9, variance_kr, 1e-9)

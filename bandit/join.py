@@ -47,11 +47,11 @@ def join(
     if model not in decision.models:
         raise FieldError("model", f"models/{model} was not a candidate of this decision")
     check_report(report, bucket.config.quality_range)
-    known = reported_outcomes or {}
+    so_far = reported_outcomes or {}
     is_chosen = model == chosen
     log_decays_r = decision.log_decays if is_chosen else log_decays(bucket, model)
     reported, changes = merge(
-        known.get(model, ReportedOutcome()),
+        so_far.get(model, ReportedOutcome()),
         report,
         bucket.config.rules,
         dict(zip(RESPONSE_OF, log_decays_r, strict=False)),
@@ -65,7 +65,7 @@ def join(
         state_position=decision.state_position,
         expected_cost=float(decision.predicted.cost_k[decision.chosen]) if is_chosen else 0.0,
         changes=changes,
-        reported_outcomes={**known, model: reported},
+        reported_outcomes={**so_far, model: reported},
         idempotency_key=idempotency_key,
         project=decision.project,
         decided_ns=decided_ns,

@@ -71,11 +71,11 @@ class Limits:
         if self.min_quality is not None:
             check_number(self.min_quality, "min_quality")
 
-    def check(self, known: Collection[str], quality: QualityRange) -> None:
+    def check(self, names: Collection[str], quality: QualityRange) -> None:
         """Raise ``FieldError`` for models that are not in the bucket and a quality outside its range."""
         for name, models in (("allow_models", self.allow), ("deny_models", self.deny)):
             for model in sorted(models):
-                if model not in known:
+                if model not in names:
                     raise FieldError(name, f"models/{model} is not a model of this bucket")
         if self.min_quality is not None:
             check_number(self.min_quality, "min_quality", low=quality.min, high=quality.max)
@@ -170,8 +170,8 @@ def least_violating(
     if not (limits.allow_least_violating and soft_e.size):
         reasons = {}
         for k, model in enumerate(candidates.models):
-            found = describe_exclusions(int(exclusions_k[k]), k, model, limits, quality, predicted)
-            reasons[model.id] = tuple(sentence for _, sentence in found)
+            described = describe_exclusions(int(exclusions_k[k]), k, model, limits, quality, predicted)
+            reasons[model.id] = tuple(sentence for _, sentence in described)
         raise NothingEligibleError(reasons)
     excess_k = np.zeros(len(exclusions_k))
     if limits.max_cost is not None:

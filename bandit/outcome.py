@@ -117,7 +117,7 @@ def learning_updates(changes: Sequence[SignalChange], reported: ReportedOutcome)
         failed = by_signal[Signal.SUCCESS].before == 0.0
     if not (fails or failed):
         return [LearningUpdate(c.signal, c.before, c.after, c.log_decay) for c in changes]
-    found = []
+    updates = []
     for signal, aggregate in sorted(reported.aggregates.items()):
         change = by_signal.get(signal)
         before = aggregate.value if change is None else change.before
@@ -125,8 +125,8 @@ def learning_updates(changes: Sequence[SignalChange], reported: ReportedOutcome)
         if signal in OF_ANSWERS:
             before, after = None if failed else before, None if fails else after
         if before != after:
-            found.append(LearningUpdate(signal, before, after, aggregate.log_decay))
-    return found
+            updates.append(LearningUpdate(signal, before, after, aggregate.log_decay))
+    return updates
 
 
 def check_report(report: Mapping[Signal, float], quality: QualityRange) -> None:

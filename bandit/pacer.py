@@ -1,18 +1,18 @@
 """A budget's pacer: the multiplier that a budget adds to λ, so that spend tracks it, and the hard cap.
 
 The dual of "best quality at a mean cost of at most B" is one number, quality per dollar. Gradient steps on it need a step
-size, and no step size suits costs that differ a thousandfold. So the pacer solves for it: it keeps the races of the last
-``RING`` requests (means, draws and costs of every model), runs them again at a trial multiplier, and takes the smallest
-multiplier at which their mean cost is within the target. The target is the budget plus a share of what was left unspent (within
-bounds), or less a share of what was overspent, so that errors of prediction, drift and late costs are
-made good (model-predictive control; the budgeted problem and its dual: Badanidiyuru, Kleinberg & Slivkins, arXiv:1305.2545).
+size, and no step size suits costs that differ a thousandfold. So the pacer solves for it: it keeps the scores of the last
+``RING`` requests (means, draws and costs of every model), replays them at a trial multiplier, and takes the smallest multiplier
+at which their mean cost is within the target. The target is the budget plus a share of what was left unspent (within bounds), or
+less a share of what was overspent, so that errors of prediction, drift and late costs are made good (model-predictive control;
+the budgeted problem and its dual: Badanidiyuru, Kleinberg & Slivkins, arXiv:1305.2545).
 
 Spend counts a decision at its predicted cost from the moment it is made and at its reported cost once that is known: a cost
-that comes late, or without quality, or never, does not let spend run away. A hard budget counts besides what is *held*: each
+that comes late, or without quality, or never, does not let spend run away. A hard budget also counts what is *reserved*: each
 decision at the most it can cost, until its cost is known; a model that could pass the cap is not eligible.
 
 One pacer serves a bucket's budget or a project's, whose requests may come from different buckets with different models and
-objectives: a race in the ring needs nothing but itself. The pacer is part of the fold.
+objectives: the scores of one request need nothing but themselves. The pacer is part of the fold.
 
 >>> costs_bk = np.array([[0.001, 0.1]])  # a cheap arm, and a dear one that is better by 0.2
 >>> mean_bk, none_b = np.array([[0.6, 0.8]]), np.full(1, np.nan)
@@ -48,6 +48,10 @@ SURPLUS, SURPLUS_CALLS = 24.0, 3.0
 a quiet time left is not spent all at once."""
 EXPLORE_SHARE = 0.003
 """Largest share of the target that the exploration floor may cost."""
+DECISIONS, TOTAL, START_NS, LAST_NS, BORN = range(5)
+"""Places of ``Pacer.counts``."""
+SPENT, MULTIPLIER, TARGET, GAP_NS, RESERVED, FORGONE = range(6)
+"""Places of ``Pacer.sums``."""
 _STEPS = 14
 _UNREACHABLE = 1e15
 _LAST = 1 << 30  # rank of an arm that may not run
@@ -59,8 +63,8 @@ class Pacer:
 
     ``decisions``, ``spent`` and ``reserved`` count since the start (of the period, for a budget per period, which began at
     ``start_ns``). ``multiplier`` is in quality (scaled to [0, 1]) per dollar, ``target`` in dollars per request. The ring
-    holds, for request number ``total % RING``, the race at a multiplier of 0 (``bandit.policy.ArmScores``): ``floor_n`` is an
-    absolute floor and ``loss_n`` one relative to the best, NaN where there is none.
+    holds, for request number ``total % RING``, the arms' scores at a multiplier of 0 (``bandit.policy.ArmScores``):
+    ``floor_n`` is an absolute floor and ``loss_n`` one relative to the best, NaN where there is none.
     """
 
     counts: npt.NDArray[np.int64]
@@ -75,62 +79,62 @@ class Pacer:
     @property
     def decisions(self) -> int:
         """Decisions since the start."""
-        return int(self.counts[0])
+        return int(self.counts[DECISIONS])
 
     @property
     def total(self) -> int:
         """Decisions since the ring was started: says how full it is."""
-        return int(self.counts[1])
+        return int(self.counts[TOTAL])
 
     @property
     def start_ns(self) -> int:
         """When the period began."""
-        return int(self.counts[2])
+        return int(self.counts[START_NS])
 
     @property
     def last_ns(self) -> int:
         """When the last decision was made."""
-        return int(self.counts[3])
+        return int(self.counts[LAST_NS])
 
     @property
     def born(self) -> int:
         """Position at which the pacer was made: what was decided on an earlier state is not its business."""
-        return int(self.counts[4])
+        return int(self.counts[BORN])
 
     @property
     def spent(self) -> float:
         """Dollars since the start: reported, and predicted where nothing is reported yet."""
-        return float(self.sums[0])
+        return float(self.sums[SPENT])
 
     @property
     def multiplier(self) -> float:
         """What the budget adds to λ, in quality (scaled to [0, 1]) per dollar."""
-        return float(self.sums[1])
+        return float(self.sums[MULTIPLIER])
 
     @property
     def target(self) -> float:
         """Dollars that the next requests may cost on average."""
-        return float(self.sums[2])
+        return float(self.sums[TARGET])
 
     @property
     def gap_ns(self) -> float:
         """Running mean of the time between decisions."""
-        return float(self.sums[3])
+        return float(self.sums[GAP_NS])
 
     @property
     def forgone(self) -> float:
         """Dollars of a budget per request that were left unspent for too long to be spent any more."""
-        return float(self.sums[5])
+        return float(self.sums[FORGONE])
 
     @property
     def reserved(self) -> float:
         """Dollars since the start: reported, and the most that it can be where nothing is reported yet."""
-        return float(self.sums[4])
+        return float(self.sums[RESERVED])
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveBudget:
-    """A budget that a decision draws on, its state, and the dollars held for decisions that are not folded yet."""
+    """A budget that a decision draws on, its state, and the dollars reserved for decisions that are not folded yet."""
 
     budget: Budget
     pacer: Pacer
@@ -138,10 +142,10 @@ class ActiveBudget:
 
 
 def new_pacer(position: int) -> Pacer:
-    """A pacer that has seen nothing, made at ``position``."""
+    """A pacer of which nothing was decided yet, made at journal position ``position``."""
     return Pacer(
         counts=np.array([0, 0, 0, 0, position], dtype=np.int64),
-        sums=np.zeros(6),
+        sums=np.zeros(FORGONE + 1),
         mean_nk=np.full((RING, 0), INELIGIBLE),
         draw_nk=np.full((RING, 0), INELIGIBLE),
         cost_nk=np.zeros((RING, 0)),
@@ -153,7 +157,7 @@ def new_pacer(position: int) -> Pacer:
 
 def restart_ring(pacer: Pacer) -> None:
     """Forget, in place, the requests to replay, because they cost something else now; what was spent stays."""
-    pacer.counts[1] = 0
+    pacer.counts[TOTAL] = 0
 
 
 def to_arrays(pacer: Pacer) -> dict[str, npt.NDArray[np.generic]]:
@@ -185,7 +189,7 @@ def affordable(active: ActiveBudget, cost_bk: Array) -> float:
 
 
 def remaining(active: ActiveBudget, now_ns: int) -> float:
-    """Dollars of a hard budget that are neither spent nor held at ``now_ns``."""
+    """Dollars of a hard budget that are neither spent nor reserved at ``now_ns``."""
     now_ns = max(now_ns, active.pacer.last_ns)  # a clock that was put back does not open a period again
     reserved = active.pacer.reserved if _period(active.budget, now_ns) == active.pacer.start_ns else 0.0
     return active.budget.amount - reserved - active.pending
@@ -200,23 +204,23 @@ def count_decision(
     if budget.period_ns:
         start_ns = _period(budget, time_ns)
         if start_ns != pacer.start_ns:
-            pacer.counts[0], pacer.counts[2] = 0, start_ns
-            pacer.sums[0] = pacer.sums[4] = 0.0
+            pacer.counts[DECISIONS], pacer.counts[START_NS] = 0, start_ns
+            pacer.sums[SPENT] = pacer.sums[RESERVED] = 0.0
     gap = float(time_ns - pacer.last_ns)
     if pacer.total:
-        pacer.sums[3] += (gap - pacer.gap_ns) * max(0.02, 1.0 / pacer.total)
-    pacer.counts[3] = time_ns
-    pacer.sums[0] += event.predicted.cost_k[event.chosen]
-    pacer.sums[4] += event.max_cost
-    pacer.counts[0] += 1
+        pacer.sums[GAP_NS] += (gap - pacer.gap_ns) * max(0.02, 1.0 / pacer.total)
+    pacer.counts[LAST_NS] = time_ns
+    pacer.sums[SPENT] += event.predicted.cost_k[event.chosen]
+    pacer.sums[RESERVED] += event.max_cost
+    pacer.counts[DECISIONS] += 1
     if quality is None:
         return
-    _keep(pacer, quality, event)
-    pacer.counts[1] += 1
+    _remember_scores(pacer, quality, event)
+    pacer.counts[TOTAL] += 1
     if pacer.total <= EVERY or pacer.total % EVERY == 0:
-        pacer.sums[2] = _target(pacer, budget, time_ns)
+        pacer.sums[TARGET] = _target(pacer, budget, time_ns)
         n = min(pacer.total, RING)
-        pacer.sums[1] = solve(
+        pacer.sums[MULTIPLIER] = solve(
             pacer.mean_nk[:n],
             pacer.draw_nk[:n],
             pacer.cost_nk[:n],
@@ -231,7 +235,7 @@ def count_decision(
 def count_outcome(pacer: Pacer, budget: Budget, event: OutcomeApplied, rule: Aggregation) -> None:
     """Count, in place, what an outcome says of the cost of its decision instead of what was counted for it so far.
 
-    What is held for it is let go at the first report, unless ``rule`` says that more parts of the cost may come. A decision of
+    Its reservation is released at the first report, unless ``rule`` says that more parts of the cost may come. A decision of
     an earlier period, or from before the pacer was made, changes nothing any more.
     """
     in_period = not budget.period_ns or _period(budget, event.decided_ns) == pacer.start_ns
@@ -240,9 +244,9 @@ def count_outcome(pacer: Pacer, budget: Budget, event: OutcomeApplied, rule: Agg
     for change in event.changes:
         if change.signal is Signal.COST:
             least = event.max_cost if rule is Aggregation.SUM else 0.0
-            pacer.sums[0] += change.after - (event.expected_cost if change.before is None else change.before)
+            pacer.sums[SPENT] += change.after - (event.expected_cost if change.before is None else change.before)
             before = event.max_cost if change.before is None else max(change.before, least)
-            pacer.sums[4] += max(change.after, least) - before
+            pacer.sums[RESERVED] += max(change.after, least) - before
 
 
 def solve(
@@ -255,7 +259,7 @@ def solve(
     target: float,
     guess: float,
 ) -> float:
-    """The smallest multiplier at which the policy's mean cost in these races is at most ``target`` dollars.
+    """The smallest multiplier at which the policy's mean cost on these requests is at most ``target`` dollars.
 
     Means and draws are those at a multiplier of 0, ``INELIGIBLE`` for arms that may not run. If no multiplier reaches the target,
     one at which the cheapest are chosen. ``guess`` is where to look first.
@@ -290,8 +294,8 @@ def solve(
     return high
 
 
-def _keep(pacer: Pacer, quality: QualityRange, event: DecisionMade) -> None:
-    """Put the race of a decision into the ring, in place."""
+def _remember_scores(pacer: Pacer, quality: QualityRange, event: DecisionMade) -> None:
+    """Put the scores of a decision into the ring, in place."""
     scores = score_arms(event.objective, quality, event.predicted.batch(), event.exclusions_k[None])
     k, width = len(event.models), pacer.mean_nk.shape[1]
     if k > width:
@@ -312,7 +316,7 @@ def _keep(pacer: Pacer, quality: QualityRange, event: DecisionMade) -> None:
 
 
 def _floors(scores: ArmScores) -> tuple[Array, Array]:
-    """Absolute floors and losses against the best of a race at a multiplier of 0, each (b); NaN where there is none."""
+    """Absolute floors and losses against the best arm at a multiplier of 0, each (b); NaN where there is none."""
     none_b = np.full(len(scores.mean_bk), np.nan)
     if scores.floor_b is None:
         return none_b, none_b
@@ -334,10 +338,10 @@ def _start_target(budget: Budget) -> float:
 def _target(pacer: Pacer, budget: Budget, time_ns: int) -> float:
     if not budget.period_ns:
         unspent = budget.amount * pacer.decisions - pacer.spent - pacer.forgone
-        dearest = float(pacer.cost_nk[: min(pacer.total, RING)].max(axis=1).mean())
-        most = max(SURPLUS * budget.amount, SURPLUS_CALLS * dearest)
-        pacer.sums[5] += max(0.0, unspent - most)
-        return budget.amount + min(unspent, most) / HORIZON
+        cost_of_dearest = float(pacer.cost_nk[: min(pacer.total, RING)].max(axis=1).mean())
+        largest_surplus = max(SURPLUS * budget.amount, SURPLUS_CALLS * cost_of_dearest)
+        pacer.sums[FORGONE] += max(0.0, unspent - largest_surplus)
+        return budget.amount + min(unspent, largest_surplus) / HORIZON
     left_ns = pacer.start_ns + budget.period_ns - time_ns
     if pacer.gap_ns <= 0.0:
         return _start_target(budget)

@@ -62,8 +62,8 @@ class ArmScores:
 
     Without ``rank_bk`` the largest draw of N(mean, sd²) wins. With it the draws are of quality (less what a budget takes
     off), and the arm of lowest rank wins among those that reach the floor; if none does, the largest draw. ``shift_bk`` is
-    what was taken off the quality's mean. Arms that may not run have a mean of ``INELIGIBLE`` and no spread. ``relative`` says
-    that the floor is relative to the best mean.
+    what was taken off the quality's mean. Arms that are not eligible have a mean of ``INELIGIBLE`` and no spread.
+    ``relative`` says that the floor is relative to the best mean.
     """
 
     mean_bk: Array
@@ -79,9 +79,9 @@ RESHAPE = 0.5
 """Draws are made with this share of the posterior's standard deviation (Chapelle & Li, NIPS 2011, section 3): with tens of
 features the full spread explores for longer than it pays, warm or cold (`docs/decisions/reshaped-draw.md`)."""
 NO_SPREAD = 1e-12
-"""A standard deviation of quality, scaled to [0, 1], that counts as none: quadrature need not resolve it."""
+"""Largest standard deviation of quality, scaled to [0, 1], that is taken as 0: quadrature need not resolve it."""
 INELIGIBLE = -1e30
-"""Mean of an arm that may not run: below anything that may, whatever multiplier a budget has put on the largest cost."""
+"""Mean of an arm that is not eligible: below that of any that is, whatever multiplier a budget has put on the largest cost."""
 
 
 def score_arms(
@@ -91,11 +91,11 @@ def score_arms(
     exclusions_bk: Ints,
     multiplier: float = 0.0,
 ) -> ArmScores:
-    """What the arms race for under a resolved ``objective``, all (b, k).
+    """The arms' scores under a resolved ``objective``, all (b, k).
 
     ``multiplier`` is what a budget adds to λ, in quality (scaled to [0, 1]) per dollar. A floor relative to the best is
     relative to the largest *expected* quality. The largest draw would be the other choice, but it is the maximum of all arms'
-    uncertainties: the dear arms would be bought for noise (`docs/decisions/floor-from-means.md`).
+    uncertainties: expensive arms would be chosen for noise (`docs/decisions/floor-from-means.md`).
     """
     eligible_bk = exclusions_bk == 0
     cost_weight = (objective.cost_weight or 0.0) / quality.width + multiplier
@@ -119,7 +119,7 @@ def score_arms(
 
 
 def choice_probabilities(scores: ArmScores, row: int = 0) -> Array:
-    """Exact probability, for each arm (k) of one request, of winning the race; 0 for those that may not run."""
+    """Exact probability that each arm (k) of request number ``row`` is chosen by the draw; 0 for those not eligible."""
     mean_k, sd_k = scores.mean_bk[row], scores.sd_bk[row]
     if scores.rank_bk is None or scores.floor_b is None:
         return argmax_propensities(mean_k, sd_k)
@@ -133,8 +133,8 @@ def chosen_propensities(scores: ArmScores, arm_b: Ints) -> Array:
         return _floor_batch(scores, arm_b)
     if b >= FEW:
         return argmax_propensity_batch(scores.mean_bk, scores.sd_bk, arm_b)
-    won = [argmax_propensity(scores.mean_bk[i], scores.sd_bk[i], int(arm_b[i])) for i in range(b)]
-    return np.array(won)
+    probabilities = [argmax_propensity(scores.mean_bk[i], scores.sd_bk[i], int(arm_b[i])) for i in range(b)]
+    return np.array(probabilities)
 
 
 FEW = 12
@@ -161,7 +161,7 @@ def _floor_batch(scores: ArmScores, arm_b: Ints) -> Array:
 
 
 def rank_arms(scores: ArmScores, draw_bk: Array) -> Ints:
-    """Order of arrival of the arms of each request, (b, k), winner first, when their draws of the race are ``draw_bk``."""
+    """The arms of each request in the order in which the rule prefers them given their draws, (b, k), the chosen one first."""
     if scores.rank_bk is None or scores.floor_b is None:
         return np.argsort(-draw_bk, axis=1, kind="stable")
     cleared_bk = draw_bk >= scores.floor_b[:, None]
@@ -170,7 +170,7 @@ def rank_arms(scores: ArmScores, draw_bk: Array) -> Ints:
 
 
 EXPLORE = 0.01
-"""Share of requests that the even draw decides, unless a bucket says otherwise."""
+"""Share of requests that the even draw decides, unless a bucket configures its own."""
 EXPLORE_LOSS = 0.0005
 """What the even draw may cost a request on average, in utility on the scale of quality from 0 to 1."""
 EXPLORE_DOLLARS = 0.02
@@ -205,7 +205,7 @@ def explored_share(scores: ArmScores, predicted: Predictions, floor: float | Non
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Newcomers:
-    """Models of which a bucket that knows others knows little. They take part in a race only with probability ``quota``.
+    """Models of which a bucket that knows others knows little. They take part in the draw only with probability ``quota``.
 
     ``scores`` are those without them.
     """
@@ -254,7 +254,7 @@ def choose(
 
 
 def without(scores: ArmScores, new_k: npt.NDArray[np.bool_]) -> ArmScores:
-    """The race of ``scores`` with some arms kept out, which stay eligible for the even draw, unless nobody else may run."""
+    """``scores`` with the arms ``new_k`` kept out, unless no other is eligible. They stay eligible for the even draw."""
     out_bk = new_k & np.any(scores.eligible_bk & ~new_k, axis=1, keepdims=True)
     mean_bk = np.where(out_bk, INELIGIBLE, scores.mean_bk)
     floor_b = scores.floor_b
@@ -264,7 +264,7 @@ def without(scores: ArmScores, new_k: npt.NDArray[np.bool_]) -> ArmScores:
 
 
 def _mixed(all_: ArmScores, some: ArmScores, admitted_b: npt.NDArray[np.bool_]) -> ArmScores:
-    """The race with all arms where ``admitted_b``, else the one with some."""
+    """The scores of all arms where ``admitted_b``, else those of some."""
     admitted_b1 = admitted_b[:, None]
     floor_b = all_.floor_b
     if floor_b is not None and some.floor_b is not None:
@@ -289,7 +289,7 @@ def propensities(
 ) -> Array:
     """The propensity of every model (k) at one context; 0 for those excluded.
 
-    ``newcomers`` are the models that took part in the race only with probability ``quota``.
+    ``newcomers`` are the models that took part in the draw only with probability ``quota``.
     """
     if not (exclusions_k == 0).any():
         return np.zeros(len(exclusions_k))

@@ -278,16 +278,16 @@ def evidence(posteriors: Posteriors, response: int, ridge_d: Array) -> float:
 
 def refresh(posteriors: Posteriors, design: int, model: int) -> None:
     """Make Σ of one model in one design, and m and b of the responses that share it, anew, in place, from the sums. O(d³)."""
-    dim, held = posteriors.dim, posteriors.designs[design]
-    factor_dd, failed = dpotrf(unpack(held.precision_kp[model], dim))
+    dim, shared = posteriors.dim, posteriors.designs[design]
+    factor_dd, failed = dpotrf(unpack(shared.precision_kp[model], dim))
     if failed:  # Λ is a sum of a positive diagonal and squares: only a broken file can make it otherwise
         raise ArithmeticError(f"the precision of model {model} in design {design} is not positive definite")
     root_dd, _ = dtrtri(factor_dd)  # not dpotri, which starts threads for no gain
-    held.cov_kp[model] = pack(dsyrk(1.0, root_dd))  # the upper triangle, which is what pack takes
+    shared.cov_kp[model] = pack(dsyrk(1.0, root_dd))  # the upper triangle, which is what pack takes
     for response in np.flatnonzero(posteriors.design_r == design):
         cell = (model, response)
         eta_d, (intercept, b) = posteriors.eta_krd[cell], posteriors.prior_kr2[cell].tolist()
-        posteriors.mean_krd[cell] = dspmv(dim, 1.0, held.cov_kp[model], eta_d)
+        posteriors.mean_krd[cell] = dspmv(dim, 1.0, shared.cov_kp[model], eta_d)
         spread = float(posteriors.square_kr[cell] + posteriors.mass_k[model] * intercept**2)
         spread -= float(posteriors.mean_krd[cell].dot(eta_d))
         posteriors.b_kr[cell] = b + 0.5 * max(spread, 0.0)
@@ -311,23 +311,23 @@ def predict_batch(posteriors: Posteriors, x_bd: Array, responses: Sequence[int])
     k, r = posteriors.models, RESPONSES
     mean_kr_d = posteriors.mean_krd.reshape(k * r, dim)
     numbers = [int(posteriors.design_r[response]) for response in responses]
-    found: dict[int, Array] = {}
+    quadratics: dict[int, Array] = {}
     z_bp: Array | None = None
     for g in numbers:
-        if g in found:
+        if g in quadratics:
             continue
         if g == NONE:
             square_bd = x_bd * x_bd
-            found[g] = (square_bd[:, :-1] @ (1.0 / posteriors.ridge_d[:-1]))[:, None] + square_bd[
+            quadratics[g] = (square_bd[:, :-1] @ (1.0 / posteriors.ridge_d[:-1]))[:, None] + square_bd[
                 :, -1:
             ] / posteriors.mass_k
         elif b < FEW:
             z_bp = packed_outer(x_bd) if z_bp is None else z_bp
-            found[g] = np.maximum(z_bp.dot(posteriors.designs[g].cov_kp.T), 0.0)
+            quadratics[g] = np.maximum(z_bp.dot(posteriors.designs[g].cov_kp.T), 0.0)
         else:
-            found[g] = quadratic_forms(posteriors.designs[g].cov_kp, x_bd)
+            quadratics[g] = quadratic_forms(posteriors.designs[g].cov_kp, x_bd)
     mean_bkr = x_bd.dot(mean_kr_d.T).reshape(b, k, r)
-    return mean_bkr, [found[g] for g in numbers]
+    return mean_bkr, [quadratics[g] for g in numbers]
 
 
 def noise(posteriors: Posteriors) -> Array:
@@ -375,16 +375,16 @@ def by_design(
     groups: dict[int, list[tuple[int, float]]] = {}
     for answer in answers:
         groups.setdefault(design_r[answer[0]], []).append(answer)
-    found = []
-    for number, together in groups.items():
-        if number == NONE or len(together) < design_r.count(number):
+    by_number = []
+    for number, grouped in groups.items():
+        if number == NONE or len(grouped) < design_r.count(number):
             posteriors.designs.append(
                 _prior_design(posteriors) if number == NONE else _copy(posteriors.designs[number])
             )
             number = len(posteriors.designs) - 1
-            posteriors.design_r[[response for response, _ in together]] = number
-        found.append((number, together))
-    return found
+            posteriors.design_r[[response for response, _ in grouped]] = number
+        by_number.append((number, grouped))
+    return by_number
 
 
 def _copy(design: Design) -> Design:

@@ -2,7 +2,7 @@
 
 >>> from pointsman.bandit.posterior import Prior, add_models, empty
 >>> priors = [Prior(0.5, b=0.5), Prior(np.log(0.001), b=0.5), Prior(np.log(2.0), b=0.5), Prior(np.log(256.0), b=0.5)]
->>> predicted = predictions(add_models(empty(1), 2, priors), np.ones(1))
+>>> predicted = predictions_batch(add_models(empty(1), 2, priors), np.ones((1, 1))).at(0)
 >>> predicted.quality_k.tolist()
 [0.5, 0.5]
 >>> predicted.cost_k.round(5).tolist()  # dollars: exp(μ + σ²/2) with E[σ²] = 0.25
@@ -50,7 +50,11 @@ class Candidates:
         prices = [
             (p.input_per_million, p.output_per_million, p.per_request) if (p := m.prices) else None for m in self.models
         ]
-        table = np.array([one or (np.nan, np.nan, np.nan) for one in prices]).T.reshape(3, -1) / [[1e6], [1e6], [1.0]]
+        table = np.array([price or (np.nan, np.nan, np.nan) for price in prices]).T.reshape(3, -1) / [
+            [1e6],
+            [1e6],
+            [1.0],
+        ]
         object.__setattr__(self, "prices_3k", table if any(prices) else None)
         object.__setattr__(self, "window_k", np.array([m.context_window for m in self.models], dtype=np.int64))
         object.__setattr__(self, "output_k", np.array([m.max_output_tokens or np.inf for m in self.models]))
@@ -58,7 +62,11 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What the posteriors say of each of k models, (k) at one context or (b, k) at b. Quality is scaled to [0, 1]."""
+    """What the posteriors predict of each of k models, (k) at one context or (b, k) at b contexts.
+
+    Mean and standard deviation of quality, scaled to [0, 1]; expected dollars, expected seconds and their 95th percentile,
+    expected output tokens.
+    """
 
     quality_k: Array
     quality_sd_k: Array
@@ -101,13 +109,8 @@ class Predictions:
         )
 
 
-def predictions(posteriors: Posteriors, x_d: Array) -> Predictions:
-    """What the posteriors say at ``x_d``. O(k·d²)."""
-    return predictions_batch(posteriors, x_d[None]).at(0)
-
-
 def predictions_batch(posteriors: Posteriors, x_bd: Array) -> Predictions:
-    """``predictions`` for b contexts, computed as one, each (b, k)."""
+    """What the posteriors predict at b contexts, each (b, k). O(b·k·d²)."""
     mean_bkr, (quality_bk, latency_bk) = predict_batch(posteriors, x_bd, (QUALITY, LATENCY))
     noise_kr = noise(posteriors)
     # E[exp(N(m, σ²))] = exp(m + σ²/2). Only the spread of responses enters, not that of θ: a model of which little is

@@ -43,7 +43,7 @@ class _BatchMesh(NamedTuple):
 
 
 def _batch_mesh(lower_b: FloatArray, upper_b: FloatArray, high_bk: FloatArray, sd_bk: FloatArray) -> _BatchMesh:
-    """`mesh` for many rows at once; arms out of the race have high = -inf."""
+    """`mesh` for many rows at once; arms that cannot win have high = -inf."""
     sorted_bk = np.argsort(np.where(high_bk > lower_b[:, None], sd_bk, math.inf), axis=1, kind="stable")
     high_sorted_bk = np.minimum(np.take_along_axis(high_bk, sorted_bk, 1), upper_b[:, None])
     sd_sorted_bk = np.take_along_axis(sd_bk, sorted_bk, 1)

@@ -66,10 +66,10 @@ from pointsman.bandit.posterior import (
 )
 from pointsman.bandit.predictions import Candidates
 
-OFFER_EVERY = 16
-"""Judged outcomes of a bucket between two times that it tells the pool what it knows; it tells the first ones each."""
+CONTRIBUTE_EVERY = 16
+"""Judged outcomes of a bucket between two updates of its contribution to the pooled prior; the first ones update it each."""
 YOUNG = 32
-"""Outcomes of a cell from which on the pool says nothing to it any more."""
+"""Outcomes of a cell after which its prior is not pooled any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +138,15 @@ def apply(state: State, record: Record) -> Exception | None:
                 _count_outcome(state, bucket, event, record.time_ns)
             if bucket is not None and bucket.generation == event.generation:
                 try:
-                    _teach(state, bucket, event, record.time_ns)
+                    _learn_event(state, bucket, event, record.time_ns)
                 except MemoryError:
                     raise
                 except Exception as reason:  # the same in every fold: events and arithmetic are
                     error = reason
                     _start_afresh(state, bucket, record.position)
         case ModelPut():
-            known = state.models.get(event.model.id)
-            available = known.available if known else True
+            before = state.models.get(event.model.id)
+            available = before.available if before else True
             state.models[event.model.id] = ModelState(event.model, available, record.position)
             _renew_all(state, record.position)
         case ModelDeleted():
@@ -169,10 +169,10 @@ def apply(state: State, record: Record) -> Exception | None:
         case BucketDeleted():
             _drop_bucket(state, event.bucket)
         case ProjectPut():
-            held = state.projects.get(event.project.id)
+            previous = state.projects.get(event.project.id)
             pacer = None if event.project.budget is None else new_pacer(record.position)
-            if held is not None and held.project.budget == event.project.budget:
-                pacer = held.pacer
+            if previous is not None and previous.project.budget == event.project.budget:
+                pacer = previous.pacer
             state.projects[event.project.id] = ProjectState(event.project, record.position, pacer)
         case ProjectDeleted():
             state.projects.pop(event.project, None)
@@ -206,12 +206,12 @@ def refresh_derived(state: State, bucket: BucketState) -> None:
 
 def _candidates(state: State, listed: tuple[str, ...]) -> Candidates:
     """The candidates of buckets that list these models; an empty list means every model of the catalogue."""
-    found = state.candidates.get(listed)
-    if found is None:
+    candidates = state.candidates.get(listed)
+    if candidates is None:
         present = [state.models[model] for model in listed or sorted(state.models) if model in state.models]
-        found = Candidates(tuple(one.model for one in present), tuple(one.available for one in present))
-        state.candidates[listed] = found
-    return found
+        candidates = Candidates(tuple(entry.model for entry in present), tuple(entry.available for entry in present))
+        state.candidates[listed] = candidates
+    return candidates
 
 
 def active_budgets(state: State, bucket: BucketState) -> tuple[ActiveBudget, ...]:
@@ -222,9 +222,9 @@ def active_budgets(state: State, bucket: BucketState) -> tuple[ActiveBudget, ...
 def _active_budgets(state: State, bucket: BucketState | None, project: str) -> Iterator[ActiveBudget]:
     if bucket is not None and bucket.config.budget is not None and bucket.pacer is not None:
         yield ActiveBudget(bucket.config.budget, bucket.pacer)
-    held = state.projects.get(project)
-    if held is not None and held.project.budget is not None and held.pacer is not None:
-        yield ActiveBudget(held.project.budget, held.pacer)
+    entry = state.projects.get(project)
+    if entry is not None and entry.project.budget is not None and entry.pacer is not None:
+        yield ActiveBudget(entry.project.budget, entry.pacer)
 
 
 def fingerprint(state: State) -> str:
@@ -254,18 +254,18 @@ def _canonical(model: Model) -> Model:
 
 
 def _put_bucket(state: State, config: Bucket, position: int) -> None:
-    known = state.buckets.get(config.id)
-    if known is not None and config.same_posteriors(known.config):
-        if config.budget != known.config.budget:
-            known.pacer = None
-        known.config, known.version = config, position
-        known.objective = config.objective.resolve(config.quality_range)
-        renew_candidates(state, known, position)
+    before = state.buckets.get(config.id)
+    if before is not None and config.same_posteriors(before.config):
+        if config.budget != before.config.budget:
+            before.pacer = None
+        before.config, before.version = config, position
+        before.objective = config.objective.resolve(config.quality_range)
+        renew_candidates(state, before, position)
         return
     _drop_bucket(state, config.id)
     bucket = new_bucket(config, version=position, generation=position)
-    if known is not None and config.budget == known.config.budget:
-        bucket.pacer = known.pacer  # what was spent is spent
+    if before is not None and config.budget == before.config.budget:
+        bucket.pacer = before.pacer  # what was spent is spent
     renew_candidates(state, bucket, position)
     state.buckets[config.id] = bucket
 
@@ -315,8 +315,8 @@ def _count_outcome(state: State, bucket: BucketState | None, event: OutcomeAppli
         count_outcome(active.pacer, active.budget, event, bucket.config.rules.cost if bucket else Aggregation.LAST)
 
 
-def _teach(state: State, bucket: BucketState, event: DecisionMade | OutcomeApplied, time_ns: int) -> None:
-    """Let a bucket, and the pool, learn from an event of its present generation, in place."""
+def _learn_event(state: State, bucket: BucketState, event: DecisionMade | OutcomeApplied, time_ns: int) -> None:
+    """Let a bucket, and the pooled prior, learn from an event of its present generation, in place."""
     apply_time_decay(bucket, time_ns)
     if isinstance(event, DecisionMade):
         if event.models[event.chosen] in bucket.columns:
@@ -335,12 +335,12 @@ def _teach(state: State, bucket: BucketState, event: DecisionMade | OutcomeAppli
             reported=event.reported_outcomes.get(event.model, NO_REPORTS),
         )
         judged = int(bucket.count_sk[Signal.QUALITY].sum())
-        if judged <= OFFER_EVERY or judged % OFFER_EVERY == 0:
+        if judged <= CONTRIBUTE_EVERY or judged % CONTRIBUTE_EVERY == 0:
             _update_contribution(state, bucket)
 
 
 def _learn_of_context(state: State, bucket: BucketState, event: DecisionMade) -> None:
-    """Count a decision, and do what is due after so many of them, in place."""
+    """Count a decision and its context, in place, and do what is due after that many decisions."""
     bucket.decisions_k[bucket.columns.index(event.models[event.chosen])] += 1
     total = int(bucket.decisions_k.sum())
     bucket.context_d += (event.x_d - bucket.context_d) / total
@@ -367,16 +367,16 @@ def _update_contribution(state: State, bucket: BucketState) -> None:
 
 
 def _pool_priors(state: State, bucket: BucketState, models: list[int]) -> None:
-    """Give columns number ``models``, of which little is known, the pool's priors, in place.
+    """Put the pooled priors under the columns number ``models``, which have few observations, in place.
 
-    Not in a bucket whose operator said what to believe, and not before anybody knows anything.
+    Not in a bucket whose operator configured priors, and not before any bucket has observations.
     """
     has_own_priors = bucket.config.priors != Priors()
     if not models or has_own_priors or not (state.hierarchical_prior.level_4r[0].any() or bucket.judged_before_k.any()):
         return
     default = default_priors(bucket.config)
-    made = pooled_priors(
+    priors = pooled_priors(
         state.hierarchical_prior, bucket.columns, bucket.contribution_3mr, bucket.posteriors, bucket.context_d, default
     )
     for model in models:
-        set_prior(bucket.posteriors, model, *made[model])
+        set_prior(bucket.posteriors, model, *priors[model])

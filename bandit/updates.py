@@ -70,28 +70,28 @@ def observe_all(
     for number, together in by_design(posteriors, answers):
         design = posteriors.designs[number]
         seen = int(design.count_k[model])
-        left = weight
+        share = weight
         if decision_log_decays:
-            left *= math.exp(min(0.0, float(design.log_decay_k[model]) - decision_log_decays[together[0][0]]))
+            share *= math.exp(min(0.0, float(design.log_decay_k[model]) - decision_log_decays[together[0][0]]))
         cov_p = design.cov_kp[model]
         v_d = dspmv(dim, 1.0, cov_p, x_d)
-        gain = left / (1.0 + left * float(x_d.dot(v_d)))
+        gain = share / (1.0 + share * float(x_d.dot(v_d)))
         push_r, pull_r = [0.0] * RESPONSES, [0.0] * RESPONSES
         for response, y in together:
             residual = y - fitted_r[response]
-            push_r[response], pull_r[response] = gain * residual, left * y
+            push_r[response], pull_r[response] = gain * residual, share * y
             scalars = scalar_rs[response]
-            if seen >= WATCH_FROM and _watch(scalars, residual, left / gain):
+            if seen >= WATCH_FROM and _watch(scalars, residual, share / gain):
                 changed.append(response)
-            scalars[A] += 0.5 * left
+            scalars[A] += 0.5 * share
             scalars[B] += 0.5 * gain * residual * residual
-            scalars[SQUARE] += left * y * y
+            scalars[SQUARE] += share * y * y
             posteriors.scalar_krs[model, response] = scalars
         # in place, all of them: rows are contiguous doubles
         dger(1.0, v_d, push_r, a=mean_dr, overwrite_a=1)
         dger(1.0, x_d, pull_r, a=eta_dr, overwrite_a=1)
         dspr(dim, -gain, v_d, cov_p, overwrite_ap=1)
-        dspr(dim, left, x_d, design.precision_kp[model], overwrite_ap=1)
+        dspr(dim, share, x_d, design.precision_kp[model], overwrite_ap=1)
         design.count_k[model] = seen = seen + 1
         every = _every(half_life)
         if seen % every == 0:
@@ -104,12 +104,12 @@ def observe_all(
 
 
 def _every(half_life: float) -> int:
-    """After how many observations they fade, or Σ is made anew."""
+    """Observations between two decays, or two factorisations of Λ."""
     return REFRESH if half_life == 0.0 else max(1, min(REFRESH, int(half_life / 8)))
 
 
 def log_decay(posteriors: Posteriors, model: int, response: int) -> float:
-    """How much of an observation made at the start forgetting has left, as a natural logarithm."""
+    """Natural logarithm (<= 0) of the weight that forgetting has left of an observation made at the start."""
     number = int(posteriors.design_r[response])
     return (
         float(posteriors.idle_log_decay_1[0])
@@ -119,7 +119,7 @@ def log_decay(posteriors: Posteriors, model: int, response: int) -> float:
 
 
 def decay_all(posteriors: Posteriors, share: float) -> None:
-    """Let all data count ``share`` as much as before, in place. O(k·d³)."""
+    """Multiply the weight of all data by ``share``, in (0, 1], in place. O(k·d³)."""
     posteriors.idle_log_decay_1 += math.log(share)
     for design in range(len(posteriors.designs)):
         for model in range(posteriors.models):
@@ -128,16 +128,16 @@ def decay_all(posteriors: Posteriors, share: float) -> None:
 
 
 def decay(posteriors: Posteriors, design: int, model: int, share: float) -> None:
-    """Let the data of one model in one design count ``share`` as much as before, in place; ``refresh`` must follow.
+    """Multiply the weight of the data of one model in one design by ``share``, in place; ``refresh`` must follow.
 
     Stabilised forgetting: Λ, η and a move towards the prior, not towards nothing (Kulhavý & Zarrop 1993, "On a general
     concept of forgetting"); b follows from the sums. So the cell is the posterior of its observations with weights.
     """
-    dim, held = posteriors.dim, posteriors.designs[design]
+    dim, shared = posteriors.dim, posteriors.designs[design]
     diagonal_d = prior_precision(posteriors.ridge_d, float(posteriors.mass_k[model]))
-    held.precision_kp[model] *= share
-    held.precision_kp[model][diagonal_indices(dim)] += (1.0 - share) * diagonal_d
-    held.log_decay_k[model] += math.log(share)
+    shared.precision_kp[model] *= share
+    shared.precision_kp[model][diagonal_indices(dim)] += (1.0 - share) * diagonal_d
+    shared.log_decay_k[model] += math.log(share)
     for response in np.flatnonzero(posteriors.design_r == design):
         posteriors.eta_krd[model, response] *= share
         posteriors.eta_krd[model, response, -1] += (
@@ -151,13 +151,13 @@ def decay(posteriors: Posteriors, design: int, model: int, share: float) -> None
 
 
 CUSUM_ALLOWANCE = 0.25
-"""Half the shift, in standard deviations of one response, that the change detector is tuned to."""
+"""Half of the shift, in standard deviations of a response, that the change detector is tuned to find."""
 CUSUM_THRESHOLD = 25.0
-"""Where the change detector's sum raises the alarm: about once in 10⁵ observations that are as predicted."""
+"""Sum at which the change detector raises an alarm: about once in 10⁵ observations that are as predicted."""
 WATCH_FROM = 30
-"""Observations of a model before the change detector listens."""
+"""Observations of a model after which the change detector starts."""
 ESS_AFTER_ALARM = 10.0
-"""What a model's data count, in observations, after an alarm."""
+"""Effective sample size of a model's data after an alarm."""
 
 
 def _watch(scalars: list[float], residual: float, widening: float) -> bool:
@@ -173,18 +173,23 @@ def _watch(scalars: list[float], residual: float, widening: float) -> bool:
     return scalars[UP] > CUSUM_THRESHOLD or scalars[DOWN] > CUSUM_THRESHOLD
 
 
-def cap_response_sample_size(posteriors: Posteriors, model: int, response: int, most: float = ESS_AFTER_ALARM) -> None:
-    """Let what was learned of a model's response count as at most ``most`` observations, in place."""
+def cap_response_sample_size(
+    posteriors: Posteriors, model: int, response: int, effective_size: float = ESS_AFTER_ALARM
+) -> None:
+    """Let what was learned of one response of a model count as at most ``effective_size`` observations, in place.
+
+    The response gets a design of its own if it shares one, and its change detector starts again.
+    """
     ((number, _),) = by_design(posteriors, ((response, 0.0),))  # it gets a design of its own
-    cap_effective_sample_size(posteriors, number, model, most)
+    cap_effective_sample_size(posteriors, number, model, effective_size)
     posteriors.alarm_kr2[model, response] = 0.0
 
 
-def cap_effective_sample_size(posteriors: Posteriors, design: int, model: int, most: float) -> None:
-    """Let the data of one model in one design count as at most ``most`` observations, in place."""
+def cap_effective_sample_size(posteriors: Posteriors, design: int, model: int, effective_size: float) -> None:
+    """Let the data of one model in one design count as at most ``effective_size`` observations, in place."""
     mass = float(posteriors.designs[design].precision_kp[model, -1]) - float(posteriors.mass_k[model])
-    if mass > most:
-        decay(posteriors, design, model, most / mass)
+    if mass > effective_size:
+        decay(posteriors, design, model, effective_size / mass)
         refresh(posteriors, design, model)
 
 
@@ -223,7 +228,7 @@ def retract_all(
     """Take back, in place, that ``model`` answered at ``x_d``: (response, y, weight) triples, each observed before. O(d³).
 
     The result is that of never having observed them (up to rounding), but for what the change detector made of them. Where
-    they made the others fade, that is undone.
+    they made the others decay, that is undone.
     """
     weights = {response: weight for response, _, weight in answers}
     for number, together in by_design(posteriors, [(response, y) for response, y, _ in answers]):

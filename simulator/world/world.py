@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from pointsman.bandit.bucket import learn
-from pointsman.bandit.bucket import warm as end_warm_start
+from pointsman.bandit.bucket import end_warm_start, learn
 from pointsman.bandit.catalog import (
     MAX_CATEGORY_VALUES,
     Bucket,

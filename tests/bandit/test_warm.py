@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pointsman.bandit.bucket import learn, warm
+from pointsman.bandit.bucket import end_warm_start, learn
 from pointsman.bandit.catalog import Bucket, Mode, Model, Objective
 from pointsman.bandit.outcome import Signal, SignalChange
 from pointsman.bandit.posterior import QUALITY
@@ -22,7 +22,7 @@ def warmed(beliefs: dict[str, float], most: float, seed: int, rows: int = 1000) 
         for model, level in beliefs.items():
             quality = float(np.clip(level + 0.15 * rng.normal(), 0, 1))
             learn(made.bucket, model, x_d, [SignalChange(Signal.QUALITY, None, quality)])
-    warm(made.bucket, most)
+    end_warm_start(made.bucket, most)
     return made, rng
 
 
