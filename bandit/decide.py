@@ -17,7 +17,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,8 +43,7 @@ QUOTA_DOUBLES = 2.0
 """Judged outcomes of the newcomer with the fewest after which that share has doubled."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Terms:
+class _Terms(NamedTuple):
     """What all decisions of one call are made under; ``objective`` is resolved."""
 
     health: Mapping[str, Health]
@@ -55,8 +55,7 @@ class _Terms:
     with_propensity: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Requests:
+class _Requests(NamedTuple):
     """b requests for one decision each; ``request_ids`` is empty if the callers did not name them."""
 
     encoded: Sequence[Encoded]
@@ -68,8 +67,7 @@ class _Requests:
         return _Requests(self.encoded[i : i + 1], self.ids[i : i + 1], self.request_ids[i : i + 1])
 
 
-@dataclass(frozen=True, slots=True)
-class _Drawn:
+class _Drawn(NamedTuple):
     """The draw of b decisions with the numbers it was made with, (b, k); ``max_cost_bk`` only under a hard budget."""
 
     predicted: Predictions
@@ -173,7 +171,7 @@ def _one_by_one(
     for i in range(len(requests.encoded)):
         reserved = sum(event.max_cost for event in events)
         budgets = tuple([replace(active, pending=active.pending + reserved) for active in terms.active_budgets])
-        events += _decide(bucket, requests.one(i), rng, replace(terms, active_budgets=budgets))
+        events += _decide(bucket, requests.one(i), rng, terms._replace(active_budgets=budgets))
     return events
 
 
