@@ -1,6 +1,6 @@
 """What a set of runs says: means over seeds with intervals, and whether routing was worth it.
 
->>> over_seeds([0.7, 0.8, 0.9]).mean
+>>> round(over_seeds([0.7, 0.8, 0.9]).mean, 6)
 0.8
 >>> format_estimate(over_seeds([0.7, 0.8, 0.9]))
 '0.80 ± 0.25'
