@@ -1,4 +1,8 @@
-"""What can be wrong with a request besides a field's value. `server/rpc/status.py` gives each its gRPC status."""
+"""What can be wrong with a request besides a field's value. `server/rpc/status.py` gives each its gRPC status.
+
+>>> str(InUseError("name", "models/small", ["buckets/a", "buckets/b"]))
+'models/small is listed by buckets/a, buckets/b'
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Sequence
 
 
 class RequestError(Exception):
-    """A request that cannot be served, through no fault of a single value. ``field`` is the request's field at issue."""
+    """A request that cannot be served although each of its values is valid. ``field`` is the request's field at issue."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(problem)
@@ -35,24 +39,24 @@ class ExpiredError(RequestError):
 
 
 class InUseError(RequestError):
-    """The resource is used by others, ``users``, and cannot go."""
+    """The resource is used by others, ``users``, and cannot be deleted."""
 
     SHOWN = 10
-    """Most users that are named."""
+    """Most users that the message names."""
 
     def __init__(self, field: str, resource: str, users: Sequence[str]) -> None:
-        more = f" and {len(users) - self.SHOWN} more" if len(users) > self.SHOWN else ""
-        super().__init__(field, f"{resource} is listed by {', '.join(users[: self.SHOWN])}{more}")
+        others = f" and {len(users) - self.SHOWN} more" if len(users) > self.SHOWN else ""
+        super().__init__(field, f"{resource} is listed by {', '.join(users[: self.SHOWN])}{others}")
         self.resource = resource
         self.users = users[: self.SHOWN]
 
 
 class StaleError(RequestError):
-    """The etag given is not the current one, or the resource changed meanwhile: read it again and retry."""
+    """The etag is not the current one, or the resource changed meanwhile: it is to be read again."""
 
 
 class OverloadedError(Exception):
-    """There are too many calls under way; this one was not begun. It may be sent again after ``delay`` seconds."""
+    """Too many calls are under way; this one was not begun. It may be sent again after ``delay`` seconds."""
 
     def __init__(self, delay: float) -> None:
         super().__init__("too many calls are under way; nothing was done, retry later")
@@ -60,18 +64,18 @@ class OverloadedError(Exception):
 
 
 class UnauthenticatedError(Exception):
-    """The call shows no API key, or one that is not known."""
+    """The call has no API key, or an unknown one."""
 
 
 class ForbiddenError(Exception):
-    """The caller's API key is not for this."""
+    """The caller's API key lacks the scope that the method needs."""
 
     def __init__(self, key: str, scope: str) -> None:
         super().__init__(f"the API key {key} lacks the scope {scope}")
 
 
 class RateLimitedError(Exception):
-    """The caller's API key has made more calls than it may; there is room for one more after ``delay`` seconds."""
+    """The caller's API key has made more calls than it may; the next is allowed after ``delay`` seconds."""
 
     def __init__(self, key: str, delay: float) -> None:
         super().__init__(f"the API key {key} has made more calls a second than it may; nothing was done, retry later")

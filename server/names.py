@@ -1,4 +1,12 @@
-"""Resource names and decision ids: `models/{id}`, `buckets/{id}`, `projects/{id}`, `decisions/{ulid}`."""
+"""Resource names and decision ids: `models/{id}`, `buckets/{id}`, `projects/{id}`, `decisions/{ulid}`.
+
+>>> parse("models/small", "models", "name")
+'small'
+>>> decision_name(bytes(15) + b"\\x21")
+'decisions/00000000000000000000000011'
+>>> parse_decision("decisions/00000000000000000000000011", "name")[-1]
+33
+"""
 
 from __future__ import annotations
 

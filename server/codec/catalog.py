@@ -1,9 +1,19 @@
 """Models, buckets and projects: the contract's messages as the core's values, and back.
 
 Reading a message raises ``FieldError`` with the path of the wrong field, relative to the message.
+
+>>> model = read_model(pb.Model(name="models/small", prices={"request_usd": 0.01}))
+>>> model.id, model.prices.per_request, write_model(model).name
+('small', 0.01, 'models/small')
+>>> read_bucket(pb.Bucket(name="buckets/b", budget={"usd_per_request": -1}))
+Traceback (most recent call last):
+    ...
+pointsman.bandit.errors.FieldError: budget.usd_per_request: expected a finite number above 0, got -1
 """
 
 from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
 
 from pointsman.bandit import catalog as c
 from pointsman.bandit.errors import FieldError, within
@@ -12,7 +22,10 @@ from pointsman.server.names import bucket_name, model_name, parse, project_name
 from pointsman.v1 import catalog_pb2 as pb
 
 NS = 1_000_000_000
-_MAX_WINDOW_SECONDS = c.MAX_WINDOW_NS // NS
+_WINDOW = (c.MAX_WINDOW_NS // NS, "more than 0 and at most 90 days")
+_PERIOD = (c.MAX_WINDOW_NS // NS, "one second to 90 days")
+_HALF_LIFE = (c.MAX_HALF_LIFE_NS // NS, "one minute to 10,000 days")
+_DEFAULT = c.Bucket("default")
 
 
 def read_model(message: pb.Model) -> c.Model:
@@ -20,11 +33,10 @@ def read_model(message: pb.Model) -> c.Model:
     prices = None
     if message.HasField("prices"):
         with within("prices"):
-            p = message.prices
             prices = c.Prices(
-                p.input_usd_per_million_tokens,
-                p.output_usd_per_million_tokens,
-                p.request_usd,
+                message.prices.input_usd_per_million_tokens,
+                message.prices.output_usd_per_million_tokens,
+                message.prices.request_usd,
             )
     return c.Model(
         id=parse(message.name, "models", "name"),
@@ -62,64 +74,71 @@ def write_model(model: c.Model, available: bool = True, etag: str = "") -> pb.Mo
 
 
 def read_bucket(message: pb.Bucket) -> c.Bucket:
-    """A bucket, without its etag."""
-    default = c.Bucket("default")
+    """A bucket, without its etag. What is not set has the default of ``c.Bucket``."""
     with within("context_schema"):
         schema = _read_schema(message.context_schema)
     with within("quality_range"):
-        quality = default.quality_range
-        if message.HasField("quality_range"):
-            quality = c.QualityRange(message.quality_range.min, message.quality_range.max)
-    window_ns = default.window_ns
-    if message.HasField("attribution_window"):
-        window = message.attribution_window
-        if not 0 <= window.seconds <= _MAX_WINDOW_SECONDS:
-            raise FieldError(
-                "attribution_window",
-                f"expected more than 0 and at most 90 days, got {window.seconds} s",
-            )
-        window_ns = window.seconds * NS + window.nanos
+        quality_range = _read_quality_range(message)
     with within("objective"):
-        objective = read_objective(message.objective) or default.objective
+        objective = read_objective(message.objective) or _DEFAULT.objective
     with within("outcome_rules"):
-        rules = message.outcome_rules
-        outcome_rules = c.OutcomeRules(
-            _read_aggregation(rules.quality, "quality"),
-            _read_aggregation(rules.cost, "cost"),
-            _read_aggregation(rules.latency, "latency"),
-        )
+        rules = _read_rules(message.outcome_rules)
     with within("priors"):
-        p = message.priors
-        priors = c.Priors(
-            quality=p.quality if p.HasField("quality") else None,
-            cost=p.cost_usd if p.HasField("cost_usd") else default.priors.cost,
-            latency=p.latency_seconds if p.HasField("latency_seconds") else default.priors.latency,
-        )
+        priors = _read_priors(message.priors)
     with within("budget"):
         budget = _read_budget(message.budget) if message.HasField("budget") else None
-    floor = message.exploration_floor if message.HasField("exploration_floor") else None
+    window_ns = _DEFAULT.window_ns
+    if message.HasField("attribution_window"):
+        window_ns = _read_duration(message.attribution_window, _WINDOW, "attribution_window")
     half_life_ns = 0
     if message.HasField("half_life"):
-        period = message.half_life
-        if not 0 <= period.seconds <= c.MAX_HALF_LIFE_NS // NS:
-            raise FieldError("half_life", f"expected one minute to 10,000 days, got {period.seconds} s")
-        half_life_ns = period.seconds * NS + period.nanos or 1
-    half_life = 0.0 if half_life_ns else default.half_life
+        half_life_ns = _read_duration(message.half_life, _HALF_LIFE, "half_life") or 1  # 0 would mean none
+    default_half_life = 0.0 if half_life_ns else _DEFAULT.half_life
     return c.Bucket(
         id=parse(message.name, "buckets", "name"),
         display_name=message.display_name,
         schema=schema,
         models=tuple(parse(name, "models", f"models[{i}]") for i, name in enumerate(message.models)),
         objective=objective,
-        exploration_floor=floor,
-        quality_range=quality,
+        exploration_floor=message.exploration_floor if message.HasField("exploration_floor") else None,
+        quality_range=quality_range,
         window_ns=window_ns,
-        rules=outcome_rules,
+        rules=rules,
         priors=priors,
         budget=budget,
-        half_life=message.half_life_outcomes if message.HasField("half_life_outcomes") else half_life,
+        half_life=message.half_life_outcomes if message.HasField("half_life_outcomes") else default_half_life,
         half_life_ns=half_life_ns,
         project=parse(message.project, "projects", "project") if message.project else "",
+    )
+
+
+def _read_duration(duration: Duration, bounds: tuple[int, str], field: str) -> int:
+    """Nanoseconds. ``bounds`` are the most seconds, and the expectation; the core checks the nanoseconds."""
+    most_seconds, expected = bounds
+    if not 0 <= duration.seconds <= most_seconds:
+        raise FieldError(field, f"expected {expected}, got {duration.seconds} s")
+    return int(duration.seconds * NS + duration.nanos)
+
+
+def _read_quality_range(message: pb.Bucket) -> c.QualityRange:
+    if not message.HasField("quality_range"):
+        return _DEFAULT.quality_range
+    return c.QualityRange(message.quality_range.min, message.quality_range.max)
+
+
+def _read_rules(message: pb.OutcomeRules) -> c.OutcomeRules:
+    return c.OutcomeRules(
+        _read_aggregation(message.quality, "quality"),
+        _read_aggregation(message.cost, "cost"),
+        _read_aggregation(message.latency, "latency"),
+    )
+
+
+def _read_priors(message: pb.Priors) -> c.Priors:
+    return c.Priors(
+        quality=message.quality if message.HasField("quality") else None,
+        cost=message.cost_usd if message.HasField("cost_usd") else _DEFAULT.priors.cost,
+        latency=message.latency_seconds if message.HasField("latency_seconds") else _DEFAULT.priors.latency,
     )
 
 
@@ -130,11 +149,8 @@ def _read_budget(message: pb.Budget) -> c.Budget:
                 raise FieldError("period", "expected nothing with usd_per_request")
             return c.Budget(message.usd_per_request, hard=message.hard)
         case "usd_per_period":
-            period = message.period
-            if not 0 <= period.seconds <= _MAX_WINDOW_SECONDS:
-                raise FieldError("period", f"expected one second to 90 days, got {period.seconds} s")
-            period_ns = period.seconds * NS + period.nanos if message.HasField("period") else c.DAY_NS
-            return c.Budget(message.usd_per_period, period_ns or 1, message.hard)
+            period_ns = _read_duration(message.period, _PERIOD, "period") if message.HasField("period") else c.DAY_NS
+            return c.Budget(message.usd_per_period, period_ns or 1, message.hard)  # 0 would mean none
         case _:
             raise FieldError("amount", "expected usd_per_request or usd_per_period, got neither")
 

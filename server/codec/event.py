@@ -1,4 +1,11 @@
-"""Journal events: the contract's messages as the core's values, and back."""
+"""Journal events: the contract's messages as the core's values, and back.
+
+>>> message = write_event(e.AvailabilitySet("small", available=False, reason="outage"))
+>>> message.model_availability_set.reason, read_event(message).available
+('outage', False)
+>>> write_record(7, 1_000, message.SerializeToString()).event.time_ns
+1000
+"""
 
 from __future__ import annotations
 
@@ -137,43 +144,43 @@ def _write_decision(event: e.DecisionMade) -> journal_pb2.DecisionMade:
     )
 
 
-def _read_decision(m: journal_pb2.DecisionMade) -> e.DecisionMade:
+def _read_decision(message: journal_pb2.DecisionMade) -> e.DecisionMade:
     return e.DecisionMade(
-        id=m.id,
-        bucket=m.bucket,
-        generation=m.generation,
-        x_d=np.array(m.features, dtype=np.float64),
-        models=tuple(m.models),
-        chosen=m.chosen,
-        fallbacks=tuple(m.fallbacks),
-        propensity=m.propensity,
-        explored=m.explored,
-        limits_violated=m.limits_violated,
+        id=message.id,
+        bucket=message.bucket,
+        generation=message.generation,
+        x_d=np.array(message.features, dtype=np.float64),
+        models=tuple(message.models),
+        chosen=message.chosen,
+        fallbacks=tuple(message.fallbacks),
+        propensity=message.propensity,
+        explored=message.explored,
+        limits_violated=message.limits_violated,
         predicted=Predictions(
-            np.array(m.quality_mean),
-            np.array(m.quality_sd),
-            np.array(m.cost),
-            np.array(m.latency),
-            np.array(m.latency_p95),
-            np.array(m.output_tokens),
+            np.array(message.quality_mean),
+            np.array(message.quality_sd),
+            np.array(message.cost),
+            np.array(message.latency),
+            np.array(message.latency_p95),
+            np.array(message.output_tokens),
         ),
-        draw_k=np.array(m.quality_draw),
-        exclusions_k=np.array(m.exclusions, dtype=np.int64),
-        objective=read_objective(m.objective) or c.Objective(),
-        multiplier=m.multiplier,
-        exploration_floor=m.exploration_floor,
-        limits=read_limits(m.limits) if m.HasField("limits") else NO_LIMITS,
-        state_position=m.state_position,
-        expire_ns=m.expire_time_ns,
-        request_id=m.request_id,
-        input_tokens=m.input_tokens,
-        max_output_tokens=m.max_output_tokens,
-        newcomers=tuple(m.newcomers),
-        quota=m.quota,
-        max_cost=m.max_cost,
-        raw_p95=m.raw_p95,
-        log_decays=tuple(m.log_decays),
-        project=m.project,
+        draw_k=np.array(message.quality_draw),
+        exclusions_k=np.array(message.exclusions, dtype=np.int64),
+        objective=read_objective(message.objective) or c.Objective(),
+        multiplier=message.multiplier,
+        exploration_floor=message.exploration_floor,
+        limits=read_limits(message.limits) if message.HasField("limits") else NO_LIMITS,
+        state_position=message.state_position,
+        expire_ns=message.expire_time_ns,
+        request_id=message.request_id,
+        input_tokens=message.input_tokens,
+        max_output_tokens=message.max_output_tokens,
+        newcomers=tuple(message.newcomers),
+        quota=message.quota,
+        max_cost=message.max_cost,
+        raw_p95=message.raw_p95,
+        log_decays=tuple(message.log_decays),
+        project=message.project,
     )
 
 
@@ -201,38 +208,38 @@ def _write_outcome_applied(event: e.OutcomeApplied) -> journal_pb2.OutcomeApplie
         max_cost=event.max_cost,
         raw_p95=event.raw_p95,
         reported_outcomes=[
-            _write_reported_outcome(model, reported) for model, reported in event.reported_outcomes.items()
+            _write_model_outcome(model, reported) for model, reported in event.reported_outcomes.items()
         ],
     )
 
 
-def _write_reported_outcome(model: str, reported: ReportedOutcome) -> journal_pb2.ReportedOutcome:
+def _write_model_outcome(model: str, reported: ReportedOutcome) -> journal_pb2.ReportedOutcome:
     return journal_pb2.ReportedOutcome(
         model=model,
         reports=reported.reports,
         aggregates=[
             journal_pb2.SignalAggregate(
                 signal=_SIGNAL_NUMBERS[signal],
-                count=t.count,
-                sum=t.sum,
-                last=t.last,
-                value=t.value,
-                log_decay=t.log_decay,
+                count=aggregate.count,
+                sum=aggregate.sum,
+                last=aggregate.last,
+                value=aggregate.value,
+                log_decay=aggregate.log_decay,
             )
-            for signal, t in reported.aggregates.items()
+            for signal, aggregate in reported.aggregates.items()
         ],
     )
 
 
-def _read_outcome_applied(m: journal_pb2.OutcomeApplied) -> e.OutcomeApplied:
+def _read_outcome_applied(message: journal_pb2.OutcomeApplied) -> e.OutcomeApplied:
     return e.OutcomeApplied(
-        decision_id=m.decision_id,
-        bucket=m.bucket,
-        generation=m.generation,
-        model=m.model,
-        x_d=np.array(m.features, dtype=np.float64),
-        state_position=m.state_position,
-        expected_cost=m.expected_cost,
+        decision_id=message.decision_id,
+        bucket=message.bucket,
+        generation=message.generation,
+        model=message.model,
+        x_d=np.array(message.features, dtype=np.float64),
+        state_position=message.state_position,
+        expected_cost=message.expected_cost,
         changes=tuple(
             SignalChange(
                 Signal(change.signal),
@@ -240,26 +247,27 @@ def _read_outcome_applied(m: journal_pb2.OutcomeApplied) -> e.OutcomeApplied:
                 change.after,
                 change.log_decay,
             )
-            for change in m.changes
+            for change in message.changes
         ),
-        reported_outcomes=read_reported_outcomes(m),
-        idempotency_key=m.idempotency_key,
-        decided_ns=m.decided_time_ns,
-        project=m.project,
-        max_cost=m.max_cost,
-        raw_p95=m.raw_p95,
+        reported_outcomes=read_reported_outcomes(message),
+        idempotency_key=message.idempotency_key,
+        decided_ns=message.decided_time_ns,
+        project=message.project,
+        max_cost=message.max_cost,
+        raw_p95=message.raw_p95,
     )
 
 
-def read_reported_outcomes(m: journal_pb2.OutcomeApplied) -> Mapping[str, ReportedOutcome]:
-    """What is known of a decision after an outcome event, by model."""
-    return {
-        reported.model: ReportedOutcome(
-            {
-                Signal(t.signal): SignalAggregate(t.count, t.sum, t.last, t.value, t.log_decay)
-                for t in reported.aggregates
-            },
-            reported.reports,
+def read_reported_outcomes(message: journal_pb2.OutcomeApplied) -> Mapping[str, ReportedOutcome]:
+    """What was reported of a decision up to and with an outcome event, by model."""
+    return {reported.model: _read_model_outcome(reported) for reported in message.reported_outcomes}
+
+
+def _read_model_outcome(message: journal_pb2.ReportedOutcome) -> ReportedOutcome:
+    aggregates = {
+        Signal(aggregate.signal): SignalAggregate(
+            aggregate.count, aggregate.sum, aggregate.last, aggregate.value, aggregate.log_decay
         )
-        for reported in m.reported_outcomes
+        for aggregate in message.aggregates
     }
+    return ReportedOutcome(aggregates, message.reports)

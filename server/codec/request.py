@@ -1,6 +1,12 @@
 """Objectives, limits, contexts and outcomes: the contract's messages as the core's values, and back.
 
 Reading a message raises ``FieldError`` with the path of the wrong field, relative to the message.
+
+>>> limits = read_limits(decision_pb2.Limits(max_cost_usd=0.02, deny_models=["models/large"]))
+>>> limits.max_cost, sorted(limits.deny)
+(0.02, ['large'])
+>>> read_outcome(outcome_pb2.Outcome(quality=0.9, success=True))
+{<Signal.QUALITY: 1>: 0.9, <Signal.SUCCESS: 4>: 1.0}
 """
 
 from __future__ import annotations
@@ -28,7 +34,7 @@ _MODES = {int(number): mode for mode, number in _MODE_NUMBERS.items()}
 
 
 def read_objective(message: pb.Objective) -> c.Objective | None:
-    """An objective, or ``None`` if nothing at all is said."""
+    """An objective, or ``None`` if the message is empty."""
     if message == pb.Objective():
         return None
     if message.mode not in _MODES and message.mode != pb.OBJECTIVE_MODE_UNSPECIFIED:
@@ -45,7 +51,7 @@ def read_objective(message: pb.Objective) -> c.Objective | None:
 
 @lru_cache(maxsize=256)
 def write_objective(objective: c.Objective) -> pb.Objective:
-    """The message of an objective; shared, not to be changed."""
+    """The message of an objective. It is shared by callers, which must not change it."""
     return pb.Objective(
         mode=_MODE_NUMBERS[objective.mode],
         cost_weight=objective.cost_weight,
@@ -56,7 +62,7 @@ def write_objective(objective: c.Objective) -> pb.Objective:
 
 
 def read_limits(message: decision_pb2.Limits) -> Limits:
-    """What a request demands of its candidates."""
+    """What a request demands of its candidates: costs in dollars, latencies in seconds."""
     if message.latency_statistic not in decision_pb2.LatencyStatistic.values():
         raise FieldError("latency_statistic", f"got the unknown number {message.latency_statistic}")
     return Limits(
@@ -73,7 +79,7 @@ def read_limits(message: decision_pb2.Limits) -> Limits:
 
 
 def write_limits(limits: Limits) -> decision_pb2.Limits | None:
-    """The message of limits; nothing where nothing is said."""
+    """The message of limits; ``None`` for ``NO_LIMITS``."""
     if limits is NO_LIMITS:
         return None
     statistic = decision_pb2.LATENCY_STATISTIC_P95 if limits.latency_p95 else decision_pb2.LATENCY_STATISTIC_MEAN
@@ -95,7 +101,7 @@ def _read_models(names: Iterable[str], field: str) -> frozenset[str]:
 
 
 def read_context(message: context_pb2.Context) -> Context:
-    """What is known of a request. Values are checked against a schema by the encoder."""
+    """What is known of a request before the call. The encoder checks the values against the bucket's schema."""
     return Context(
         numbers=message.numbers,
         categories=message.categories,
@@ -117,7 +123,7 @@ _OUTCOME_FIELDS = {
 
 
 def read_outcome(message: outcome_pb2.Outcome) -> dict[Signal, float]:
-    """The signals that are set, as numbers."""
+    """The signals that are set, as numbers: dollars, seconds, tokens, and success as 0 or 1."""
     return {
         _OUTCOME_FIELDS[descriptor.name]: float(value)
         for descriptor, value in message.ListFields()
@@ -126,7 +132,7 @@ def read_outcome(message: outcome_pb2.Outcome) -> dict[Signal, float]:
 
 
 def write_reported_outcome(reported: ReportedOutcome) -> outcome_pb2.Outcome:
-    """The message of all that is known of a decision's outcome."""
+    """The message of all that was reported of one model's outcome."""
     values = {signal: aggregate.value for signal, aggregate in reported.aggregates.items()}
     message = outcome_pb2.Outcome()
     for name, signal in _OUTCOME_FIELDS.items():
