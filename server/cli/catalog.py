@@ -1,4 +1,14 @@
-"""`pointsman catalog apply` and `pointsman catalog show`: a running server's catalogue as one file."""
+"""`pointsman catalog apply` and `pointsman catalog show`: a running server's catalogue as one file.
+
+>>> from click.testing import CliRunner
+>>> runner = CliRunner()
+>>> with runner.isolated_filesystem():
+...     _ = Path("catalog.yaml").write_text("models:\\n  small: {context_windw: 8192}\\n")
+...     result = runner.invoke(catalog, ["apply", "catalog.yaml"])
+>>> print(result.stderr, end="")
+catalog.yaml, line 2: models/small: context_windw: is not known; did you mean context_window?
+nothing was changed
+"""
 
 from __future__ import annotations
 
@@ -19,7 +29,7 @@ from pointsman.server.catalog.client import CatalogClient, CatalogClientError, S
 from pointsman.server.catalog.file import CatalogFile, read_catalog, to_yaml, write_catalog
 from pointsman.server.catalog.lines import CatalogFileError
 from pointsman.server.catalog.plan import ACTIONS, CatalogChange, diff, forgets, plan, summary
-from pointsman.server.process.config import Config
+from pointsman.server.process.config import Config, is_loopback
 
 _STYLES = {"+": "green", "-": "red", "@": "cyan"}
 _PROGRESS_FROM = 50
@@ -51,8 +61,7 @@ def _connection(command: Command) -> Command:
     )
     @functools.wraps(command)
     def wrapped(server: str, api_key: str | None, ca: Path | None, **rest: Any) -> None:
-        is_local = server.rpartition(":")[0] in ("127.0.0.1", "[::1]", "localhost")
-        if api_key and ca is None and not is_local:
+        if api_key and ca is None and not is_loopback(server.rpartition(":")[0].strip("[]")):
             click.echo(f"warning: the API key travels to {server} unencrypted; give --ca FILE", err=True)
         command(connect=lambda: CatalogClient(server, api_key or "", ca.read_bytes() if ca else None), **rest)
 

@@ -1,4 +1,13 @@
-"""Commands that keep the file of API keys."""
+"""`pointsman keys`: commands that maintain the file of API keys.
+
+>>> from click.testing import CliRunner
+>>> runner = CliRunner()
+>>> with runner.isolated_filesystem():
+...     made = runner.invoke(keys, ["new", "web", "--scope", "decide", "--rate", "10"])
+...     listed = runner.invoke(keys, ["list"])
+>>> made.output.startswith("pk_"), listed.output
+(True, 'web  decide  at most 10/s\\n')
+"""
 
 from __future__ import annotations
 
@@ -28,18 +37,18 @@ def keys() -> None:
 @keys.command("new")
 @click.argument("name")
 @click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice(SCOPES), help="Repeat for several.")
-@click.option("--rate", type=float, help="Most calls per second. Default: as many as come.")
+@click.option("--rate", type=float, help="Most calls per second. Default: no limit.")
 @click.option("--burst", type=int, help="Most calls at once, with --rate. Default: a second's worth.")
 @_FILE
 def new(name: str, scopes: tuple[str, ...], rate: float | None, burst: int | None, path: Path) -> None:
     """Make a key called NAME and print it, once; only its hash is kept."""
     try:
         with exclusive(path):
-            known = read_keys(path) if path.exists() else []
-            if any(key.name == name for key in known):
+            entries = read_keys(path) if path.exists() else []
+            if any(entry.name == name for entry in entries):
                 raise KeysError(f"there is a key called {name} already")
-            key, token = new_key(name, tuple(dict.fromkeys(scopes)), rate, burst)
-            write_keys(path, [*known, key])
+            entry, token = new_key(name, tuple(dict.fromkeys(scopes)), rate, burst)
+            write_keys(path, [*entries, entry])
     except KeysError as error:
         raise click.ClickException(str(error)) from error
     click.echo(token)
@@ -49,19 +58,18 @@ def new(name: str, scopes: tuple[str, ...], rate: float | None, burst: int | Non
 @_FILE
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def list_(path: Path, as_json: bool) -> None:
-    """Names and scopes of the keys."""
+    """List the keys with their scopes and rates."""
     try:
-        known = read_keys(path)
+        entries = read_keys(path)
     except KeysError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        shown = [key.model_dump(mode="json", exclude={"hash"}) for key in known]
-        click.echo(json.dumps(shown))
+        click.echo(json.dumps([entry.model_dump(mode="json", exclude={"hash"}) for entry in entries]))
     else:
-        for key in known:
-            rate = "" if key.requests_per_second is None else f"  at most {key.requests_per_second:g}/s"
-            burst = "" if key.burst is None else f", {key.burst} at once"
-            click.echo(f"{key.name}  {','.join(key.scopes)}{rate}{burst}")
+        for entry in entries:
+            rate = "" if entry.requests_per_second is None else f"  at most {entry.requests_per_second:g}/s"
+            burst = "" if entry.burst is None else f", {entry.burst} at once"
+            click.echo(f"{entry.name}  {','.join(entry.scopes)}{rate}{burst}")
 
 
 @keys.command("revoke")
@@ -71,9 +79,9 @@ def revoke(name: str, path: Path) -> None:
     """Remove the key called NAME."""
     try:
         with exclusive(path):
-            known = read_keys(path)
-            if all(key.name != name for key in known):
+            entries = read_keys(path)
+            if all(entry.name != name for entry in entries):
                 raise KeysError(f"there is no key called {name}")
-            write_keys(path, [key for key in known if key.name != name])
+            write_keys(path, [entry for entry in entries if entry.name != name])
     except KeysError as error:
         raise click.ClickException(str(error)) from error

@@ -1,4 +1,11 @@
-"""Counts calls, and logs those that failed, with a request id that the caller chose or gets."""
+"""Counts calls, and logs those that failed, with a request id that the caller chose or is given.
+
+>>> class Context:
+...     def code(self):
+...         return grpc.StatusCode.NOT_FOUND
+>>> code_of(grpc.aio.AbortError(), Context()), code_of(asyncio.CancelledError(), Context())
+('NOT_FOUND', 'CANCELLED')
+"""
 
 from __future__ import annotations
 
@@ -17,7 +24,9 @@ from pointsman.server.rpc.status import Call
 log = logging.getLogger("pointsman.access")
 
 HEADER = "x-request-id"
+"""The metadata in which a caller may send an id of the call."""
 LONGEST_ID = 128
+"""Characters of a caller's id that are kept."""
 
 
 class _TimedCall:
@@ -57,14 +66,14 @@ class AccessInterceptor(Interceptor):
             self._metrics.seconds.labels(method).observe(seconds)
         level = logging.DEBUG if code == "OK" else logging.INFO
         if log.isEnabledFor(level):
-            more = {
+            fields = {
                 "method": method,
                 "code": code,
                 "seconds": round(seconds, 6),
                 "peer": caller[0],
                 "request_id": caller[1] or uuid.uuid4().hex,
             }
-            log.log(level, "call", extra=more)
+            log.log(level, "call", extra=fields)
 
 
 def code_of(error: BaseException, context: Call) -> str:
@@ -74,7 +83,7 @@ def code_of(error: BaseException, context: Call) -> str:
     code = context.code()
     if isinstance(code, grpc.StatusCode):
         return code.name
-    return next((known.name for known in grpc.StatusCode if known.value[0] == code), "UNKNOWN")
+    return next((status.name for status in grpc.StatusCode if status.value[0] == code), "UNKNOWN")
 
 
 def _caller(context: Call) -> tuple[str, str]:

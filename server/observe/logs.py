@@ -1,4 +1,9 @@
-"""Logs as JSON, one object a line, for machines to read; plain lines for people."""
+"""Logs as JSON, one object a line, for machines to read; plain lines for people.
+
+>>> record = logging.makeLogRecord({"created": 0, "levelname": "INFO", "name": "pointsman", "msg": "call", "code": "OK"})
+>>> print(JsonFormatter().format(record))
+{"time": "1970-01-01T00:00:00.000000+00:00", "level": "INFO", "logger": "pointsman", "message": "call", "code": "OK"}
+"""
 
 from __future__ import annotations
 
@@ -35,19 +40,19 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line, before the exception."""
-        more = "".join(f" {name}={value}" for name, value in vars(record).items() if name not in _STANDARD)
-        return super().formatMessage(record) + more
+        extra = "".join(f" {name}={value}" for name, value in vars(record).items() if name not in _STANDARD)
+        return super().formatMessage(record) + extra
 
 
 def set_up(format_: str, level: str) -> None:
     """Log to standard error: ``format_`` is `json`, `text`, or `auto`, which is text on a terminal only."""
-    json_ = format_ == "json" or (format_ == "auto" and not sys.stderr.isatty())
+    as_json = format_ == "json" or (format_ == "auto" and not sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if json_ else TextFormatter())
+    handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_ours)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Not what gRPC logs as an error when a caller goes away while a response is sent to it: the call is logged as CANCELLED."""
+    """False for the error that gRPC logs when a caller leaves while a response is sent to it: the call is logged as CANCELLED."""
     return record.exc_info is None or type(record.exc_info[1]).__name__ != "ExecuteBatchError"

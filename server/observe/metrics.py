@@ -1,6 +1,11 @@
-"""Prometheus metrics of what happens, counted as it happens.
+"""Prometheus metrics of events, counted as they happen.
 
-Counting costs a decision about 3 µs: one look-up in a dict and three additions. Buckets beyond ``MOST_BUCKETS`` share one label.
+Counting costs a decision about 3 µs: one look-up in a dict and three additions. Buckets beyond ``MAX_BUCKETS`` share one label.
+
+>>> metrics = Metrics()
+>>> metrics.appended(groups=3, seconds=0.002, lag=0.0001)
+>>> metrics.registry.get_sample_value("pointsman_append_groups_sum")
+3.0
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from prometheus_client.process_collector import ProcessCollector
 from pointsman.bandit.event import DecisionMade, OutcomeApplied, Record
 from pointsman.bandit.outcome import FIELDS
 
-MOST_BUCKETS = 200
+MAX_BUCKETS = 200
 """Buckets that have labels of their own; the others are `other`."""
 OTHER = "other"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -27,38 +32,45 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        kept: dict[str, Any] = {"registry": self.registry}
+        registered: dict[str, Any] = {"registry": self.registry}
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        self.calls = Counter("pointsman_calls", "Calls answered.", ("method", "code"), **kept)
+        self.calls = Counter("pointsman_calls", "Calls answered.", ("method", "code"), **registered)
         self.seconds = Histogram(
-            "pointsman_call_seconds", "How long calls took.", ("method",), buckets=_SECONDS, **kept
+            "pointsman_call_seconds", "How long calls took.", ("method",), buckets=_SECONDS, **registered
         )
-        self._decisions = Counter("pointsman_decisions", "Decisions made.", ("bucket", "model"), **kept)
-        self._explored = Counter("pointsman_decisions_explored", "Decisions by the even draw.", ("bucket",), **kept)
+        self._decisions = Counter("pointsman_decisions", "Decisions made.", ("bucket", "model"), **registered)
+        self._explored = Counter(
+            "pointsman_decisions_explored",
+            "Decisions by the exploration floor's even draw.",
+            ("bucket",),
+            **registered,
+        )
         self._propensity = Histogram(
-            "pointsman_propensity", "Propensities of the decisions.", ("bucket",), buckets=_SHARES, **kept
+            "pointsman_propensity", "Propensities of the decisions.", ("bucket",), buckets=_SHARES, **registered
         )
-        self._outcomes = Counter("pointsman_outcomes", "Signals reported for the first time.", ("signal",), **kept)
-        self._groups = Histogram("pointsman_append_groups", "Groups in one append.", buckets=_SIZES, **kept)
+        self._outcomes = Counter(
+            "pointsman_outcomes", "Signals reported for the first time.", ("signal",), **registered
+        )
+        self._groups = Histogram("pointsman_append_groups", "Groups in one append.", buckets=_SIZES, **registered)
         self._append = Histogram(
-            "pointsman_append_seconds", "How long appends took to be durable.", buckets=_SECONDS, **kept
+            "pointsman_append_seconds", "How long appends took to be durable.", buckets=_SECONDS, **registered
         )
         self._fold = Histogram(
             "pointsman_fold_lag_seconds",
-            "Between an append's being durable and its fold.",
+            "Time from an append's being durable to its fold.",
             buckets=_SECONDS,
-            **kept,
+            **registered,
         )
         self._children: dict[tuple[str, str], tuple[Any, Any, Any]] = {}
-        self._named: set[str] = set()
+        self._labelled: set[str] = set()
 
     def bucket(self, id_: str) -> str:
-        """A bucket's label."""
-        if id_ not in self._named:
-            if len(self._named) >= MOST_BUCKETS:
+        """The label of a bucket: its id, or ``OTHER`` once ``MAX_BUCKETS`` have labels of their own."""
+        if id_ not in self._labelled:
+            if len(self._labelled) >= MAX_BUCKETS:
                 return OTHER
-            self._named.add(id_)
+            self._labelled.add(id_)
         return id_
 
     def record(self, record: Record) -> None:
@@ -87,7 +99,7 @@ class Metrics:
                     self._outcomes.labels(FIELDS[change.signal]).inc()
 
     def appended(self, groups: int, seconds: float, lag: float) -> None:
-        """Count an append of so many groups, the time it took to be durable, and how long it then waited for its fold."""
+        """Count an append of ``groups``: ``seconds`` until it was durable, and the ``lag`` in seconds until it was folded."""
         self._groups.observe(groups)
         self._append.observe(seconds)
         self._fold.observe(lag)

@@ -1,9 +1,17 @@
 """OpenTelemetry traces: a span for every call and one for every append to the journal. Needs the extra ``otel``.
 
-Where spans go and how many are kept is told by OpenTelemetry's own variables: ``OTEL_EXPORTER_OTLP_ENDPOINT``,
-``OTEL_TRACES_SAMPLER``, ``OTEL_RESOURCE_ATTRIBUTES`` and so on. A call that brings a W3C ``traceparent`` in its metadata
-continues that trace. Attributes are those of OpenTelemetry's conventions for gRPC; a decision adds its name, bucket and model.
-Nothing of a context is in a span.
+OpenTelemetry's own variables say where spans go and how many are kept: ``OTEL_EXPORTER_OTLP_ENDPOINT``,
+``OTEL_TRACES_SAMPLER``, ``OTEL_RESOURCE_ATTRIBUTES`` and so on. A call with a W3C ``traceparent`` in its metadata continues that
+trace. Attributes follow OpenTelemetry's conventions for gRPC; a decision adds its name, bucket and model. No part of a context is
+in a span.
+
+>>> from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+>>> from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+>>> spans, provider = InMemorySpanExporter(), TracerProvider()
+>>> provider.add_span_processor(SimpleSpanProcessor(spans))
+>>> Tracing(provider).appended(groups=3, seconds=0.002, lag=0.0001)
+>>> [(span.name, span.attributes["pointsman.writes"]) for span in spans.get_finished_spans()]
+[('journal append', 3)]
 """
 
 from __future__ import annotations
@@ -30,13 +38,16 @@ from pointsman.v1.router_service_pb2 import DecideResponse, GetDecisionResponse
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
-"""Codes that are the server's fault by OpenTelemetry's conventions; others are the caller's, and their spans are no errors."""
+"""Codes that are the server's fault by OpenTelemetry's conventions. Others are the caller's, and their spans are not errors."""
 
 
 def make_provider() -> TracerProvider:
-    """Spans go to an OTLP collector over gRPC in the background. ``service.name`` is pointsman unless a variable says else."""
-    named = "OTEL_SERVICE_NAME" in os.environ or SERVICE_NAME in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    resource = Resource.create({} if named else {SERVICE_NAME: "pointsman"})
+    """A provider whose spans go to an OTLP collector over gRPC in the background.
+
+    ``service.name`` is pointsman unless a variable says otherwise.
+    """
+    has_name = "OTEL_SERVICE_NAME" in os.environ or SERVICE_NAME in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    resource = Resource.create({} if has_name else {SERVICE_NAME: "pointsman"})
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider
@@ -51,7 +62,7 @@ class Tracing:
         self.interceptor = TracingInterceptor(self._tracer)
 
     def appended(self, groups: int, seconds: float, lag: float) -> None:
-        """Make a span of an append that is over: how many writes it had, how long it took and then waited for its fold."""
+        """Make a span of an append of ``groups``: ``seconds`` until it was durable, then ``lag`` seconds until it was folded."""
         end = time.time_ns()
         start = end - int((seconds + lag) * 1e9)
         span = self._tracer.start_span("journal append", start_time=start, attributes={"pointsman.writes": groups})

@@ -82,18 +82,19 @@ class Config(BaseModel):
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca: expected tls_cert and tls_key with it")
         host = self.listen.rpartition(":")[0].strip("[]")
-        if not (_is_loopback(host) or self.tls_cert or self.insecure):
+        if not (is_loopback(host) or self.tls_cert or self.insecure):
             raise ValueError(
                 f"listen: {self.listen} can be reached from other machines: expected tls_cert and tls_key, or insecure"
             )
-        if self.http and not (_is_loopback(self.http.rpartition(":")[0].strip("[]")) or self.insecure):
+        if self.http and not (is_loopback(self.http.rpartition(":")[0].strip("[]")) or self.insecure):
             raise ValueError(
                 f"http: {self.http} can be reached from other machines and is not encrypted: expected insecure"
             )
         return self
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether ``host``, a name or an address, is this machine and reached by nobody else."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

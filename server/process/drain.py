@@ -1,4 +1,21 @@
-"""How a server stops: says so, takes nothing new, lets what is under way finish, and ends early if told to."""
+"""How a server stops: it says so, takes no new calls, lets those under way finish, and ends early if told to.
+
+>>> class Stopping:
+...     async def enter_graceful_shutdown(self):
+...         print("NOT_SERVING")
+...     def end_watches(self):
+...         print("no more watches")
+...     async def stop(self, grace):
+...         print(f"calls have {grace:g} s to finish")
+>>> part = Stopping()
+>>> async def stop():
+...     await drain(part, part, part, Admission(), seconds=10.0, hurry=asyncio.Event())
+>>> asyncio.run(stop())
+NOT_SERVING
+no more watches
+calls have 10 s to finish
+calls have 0 s to finish
+"""
 
 from __future__ import annotations
 
@@ -11,8 +28,8 @@ from pointsman.server.guards.admission import Admission
 from pointsman.server.state.replica import Replica
 
 QUIET = 0.2
-"""Seconds without a call under way after which nothing is waited for any more: the last answers are on their way by then."""
-_LOOK = 0.02
+"""Seconds without a call under way after which the server stops waiting: the last answers are on their way by then."""
+_POLL = 0.02
 
 
 async def drain(
@@ -25,8 +42,8 @@ async def drain(
 ) -> None:
     """Stop ``server`` within ``seconds``, or at once when ``hurry`` is set.
 
-    Health is NOT_SERVING first, then watches end, new calls are refused, and calls under way finish. What does not finish in
-    time is cancelled. Callers that watch health, who never end by themselves, are not waited for.
+    First health is NOT_SERVING, then watches end, new calls are refused, and calls under way finish. What does not finish in
+    time is cancelled. Callers that watch health never leave by themselves, so they are not waited for.
     """
     await health_servicer.enter_graceful_shutdown()
     replica.end_watches()
@@ -41,10 +58,10 @@ async def drain(
 
 
 async def _quiet(admission: Admission) -> None:
-    """Returns when nothing has been under way for a while."""
+    """Return when no call has been under way for ``QUIET`` seconds."""
     loop = asyncio.get_running_loop()
     since = loop.time()
     while loop.time() - since < QUIET:
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(_POLL)
         if admission.in_flight or admission.streams:
             since = loop.time()

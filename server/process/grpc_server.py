@@ -1,4 +1,8 @@
-"""The gRPC server of one process: its services and what stands before them."""
+"""The gRPC server of one process: its services and what stands before them.
+
+>>> SERVICES
+('pointsman.v1.RouterService', 'pointsman.v1.CatalogService', 'pointsman.v1.InsightService')
+"""
 
 from __future__ import annotations
 
@@ -39,6 +43,7 @@ SERVICES = tuple(
         (insight_service_pb2.DESCRIPTOR, "InsightService"),
     )
 )
+"""The contract's services by their full names."""
 
 
 def make_server(

@@ -1,4 +1,9 @@
-"""Runs the service: journal, replica, gRPC server, and an orderly end."""
+"""Runs the service: journal, replica, gRPC server, and an orderly end.
+
+>>> now_ns = steady_clock_ns()
+>>> now_ns() <= now_ns()
+True
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""CatalogService: the standard methods of models, buckets and projects over gRPC."""
+"""CatalogService: the standard methods of models, buckets and projects over gRPC.
+
+>>> from pointsman.bandit.catalog import Model
+>>> write_model_state(ModelState(Model("small"), available=False, version=7)).etag
+'7'
+"""
 
 from __future__ import annotations
 
@@ -22,6 +27,7 @@ from pointsman.v1 import catalog_service_pb2 as rpc
 from pointsman.v1 import catalog_service_pb2_grpc
 
 MAX_REASON = 1024
+"""Longest reason for switching a model, in characters."""
 
 
 class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
@@ -35,7 +41,7 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
             lambda: replica.state.models,
             replica.model,
             read_model,
-            _model,
+            write_model_state,
             replica.put_model,
             replica.delete_model,
         )
@@ -45,7 +51,7 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
             lambda: replica.state.buckets,
             replica.bucket,
             read_bucket,
-            _bucket,
+            write_bucket_state,
             replica.put_bucket,
             replica.delete_bucket,
         )
@@ -55,7 +61,7 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
             lambda: replica.state.projects,
             replica.project,
             read_project,
-            _project,
+            write_project_state,
             replica.put_project,
             replica.delete_project,
         )
@@ -109,7 +115,7 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
             )
         available = request.availability == pb.MODEL_AVAILABILITY_ENABLED
         model = await self._replica.set_availability(id_, available, request.reason)
-        return rpc.SetModelAvailabilityResponse(model=_model(model))
+        return rpc.SetModelAvailabilityResponse(model=write_model_state(model))
 
     @unary
     async def CreateBucket(self, request: rpc.CreateBucketRequest, context: Call) -> rpc.CreateBucketResponse:
@@ -168,13 +174,16 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
         return rpc.DeleteProjectResponse()
 
 
-def _model(state: ModelState) -> pb.Model:
+def write_model_state(state: ModelState) -> pb.Model:
+    """The message of a model as it is, with its etag."""
     return write_model(state.model, state.available, str(state.version))
 
 
-def _bucket(state: BucketState) -> pb.Bucket:
+def write_bucket_state(state: BucketState) -> pb.Bucket:
+    """The message of a bucket as it is, with its etag."""
     return write_bucket(state.config, str(state.version))
 
 
-def _project(state: ProjectState) -> pb.Project:
+def write_project_state(state: ProjectState) -> pb.Project:
+    """The message of a project as it is, with its etag."""
     return write_project(state.project, str(state.version))

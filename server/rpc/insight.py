@@ -1,4 +1,9 @@
-"""InsightService: posterior summaries, live decisions and the journal itself over gRPC."""
+"""InsightService: posterior summaries, live decisions and the journal itself over gRPC.
+
+>>> rows = iter([Row(position, 0, b"") for position in (1, 2, 3)])
+>>> [len(take(rows, 2)) for _ in range(3)]
+[2, 1, 0]
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,7 @@ ROWS_PER_MESSAGE = 500
 
 
 class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
-    """Serves what a replica knows."""
+    """Serves a replica's state and journal."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
@@ -71,11 +76,11 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
             raise FieldError("from_position", f"expected 0 or more, got {request.from_position}")
         rows = self._replica.export(max(1, request.from_position), self._replica.state.position)
         loop = asyncio.get_running_loop()
-        while chunk := await loop.run_in_executor(None, _take, rows, ROWS_PER_MESSAGE):
+        while chunk := await loop.run_in_executor(None, take, rows, ROWS_PER_MESSAGE):
             records = [write_record(row.position, row.time_ns, row.data) for row in chunk]
             yield rpc.ExportJournalResponse(records=records)
 
 
-def _take(rows: Iterator[Row], count: int) -> list[Row]:
+def take(rows: Iterator[Row], count: int) -> list[Row]:
     """The next rows, at most ``count``."""
     return list(islice(rows, count))

@@ -1,4 +1,11 @@
-"""RouterService: decisions and their outcomes over gRPC. Reads messages, asks the replica, writes messages."""
+"""RouterService: decisions and their outcomes over gRPC. Reads messages, asks the replica, writes messages.
+
+>>> check_batch(MAX_BATCH, "contexts")
+>>> check_key("x" * 129, "request_id")
+Traceback (most recent call last):
+    ...
+pointsman.bandit.errors.FieldError: request_id: expected at most 128 characters, got 129
+"""
 
 from __future__ import annotations
 
@@ -45,7 +52,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         self, request: router_service_pb2.BatchDecideRequest, context: Call
     ) -> router_service_pb2.BatchDecideResponse:
         """Choose models for many requests of one bucket."""
-        _check_batch(len(request.contexts), "contexts")
+        check_batch(len(request.contexts), "contexts")
         known = await self._decide(request, [read_context(c) for c in request.contexts], "contexts")
         decisions = [await self._write(decision, request.explain) for decision in known]
         return router_service_pb2.BatchDecideResponse(decisions=decisions)
@@ -56,7 +63,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         contexts: list[Context],
         field: str,
     ) -> list[Known]:
-        _check_key(request.request_id, "request_id")
+        check_key(request.request_id, "request_id")
         bucket = parse(request.bucket, "buckets", "bucket")
         with within("objective"):
             objective = read_objective(request.objective)
@@ -76,7 +83,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         self, request: router_service_pb2.BatchReportOutcomesRequest, context: Call
     ) -> router_service_pb2.BatchReportOutcomesResponse:
         """Say what came of many decisions. Reports on one decision are taken in the order given."""
-        _check_batch(len(request.requests), "requests")
+        check_batch(len(request.requests), "requests")
         by_decision: dict[str, list[int]] = defaultdict(list)
         for i, report in enumerate(request.requests):
             by_decision[report.decision].append(i)
@@ -124,7 +131,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
 
 
 def _read_report(request: router_service_pb2.ReportOutcomeRequest) -> Report:
-    _check_key(request.idempotency_key, "idempotency_key")
+    check_key(request.idempotency_key, "idempotency_key")
     return Report(
         decision=parse_decision(request.decision, "decision"),
         signals=read_outcome(request.outcome),
@@ -141,11 +148,13 @@ def _write_reported(reported: Reported) -> router_service_pb2.ReportOutcomeRespo
     )
 
 
-def _check_batch(size: int, field: str) -> None:
+def check_batch(size: int, field: str) -> None:
+    """Raise ``FieldError`` unless a batch has a size that one call may have."""
     if not 1 <= size <= MAX_BATCH:
         raise FieldError(field, f"expected 1 to {MAX_BATCH}, got {size}")
 
 
-def _check_key(key: str, field: str) -> None:
+def check_key(key: str, field: str) -> None:
+    """Raise ``FieldError`` if a request id or idempotency key is too long."""
     if len(key) > MAX_KEY:
         raise FieldError(field, f"expected at most {MAX_KEY} characters, got {len(key)}")
