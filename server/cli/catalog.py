@@ -1,12 +1,9 @@
 """`pointsman catalog apply` and `pointsman catalog show`: a running server's catalogue as one file.
 
 >>> from click.testing import CliRunner
->>> runner = CliRunner()
->>> with runner.isolated_filesystem():
-...     _ = Path("catalog.yaml").write_text("models:\\n  small: {context_windw: 8192}\\n")
-...     result = runner.invoke(catalog, ["apply", "catalog.yaml"])
->>> print(result.stderr, end="")
-catalog.yaml, line 2: models/small: context_windw: is not known; did you mean context_window?
+>>> file = "models:\\n  small: {context_windw: 8192}\\n"
+>>> print(CliRunner().invoke(catalog, ["apply", "-"], input=file).stderr, end="")
+standard input, line 2: models/small: context_windw: is not known; did you mean context_window?
 nothing was changed
 """
 

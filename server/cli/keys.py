@@ -1,11 +1,12 @@
 """`pointsman keys`: commands that maintain the file of API keys.
 
+>>> from tempfile import TemporaryDirectory
 >>> from click.testing import CliRunner
->>> runner = CliRunner()
->>> with runner.isolated_filesystem():
-...     made = runner.invoke(keys, ["new", "web", "--scope", "decide", "--rate", "10"])
-...     listed = runner.invoke(keys, ["list"])
->>> made.output.startswith("pk_"), listed.output
+>>> with TemporaryDirectory() as directory:
+...     file = ["--file", f"{directory}/keys.yaml"]
+...     new_key = CliRunner().invoke(keys, ["new", "web", "--scope", "decide", "--rate", "10", *file])
+...     listed = CliRunner().invoke(keys, ["list", *file])
+>>> new_key.output.startswith("pk_"), listed.output
 (True, 'web  decide  at most 10/s\\n')
 """
 
