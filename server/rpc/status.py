@@ -47,7 +47,7 @@ LONGEST_FIELD = 300
 LONGEST_DETAILS = 1600
 """Most bytes of the violations that say, model by model, why nothing is eligible."""
 _MORE = " …"
-_STATUSES: dict[type[Exception], tuple[grpc.StatusCode, str]] = {
+STATUSES: dict[type[Exception], tuple[grpc.StatusCode, str]] = {
     FieldError: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
     NothingEligibleError: (grpc.StatusCode.FAILED_PRECONDITION, "NOTHING_ELIGIBLE"),
     NotFoundError: (grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
@@ -64,7 +64,7 @@ _STATUSES: dict[type[Exception], tuple[grpc.StatusCode, str]] = {
     JournalError: (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
 }
 """The code and the reason of each error, or of its base class."""
-KNOWN_ERRORS = tuple(_STATUSES)
+KNOWN_ERRORS = tuple(STATUSES)
 """The errors that are statuses; any other is a fault of the server."""
 
 Call = grpc.aio.ServicerContext[Any, Any]
@@ -75,7 +75,7 @@ Response = TypeVar("Response", bound=Message)
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, status_pb2.Status]:
     """The code and the full status of one of ``KNOWN_ERRORS``, with google.rpc details."""
-    code, reason = next(status for kind, status in _STATUSES.items() if isinstance(error, kind))
+    code, reason = next(status for kind, status in STATUSES.items() if isinstance(error, kind))
     message = _message(error)
     info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
     packed = []

@@ -146,6 +146,11 @@ def options(settings: dict[str, str]) -> dict[str, object]:
     return got
 
 
+def test_every_setting_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert [name for name in Config.model_fields if f"`{name}`" not in text] == []
+
+
 def test_help_names_every_option_with_its_variable_and_default() -> None:
     text = CliRunner().invoke(main, ["serve", "--help"], terminal_width=400, max_content_width=400).output
     for name, field in Config.model_fields.items():

@@ -16,7 +16,7 @@ from pointsman.server.errors import OverloadedError
 from pointsman.server.guards.admission import Admission
 from pointsman.server.journal.interface import JournalError
 from pointsman.server.names import decision_name
-from pointsman.server.rpc.status import DOMAIN
+from pointsman.server.rpc.status import DOMAIN, STATUSES
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, router_service_pb2
 from tests.server.conftest import ROOT, Scenario, Service
 
@@ -227,3 +227,7 @@ def test_an_error_is_what_the_table_says(run: Run, row: Row, monkeypatch: pytest
         assert error.details()
 
     run(scenario)
+
+
+def test_every_status_is_documented() -> None:
+    assert set(table()) == {(code.name, reason) for code, reason in STATUSES.values()} | {("INTERNAL", "")}
