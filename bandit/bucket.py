@@ -120,10 +120,10 @@ TIME_DECAY_STEPS = 32
 
 @dataclass(slots=True)
 class BucketState:
-    """All that is known in one bucket. Arrays' columns (k) run over ``columns``: every model that was ever a candidate.
+    """The state of one bucket. Arrays' columns (k) run over ``columns``: every model that was ever a candidate.
 
-    ``decisions_k`` counts choices; ``count_sk`` and ``sum_sk`` (rows by ``Signal``) count and add up the values known
-    of decisions. ``generation`` is the position at which the posteriors started afresh, ``born_k`` that at which each
+    ``decisions_k`` counts choices; ``count_sk`` and ``sum_sk`` (rows by ``Signal``) count and sum the values reported of
+    decisions. ``generation`` is the position at which the posteriors started afresh, ``born_k`` that at which each
     column did: what was decided before that is not learned; ``judged_before_k`` is how many outcomes had been judged by then.
     ``context_d`` is the average context, ``decayed_until_ns`` (one number) the time up to which a half-life in time was applied,
     ``contribution_3mr`` the bucket's present contribution to the pooled priors (``bandit.hierarchical_prior.contribution``),

@@ -278,7 +278,10 @@ class Objective:
             raise FieldError("cost_weight", "expected no weights with QUALITY_FIRST")
 
     def resolve(self, quality: QualityRange) -> Objective:
-        """Fill every default in, so that the result says all that the policy applies."""
+        """The objective with every default filled in: all that the policy applies.
+
+        Raises ``FieldError`` for a floor outside ``quality``.
+        """
         if self.mode in FLOOR_MODES:
             if self.min_quality is not None:
                 check_number(self.min_quality, "min_quality", low=quality.min, high=quality.max)
@@ -363,8 +366,8 @@ class Bucket:
     """A task type. ``models`` empty means every model of the catalogue; ``window_ns`` is the attribution window.
 
     ``exploration_floor`` is the share of requests that an even draw decides; ``None`` lets the policy lower it where the even
-    draw would be dear (``bandit.policy.explored_share``). ``half_life`` is the number of a model's outcomes after which one
-    counts half, ``half_life_ns`` the time; 0 means never. ``project`` is the id of the project it belongs to, or "".
+    draw would be expensive (``bandit.policy.exploration_floors``). ``half_life`` is the number of a model's outcomes after which
+    one counts half, ``half_life_ns`` the time in nanoseconds; 0 means never. ``project`` is the id of its project, or "".
     """
 
     id: str

@@ -31,7 +31,15 @@ from pointsman.bandit.health import Health
 from pointsman.bandit.limits import NO_LIMITS, Exclusion, Limits, exclusions, least_violating
 from pointsman.bandit.pacer import ActiveBudget, affordable, multiplier_for, remaining
 from pointsman.bandit.packed import Array
-from pointsman.bandit.policy import ArmScores, Choices, Newcomers, choose, explored_share, score_arms, without
+from pointsman.bandit.policy import (
+    ArmScores,
+    Choices,
+    Newcomers,
+    choose,
+    exploration_floors,
+    score_arms,
+    without_newcomers,
+)
 from pointsman.bandit.posterior import observation_counts
 from pointsman.bandit.predictions import Candidates, Ints, Predictions, max_costs, predictions_batch, priced
 
@@ -187,7 +195,7 @@ def _score(
         affordable_floor = min(affordable_floor, affordable(active, predicted.cost_k))
     if multiplier:
         scores = score_arms(terms.objective, quality, predicted, exclusions_bk, multiplier)
-    floor_b = explored_share(scores, predicted, bucket.config.exploration_floor)
+    floor_b = exploration_floors(scores, predicted, bucket.config.exploration_floor)
     return scores, multiplier, np.minimum(floor_b, affordable_floor)
 
 
@@ -254,7 +262,7 @@ def _bounded_newcomers(bucket: BucketState, scores: ArmScores) -> Newcomers | No
     if (calls_k[new_k] - count_k[new_k] < FREE_CALLS).all():
         return None
     quota = min(1.0, QUOTA * 2.0 ** (int(count_k[new_k].min()) / QUOTA_DOUBLES))
-    return Newcomers(new_k, quota, without(scores, new_k))
+    return Newcomers(new_k, quota, without_newcomers(scores, new_k))
 
 
 def _apply_circuit_breakers(

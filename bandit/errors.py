@@ -15,8 +15,8 @@ from contextlib import contextmanager
 class FieldError(ValueError):
     """A value given from outside is not acceptable.
 
-    ``field`` is the path of the value as its giver knows it (``context.numbers["size"]``), ``problem`` a sentence
-    that says what was expected and what came.
+    ``field`` is the path of the value in what the caller sent (``context.numbers["size"]``), ``problem`` a sentence that
+    names what was expected and what was given.
     """
 
     def __init__(self, field: str, problem: str) -> None:

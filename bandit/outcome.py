@@ -1,8 +1,8 @@
-"""Outcomes in parts, late, repeated, corrected: what one more report changes in what is known of a decision.
+"""Outcomes that come in parts, late, repeatedly or corrected: what one more report changes.
 
-Each signal of each model of a decision has an aggregate. A report adds to it, the bucket's rule makes one value of
-it, and the difference to the value before is what the posteriors learn. So any number of reports, in any order that the
-rules do not distinguish, end in the same place.
+Each signal of each model of a decision has an aggregate of its reports. A report is added to it, the bucket's aggregation rule
+makes one value of it, and the posteriors learn the difference from the value before. So the result of any number of reports
+depends on their order only where the rule does.
 
 >>> rules = OutcomeRules(cost=Aggregation.SUM)
 >>> outcome, changes = merge(NO_REPORTS, {Signal.QUALITY: 0.8, Signal.COST: 0.002}, rules)
@@ -25,7 +25,7 @@ from pointsman.bandit.errors import FieldError
 
 
 class Signal(enum.IntEnum):
-    """What an outcome can say. The numbers are those of the contract's ``Signal``."""
+    """What can be reported of a response. The numbers are those of the contract's ``Signal``."""
 
     QUALITY = 1
     COST = 2
@@ -45,16 +45,16 @@ FIELDS = {
 }
 """The contract's name of each signal."""
 OF_ANSWERS = frozenset({Signal.COST, Signal.LATENCY, Signal.OUTPUT_TOKENS})
-"""What a failed call says nothing of."""
+"""Signals of a response's content: those of a failed call are not learned."""
 MAX_COST = 1e6
-"""Largest cost of one call that is believed, in dollars."""
+"""Largest cost of one call that is accepted, in dollars."""
 MAX_LATENCY = 1e6
-"""Largest latency of one call that is believed, in seconds."""
+"""Largest latency of one call that is accepted, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignalAggregate:
-    """Everything reported of one signal: how many times, their sum, the last, and the value last learned from.
+    """The reports of one signal: their number, their sum, the last one, and the value last learned by the aggregation rule.
 
     ``log_decay`` is the posterior's (``bandit.posterior.log_decay``) at the decision: with it an outcome counts as much as its
     decision's age says, whenever it arrives, and a correction as much as what is left of what it corrects.
@@ -69,7 +69,7 @@ class SignalAggregate:
 
 @dataclass(frozen=True, slots=True)
 class ReportedOutcome:
-    """Everything reported of one model for one decision, in how many reports."""
+    """Everything reported of one model's response to one decision: aggregates by signal, and the number of reports."""
 
     aggregates: Mapping[Signal, SignalAggregate] = field(default_factory=dict)
     reports: int = 0
@@ -93,8 +93,8 @@ class SignalChange:
 
 @dataclass(frozen=True, slots=True)
 class LearningUpdate:
-    """What is to be learned of one signal: its value before and after, ``None`` where it teaches nothing; ``log_decay`` as in
-    ``SignalChange``.
+    """What is to be learned of one signal: its value before and after, ``None`` where there is none to learn; ``log_decay`` as
+    in ``SignalChange``.
     """
 
     signal: Signal
@@ -104,11 +104,11 @@ class LearningUpdate:
 
 
 def learning_updates(changes: Sequence[SignalChange], reported: ReportedOutcome) -> list[LearningUpdate]:
-    """What ``changes``, after which ``reported`` is all that is known, teach.
+    """What is to be learned from ``changes``; ``reported`` is all that was reported, these changes included.
 
-    A failed call says nothing of what an answer costs, how long it takes and how long it is: only of quality, if that was
-    reported. Whether a call failed may be said last, or be taken back: then what was learned is taken back, or learned after
-    all, so that the end does not depend on the order of reports.
+    The cost, latency and length of a failed call are not learned, only its quality if that was reported. A failure may be
+    reported last, or be corrected: then what was learned is retracted, or learned after all, so that the result does not depend
+    on the order of reports.
     """
     success = reported.aggregates.get(Signal.SUCCESS)
     fails = failed = success is not None and success.value == 0.0
@@ -151,9 +151,10 @@ def merge(
     rules: OutcomeRules,
     log_decays: Mapping[Signal, float] | None = None,
 ) -> tuple[ReportedOutcome, tuple[SignalChange, ...]]:
-    """The reported outcome after ``report``, and what changed. Signals whose value stays the same are not among the changes.
+    """The reported outcome after ``report``, and the signals whose value changed.
 
-    ``log_decays`` gives the log decay at the decision for each signal (0 where it says nothing).
+    ``log_decays`` are the posterior's at the decision, by signal (0 for those not given). Raises ``FieldError`` if a sum of
+    reports is not finite.
     """
     merged = dict(reported.aggregates)
     changes = []

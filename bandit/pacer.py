@@ -83,7 +83,7 @@ class Pacer:
 
     @property
     def total(self) -> int:
-        """Decisions since the ring was started: says how full it is."""
+        """Decisions since the ring was started: it holds the last ``RING`` of them."""
         return int(self.counts[TOTAL])
 
     @property
@@ -198,8 +198,9 @@ def remaining(active: ActiveBudget, now_ns: int) -> float:
 def count_decision(
     pacer: Pacer, budget: Budget, quality: QualityRange | None, event: DecisionMade, time_ns: int
 ) -> None:
-    """Count a decision, in place, and find the multiplier anew when it is time. ``quality`` is the scale of its bucket,
-    ``None`` if that is gone.
+    """Count a decision's predicted cost, in place, and solve for the multiplier every few decisions.
+
+    ``quality`` is the scale of its bucket, ``None`` if that was deleted: then its scores are not replayed.
     """
     if budget.period_ns:
         start_ns = _period(budget, time_ns)
@@ -233,7 +234,7 @@ def count_decision(
 
 
 def count_outcome(pacer: Pacer, budget: Budget, event: OutcomeApplied, rule: Aggregation) -> None:
-    """Count, in place, what an outcome says of the cost of its decision instead of what was counted for it so far.
+    """Count, in place, the reported cost of a decision instead of what was counted for it so far.
 
     Its reservation is released at the first report, unless ``rule`` says that more parts of the cost may come. A decision of
     an earlier period, or from before the pacer was made, changes nothing any more.

@@ -43,8 +43,11 @@ from pointsman.bandit.propensity_batch import argmax_propensity_batch
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """b draws: the chosen models, all models in the order in which to try them (the chosen one first; (b, k), of which the
-    first ``eligible_b`` count), how probable the choices were, whether the even draw made them, and the draws of quality.
+    """The outcome of b draws.
+
+    ``chosen_b`` are the chosen arms, ``order_bk`` all arms in the order in which to try them, the chosen one first, of which the
+    first ``eligible_b`` are eligible; ``propensity_b`` the probabilities of the choices, ``explored_b`` whether the even draw
+    made them, ``draw_bk`` the draws of quality, scaled to [0, 1].
     """
 
     chosen_b: Ints
@@ -58,12 +61,12 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class ArmScores:
-    """What the arms of b requests are compared by, (b, k).
+    """The distribution of each arm's score for b requests, and the rule that picks an arm by draws from it; all (b, k).
 
-    Without ``rank_bk`` the largest draw of N(mean, sd²) wins. With it the draws are of quality (less what a budget takes
-    off), and the arm of lowest rank wins among those that reach the floor; if none does, the largest draw. ``shift_bk`` is
-    what was taken off the quality's mean. Arms that are not eligible have a mean of ``INELIGIBLE`` and no spread.
-    ``relative`` says that the floor is relative to the best mean.
+    Without ``rank_bk`` the arm with the largest draw from N(mean, sd²) is chosen. With it the draws are of quality (less a
+    budget's charge), and the arm of lowest rank is chosen among those whose draw reaches ``floor_b``; if none does, the largest
+    draw. ``shift_bk`` is what was subtracted from the mean of quality, scaled to [0, 1]. Arms that are not eligible have a mean
+    of ``INELIGIBLE`` and no spread. ``relative``: the floor is relative to the best mean.
     """
 
     mean_bk: Array
@@ -76,8 +79,8 @@ class ArmScores:
 
 
 RESHAPE = 0.5
-"""Draws are made with this share of the posterior's standard deviation (Chapelle & Li, NIPS 2011, section 3): with tens of
-features the full spread explores for longer than it pays, warm or cold (`docs/decisions/reshaped-draw.md`)."""
+"""Factor of the posterior's standard deviation in draws (Chapelle & Li, NIPS 2011, section 3): with tens of features the full
+spread explores for longer than it pays, with and without a warm start (`docs/decisions/reshaped-draw.md`)."""
 NO_SPREAD = 1e-12
 """Largest standard deviation of quality, scaled to [0, 1], that is taken as 0: quadrature need not resolve it."""
 INELIGIBLE = -1e30
@@ -169,19 +172,20 @@ def rank_arms(scores: ArmScores, draw_bk: Array) -> Ints:
     return np.lexsort((np.where(cleared_bk, scores.rank_bk, -draw_bk), ~cleared_bk), axis=1)
 
 
-EXPLORE = 0.01
+EXPLORATION_FLOOR = 0.01
 """Share of requests that the even draw decides, unless a bucket configures its own."""
-EXPLORE_LOSS = 0.0005
-"""What the even draw may cost a request on average, in utility on the scale of quality from 0 to 1."""
-EXPLORE_DOLLARS = 0.02
-"""What it may cost on average under a floor rule, as a share of the cost of the model that the rule expects to choose."""
+MAX_EXPLORATION_LOSS = 0.0005
+"""Largest expected loss per request through the even draw, in utility on the scale of quality from 0 to 1."""
+MAX_EXPLORATION_COST = 0.02
+"""Under a floor rule: its largest expected extra cost, as a share of the cost of the model that the rule would choose."""
 
 
-def explored_share(scores: ArmScores, predicted: Predictions, floor: float | None) -> Array:
-    """The exploration floor ε of each request, (b): ``floor`` if it is given, else ``EXPLORE`` or less.
+def exploration_floors(scores: ArmScores, predicted: Predictions, floor: float | None) -> Array:
+    """The exploration floor ε of each request, (b) in [0, 1]: ``floor`` if it is given, else ``EXPLORATION_FLOOR`` or less.
 
-    Where models differ a hundredfold in cost, a fixed share of even draws can cost more than all that routing saves; the floor
-    gives way before that, and the propensities that are logged say by how much.
+    Where models differ a hundredfold in cost, a fixed share of even draws can cost more than all that routing saves; so the
+    default is lowered until the expected loss is at most ``MAX_EXPLORATION_LOSS`` or ``MAX_EXPLORATION_COST``. Logged decisions
+    carry the floor that was applied.
     """
     eligible_bk, mean_bk = scores.eligible_bk, scores.mean_bk
     b = len(mean_bk)
@@ -191,23 +195,22 @@ def explored_share(scores: ArmScores, predicted: Predictions, floor: float | Non
     if scores.rank_bk is None or scores.floor_b is None:
         gap_bk = np.maximum.reduce(mean_bk, axis=1, keepdims=True) - mean_bk
         gap_bk *= eligible_bk
-        most_b: Array | float = EXPLORE_LOSS
+        limit_b: Array | float = MAX_EXPLORATION_LOSS
     else:
         rows, best_b = np.arange(b), mean_bk.argmax(axis=1)
         clears_bk = eligible_bk & (mean_bk >= scores.floor_b[:, None])
         expected_b = np.where(clears_bk, scores.rank_bk, mean_bk.shape[1]).argmin(axis=1)
         cost_b = predicted.cost_k[rows, np.where(clears_bk.any(axis=1), expected_b, best_b)]
         gap_bk = np.where(eligible_bk, predicted.cost_k - cost_b[:, None], 0.0)
-        most_b = EXPLORE_DOLLARS * cost_b
+        limit_b = MAX_EXPLORATION_COST * cost_b
     loss_b = np.maximum(np.add.reduce(gap_bk, axis=1) / count_b, 1e-300)
-    return np.asarray(np.minimum(EXPLORE, most_b / loss_b))
+    return np.asarray(np.minimum(EXPLORATION_FLOOR, limit_b / loss_b))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Newcomers:
-    """Models of which a bucket that knows others knows little. They take part in the draw only with probability ``quota``.
-
-    ``scores`` are those without them.
+    """Candidates with few judged outcomes, ``new_k``, in a bucket that has many of others: they take part in the draw only with
+    probability ``quota``. ``scores`` are the scores without them.
     """
 
     new_k: npt.NDArray[np.bool_]
@@ -223,10 +226,10 @@ def choose(
     *,
     with_propensity: bool = True,
 ) -> Choices:
-    """Draw the decisions of b requests, a share ``exploration_b`` of each by the even draw.
+    """Draw the decisions of b requests: by the even draw with probability ``exploration_b`` (b), else by the scores.
 
-    A request that has no eligible arm gets a meaningless decision, with ``eligible_b`` 0. ``with_propensity`` false leaves the
-    propensities at 0, for those who do not log.
+    A request without an eligible arm gets a meaningless decision, with ``eligible_b`` 0. ``with_propensity`` false leaves the
+    propensities at 0, for replays that are not logged.
     """
     b, k = scores.mean_bk.shape
     run = scores
@@ -253,7 +256,7 @@ def choose(
     return Choices(chosen_b, order_bk, eligible_b, propensity_b, explored_b, np.zeros(b, dtype=np.bool_), draw_bk)
 
 
-def without(scores: ArmScores, new_k: npt.NDArray[np.bool_]) -> ArmScores:
+def without_newcomers(scores: ArmScores, new_k: npt.NDArray[np.bool_]) -> ArmScores:
     """``scores`` with the arms ``new_k`` kept out, unless no other is eligible. They stay eligible for the even draw."""
     out_bk = new_k & np.any(scores.eligible_bk & ~new_k, axis=1, keepdims=True)
     mean_bk = np.where(out_bk, INELIGIBLE, scores.mean_bk)
@@ -287,9 +290,11 @@ def propensities(
     newcomers: tuple[int, ...] = (),
     quota: float = 1.0,
 ) -> Array:
-    """The propensity of every model (k) at one context; 0 for those excluded.
+    """The propensity of every model (k) at one context, summing to 1 within 1e-9; 0 for those excluded, all 0 if all are.
 
-    ``newcomers`` are the models that took part in the draw only with probability ``quota``.
+    ``objective`` is resolved, ``exclusions_k`` are sets of ``bandit.limits.Exclusion`` as bits, ``multiplier`` is what a budget
+    added to λ (quality scaled to [0, 1], per dollar). ``newcomers`` are the indices of the models that took part in the draw only
+    with probability ``quota``.
     """
     if not (exclusions_k == 0).any():
         return np.zeros(len(exclusions_k))
@@ -298,7 +303,7 @@ def propensities(
     won_k = choice_probabilities(scores)
     if newcomers:
         new_k = np.isin(np.arange(len(exclusions_k)), newcomers)
-        won_k = quota * won_k + (1.0 - quota) * choice_probabilities(without(scores, new_k))
+        won_k = quota * won_k + (1.0 - quota) * choice_probabilities(without_newcomers(scores, new_k))
     pi_k = (1.0 - exploration_floor) * won_k
     pi_k[eligible_k] += exploration_floor / eligible_k.sum()
     return pi_k
@@ -350,7 +355,7 @@ def logged_propensities(decision: Logged, quality: QualityRange) -> Array:
 
 
 def utilities(objective: Objective, quality: QualityRange, predicted: Predictions) -> Array:
-    """quality - λ·cost - μ·latency of every model (k), in the bucket's units."""
+    """quality - λ·cost - μ·latency of every model (k), in the bucket's units of quality; ``objective`` is resolved."""
     weighted_k = (objective.cost_weight or 0.0) * predicted.cost_k
     weighted_k = weighted_k + (objective.latency_weight or 0.0) * predicted.latency_k
     return quality.min + quality.width * predicted.quality_k - weighted_k

@@ -7,17 +7,15 @@ to a (Gelman et al., Bayesian Data Analysis, 14.2; Riquelme et al. 2018, arXiv 1
 
 What makes it fast, small and sound:
 - Σ is kept beside Λ and follows it by the Sherman-Morrison formula, so that learning and predicting are O(d²) with no
-  solve. Every ``REFRESH`` observations of a cell Σ and m are made anew from Λ and η, which are plain sums, by Cholesky:
-  rounding cannot build up, and the moment at which it happens is a function of the events alone.
+  solve. Every ``updates.REFRESH`` observations of a cell Σ and m are recomputed from Λ and η, which are plain sums, by
+  Cholesky: rounding cannot build up, and the moment at which it happens is a function of the events alone.
 - Symmetric matrices are kept packed (p = d(d+1)/2 numbers). With z the packed xxᵀ (off-diagonals twice), the quadratic
   forms xᵀΣx of all models at one context are one matrix-vector product.
 - Λ and Σ depend on the contexts seen, not on the answers. Responses that have always been reported together share one
   ``Design``; the first report that has one without the other splits it. All priors of a model have the same Λ for that reason.
   A response of which nothing was ever reported has none, so that a bucket without outcomes is small.
-- Only ``y`` enters η and b, so a correction y → y′ needs no downdate: Λ and Σ stay.
-- Forgetting weighs an observation by the age of its *decision*, so that it does not matter when, or in which order, outcomes
-  arrive: a design's clock (``log_decay_k``) says what a decision made now will count, and an outcome is learned with what is left
-  of its decision's clock.
+
+``bandit.updates`` has what changes them: learning, corrections, forgetting.
 
 >>> priors = [Prior(0.5, b=0.5)] * RESPONSES
 >>> posteriors = add_models(empty(dim=3), 2, priors)
@@ -53,6 +51,7 @@ from pointsman.bandit.packed import (
 QUALITY, COST, LATENCY, TOKENS = 0, 1, 2, 3
 """Indices of the responses: quality scaled to [0, 1], natural logarithms of dollars, of seconds, of output tokens."""
 RESPONSES = 4
+"""r, the number of responses."""
 NONE = -1
 """The design of a response of which nothing was ever reported."""
 A, B, SQUARE, UP, DOWN = 0, 1, 2, 3, 4
@@ -69,11 +68,11 @@ FEW = 16
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """Where a cell starts, and what forgetting leads back to: its intercept expects ``intercept``, all other coefficients 0;
+    """A cell's prior, to which forgetting leads back: the intercept's mean is ``intercept``, that of other coefficients 0;
     σ² ~ InvGamma(``PRIOR_A``, ``b``).
 
-    The precision is diagonal: the bucket's ``ridge_d`` and, at its end, the model's ``mass``: how many observations the
-    expected intercept is worth.
+    The precision is diagonal: the bucket's ``ridge_d`` and, last, the model's ``mass``: the observations that the prior
+    intercept is worth.
     """
 
     intercept: float
@@ -97,7 +96,7 @@ class Posteriors:
     """The cells of one bucket: k models, r responses, d features. Changed in place by the functions below.
 
     ``mean_krd`` m; ``eta_krd`` η; ``scalar_krs`` the five scalars of a cell, in one place because they are read and written
-    together: a, b, the sum of y², and the two sums of the change detector (see ``_watch``). ``prior_kr2`` is the prior's
+    together: a, b, the sum of y², and the two sums of the change detector (``bandit.updates``). ``prior_kr2`` is the prior's
     intercept and b, ``mass_k`` its precision of the intercept, ``ridge_d`` that of all other coefficients. ``design_r`` says
     which of ``designs`` a response uses, ``NONE`` for the prior's, whose log decay is ``idle_log_decay_1``. ``exceedance_kn``
     counts latencies against their predicted 95th percentile and ``p95_correction_k`` is the logarithm of what corrects it
@@ -277,7 +276,10 @@ def evidence(posteriors: Posteriors, response: int, ridge_d: Array) -> float:
 
 
 def refresh(posteriors: Posteriors, design: int, model: int) -> None:
-    """Make Σ of one model in one design, and m and b of the responses that share it, anew, in place, from the sums. O(d³)."""
+    """Recompute Σ of one model in one design, and m and b of the responses that share it, in place, from the sums. O(d³).
+
+    Raises ``ArithmeticError`` if Λ is not positive definite.
+    """
     dim, shared = posteriors.dim, posteriors.designs[design]
     factor_dd, failed = dpotrf(unpack(shared.precision_kp[model], dim))
     if failed:  # Λ is a sum of a positive diagonal and squares: only a broken file can make it otherwise

@@ -94,7 +94,7 @@ class ProjectState:
 class State:
     """The fold of a journal up to ``position``, whose last event happened at ``time_ns``.
 
-    ``health`` has the models of which a success or failure was ever reported; ``hierarchical_prior`` is what buckets
+    ``health`` has the models of which a success or failure was ever reported; ``hierarchical_prior`` sums what buckets
     contribute to each other's priors. ``candidates`` are those of each list of models that some bucket has: derived, and shared
     by all buckets with that list.
     """
@@ -122,8 +122,8 @@ def fold(records: Iterable[Record], state: State | None = None) -> State:
 def apply(state: State, record: Record) -> Exception | None:
     """Apply one record in place. Raises ``ValueError`` if it is not the next one.
 
-    Returns the error, if there was one, that kept a bucket from learning what its event says. Then the bucket has started
-    afresh at this position: whatever is wrong with the numbers of one must not stop all others, now and in every fold to come.
+    Returns the error, if there was one, that kept a bucket from learning from its event. Then the bucket was reset at this
+    position: one bucket with impossible numbers must not stop all others, now and in every later fold.
     """
     error: Exception | None = None
     if record.position != state.position + 1:
@@ -143,7 +143,7 @@ def apply(state: State, record: Record) -> Exception | None:
                     raise
                 except Exception as reason:  # the same in every fold: events and arithmetic are
                     error = reason
-                    _start_afresh(state, bucket, record.position)
+                    _reset_bucket(state, bucket, record.position)
         case ModelPut():
             before = state.models.get(event.model.id)
             available = before.available if before else True
@@ -182,7 +182,7 @@ def apply(state: State, record: Record) -> Exception | None:
 
 
 def renew_candidates(state: State, bucket: BucketState, position: int) -> None:
-    """Make ``members`` and ``candidates`` of one bucket anew, in place; new candidates get columns born at ``position``."""
+    """Recompute ``members`` and ``candidates`` of one bucket, in place; new candidates get columns born at ``position``."""
     before, now = bucket.candidates, _candidates(state, bucket.config.models)
     new = [] if now.names == bucket.columns else [model for model in now.names if model not in bucket.columns]
     if new:
@@ -196,7 +196,7 @@ def renew_candidates(state: State, bucket: BucketState, position: int) -> None:
 
 
 def refresh_derived(state: State, bucket: BucketState) -> None:
-    """Make ``members`` and ``candidates`` of one bucket anew, in place; all candidates have columns."""
+    """Recompute ``members`` and ``candidates`` of one bucket, in place, whose candidates all have columns."""
     bucket.candidates = _candidates(state, bucket.config.models)
     bucket.members = None
     if bucket.candidates.names != bucket.columns:
@@ -287,8 +287,8 @@ def _renew_all(state: State, position: int) -> None:
             restart_ring(project.pacer)
 
 
-def _start_afresh(state: State, bucket: BucketState, position: int) -> None:
-    """Forget, in place, all that a bucket has learned; what it spent stays."""
+def _reset_bucket(state: State, bucket: BucketState, position: int) -> None:
+    """Reset, in place, all that a bucket has learned; what it spent stays."""
     _drop_bucket(state, bucket.config.id)
     fresh = new_bucket(bucket.config, version=bucket.version, generation=position)
     fresh.pacer = bucket.pacer

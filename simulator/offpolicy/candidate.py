@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pointsman.bandit.catalog import Mode, Objective
 from pointsman.bandit.errors import FieldError
 from pointsman.bandit.limits import Exclusion
-from pointsman.bandit.policy import explored_share, logged_propensities, score_arms
+from pointsman.bandit.policy import exploration_floors, logged_propensities, score_arms
 from pointsman.simulator.data.yaml_file import YamlError, load_yaml, said_of
 from pointsman.simulator.offpolicy.logs.journal import Journal, Made
 from pointsman.simulator.offpolicy.logs.log import Array, Indices, Log
@@ -204,7 +204,7 @@ def changed(setting: Setting, made: Made) -> Array:
         floor = made.exploration_floor
         if objective != made.objective:
             scores = score_arms(objective, made.quality, made.predicted.batch(), exclusions_k[None], made.multiplier)
-            floor = float(explored_share(scores, made.predicted.batch(), None)[0])
+            floor = float(exploration_floors(scores, made.predicted.batch(), None)[0])
             if made.multiplier:  # a budget may hold exploration down
                 floor = min(floor, made.exploration_floor)
     would = replace(made, objective=objective, exclusions_k=exclusions_k, exploration_floor=floor)

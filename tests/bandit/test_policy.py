@@ -17,7 +17,7 @@ from pointsman.bandit.encoder import Context
 from pointsman.bandit.errors import FieldError, NothingEligibleError
 from pointsman.bandit.limits import Exclusion, Limits, describe_exclusions, exclusions
 from pointsman.bandit.outcome import Signal
-from pointsman.bandit.policy import EXPLORE, explored_share, propensities, score_arms
+from pointsman.bandit.policy import EXPLORATION_FLOOR, exploration_floors, propensities, score_arms
 from pointsman.bandit.predictions import Predictions
 from tests.bandit.worlds import World, one_change
 
@@ -229,8 +229,8 @@ def test_propensities_sum_to_one_whatever_is_believed(
     resolved = objective.resolve(UNIT)
     batch = Predictions(*(getattr(predicted, f)[None] for f in Predictions.__slots__))
     scores = score_arms(resolved, UNIT, batch, exclusions_k[None], multiplier)
-    share = float(explored_share(scores, batch, floor)[0])
-    assert 0.0 <= share <= max(EXPLORE, floor or 0.0)
+    share = float(exploration_floors(scores, batch, floor)[0])
+    assert 0.0 <= share <= max(EXPLORATION_FLOOR, floor or 0.0)
     pi_k = propensities(resolved, UNIT, share, predicted, exclusions_k, multiplier)
     assert pi_k.sum() == pytest.approx(1.0, abs=1e-9)
     assert (pi_k >= share / len(mean) - 1e-12).all()
@@ -238,12 +238,12 @@ def test_propensities_sum_to_one_whatever_is_believed(
 
 def test_the_even_draw_gives_way_where_it_is_dear() -> None:
     mean_k, sd_k = np.array([0.8, 0.8]), np.array([0.01, 0.01])
-    for cost, expected in ((1e-3, EXPLORE), (1.0, 0.0005 / (10 * 0.999 / 2))):
+    for cost, expected in ((1e-3, EXPLORATION_FLOOR), (1.0, 0.0005 / (10 * 0.999 / 2))):
         cost_k = np.array([1e-3, cost])
         batch = Predictions(*(a[None] for a in (mean_k, sd_k, cost_k, cost_k, cost_k, cost_k)))
         scores = score_arms(Objective().resolve(UNIT), UNIT, batch, np.zeros((1, 2), dtype=np.int64))
-        assert explored_share(scores, batch, None)[0] == pytest.approx(expected, rel=1e-6)
-        assert explored_share(scores, batch, 0.3)[0] == 0.3
+        assert exploration_floors(scores, batch, None)[0] == pytest.approx(expected, rel=1e-6)
+        assert exploration_floors(scores, batch, 0.3)[0] == 0.3
 
 
 def test_descriptions_name_numbers() -> None:
