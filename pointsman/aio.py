@@ -1,4 +1,11 @@
-"""The client for asyncio: as ``pointsman.Client``, with methods to be awaited."""
+"""The client for asyncio: as ``pointsman.Client``, with methods to be awaited.
+
+>>> async def ask():
+...     async with Client("unix:/nowhere", timeout=0.2) as client:  # no service there: the caller's default is called
+...         return await client.decide("summarize", default="small", text="A long text …")
+>>> asyncio.run(ask()).model
+'models/small'
+"""
 
 from __future__ import annotations
 

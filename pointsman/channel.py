@@ -1,4 +1,11 @@
-"""How the clients' channels are made: retries, keepalive, encryption, and the key that is sent along."""
+"""How the clients' channels are made: retries, keepalive, encryption, and the key that is sent along.
+
+>>> metadata(api_key="secret")
+(('authorization', 'Bearer secret'),)
+>>> Tls(ca="/nowhere/ca.pem").credentials()
+Traceback (most recent call last):
+FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/ca.pem'
+"""
 
 from __future__ import annotations
 

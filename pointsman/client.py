@@ -1,4 +1,10 @@
-"""The synchronous client. The generated stubs in ``pointsman.v1`` have everything else."""
+"""The synchronous client. The generated stubs in ``pointsman.v1`` have everything else.
+
+>>> with Client("unix:/nowhere", timeout=0.2) as client:  # no service there: the caller's default is called
+...     decision = client.decide("summarize", default="small", text="A long text …")
+>>> decision.model, decision.upstream, decision.propensity
+('models/small', 'small', 0.0)
+"""
 
 from __future__ import annotations
 

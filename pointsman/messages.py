@@ -1,4 +1,12 @@
-"""The clients' requests and answers: plain arguments to messages and back. No input or output, nothing that waits."""
+"""The clients' requests and answers: plain arguments to messages and back. No input or output, nothing that waits.
+
+>>> request = decide_request("summarize", limits=None, request_id="r1", context={"numbers": {"size": 3.0}})
+>>> request.bucket, dict(request.context.numbers), request.request_id
+('buckets/summarize', {'size': 3.0}, 'r1')
+>>> report = report_request("decisions/1", model="", idempotency_key="k1", outcome={"quality": 0.9})
+>>> report.decision, report.outcome.quality, report.outcome.HasField("cost_usd")
+('decisions/1', 0.9, False)
+"""
 
 from __future__ import annotations
 

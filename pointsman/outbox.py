@@ -1,4 +1,14 @@
-"""Reports that wait to be sent: what the clients' outcome buffers share. Thread-safe; sends nothing itself."""
+"""Reports that wait to be sent: what the clients' outcome buffers share. Thread-safe; sends nothing itself.
+
+>>> refused = []
+>>> outbox = Outbox(refused.append, limit=2)
+>>> for name in ("decisions/1", "decisions/2", "decisions/3"):
+...     outbox.add(rpc.ReportOutcomeRequest(decision=name))
+>>> [refusal.request.decision for refusal in refused]  # the oldest: only two may wait
+['decisions/1']
+>>> [request.decision for request in outbox.take()]
+['decisions/2', 'decisions/3']
+"""
 
 from __future__ import annotations
 

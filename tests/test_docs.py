@@ -16,12 +16,6 @@ import pointsman
 OPTIONAL = {"distributed", "obp", "opentelemetry", "paretobandit"}
 """Packages that extras bring: a module that needs one is skipped where it is missing."""
 EXEMPT = (
-    "pointsman.aio",
-    "pointsman.channel",
-    "pointsman.cli",
-    "pointsman.client",
-    "pointsman.messages",
-    "pointsman.outbox",
     "pointsman.server.cli.commands",
     "pointsman.server.journal",
     "pointsman.server.observe.metrics_server",
@@ -30,7 +24,6 @@ EXEMPT = (
     "pointsman.server.process.worker",
     "pointsman.server.state",
     "pointsman.server.tools",
-    "pointsman.service_config",
     "pointsman.simulator",
 )
 """Packages and modules of which not every public module has an example yet. This list only shrinks."""
