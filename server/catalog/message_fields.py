@@ -42,7 +42,7 @@ def unknown(name: str, names: Iterable[str]) -> str:
 
 
 class FieldChecker:
-    """Checks the fields of one resource; ``problems`` are what was wrong so far, as sentences with lines."""
+    """Checks the fields of one resource; ``problems`` collects what is wrong, as sentences that name file, line and field."""
 
     def __init__(self, lines: ResourceLines) -> None:
         self._lines = lines

@@ -37,7 +37,7 @@ class CatalogChange:
 
     @property
     def action(self) -> Action:
-        """What is to be done."""
+        """`create`, `update` or `delete`."""
         return "create" if self.before is None else "delete" if self.after is None else "update"
 
 

@@ -29,7 +29,7 @@ _DEFAULT = c.Bucket("default")
 
 
 def read_model(message: pb.Model) -> c.Model:
-    """A model, without its availability and etag."""
+    """The model in a message, without its availability and etag; prices in dollars. Raises ``FieldError``."""
     prices = None
     if message.HasField("prices"):
         with within("prices"):
@@ -51,7 +51,7 @@ def read_model(message: pb.Model) -> c.Model:
 
 
 def write_model(model: c.Model, available: bool = True, etag: str = "") -> pb.Model:
-    """The message of a model."""
+    """The message of a model that operators let be chosen (``available``) or not."""
     prices = None
     if model.prices is not None:
         prices = pb.Prices(
@@ -74,7 +74,7 @@ def write_model(model: c.Model, available: bool = True, etag: str = "") -> pb.Mo
 
 
 def read_bucket(message: pb.Bucket) -> c.Bucket:
-    """A bucket, without its etag. What is not set has the default of ``c.Bucket``."""
+    """The bucket in a message, without its etag. What is not set has the default of ``c.Bucket``. Raises ``FieldError``."""
     with within("context_schema"):
         schema = _read_schema(message.context_schema)
     with within("quality_range"):
@@ -156,7 +156,7 @@ def _read_budget(message: pb.Budget) -> c.Budget:
 
 
 def write_budget(budget: c.Budget) -> pb.Budget:
-    """The message of a budget."""
+    """The message of a budget: dollars, for each request or for each period."""
     if not budget.period_ns:
         return pb.Budget(usd_per_request=budget.amount)
     message = pb.Budget(usd_per_period=budget.amount, hard=budget.hard)
@@ -196,7 +196,7 @@ def write_bucket(bucket: c.Bucket, etag: str = "") -> pb.Bucket:
 
 
 def read_project(message: pb.Project) -> c.Project:
-    """A project, without its etag."""
+    """The project in a message, without its etag. Raises ``FieldError``."""
     with within("budget"):
         budget = _read_budget(message.budget) if message.HasField("budget") else None
     return c.Project(parse(message.name, "projects", "name"), message.display_name, budget)

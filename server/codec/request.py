@@ -34,7 +34,7 @@ _MODES = {int(number): mode for mode, number in _MODE_NUMBERS.items()}
 
 
 def read_objective(message: pb.Objective) -> c.Objective | None:
-    """An objective, or ``None`` if the message is empty."""
+    """An objective, or ``None`` if the message is empty. Raises ``FieldError``."""
     if message == pb.Objective():
         return None
     if message.mode not in _MODES and message.mode != pb.OBJECTIVE_MODE_UNSPECIFIED:
@@ -62,7 +62,7 @@ def write_objective(objective: c.Objective) -> pb.Objective:
 
 
 def read_limits(message: decision_pb2.Limits) -> Limits:
-    """What a request demands of its candidates: costs in dollars, latencies in seconds."""
+    """What a request demands of its candidates: costs in dollars, latencies in seconds. Raises ``FieldError``."""
     if message.latency_statistic not in decision_pb2.LatencyStatistic.values():
         raise FieldError("latency_statistic", f"got the unknown number {message.latency_statistic}")
     return Limits(

@@ -60,7 +60,7 @@ class Key(BaseModel):
 def new_key(
     name: str, scopes: tuple[str, ...], requests_per_second: float | None = None, burst: int | None = None
 ) -> tuple[Key, str]:
-    """A new entry and the key itself, which is not kept anywhere. Raises ``KeysError`` for a name, scope or rate that is none."""
+    """A new entry and the key itself, which is not kept anywhere. Raises ``KeysError`` for an invalid name, scope or rate."""
     id_ = secrets.token_hex(8)
     token = f"{PREFIX}{id_}_{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(token.encode()).hexdigest()
@@ -70,7 +70,7 @@ def new_key(
 
 
 def read_keys(path: Path) -> list[Key]:
-    """The entries of a file. Raises ``KeysError``."""
+    """The entries of a file. Raises ``KeysError`` with the line of the first problem, and nothing of the file's text."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -118,7 +118,7 @@ def write_keys(path: Path, keys: list[Key]) -> None:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Excludes other processes that change the same file, so that what is read can be changed and written back.
+    """Exclude other processes that change the same file, so that what is read can be changed and written back.
 
     Without it, a key that is made while another is revoked could bring that one back. Raises ``KeysError``.
     """

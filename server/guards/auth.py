@@ -73,7 +73,7 @@ class RateLimiter:
         self._tokens: dict[str, tuple[float, int]] = {}  # by id: how many tokens there were, and when
 
     def take(self, key: Key) -> None:
-        """Take a token. Raises ``RateLimitedError`` if there is none."""
+        """Count a call of ``key``. Raises ``RateLimitedError``, with the seconds to wait, if it has made too many."""
         rate = key.requests_per_second
         if rate is None:
             return

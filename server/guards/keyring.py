@@ -55,7 +55,7 @@ class Keyring:
         return key if hmac.compare_digest(digest, expected) else None
 
     def holds(self, key: Key, scope: str) -> bool:
-        """Whether a key that was found before is still there, and for ``scope`` ("": for anything)."""
+        """Whether a key that was found before is unchanged and has ``scope``; any will do for ""."""
         self._reload()
         current = self._keys.get(key.id)
         return current is not None and current.hash == key.hash and (not scope or scope in current.scopes)

@@ -33,7 +33,7 @@ class Certificates:
         self._warned = ""
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Credentials that follow the files: every new connection is shown what they hold then."""
+        """Credentials that follow the files: every new connection gets the certificate that they hold then."""
         return grpc.dynamic_ssl_server_credentials(
             _configuration(self._contents),
             self._changed,  # type: ignore[arg-type]  # None, for no change, is allowed

@@ -77,7 +77,7 @@ class AccessInterceptor(Interceptor):
 
 
 def code_of(error: BaseException, context: Call) -> str:
-    """The name of the code with which a call ends that raised ``error``."""
+    """The name of the status code, such as `NOT_FOUND`, of a call that raised ``error``."""
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return "CANCELLED"
     code = context.code()

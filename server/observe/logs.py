@@ -19,7 +19,7 @@ class JsonFormatter(logging.Formatter):
     """A record as one line of JSON: time, level, logger, message, what was given as ``extra``, and the exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """One line of JSON."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
             "level": record.levelname,
@@ -39,7 +39,7 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """The line, before the exception."""
+        """The line without the exception, which follows it."""
         extra = "".join(f" {name}={value}" for name, value in vars(record).items() if name not in _STANDARD)
         return super().formatMessage(record) + extra
 

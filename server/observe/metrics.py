@@ -74,7 +74,7 @@ class Metrics:
         return id_
 
     def record(self, record: Record) -> None:
-        """Count a folded event."""
+        """Count a decision, or the signals that an outcome reports for the first time."""
         event = record.event
         if isinstance(event, DecisionMade):
             key = event.bucket, event.models[event.chosen]

@@ -54,7 +54,7 @@ def make_provider() -> TracerProvider:
 
 
 class Tracing:
-    """The interceptor for calls, and ``appended`` for the journal. ``close`` sends what is left and blocks meanwhile."""
+    """What makes spans: ``interceptor`` for calls, ``appended`` for the journal. ``close`` blocks while it sends the last ones."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
@@ -70,7 +70,7 @@ class Tracing:
         span.end(end)
 
     def close(self) -> None:
-        """Send the spans that have not been sent, and end."""
+        """Send the spans that have not been sent. Blocks."""
         self._provider.shutdown()
 
 

@@ -22,7 +22,7 @@ PREFIX = "POINTSMAN_"
 
 @dataclass(frozen=True, slots=True)
 class Metavar:
-    """How help shows a value of an annotated type."""
+    """The placeholder that help shows for a value of an annotated type."""
 
     text: str
 
@@ -94,7 +94,7 @@ class Config(BaseModel):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host``, a name or an address, is this machine and reached by nobody else."""
+    """Whether ``host``, a name or an IP address without brackets, can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -48,7 +48,7 @@ class ServeError(Exception):
 
 
 def steady_clock_ns() -> Callable[[], int]:
-    """A clock of nanoseconds since 1970 that is read once and then runs evenly, whatever is done to the system's."""
+    """A clock of nanoseconds since 1970 that never jumps: the system's is read once, and the monotonic one from then on."""
     offset = time.time_ns() - time.monotonic_ns()
     return lambda: offset + time.monotonic_ns()
 

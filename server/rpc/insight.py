@@ -82,5 +82,5 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
 
 
 def take(rows: Iterator[Row], count: int) -> list[Row]:
-    """The next rows, at most ``count``."""
+    """The next ``count`` rows, fewer at the end."""
     return list(islice(rows, count))

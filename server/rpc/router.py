@@ -34,7 +34,7 @@ MAX_KEY = 128
 
 
 class RouterService(router_service_pb2_grpc.RouterServiceServicer):
-    """Serves a replica."""
+    """Serves a replica's decisions and outcomes."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
