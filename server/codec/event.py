@@ -69,7 +69,7 @@ def write_event(event: e.Event) -> journal_pb2.JournalEvent:
 
 
 def read_event(message: journal_pb2.JournalEvent) -> e.Event:
-    """The event in a message. Raises ``ValueError`` for a kind that this version does not know, ``FieldError`` for a wrong value."""
+    """The event in a message. Raises ``ValueError`` for a kind unknown to this version, ``FieldError`` for a wrong value."""
     match message.WhichOneof("kind"):
         case "decision_made":
             return _read_decision(message.decision_made)

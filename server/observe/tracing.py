@@ -54,7 +54,7 @@ def make_provider() -> TracerProvider:
 
 
 class Tracing:
-    """What makes spans: ``interceptor`` for calls, ``appended`` for the journal. ``close`` blocks while it sends the last ones."""
+    """Makes spans: ``interceptor`` of calls, ``appended`` of the journal. ``close`` blocks while it sends the last ones."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
