@@ -30,7 +30,7 @@ from google.protobuf.message import DecodeError, Message
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
-from kit import WAIT, Server, Stubs, finish, tracebacks, verify
+from kit import Stubs, finish, tracebacks, verify
 
 from pointsman.v1 import (
     catalog_pb2,
@@ -39,6 +39,7 @@ from pointsman.v1 import (
     outcome_pb2,
     router_service_pb2,
 )
+from tests.processes import WAIT, Served
 
 AT_ONCE = 8
 """Calls under way at once."""
@@ -315,7 +316,7 @@ async def call(
 
 
 async def bombard(
-    server: Server, maker: Maker, count: int, seconds: float
+    server: Served, maker: Maker, count: int, seconds: float
 ) -> tuple[Counter[str], Counter[str], list[str]]:
     """Send ``count`` requests, or as many as fit; how many were sent by method, answered by status, and what was wrong."""
     by_method: Counter[str] = Counter()
@@ -372,7 +373,7 @@ async def set_up(stubs: Stubs, bucket: str) -> None:
     )
 
 
-async def decides(server: Server) -> list[str]:
+async def decides(server: Served) -> list[str]:
     """What is wrong with how the server decides and learns."""
     wrong = []
     async with grpc.aio.insecure_channel(server.address) as channel:
@@ -402,7 +403,7 @@ async def decides(server: Server) -> list[str]:
 
 def soak(count: int, seconds: float, seed: int, data: Path, flags: list[str]) -> tuple[dict[str, object], list[str]]:
     """All of it; the rows of the table and the violations."""
-    server, maker = Server(data, *flags).ready(), Maker(seed)
+    server, maker = Served(data, *flags).ready(), Maker(seed)
 
     async def run() -> tuple[Counter[str], Counter[str], list[str]]:
         async with grpc.aio.insecure_channel(server.address) as channel:

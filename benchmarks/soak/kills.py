@@ -29,7 +29,7 @@ import grpc
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
-from kit import WAIT, Server, Stubs, finish, patient, tracebacks, verify
+from kit import Stubs, finish, tracebacks, verify
 
 from pointsman.v1 import (
     catalog_pb2,
@@ -38,6 +38,8 @@ from pointsman.v1 import (
     outcome_pb2,
     router_service_pb2,
 )
+from tests.calls import patient
+from tests.processes import WAIT, Served
 
 MODELS = ("models/a", "models/b", "models/c")
 LAST, PARTS = "buckets/last", "buckets/parts"
@@ -334,9 +336,9 @@ def soak(kills: int, seed: int, callers: int, data: Path, flags: list[str]) -> t
     partial = 0
     verified = 0
 
-    def start() -> Server:
+    def start() -> Served:
         began = time.perf_counter()
-        server = Server(data, *flags).ready()
+        server = Served(data, *flags).ready()
         starts.append(time.perf_counter() - began)
         return server
 
@@ -347,7 +349,7 @@ def soak(kills: int, seed: int, callers: int, data: Path, flags: list[str]) -> t
         if not found["equal"]:
             ledger.other.append(f"the state is not the fold of the journal: {found}")
 
-    async def one(server: Server, kind: str) -> None:
+    async def one(server: Served, kind: str) -> None:
         async with grpc.aio.insecure_channel(server.address) as channel:
             client = Callers(channel, ledger, rng)
 
@@ -364,7 +366,7 @@ def soak(kills: int, seed: int, callers: int, data: Path, flags: list[str]) -> t
 
             await load(client, callers, kill)
 
-    async def on(server: Server, what: Callable[[grpc.aio.Channel], Awaitable[None]]) -> None:
+    async def on(server: Served, what: Callable[[grpc.aio.Channel], Awaitable[None]]) -> None:
         async with grpc.aio.insecure_channel(server.address) as channel:
             await what(channel)
 
@@ -381,7 +383,7 @@ def soak(kills: int, seed: int, callers: int, data: Path, flags: list[str]) -> t
         kinds[kind] += 1
         if kind == "starting":
             server.kill()  # idle: the previous start was whole
-            server = Server(data, *flags)
+            server = Served(data, *flags)
             time.sleep(rng.uniform(0.3, 1.1) * statistics.median(starts))
             server.kill()
         else:

@@ -1,14 +1,8 @@
-"""What the soaks share: a server process, calls on it, and a table at the end."""
+"""What the soaks share: stubs, a look at what a server left behind, and a table at the end."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,58 +17,10 @@ from pointsman.v1 import (
     insight_service_pb2_grpc,
     router_service_pb2_grpc,
 )
+from tests.processes import run_python
 
-ROOT = Path(__file__).parents[2]
-WAIT = 60.0
-"""Seconds after which a call or a process is taken to hang."""
-
-
-class Server:
-    """A service in a process group of its own on ``data``; its standard error goes to a file beside it."""
-
-    def __init__(self, data: Path, *more: str) -> None:
-        self.data, self.errors = data, data.with_name(data.name + ".stderr")
-        code = "from pointsman.server.cli.commands import serve; serve()"
-        command = [sys.executable, "-c", code, "--data", str(data), "--listen", "127.0.0.1:0", *more]
-        with self.errors.open("a") as errors:
-            self.process = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                start_new_session=True,
-            )
-        self.address = ""
-
-    def ready(self) -> Server:
-        """Wait until it answers. Raises ``RuntimeError`` with what it said if it ends instead."""
-        assert self.process.stdout is not None
-        found = re.search(r"serving on (\S+)", self.process.stdout.readline())
-        if not found:
-            raise RuntimeError(f"the server did not start: {self.said()[-2000:]}")
-        self.address = found[1]
-        return self
-
-    def said(self) -> str:
-        """All that was written to standard error on this data directory."""
-        return self.errors.read_text()
-
-    def kill(self) -> None:
-        """SIGKILL to the whole group: no chance to do anything more."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(WAIT)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def stop(self) -> int:
-        """Ask it to stop; its exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(WAIT)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return code
+VERIFY_S = 3600.0
+"""Seconds after which a refold is taken to hang: a long soak leaves a long journal."""
 
 
 class Stubs:
@@ -86,30 +32,10 @@ class Stubs:
         self.insight: Any = insight_service_pb2_grpc.InsightServiceStub(channel)
 
 
-async def patient(method: Any, request: Any) -> tuple[Any, int]:
-    """The answer to a call that is sent again while the server is too busy to begin it; how often it was refused."""
-    refused = 0
-    while True:
-        try:
-            return await method(request, timeout=WAIT), refused
-        except grpc.aio.AioRpcError as error:
-            if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
-                raise
-            refused += 1
-            await asyncio.sleep(0.05)
-
-
 def verify(data: Path) -> dict[str, Any]:
     """What `pointsman verify --json` says; the server must not be running."""
     code = "from pointsman.server.cli.commands import verify; verify()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "--data", str(data), "--json"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
+    done = run_python("-c", code, "--data", str(data), "--json", seconds=VERIFY_S)
     if not done.stdout:
         raise RuntimeError(f"verify failed: {done.stderr}")
     return dict(json.loads(done.stdout))

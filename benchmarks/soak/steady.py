@@ -29,7 +29,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
-from kit import WAIT, Server, Stubs, finish, patient, tracebacks, verify
+from kit import Stubs, finish, tracebacks, verify
 
 from pointsman.bandit.catalog import DAY_NS, Bucket, Model
 from pointsman.bandit.encoder import Context
@@ -39,6 +39,8 @@ from pointsman.server.errors import ExpiredError
 from pointsman.server.journal.sqlite import SqliteJournal
 from pointsman.server.state.replica import DECISIONS_KEPT, Report, fold_rows, open_replica
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, outcome_pb2, router_service_pb2
+from tests.calls import patient
+from tests.processes import WAIT, Served
 
 BUCKETS = 100
 AT_ONCE = 16
@@ -57,7 +59,7 @@ class Reading:
     snapshots: int
 
 
-def read(server: Server, began: float) -> Reading:
+def read(server: Served, began: float) -> Reading:
     """Of the server's process, from /proc."""
     process = Path(f"/proc/{server.process.pid}")
     status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines() if ":" in line)
@@ -98,7 +100,7 @@ async def one(stubs: Stubs, rng: np.random.Generator) -> int:
     return refused + more
 
 
-async def drive(server: Server, fill: int, minutes: float, load: float) -> tuple[float, int, int, list[Reading]]:
+async def drive(server: Served, fill: int, minutes: float, load: float) -> tuple[float, int, int, list[Reading]]:
     """Fill, then keep to ``load``; full load in decisions per second, decisions and refusals after it, readings."""
     rng = np.random.default_rng(0)
     async with grpc.aio.insecure_channel(server.address) as channel:
@@ -182,7 +184,7 @@ async def jumps(data: Path) -> tuple[dict[str, object], list[str]]:
                     wrong.append(f"turn {turn}: request {id_} was decided twice")
                 try:
                     again = await replica.report(Report(id_bytes, {Signal.QUALITY: 0.5}, "k"))
-                    if not again.duplicate or again.ledger.reports != 1:
+                    if not again.duplicate or again.outcome.reports != 1:
                         wrong.append(f"turn {turn}: the report on {id_} was applied twice")
                     late = clock[0] > expire_ns
                 except ExpiredError:
@@ -210,7 +212,7 @@ async def soak(
     fill: int, minutes: float, load: float, data: Path, flags: list[str]
 ) -> tuple[dict[str, object], list[str]]:
     """All of it; the rows of the table and the violations."""
-    server = Server(data, *flags).ready()
+    server = Served(data, *flags).ready()
     full, sent, refused, readings = await drive(server, fill, minutes, load)
     violations = []
     if (code := server.stop()) != 0:

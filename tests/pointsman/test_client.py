@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,16 @@ from pointsman.v1 import (
 )
 from pointsman.v1 import insight_service_pb2 as insight
 from pointsman.v1 import router_service_pb2 as rpc
-from tests.server.conftest import Served
+from tests.processes import WAIT, Serve, Served
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    """Starts the service on one data directory, with models `a` and `b` and the bucket `t`; again on the same address."""
-    running: list[Served] = []
+def start(serve: Serve, address: str, tmp_path: Path) -> Callable[[], Served]:
+    """Starts the service on one data directory, with models `a` and `b` and the bucket `t`; always on the same address."""
 
-    def go(listen: str = "127.0.0.1:0") -> Served:
-        running.append(Served(tmp_path / "data", listen=listen))
-        with grpc.insecure_channel(running[-1].address) as channel:
+    def go() -> Served:
+        served = serve(tmp_path / "data", listen=address)
+        with grpc.insecure_channel(served.address) as channel:
             catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
             for name in ("a", "b"):
                 model = catalog_pb2.Model(name=f"models/{name}", upstream=f"vendor/{name}")
@@ -41,14 +40,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Served]]:
             schema = catalog_pb2.ContextSchema(text=catalog_pb2.TextFeature(optional=True))
             bucket = catalog_pb2.Bucket(name="buckets/t", context_schema=schema)
             catalog.UpdateBucket(catalog_service_pb2.UpdateBucketRequest(bucket=bucket, allow_missing=True))
-        return running[-1]
+        return served
 
-    yield go
-    for one in running:
-        if one.process.poll() is None:
-            one.kill()
-        assert one.process.stdout is not None
-        one.process.stdout.close()
+    return go
 
 
 def observed(address: str, model: str) -> Any:
@@ -59,8 +53,8 @@ def observed(address: str, model: str) -> Any:
     return next(one for one in found.models if one.model == model)
 
 
-def test_decide_report_and_look_back(start: Callable[..., Served]) -> None:
-    with Client(start().address) as client:
+def test_decide_report_and_look_back(start: Callable[[], Served]) -> None:
+    with Client(start().address, timeout=WAIT) as client:
         first = client.decide("t", text="hello", request_id="r")
         assert first.upstream == "vendor/" + first.model.removeprefix("models/")
         assert client.decide("buckets/t", text="hello", request_id="r") == first
@@ -76,8 +70,8 @@ def test_decide_report_and_look_back(start: Callable[..., Served]) -> None:
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_call_takes_the_time_and_reports_what_the_block_did(start: Callable[..., Served]) -> None:
-    with Client(start().address) as client:
+def test_call_takes_the_time_and_reports_what_the_block_did(start: Callable[[], Served]) -> None:
+    with Client(start().address, timeout=WAIT) as client:
         with client.call("t", text="x") as good:
             time.sleep(0.02)
             good.succeeded(quality=0.9)
@@ -88,7 +82,7 @@ def test_call_takes_the_time_and_reports_what_the_block_did(start: Callable[...,
             rescued.fallback(other)
             assert rescued.model == other
             rescued.succeeded(cost_usd=0.5)
-        assert client.flush() == 0
+        assert client.flush(WAIT) == 0
         (known,) = client.get_decision(good.decision).outcomes
         assert known.outcome.success and known.outcome.quality == 0.9 and known.outcome.latency_seconds >= 0.02
         (known,) = client.get_decision(bad.decision).outcomes
@@ -98,16 +92,16 @@ def test_call_takes_the_time_and_reports_what_the_block_did(start: Callable[...,
         assert both[other].success and both[other].cost_usd == 0.5
 
 
-def test_reports_outlive_a_kill_of_the_service_and_count_once(start: Callable[..., Served]) -> None:
+def test_reports_outlive_a_kill_of_the_service_and_count_once(start: Callable[[], Served]) -> None:
     service = start()
-    client = Client(service.address, timeout=2.0)
+    client = Client(service.address, timeout=WAIT)
     decisions = [client.decide("t", text=f"{i}") for i in range(40)]
     for i, decision in enumerate(decisions):
         client.report_later(decision, quality=0.5)
         if i == 20:
             service.kill()
-    again = start(service.address)
-    assert client.flush(30.0) == 0
+    again = start()
+    assert client.flush(WAIT) == 0
     counts = [observed(again.address, f"models/{name}").quality_observations for name in ("a", "b")]
     assert sum(counts) == len(decisions)
     client.close()
@@ -131,7 +125,7 @@ def test_a_call_that_the_service_has_no_time_for_is_sent_again_with_the_same_id(
     router_service_pb2_grpc.add_RouterServiceServicer_to_server(flaky, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    with Client(f"127.0.0.1:{port}", api_key="secret", timeout=30.0) as client:
+    with Client(f"127.0.0.1:{port}", api_key="secret", timeout=WAIT) as client:
         assert client.decide("t").name == "decisions/x"
     server.stop(None)
     assert len(flaky.seen) == 3 and len(set(flaky.seen)) == 1
@@ -148,28 +142,28 @@ def test_a_default_where_the_service_is_away() -> None:
             call.succeeded(quality=1.0)
         with pytest.raises(grpc.RpcError):
             client.decide("t", text="x")
-        assert client.flush() == 0
+        assert client.flush(WAIT) == 0
 
 
-def test_reports_that_will_never_be_taken_are_given_up_one_by_one(start: Callable[..., Served]) -> None:
+def test_reports_that_will_never_be_taken_are_given_up_one_by_one(start: Callable[[], Served]) -> None:
     refused: list[Refusal] = []
-    with Client(start().address, on_refused=refused.append) as client:
+    with Client(start().address, timeout=WAIT, on_refused=refused.append) as client:
         good = client.decide("t")
         client.report_later("decisions/" + "0" * 26, quality=0.5)
         client.report_later(good, quality=7.0)
         client.report_later(good, quality=0.5)
-        assert client.flush() == 0
+        assert client.flush(WAIT) == 0
         assert sorted(one.code for one in refused) == ["INVALID_ARGUMENT", "NOT_FOUND"]
         assert client.get_decision(good).outcomes[0].outcome.quality == 0.5
     with pytest.raises(ValueError, match="closed"):
         client.report_later(good, quality=0.5)
 
 
-def test_the_asynchronous_client(start: Callable[..., Served]) -> None:
+def test_the_asynchronous_client(start: Callable[[], Served]) -> None:
     service = start()
 
     async def go() -> None:
-        async with aio.Client(service.address, timeout=2.0) as client:
+        async with aio.Client(service.address, timeout=WAIT) as client:
             first = await client.decide("t", text="x", request_id="r")
             assert await client.decide("t", text="x", request_id="r") == first
             await client.report(first, quality=0.25)
@@ -180,19 +174,19 @@ def test_the_asynchronous_client(start: Callable[..., Served]) -> None:
                     raise ZeroDivisionError
             async with client.call("t", text="x") as good:
                 good.succeeded(quality=1.0)
-            assert await client.flush() == 0
+            assert await client.flush(WAIT) == 0
             assert (await client.get_decision(good.decision)).outcomes[0].outcome.success
             assert not (await client.get_decision(bad.decision)).outcomes[0].outcome.success
             decisions = [await client.decide("t") for _ in range(30)]
             for i, decision in enumerate(decisions):
                 client.report_later(decision, quality=0.5)
                 if i == 15:
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0)  # some are sent by now, or none: either way they arrive once
                     service.kill()
             away = await client.decide("t", default="models/a", request_id="late")
             assert away.name == ""
-            again = await asyncio.to_thread(start, service.address)
-            assert await client.flush(30.0) == 0
+            again = await asyncio.to_thread(start)
+            assert await client.flush(WAIT) == 0
             counts = [observed(again.address, f"models/{n}").quality_observations for n in ("a", "b")]
             assert sum(counts) == 30 + 2
 

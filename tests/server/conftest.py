@@ -1,14 +1,10 @@
-"""A service in this process, on a real channel, with a clock that tests can set; and service processes of their own."""
+"""A service in this process, on a real channel, with a clock that tests can set."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-import signal
-import subprocess
-import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,57 +51,19 @@ class Service:
 
 
 Scenario = Callable[[Service], Awaitable[None]]
-ROOT = Path(__file__).parents[2]
-SERVE = "from pointsman.server.cli.commands import serve; serve()"  # works installed or not
-WAIT = 60.0
-"""Seconds after which a process that should have ended or answered is taken to hang."""
 
 
-class Served:
-    """A service in a process of its own. ``errors`` is where its standard error goes."""
-
-    def __init__(self, data: Path, *more: str, listen: str = "127.0.0.1:0") -> None:
-        self.errors = data.with_name(data.name + ".stderr")
-        command = [sys.executable, "-c", SERVE, "--data", str(data), "--listen", listen, *more]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with self.errors.open("a") as errors:
-            self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT, env=environment
-            )
-        assert self.process.stdout is not None
-        found = re.search(r"serving on (\S+)", self.process.stdout.readline())  # empty if the process ends instead
-        self.address = found[1] if found else ""
-
-    def said(self) -> str:
-        """All that was written to standard error on this data directory."""
-        return self.errors.read_text()
-
-    def stop(self) -> int:
-        """Ask it to stop; its exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(WAIT)
-
-    def kill(self) -> None:
-        """End it with no chance to do anything more."""
-        self.process.kill()
-        self.process.wait(WAIT)
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Served]]:
-    """Starts service processes; those that still run at the end of the test are killed."""
-    started: list[Served] = []
-
-    def start(data: Path, *more: str, listen: str = "127.0.0.1:0") -> Served:
-        started.append(Served(data, *more, listen=listen))
-        return started[-1]
-
-    yield start
-    for one in started:
-        if one.process.poll() is None:
-            one.kill()
-        assert one.process.stdout is not None
-        one.process.stdout.close()
+@asynccontextmanager
+async def serving(replica: Replica, **guards: Any) -> AsyncIterator[str]:
+    """The address of a server of ``replica`` in this process; ``guards`` as for ``make_server``. Closes the replica."""
+    server, _ = make_server(replica, **guards)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(1)
+        await replica.close()
 
 
 @pytest.fixture
@@ -117,10 +75,7 @@ def run(tmp_path: Path) -> Callable[[Scenario], None]:
         replica = open_replica(
             SqliteJournal(tmp_path), np.random.default_rng(0), lambda: clock[0], tmp_path / "snapshots"
         )
-        server, _ = make_server(replica)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with serving(replica) as address, grpc.aio.insecure_channel(address) as channel:
             service = Service(replica, channel, clock)
             for name in MODELS:
                 model = catalog_pb2.Model(name=f"models/{name}")
@@ -137,10 +92,6 @@ def run(tmp_path: Path) -> Callable[[Scenario], None]:
             await service.catalog.UpdateBucket(
                 catalog_service_pb2.UpdateBucketRequest(bucket=bucket, allow_missing=True)
             )
-            try:
-                await scenario(service)
-            finally:
-                await server.stop(1)
-                await replica.close()
+            await scenario(service)
 
     return lambda scenario: asyncio.run(go(scenario))

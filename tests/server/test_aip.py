@@ -23,7 +23,8 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
-from tests.server.conftest import Scenario, Served, Service
+from tests.processes import Serve
+from tests.server.conftest import Scenario, Service
 from tests.server.test_errors import failure, fields
 
 Run = Callable[[Scenario], None]
@@ -266,9 +267,7 @@ def test_watching_sees_each_decision_of_its_bucket_once(run: Run) -> None:
 # --- a decision is what it was ---------------------------------------------------------------------------------------
 
 
-def test_a_decision_is_explained_with_its_own_numbers_whatever_changed_since(
-    serve: Callable[..., Served], tmp_path: Path
-) -> None:
+def test_a_decision_is_explained_with_its_own_numbers_whatever_changed_since(serve: Serve, tmp_path: Path) -> None:
     decisions: list[Any] = []
 
     def explained(channel: grpc.Channel) -> list[Any]:

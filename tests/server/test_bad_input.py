@@ -26,6 +26,7 @@ from pointsman.v1 import (
     insight_service_pb2,
     router_service_pb2,
 )
+from tests.processes import WAIT
 from tests.server.conftest import Scenario, Service
 
 Run = Callable[[Scenario], None]
@@ -381,7 +382,7 @@ def test_no_request_breaks_the_server(run: Run) -> None:
 
         async def send(method: str, request: Message) -> None:
             stub = next(s for s in (service.router, service.catalog, service.insight) if hasattr(s, method))
-            call = getattr(stub, method)(request, timeout=30)
+            call = getattr(stub, method)(request, timeout=WAIT)
             code = await call.code()
             assert code in FINE, (code, await call.details(), request)
 

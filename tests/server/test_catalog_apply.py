@@ -28,13 +28,13 @@ from pointsman.server.catalog.plan import plan
 from pointsman.server.catalog.resource import Resource
 from pointsman.server.cli.catalog import catalog
 from pointsman.server.journal.sqlite import SqliteJournal
-from pointsman.server.process.grpc_server import make_server
-from pointsman.server.state.replica import Replica, open_replica
+from pointsman.server.state.replica import open_replica
 from pointsman.v1 import catalog_pb2 as pb
 from pointsman.v1 import catalog_service_pb2 as rpc
 from pointsman.v1 import catalog_service_pb2_grpc, journal_pb2
+from tests.processes import ROOT, WAIT
 from tests.server import test_codec as values
-from tests.server.conftest import ROOT
+from tests.server.conftest import serving
 
 EXAMPLE = ROOT / "docs" / "catalog.example.yaml"
 
@@ -48,19 +48,17 @@ class Running:
         self.thread.start()
         self.data = data
         self.seen: list[Any] = []
-        self.replica, self.server, self.address = self.do(self._start())
+        self.address: str = self.do(self._start())
         self.channel = grpc.insecure_channel(self.address)
         self.stub: Any = catalog_service_pb2_grpc.CatalogServiceStub(self.channel)
 
     def do(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(WAIT)
 
-    async def _start(self) -> tuple[Replica, grpc.aio.Server, str]:
-        replica = open_replica(SqliteJournal(self.data), np.random.default_rng(0), lambda: 10**18, None)
-        server, _ = make_server(replica)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        return replica, server, f"127.0.0.1:{port}"
+    async def _start(self) -> str:
+        self.replica = open_replica(SqliteJournal(self.data), np.random.default_rng(0), lambda: 10**18, None)
+        self._serving = serving(self.replica)
+        return await self._serving.__aenter__()
 
     def events(self) -> list[journal_pb2.JournalEvent]:
         return [journal_pb2.JournalEvent.FromString(row.data) for row in self.replica.export(1, self.position())]
@@ -70,8 +68,7 @@ class Running:
 
     def stop(self) -> None:
         self.channel.close()
-        self.do(self.server.stop(0))
-        self.do(self.replica.close())
+        self.do(self._serving.__aexit__(None, None, None))
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.loop.close()

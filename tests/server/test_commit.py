@@ -13,6 +13,7 @@ from pointsman.server.errors import UnavailableError
 from pointsman.server.journal.commit import GroupCommit, Write
 from pointsman.server.journal.interface import Appended, Conflict, Duplicate, Group, JournalError, Result
 from pointsman.server.journal.sqlite import SqliteJournal
+from tests.processes import WAIT, until
 from tests.server.test_journal import one
 
 
@@ -82,15 +83,16 @@ def test_settled_when_the_journal_or_the_fold_fails(tmp_path: Path) -> None:
 def test_a_cancelled_caller_is_settled_when_its_write_is_folded_and_not_before(tmp_path: Path) -> None:
     async def scenario() -> None:
         rig = Rig(tmp_path)
-        go, append = threading.Event(), rig.journal.append
+        started, go, append = threading.Event(), threading.Event(), rig.journal.append
 
         def slow(groups: Sequence[Group], now_ns: int) -> list[Result]:
-            go.wait(30)
+            started.set()
+            assert go.wait(WAIT)
             return append(groups, now_ns)
 
         rig.journal.append = slow  # type: ignore[method-assign]
         caller = asyncio.ensure_future(rig.write("gone", one(b"x")))
-        await asyncio.sleep(0.05)
+        await until(started.is_set, "the append has begun")
         caller.cancel()
         await asyncio.wait([caller])
         assert rig.settled == []

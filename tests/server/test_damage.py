@@ -21,7 +21,8 @@ from pointsman.server.journal.sqlite import FILE, SqliteJournal, check, read_row
 from pointsman.server.state import snapshot
 from pointsman.server.state.replica import fold_rows, open_replica, recover
 from pointsman.v1 import router_service_pb2
-from tests.server.conftest import Served, Service
+from tests.processes import refused_start
+from tests.server.conftest import Service
 from tests.server.test_journal import one
 
 
@@ -92,13 +93,13 @@ def test_a_journal_that_was_lost_is_not_taken_for_a_new_one(data: Path, how: str
     assert recovered(data).position == 0
 
 
-def test_garbage_instead_of_a_database(data: Path, serve: Callable[..., Served]) -> None:
+def test_garbage_instead_of_a_database(data: Path) -> None:
     (data / FILE).write_bytes(np.random.default_rng(0).bytes(100_000))
-    served = serve(data)
-    assert served.process.wait(60) == 1
-    assert "is not a journal" in served.said()
-    assert "restore the file from a backup" in served.said()
-    assert "Traceback" not in served.said()
+    refused = refused_start(data)
+    assert refused.returncode == 1
+    assert "is not a journal" in refused.stderr
+    assert "restore the file from a backup" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_a_database_that_is_no_journal(tmp_path: Path) -> None:

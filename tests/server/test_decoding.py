@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from pointsman.v1 import catalog_service_pb2, insight_service_pb2, router_service_pb2
+from tests.processes import WAIT
 from tests.server.conftest import Scenario, Service
 
 SERVICES = (
@@ -31,7 +32,7 @@ def test_bytes_that_are_no_message_are_an_invalid_argument(
             for data in broken:
                 streaming = method.server_streaming
                 make = service.channel.unary_stream if streaming else service.channel.unary_unary
-                call = make(path)(data, timeout=30)
+                call = make(path)(data, timeout=WAIT)
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await (call.read() if streaming else call)
                 assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT, (method.name, data)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -21,9 +21,9 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
-from tests.server.conftest import WAIT, Served
+from tests.calls import patient
+from tests.processes import WAIT, Serve, Served, until
 
-Serve = Callable[..., Served]
 CALLERS = 24
 ENDED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
@@ -56,21 +56,17 @@ def test_a_stop_under_load(serve: Serve, tmp_path: Path) -> None:
                         request_id=f"{number}/{i}",
                     )
                     try:
-                        answered[request.request_id] = await router.Decide(request)
+                        answered[request.request_id], _ = await patient(router.Decide, request)
                     except grpc.aio.AioRpcError as error:
                         failed[error.code()] += 1
                         return
 
-            async def watch() -> grpc.StatusCode:
-                call = insight_service_pb2_grpc.InsightServiceStub(channel).WatchDecisions(
-                    insight_service_pb2.WatchDecisionsRequest()
-                )
+            async def watch(call: Any) -> grpc.StatusCode:
                 async for one in call:
                     watched.append(one.decision.name)
                 return await call.code()
 
-            async def health() -> None:
-                call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            async def health(call: Any) -> None:
                 try:
                     async for one in call:
                         statuses.append(one.status)
@@ -78,12 +74,18 @@ def test_a_stop_under_load(serve: Serve, tmp_path: Path) -> None:
                     failed[error.code()] += 1
 
             async def stop() -> None:
-                while len(answered) < 300:
-                    await asyncio.sleep(0.01)
+                await until(lambda: len(answered) >= 300, "300 answers")
                 served.process.send_signal(signal.SIGTERM)
 
-            watching = asyncio.create_task(watch())
-            await asyncio.gather(stop(), health(), *(caller(i) for i in range(CALLERS)))
+            watch_call = insight_service_pb2_grpc.InsightServiceStub(channel).WatchDecisions(
+                insight_service_pb2.WatchDecisionsRequest()
+            )
+            await watch_call.initial_metadata()  # from here on it misses nothing
+            watching = asyncio.create_task(watch(watch_call))
+            health_call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            watching_health = asyncio.create_task(health(health_call))
+            await until(lambda: bool(statuses), "the first word on health")
+            await asyncio.gather(stop(), watching_health, *(caller(i) for i in range(CALLERS)))
             assert await watching == grpc.StatusCode.OK  # ended, not cut off
             assert await asyncio.to_thread(served.process.wait, WAIT) == 0
 

@@ -18,7 +18,8 @@ from pointsman.server.journal.interface import JournalError
 from pointsman.server.names import decision_name
 from pointsman.server.rpc.status import DOMAIN, STATUSES
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, router_service_pb2
-from tests.server.conftest import ROOT, Scenario, Service
+from tests.processes import ROOT
+from tests.server.conftest import Scenario, Service
 
 Run = Callable[[Scenario], None]
 Row = tuple[str, str]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,8 @@ from pointsman.server.journal.sqlite import FILE, SqliteJournal, read_rows
 from pointsman.server.state.replica import Report, decode, fold_rows, open_replica
 from pointsman.server.tools.import_journal import FORMER_NAMES, ImportFileError, import_journal
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, router_service_pb2
-from tests.server.conftest import ROOT, WAIT, Service
+from tests.processes import run_python
+from tests.server.conftest import Service
 
 Lines = list[dict[str, Any]]
 
@@ -298,10 +296,7 @@ def test_an_import_that_is_killed_can_be_done_again(exported: Path, tmp_path: Pa
         " lambda read: os.kill(os.getpid(), 9) if read > 30_000 else None)"
     )
     new = tmp_path / "new"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    killed = subprocess.run(
-        [sys.executable, "-c", code, str(exported), str(new)], cwd=ROOT, env=environment, timeout=WAIT, check=False
-    )
+    killed = run_python("-c", code, str(exported), str(new))
     assert killed.returncode == -signal.SIGKILL
     assert [path.name[:8] for path in new.iterdir()] == [".import-"], "half a journal, but not in its place"
     assert import_journal(exported, new).records == len(read(exported))

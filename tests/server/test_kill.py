@@ -1,6 +1,6 @@
 """A server that is killed at any moment loses nothing that it acknowledged and applies nothing twice.
 
-Real processes, SIGKILL at seeded random moments under load, and a client that keeps its own ledger. Six kills by
+Real processes, SIGKILL under load after a seeded random number of answers, and a client that keeps its own ledger. Six kills by
 default; set POINTSMAN_KILLS for more.
 """
 
@@ -9,10 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import grpc
@@ -32,6 +29,7 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
+from tests.processes import Serve, Served, refused_start, until
 
 KILLS = int(os.environ.get("POINTSMAN_KILLS", "6"))
 CALLERS = 12
@@ -45,17 +43,6 @@ class Ledger:
         self.decisions: dict[str, str] = {}
         self.sent: dict[tuple[str, str], float] = {}
         self.acknowledged: set[tuple[str, str]] = set()
-
-
-def start(data: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
-    """A server process on ``data`` and its address."""
-    command = [sys.executable, "-m", "pointsman.cli", "serve", "--data", str(data), "--listen", "127.0.0.1:0", *more]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    found = re.search(r"serving on (\S+)", process.stdout.readline())
-    assert found, process.stderr.read()
-    return process, found[1]
 
 
 async def set_up(address: str) -> None:
@@ -77,9 +64,10 @@ async def set_up(address: str) -> None:
         await catalog.UpdateBucket(catalog_service_pb2.UpdateBucketRequest(bucket=bucket, allow_missing=True))
 
 
-async def load(address: str, ledger: Ledger, rng: random.Random, process: subprocess.Popen[str], after: float) -> None:
-    """Decide and report from many callers until the server is killed ``after`` seconds from now."""
-    async with grpc.aio.insecure_channel(address) as channel:
+async def load(served: Served, ledger: Ledger, rng: random.Random, answers: int) -> None:
+    """Decide and report from many callers until the server is killed, after so many ``answers``."""
+    enough = len(ledger.decisions) + len(ledger.acknowledged) + answers
+    async with grpc.aio.insecure_channel(served.address) as channel:
         router = router_service_pb2_grpc.RouterServiceStub(channel)
 
         async def report(name: str, key: str, quality: float) -> None:
@@ -104,11 +92,13 @@ async def load(address: str, ledger: Ledger, rng: random.Random, process: subpro
                         await report(late, "late", rng.random())
 
         async def kill() -> None:
-            await asyncio.sleep(after)
-            process.send_signal(signal.SIGKILL)
+            try:
+                await until(lambda: len(ledger.decisions) + len(ledger.acknowledged) >= enough, f"{answers} answers")
+            finally:
+                served.process.kill()
 
         done = await asyncio.gather(kill(), *(caller() for _ in range(CALLERS)), return_exceptions=True)
-        unexpected = [e for e in done[1:] if not isinstance(e, grpc.aio.AioRpcError)]
+        unexpected = [e for e in done if not (e is None or isinstance(e, grpc.aio.AioRpcError))]
         assert not unexpected, unexpected
         assert {e.code() for e in done[1:] if isinstance(e, grpc.aio.AioRpcError)} <= {grpc.StatusCode.UNAVAILABLE}
 
@@ -139,16 +129,15 @@ async def settle(address: str, ledger: Ledger) -> insight_service_pb2.GetBucketI
         return await insight.GetBucketInsight(insight_service_pb2.GetBucketInsightRequest(name="buckets/b"))
 
 
-def test_nothing_acknowledged_is_lost_and_nothing_is_applied_twice(tmp_path: Path) -> None:
-    ledger, rng = Ledger(), random.Random(0)
-    process, address = start(tmp_path)
-    asyncio.run(set_up(address))
+def test_nothing_acknowledged_is_lost_and_nothing_is_applied_twice(serve: Serve, tmp_path: Path) -> None:
+    ledger, rng, data = Ledger(), random.Random(0), tmp_path / "data"
+    served = serve(data)
+    asyncio.run(set_up(served.address))
     for _ in range(KILLS):
-        asyncio.run(load(address, ledger, rng, process, after=rng.uniform(0.3, 1.2)))
-        process.wait()
-        assert process.returncode == -signal.SIGKILL
-        process, address = start(tmp_path)
-    insight = asyncio.run(settle(address, ledger))
+        asyncio.run(load(served, ledger, rng, answers=rng.randrange(100, 600)))
+        assert served.wait() == -signal.SIGKILL
+        served = serve(data)
+    insight = asyncio.run(settle(served.address, ledger))
     reported = {name for name, _ in ledger.sent}
     assert len(ledger.decisions) > 20 * KILLS
     for model in insight.models:
@@ -158,11 +147,10 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_applied_twice(tmp_path: Pat
         assert model.quality_observations == len(with_quality), "an outcome was lost or counted twice"
         assert model.spend_usd == pytest.approx(0.5 * len(with_quality))
         assert model.decisions >= len(mine)  # decisions that were made but not acknowledged count too
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 0
-    journal = SqliteJournal(tmp_path)
+    assert served.stop() == 0
+    journal = SqliteJournal(data)
     try:
-        recovered = recover(journal, tmp_path / "snapshots")
+        recovered = recover(journal, data / "snapshots")
         refolded = State()
         for row in journal.read(1):
             apply(refolded, decode(row))
@@ -176,30 +164,23 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_applied_twice(tmp_path: Pat
         assert design.count_k[k] == model.quality_observations
 
 
-def test_a_second_server_on_the_same_directory_is_refused(tmp_path: Path) -> None:
-    process, _ = start(tmp_path)
-    try:
-        command = [sys.executable, "-m", "pointsman.cli", "serve", "--data", str(tmp_path), "--listen", "127.0.0.1:0"]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert second.returncode == 1
-        assert "another process" in second.stderr
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+def test_a_second_server_on_the_same_directory_is_refused(serve: Serve, tmp_path: Path) -> None:
+    served = serve(tmp_path / "data")
+    second = refused_start(tmp_path / "data")
+    assert second.returncode == 1
+    assert "another process" in second.stderr
+    assert served.stop() == 0
 
 
-def test_a_damaged_snapshot_is_skipped(tmp_path: Path) -> None:
-    process, address = start(tmp_path)
-    asyncio.run(set_up(address))
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 0
-    (snapshot,) = (tmp_path / "snapshots").glob("*.snapshot")
+def test_a_damaged_snapshot_is_skipped(serve: Serve, tmp_path: Path) -> None:
+    served = serve(tmp_path / "data")
+    asyncio.run(set_up(served.address))
+    assert served.stop() == 0
+    (snapshot,) = (tmp_path / "data" / "snapshots").glob("*.snapshot")
     damaged = bytearray(snapshot.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     snapshot.write_bytes(bytes(damaged))
-    process, address = start(tmp_path)
-    asyncio.run(set_up(address))  # idempotent: finds everything as it was
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 0
-    assert process.stderr is not None
-    assert "checksum" in process.stderr.read()
+    served = serve(tmp_path / "data")
+    asyncio.run(set_up(served.address))  # idempotent: finds everything as it was
+    assert served.stop() == 0
+    assert "checksum" in served.said()

@@ -21,14 +21,15 @@ from pointsman.server.observe.metrics import MAX_BUCKETS, OTHER, Metrics
 from pointsman.server.observe.metrics_server import MetricsServer
 from pointsman.server.state.replica import Replica
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
-from tests.server.conftest import Served, Service
+from tests.processes import WAIT, Serve, Served, refused_start
+from tests.server.conftest import Service
 
 PROMPT = "a most secret prompt"
 
 
 def scrape(url: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """Every sample by its name and labels."""
-    with urllib.request.urlopen(url, timeout=30) as answer:
+    with urllib.request.urlopen(url, timeout=WAIT) as answer:
         text = answer.read().decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -53,11 +54,11 @@ def declare(address: str, budget: catalog_pb2.Budget) -> None:
         catalog.CreateBucket(catalog_service_pb2.CreateBucketRequest(bucket=bucket))
 
 
-def test_what_is_counted_is_what_happened(tmp_path: Path, serve: Callable[..., Served]) -> None:
+def test_what_is_counted_is_what_happened(tmp_path: Path, serve: Serve) -> None:
     service = serve(tmp_path / "data", "--http", "127.0.0.1:0", "--log-format", "json", "--log-level", "debug")
     url = str(next(one["message"] for one in lines(service) if "metrics are on" in str(one["message"]))).split()[-1]
     declare(service.address, catalog_pb2.Budget(usd_per_request=0.5))
-    with Client(service.address) as client:
+    with Client(service.address, timeout=WAIT) as client:
         made = [client.decide("t", text=PROMPT) for _ in range(7)]
         for one in made[:5]:
             client.report(one, quality=0.5, cost_usd=0.25)
@@ -84,10 +85,10 @@ def test_what_is_counted_is_what_happened(tmp_path: Path, serve: Callable[..., S
     assert value("pointsman_append_groups_sum") == 3 + 7 + 6
     assert value("pointsman_fold_lag_seconds_count") == value("pointsman_append_seconds_count")
     assert value("pointsman_broken") == 0
-    with urllib.request.urlopen(url.replace("/metrics", "/healthz"), timeout=30) as answer:
+    with urllib.request.urlopen(url.replace("/metrics", "/healthz"), timeout=WAIT) as answer:
         assert answer.status == 200
     with pytest.raises(urllib.error.HTTPError):
-        urllib.request.urlopen(url.replace("/metrics", "/else"), timeout=30)
+        urllib.request.urlopen(url.replace("/metrics", "/else"), timeout=WAIT)
     assert service.stop() == 0
     calls = [one for one in lines(service) if one["logger"] == "pointsman.access"]
     assert [one["code"] for one in calls if one["method"] == decide] == ["OK"] * 7 + ["NOT_FOUND"]
@@ -95,13 +96,13 @@ def test_what_is_counted_is_what_happened(tmp_path: Path, serve: Callable[..., S
     assert PROMPT not in service.said()
 
 
-def test_a_request_id_of_the_callers_is_in_the_log(tmp_path: Path, serve: Callable[..., Served]) -> None:
+def test_a_request_id_of_the_callers_is_in_the_log(tmp_path: Path, serve: Serve) -> None:
     service = serve(tmp_path / "data", "--log-format", "json")
     with grpc.insecure_channel(service.address) as channel:
         stub = catalog_service_pb2_grpc.CatalogServiceStub(channel)
         request = catalog_service_pb2.GetModelRequest(name="models/none")
         with pytest.raises(grpc.RpcError):
-            stub.GetModel(request, metadata=(("x-request-id", "my-id"),), timeout=30)
+            stub.GetModel(request, metadata=(("x-request-id", "my-id"),), timeout=WAIT)
     assert service.stop() == 0
     (call,) = [one for one in lines(service) if one["logger"] == "pointsman.access"]
     assert (call["request_id"], call["code"], call["level"]) == ("my-id", "NOT_FOUND", "INFO")
@@ -115,7 +116,7 @@ def test_health_over_http_tells_of_a_journal_that_cannot_be_folded(run: Callable
 
         def status() -> int:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=30) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=WAIT) as answer:
                     return int(answer.status)
             except urllib.error.HTTPError as error:
                 return error.code
@@ -152,12 +153,10 @@ def test_a_log_line_is_one_object_whatever_it_says() -> None:
 @pytest.mark.parametrize(
     ("address", "problem"), [("0.0.0.0:0", "can be reached from other machines"), ("127.0.0.1:99999", "HTTP")]
 )
-def test_http_is_refused_where_it_cannot_or_should_not_be(
-    tmp_path: Path, serve: Callable[..., Served], address: str, problem: str
-) -> None:
-    service = serve(tmp_path / "data", "--http", address)
-    assert service.process.wait(60) in (1, 2)
-    assert problem in service.said()
+def test_http_is_refused_where_it_cannot_or_should_not_be(tmp_path: Path, address: str, problem: str) -> None:
+    refused = refused_start(tmp_path / "data", "--http", address)
+    assert refused.returncode in (1, 2)
+    assert problem in refused.stderr
 
 
 def test_a_caller_that_goes_away_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:

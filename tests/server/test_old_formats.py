@@ -15,10 +15,10 @@ from google.protobuf import json_format
 
 from pointsman.bandit.state import State, fingerprint
 from pointsman.server.journal.sqlite import SqliteJournal
-from pointsman.server.process.serve import make_server
 from pointsman.server.state import snapshot
 from pointsman.server.state.replica import fold_rows, open_replica, recover
 from pointsman.v1 import router_service_pb2, router_service_pb2_grpc
+from tests.server.conftest import serving
 
 DATA = Path(__file__).parent / "data" / "format-2"
 JOURNALS = ("whole", "compacted")
@@ -90,17 +90,10 @@ def test_decisions_are_answered_as_they_were(recorded: tuple[Path, dict[str, Any
     async def ask() -> list[router_service_pb2.GetDecisionResponse]:
         rng = np.random.default_rng(0)
         replica = open_replica(SqliteJournal(directory), rng, lambda: expected["now_ns"], directory / "snapshots")
-        server, _ = make_server(replica)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        try:
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                router: Any = router_service_pb2_grpc.RouterServiceStub(channel)
-                requests = [router_service_pb2.GetDecisionRequest(name=answer.decision.name) for answer in answers]
-                return [await router.GetDecision(request) for request in requests]
-        finally:
-            await server.stop(None)
-            await replica.close()
+        async with serving(replica) as address, grpc.aio.insecure_channel(address) as channel:
+            router: Any = router_service_pb2_grpc.RouterServiceStub(channel)
+            requests = [router_service_pb2.GetDecisionRequest(name=answer.decision.name) for answer in answers]
+            return [await router.GetDecision(request) for request in requests]
 
     for now, then in zip(asyncio.run(ask()), answers, strict=True):
         assert_alike(json_format.MessageToDict(now), json_format.MessageToDict(then), then.decision.name)

@@ -18,11 +18,10 @@ from pointsman.bandit.state import State, fingerprint
 from pointsman.cli import main
 from pointsman.server.journal.interface import Appended, Base, Duplicate, Entry, Group, JournalFormatError, Row, Span
 from pointsman.server.journal.sqlite import FILE, SqliteJournal, read_rows
-from pointsman.server.process.grpc_server import make_server
 from pointsman.server.state.replica import Replica, base_state, fold_rows, open_replica, recover
 from pointsman.server.state.retention import CANDIDATE, DAY_NS, look
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, insight_service_pb2, router_service_pb2
-from tests.server.conftest import Service
+from tests.server.conftest import Service, serving
 from tests.server.test_journal import one
 
 RETENTION_NS = 1000 * 10**9
@@ -52,10 +51,7 @@ def with_retention(
             every,
             retention_ns,
         )
-        server, _ = make_server(replica)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with serving(replica) as address, grpc.aio.insecure_channel(address) as channel:
             service = Service(replica, channel, clock)
             for name in ("a", "b"):
                 model = catalog_pb2.Model(name=f"models/{name}")
@@ -63,11 +59,7 @@ def with_retention(
                     catalog_service_pb2.UpdateModelRequest(model=model, allow_missing=True)
                 )
             await put_bucket(service, WINDOW_S)
-            try:
-                await scenario(service)
-            finally:
-                await server.stop(1)
-                await replica.close()
+            await scenario(service)
 
     asyncio.run(go())
 

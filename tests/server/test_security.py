@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from pointsman.server.guards.keyring import Keyring
 from pointsman.server.guards.tls import Certificates, TlsError
 from pointsman.server.journal.sqlite import SqliteJournal
 from pointsman.server.process.config import ConfigError, load
-from pointsman.server.process.grpc_server import make_server
 from pointsman.server.state.replica import open_replica
 from pointsman.v1 import catalog_service_pb2 as cat
 from pointsman.v1 import (
@@ -38,7 +36,8 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
-from tests.server.conftest import ROOT, SERVE, Served
+from tests.processes import WAIT, Serve, refused_start, run_python
+from tests.server.conftest import serving
 
 SERVICES = (
     (router_service_pb2, router_service_pb2_grpc, "RouterService"),
@@ -53,8 +52,7 @@ METHODS = [
 DENIED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED}
 Scenario = Callable[[grpc.aio.Channel, list[int]], Any]
 LIST = "/pointsman.v1.CatalogService/ListModels"
-KEYS = [sys.executable, "-c", "from pointsman.server.cli.keys import keys; keys()"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+KEYS = "from pointsman.server.cli.keys import keys; keys()"
 
 
 def guarded(tmp_path: Path, scenario: Scenario) -> None:
@@ -64,15 +62,8 @@ def guarded(tmp_path: Path, scenario: Scenario) -> None:
         clock = [10**18]
         replica = open_replica(SqliteJournal(tmp_path / "data"), np.random.default_rng(0), lambda: clock[0], None)
         auth = AuthInterceptor(Keyring(tmp_path / "keys.yaml", lambda: clock[0]), lambda: clock[0])
-        server, _ = make_server(replica, auth=auth)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        try:
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                await scenario(channel, clock)
-        finally:
-            await server.stop(1)
-            await replica.close()
+        async with serving(replica, auth=auth) as address, grpc.aio.insecure_channel(address) as channel:
+            await scenario(channel, clock)
 
     asyncio.run(go())
 
@@ -91,11 +82,16 @@ async def code_of(
     metadata = [("authorization", value) for value in authorization]
     try:
         if streaming:
-            call = channel.unary_stream(method)(b"", metadata=metadata, timeout=0.5)
-            async for _ in call:
-                pass
+            call = channel.unary_stream(method)(b"", metadata=metadata, timeout=WAIT)
+            await call.initial_metadata()  # comes at once where the stream is let in, else with the refusal
+            await channel.unary_unary("/grpc.health.v1.Health/Check")(
+                b"", timeout=WAIT
+            ).code()  # a refusal is known by now
+            if call.done():
+                await call.read()
+            call.cancel()  # it may go on for ever
         else:
-            await channel.unary_unary(method)(b"", metadata=metadata, timeout=5)
+            await channel.unary_unary(method)(b"", metadata=metadata, timeout=WAIT)
     except grpc.aio.AioRpcError as error:
         return error.code(), _reason(error)
     return grpc.StatusCode.OK, ""
@@ -132,12 +128,12 @@ def test_health_is_open_and_reflection_wants_a_key(tmp_path: Path) -> None:
     (token,) = make(tmp_path / "keys.yaml", ("a", ("report",), None))
 
     async def scenario(channel: grpc.aio.Channel, clock: list[int]) -> None:
-        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="x.y"), timeout=5)
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="x.y"), timeout=WAIT)
 
     async def look(channel: grpc.aio.Channel, *metadata: tuple[str, str]) -> int:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         call = stub.ServerReflectionInfo(
-            iter([reflection_pb2.ServerReflectionRequest(list_services="")]), metadata=metadata, timeout=5
+            iter([reflection_pb2.ServerReflectionRequest(list_services="")]), metadata=metadata, timeout=WAIT
         )
         return len([answer async for answer in call])
 
@@ -217,7 +213,7 @@ def test_what_a_refusal_says_holds_nothing_of_the_key(tmp_path: Path) -> None:
     async def scenario(channel: grpc.aio.Channel, clock: list[int]) -> None:
         for given in (wrong, "pk_0123456789abcdef_" + "x" * 43, narrow):
             with pytest.raises(grpc.aio.AioRpcError) as found:
-                await channel.unary_unary(LIST)(b"", metadata=[("authorization", f"Bearer {given}")], timeout=5)
+                await channel.unary_unary(LIST)(b"", metadata=[("authorization", f"Bearer {given}")], timeout=WAIT)
             said = f"{found.value.details()} {found.value.trailing_metadata()}"
             assert not [part for part in given.split("_", 2)[1:] if part in said]
 
@@ -231,7 +227,7 @@ def test_a_refusal_for_the_rate_says_when_there_is_room(tmp_path: Path) -> None:
         assert (await code_of(channel, LIST, f"Bearer {token}"))[0] is grpc.StatusCode.OK
         clock[0] += 500_000_000  # a quarter of a token
         with pytest.raises(grpc.aio.AioRpcError) as found:
-            await channel.unary_unary(LIST)(b"", metadata=[("authorization", f"Bearer {token}")], timeout=5)
+            await channel.unary_unary(LIST)(b"", metadata=[("authorization", f"Bearer {token}")], timeout=WAIT)
         metadata: dict[str, Any] = dict(found.value.trailing_metadata() or ())
         retry = error_details_pb2.RetryInfo()
         details = status_pb2.Status.FromString(metadata["grpc-status-details-bin"]).details
@@ -273,7 +269,7 @@ def test_a_stream_sends_nothing_more_once_its_key_is_revoked(tmp_path: Path, mon
         )
         for i in range(3):
             request = cat.CreateModelRequest(model={"name": f"models/m{i}"})
-            await create(request, metadata=[("authorization", f"Bearer {writer}")], timeout=5)
+            await create(request, metadata=[("authorization", f"Bearer {writer}")], timeout=WAIT)
 
         async def exported(revoke: Callable[[], None]) -> tuple[int, grpc.StatusCode]:
             """Revoke when the interceptor is at the second of the journal's three events."""
@@ -290,7 +286,7 @@ def test_a_stream_sends_nothing_more_once_its_key_is_revoked(tmp_path: Path, mon
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(Keyring, "holds", holds)
                 export: Any = channel.unary_stream("/pointsman.v1.InsightService/ExportJournal")
-                call = export(b"", metadata=[("authorization", f"Bearer {reader}")], timeout=5)
+                call = export(b"", metadata=[("authorization", f"Bearer {reader}")], timeout=WAIT)
                 count = 0
                 try:
                     async for _ in call:
@@ -310,11 +306,10 @@ def test_a_stream_sends_nothing_more_once_its_key_is_revoked(tmp_path: Path, mon
 def test_commands_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
     make(path, ("old", SCOPES, None))
-    running = [
-        subprocess.Popen([*KEYS, *command, "--file", str(path)], env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-        for command in (*(("new", f"n{i}", "--scope", "decide") for i in range(5)), ("revoke", "old"))
-    ]
-    assert [process.wait(60) for process in running] == [0] * 6
+    commands = (*(("new", f"n{i}", "--scope", "decide") for i in range(5)), ("revoke", "old"))
+    with ThreadPoolExecutor(len(commands)) as at_once:
+        ended = list(at_once.map(lambda command: run_python("-c", KEYS, *command, "--file", str(path)), commands))
+    assert [process.returncode for process in ended] == [0] * 6, [process.stderr for process in ended]
     assert {key.name for key in read_keys(path)} == {f"n{i}" for i in range(5)}
     assert list(tmp_path.iterdir()) == [path]
 
@@ -408,7 +403,7 @@ def certificate(authority: trustme.CA, directory: Path, name: str) -> tuple[Path
     return cert, key
 
 
-def test_encryption_with_certificates_of_both_sides(tmp_path: Path, serve: Callable[..., Served]) -> None:
+def test_encryption_with_certificates_of_both_sides(tmp_path: Path, serve: Serve) -> None:
     ours, theirs, ca = trustme.CA(), trustme.CA(), tmp_path / "ca.pem"
     ours.cert_pem.write_to_path(ca)
     other = tmp_path / "other.pem"
@@ -419,7 +414,7 @@ def test_encryption_with_certificates_of_both_sides(tmp_path: Path, serve: Calla
     service = serve(tmp_path / "data", "--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(ca))
 
     def answer(tls: Tls | None) -> grpc.StatusCode:
-        with Client(service.address, tls=tls, timeout=3.0) as client, pytest.raises(grpc.RpcError) as found:
+        with Client(service.address, tls=tls, timeout=WAIT) as client, pytest.raises(grpc.RpcError) as found:
             client.decide("nothing")
         code: grpc.StatusCode = found.value.code()
         return code
@@ -439,7 +434,7 @@ def test_encryption_with_certificates_of_both_sides(tmp_path: Path, serve: Calla
     assert "keeping the former certificates" in service.said()
 
 
-def test_encryption_alone_follows_its_files_too(tmp_path: Path, serve: Callable[..., Served]) -> None:
+def test_encryption_alone_follows_its_files_too(tmp_path: Path, serve: Serve) -> None:
     one, two = trustme.CA(), trustme.CA()
     one.cert_pem.write_to_path(tmp_path / "one.pem")
     two.cert_pem.write_to_path(tmp_path / "two.pem")
@@ -449,7 +444,7 @@ def test_encryption_alone_follows_its_files_too(tmp_path: Path, serve: Callable[
 
     def answer(ca: str) -> grpc.StatusCode:
         tls = Tls(tmp_path / ca)
-        with Client(service.address, tls=tls, timeout=3.0) as client, pytest.raises(grpc.RpcError) as found:
+        with Client(service.address, tls=tls, timeout=WAIT) as client, pytest.raises(grpc.RpcError) as found:
             client.decide("nothing")
         code: grpc.StatusCode = found.value.code()
         return code
@@ -492,7 +487,7 @@ def test_files_that_stay_broken_are_warned_of_once(tmp_path: Path, caplog: pytes
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
 
 
-def test_certificates_that_do_not_fit_are_refused_at_the_start(tmp_path: Path, serve: Callable[..., Served]) -> None:
+def test_certificates_that_do_not_fit_are_refused_at_the_start(tmp_path: Path, serve: Serve) -> None:
     authority = trustme.CA()
     cert, key = certificate(authority, tmp_path, "one")
     _, other = certificate(authority, tmp_path, "two")
@@ -501,9 +496,9 @@ def test_certificates_that_do_not_fit_are_refused_at_the_start(tmp_path: Path, s
             Certificates(*bad)
     with pytest.raises(TlsError):
         Certificates(cert, key, key)
-    service = serve(tmp_path / "data", "--tls-cert", str(cert), "--tls-key", str(other))
-    assert service.process.wait(60) == 1
-    assert "are not a certificate and its key" in service.said()
+    refused = refused_start(tmp_path / "data", "--tls-cert", str(cert), "--tls-key", str(other))
+    assert refused.returncode == 1
+    assert "are not a certificate and its key" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -530,26 +525,23 @@ def test_nothing_is_open_to_others_unless_somebody_says_so(flags: dict[str, Any]
 
 
 def test_an_open_address_ends_the_command_with_2(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SERVE, "--data", str(tmp_path / "data"), "--listen", "0.0.0.0:0"]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and "expected tls_cert and tls_key, or insecure" in done.stderr
+    refused = refused_start(tmp_path / "data", listen="0.0.0.0:0")
+    assert refused.returncode == 2 and "expected tls_cert and tls_key, or insecure" in refused.stderr
     assert not (tmp_path / "data").exists()
 
 
-def test_a_service_with_keys_starts_and_one_without_its_file_does_not(
-    tmp_path: Path, serve: Callable[..., Served]
-) -> None:
+def test_a_service_with_keys_starts_and_one_without_its_file_does_not(tmp_path: Path, serve: Serve) -> None:
     path = tmp_path / "keys.yaml"
     (token,) = make(path, ("all", SCOPES, None))
     os.chmod(path, 0o644)
     service = serve(tmp_path / "data", "--api-keys", str(path))
-    with Client(service.address, api_key=token) as client, pytest.raises(grpc.RpcError) as found:
+    with Client(service.address, api_key=token, timeout=WAIT) as client, pytest.raises(grpc.RpcError) as found:
         client.decide("nothing")
     assert found.value.code() is grpc.StatusCode.NOT_FOUND
-    with Client(service.address, api_key="pk_x_y") as client, pytest.raises(grpc.RpcError) as found:
+    with Client(service.address, api_key="pk_x_y", timeout=WAIT) as client, pytest.raises(grpc.RpcError) as found:
         client.decide("nothing")
     assert found.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert service.stop() == 0
     assert "can be read by users other than its owner" in service.said() and token not in service.said()
-    missing = serve(tmp_path / "more", "--api-keys", str(tmp_path / "none.yaml"))
-    assert missing.process.wait(60) == 1 and "cannot read" in missing.said()
+    missing = refused_start(tmp_path / "more", "--api-keys", str(tmp_path / "none.yaml"))
+    assert missing.returncode == 1 and "cannot read" in missing.stderr

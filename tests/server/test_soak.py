@@ -6,8 +6,6 @@ import asyncio
 import importlib
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,15 +13,16 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.server.conftest import ROOT, Served
+from tests.processes import ROOT, Serve, run_python
 
 FOLDER = ROOT / "benchmarks" / "soak"
+SOAK_S = 600.0
+"""Seconds after which a soak is taken to hang."""
 
 
 def run_soak(name: str, *arguments: str) -> dict[str, Any]:
     """What a soak reports; it must find nothing wrong."""
-    command = [sys.executable, str(FOLDER / name), "--json", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=ROOT)
+    done = run_python(str(FOLDER / name), "--json", *arguments, seconds=SOAK_S)
     assert done.returncode == 0, (done.stdout, done.stderr)
     found: dict[str, Any] = json.loads(done.stdout)
     assert found["violations"] == 0
@@ -63,7 +62,7 @@ def soak(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
 
 def test_the_ledger_notices_what_is_lost_or_applied_twice(
-    soak: Callable[[str], Any], serve: Callable[..., Served], tmp_path: Path
+    soak: Callable[[str], Any], serve: Serve, tmp_path: Path
 ) -> None:
     kills = soak("kills")
     served = serve(tmp_path / "data")

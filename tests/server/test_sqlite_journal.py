@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from pointsman.server.journal.interface import (
     Span,
 )
 from pointsman.server.journal.sqlite import FILE, SqliteJournal, read_rows
+from tests.processes import run_python
 from tests.server.test_journal import one
 
 OPEN = """
@@ -29,20 +28,15 @@ SqliteJournal(Path(sys.argv[1]))
 """
 
 
-def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
 def test_a_second_process_is_locked_out(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path)
-    done = run_python(OPEN, str(tmp_path))
+    done = run_python("-c", OPEN, str(tmp_path))
     assert "JournalLockedError" in done.stderr
     assert str(tmp_path) in done.stderr
     with pytest.raises(JournalLockedError, match="another process"):
         SqliteJournal(tmp_path)
     journal.close()
-    assert run_python(OPEN, str(tmp_path)).returncode == 0
+    assert run_python("-c", OPEN, str(tmp_path)).returncode == 0
 
 
 def test_what_is_not_a_journal_is_refused(tmp_path: Path) -> None:
@@ -125,7 +119,7 @@ print(written)
 
 
 def test_a_write_that_the_system_refuses_loses_nothing(tmp_path: Path) -> None:
-    done = run_python(NO_MORE_SPACE, str(tmp_path))
+    done = run_python("-c", NO_MORE_SPACE, str(tmp_path))
     assert done.returncode == 0, done.stderr
     refused, written = done.stdout.splitlines()
     assert refused.startswith("refused: cannot append to")

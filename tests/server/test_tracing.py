@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 from pointsman import Client
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc, router_service_pb2
 from pointsman.v1.router_service_pb2_grpc import RouterServiceStub
-from tests.server.conftest import ROOT, Served
+from tests.processes import WAIT, Serve, run_python
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra `otel` is not installed")
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
@@ -57,9 +55,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     server.stop(None)
 
 
-def test_a_collector_gets_calls_and_appends_and_no_contexts(
-    tmp_path: Path, serve: Callable[..., Served], collector: Collector
-) -> None:
+def test_a_collector_gets_calls_and_appends_and_no_contexts(tmp_path: Path, serve: Serve, collector: Collector) -> None:
     service = serve(tmp_path / "data", "--traces")
     with grpc.insecure_channel(service.address) as channel:
         catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
@@ -72,7 +68,7 @@ def test_a_collector_gets_calls_and_appends_and_no_contexts(
         decision = router.Decide(request, metadata=[("traceparent", f"00-{TRACE}-b7ad6b7169203331-01")]).decision
         with pytest.raises(grpc.RpcError):
             router.Decide(router_service_pb2.DecideRequest(bucket="buckets/none"))
-    with Client(service.address) as client:
+    with Client(service.address, timeout=WAIT) as client:
         client.report(decision.name, quality=0.5)
     assert service.stop() == 0
     spans = collector.spans()
@@ -98,6 +94,6 @@ def test_without_the_extra_the_setting_is_refused(tmp_path: Path) -> None:
         "import sys; sys.modules['opentelemetry'] = None; from pointsman.server.cli.commands import serve; "
         f"serve(['--data', {str(tmp_path / 'data')!r}, '--listen', '127.0.0.1:0', '--traces'])"
     )
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    ended = run_python("-c", program)
     assert ended.returncode == 1
     assert "traces: expected the extra `otel`" in ended.stderr

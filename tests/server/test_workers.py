@@ -8,8 +8,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -38,9 +36,8 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
-from tests.server.conftest import ROOT, SERVE, WAIT, Served
+from tests.processes import WAIT, Serve, Served, children, has_gone, pause, refused_start, until, wait_until
 
-Start = Callable[..., Served]
 CHANNELS = 64
 """Most connections that are made to reach every worker."""
 WORST = 0.001
@@ -77,19 +74,6 @@ async def again(call: Callable[[], Any]) -> Any:
             if not refused or time.monotonic() > end:
                 raise
             await asyncio.sleep(0.02)
-
-
-def children(pid: int) -> list[int]:
-    """The processes that ``pid`` started and that run."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = path.read_text().rpartition(")")[2].split()[:2]
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # ended meanwhile
-        if int(parent) == pid and state != "Z":
-            found.append(int(path.parent.name))
-    return sorted(found)
 
 
 def sockets(pid: int) -> int:
@@ -165,7 +149,7 @@ def refold(data: Path) -> State:
     return state
 
 
-def test_all_workers_have_the_state_that_the_journal_folds_to(serve: Start, tmp_path: Path) -> None:
+def test_all_workers_have_the_state_that_the_journal_folds_to(serve: Serve, tmp_path: Path) -> None:
     served = serve(tmp_path / "data", "--workers", "2", "--snapshot-every", "150")
 
     async def load() -> None:
@@ -220,7 +204,7 @@ def test_all_workers_have_the_state_that_the_journal_folds_to(serve: Start, tmp_
     assert one.stop() == 0
 
 
-def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost_or_twice(serve: Start, tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost_or_twice(serve: Serve, tmp_path: Path) -> None:
     served = serve(tmp_path / "data", "--workers", "2")
     decisions: dict[str, str] = {}
     reports: Counter[str] = Counter()
@@ -244,22 +228,22 @@ def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost_or_twice(s
             for _ in range(2):
                 for pid in children(served.process.pid):
                     enough = len(decisions) + 60
-                    while len(decisions) < enough:
-                        assert not any(task.done() for task in calling)
-                        await asyncio.sleep(0.01)
+                    await until(
+                        lambda enough=enough: len(decisions) >= enough or any(task.done() for task in calling),
+                        "60 more decisions",
+                    )
+                    assert not any(task.done() for task in calling)
                     os.kill(pid, signal.SIGKILL)
-                    end = time.monotonic() + WAIT
-                    while pid in (now := children(served.process.pid)) or len(now) < 2:
-                        assert time.monotonic() < end, "it was not started again"
-                        await asyncio.sleep(0.05)
+                    await until(
+                        lambda pid=pid: pid not in (now := children(served.process.pid)) and len(now) == 2,
+                        "the worker that was killed is started again",
+                    )
             ending.set()
             await asyncio.gather(*calling)
 
     asyncio.run(load())
-    end = time.monotonic() + WAIT
-    while served.said().count(") serves") < 2 + 4:  # one that is asked to stop before has no state to tell of
-        assert time.monotonic() < end, "a worker does not serve again"
-        time.sleep(0.05)
+    # one that is asked to stop before has no state to tell of
+    wait_until(lambda: served.said().count(") serves") >= 2 + 4, "every worker serves again")
     assert served.stop() == 0
     assert served.said().count("it is started again") == 4
     made: Counter[bytes] = Counter()
@@ -279,7 +263,7 @@ def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost_or_twice(s
     assert stopped_at(served) == [(state.position, fingerprint(state))] * 2
 
 
-def test_workers_do_not_pass_a_hard_budget_together(serve: Start, tmp_path: Path) -> None:
+def test_workers_do_not_pass_a_hard_budget_together(serve: Serve, tmp_path: Path) -> None:
     served = serve(tmp_path / "data", "--workers", "2")
     cap = 100
 
@@ -316,52 +300,39 @@ def test_workers_do_not_pass_a_hard_budget_together(serve: Start, tmp_path: Path
     assert int(state.buckets["capped"].decisions_k.sum()) == made == cap
 
 
-def gone(pids: Sequence[int]) -> bool:
-    """Whether these processes end."""
-    end = time.monotonic() + WAIT
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def test_workers_end_with_their_supervisor(serve: Start, tmp_path: Path) -> None:
-    served = serve(tmp_path / "data", "--workers", "2")
+def test_workers_end_with_their_supervisor(serve: Serve, address: str, tmp_path: Path) -> None:
+    served = serve(tmp_path / "data", "--workers", "2", listen=address)
+    assert served.address == address
     pids = children(served.process.pid)
     assert len(pids) == 2
     served.kill()
-    assert gone(pids)
-    host, _, port = served.address.rpartition(":")
+    wait_until(lambda: all(has_gone(pid) for pid in pids), "the workers end")
+    host, _, port = address.rpartition(":")
     with socket.socket() as alone:
         alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         alone.bind((host, int(port)))
-    following = serve(tmp_path / "data", "--workers", "2", listen=served.address)
-    assert following.address == served.address
+    following = serve(tmp_path / "data", "--workers", "2", listen=address)
+    assert following.address == address
     assert following.stop() == 0
 
 
-def test_the_directory_stays_locked_until_the_last_worker_has_gone(serve: Start, tmp_path: Path) -> None:
+def test_the_directory_stays_locked_until_the_last_worker_has_gone(serve: Serve, tmp_path: Path) -> None:
     served = serve(tmp_path / "data", "--workers", "2")
     first, second = children(served.process.pid)
-    os.kill(first, signal.SIGSTOP)  # cannot see that its supervisor goes
-    served.kill()
-    assert gone([second])
-    late = refused_start(tmp_path / "data")
-    os.kill(first, signal.SIGKILL)
-    assert gone([first])
+    pause(first)  # it cannot see that its supervisor goes
+    try:
+        served.kill()
+        wait_until(lambda: has_gone(second), "the other worker ends")
+        late = refused_start(tmp_path / "data")
+    finally:
+        os.kill(first, signal.SIGKILL)
+    wait_until(lambda: has_gone(first), "the worker ends")
     assert late.returncode == 1
     assert "another process" in late.stderr
     SqliteJournal(tmp_path / "data").close()
 
 
-def refused_start(data: Path, *more: str, listen: str = "127.0.0.1:0") -> subprocess.CompletedProcess[str]:
-    """A start that should end by itself."""
-    command = [sys.executable, "-c", SERVE, "--data", str(data), "--listen", listen, *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=WAIT, check=False, cwd=ROOT)
-
-
-def test_a_second_server_on_the_directory_or_the_port_is_refused(serve: Start, tmp_path: Path) -> None:
+def test_a_second_server_on_the_directory_or_the_port_is_refused(serve: Serve, tmp_path: Path) -> None:
     served = serve(tmp_path / "data", "--workers", "2")
     for more in (("--workers", "2"), ()):
         done = refused_start(tmp_path / "data", *more)
