@@ -42,7 +42,7 @@ class Recorder:
             raise
         self.events.append("end")
 
-    def move_to(self, response: Any) -> None:
+    def see(self, response: Any) -> None:
         if response == 3:
             raise UnauthenticatedError("no more")
         self.events.append(("response", response))
