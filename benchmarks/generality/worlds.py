@@ -49,7 +49,8 @@ from pointsman.simulator.policies.hindsight import best_fixed, grouped_optimum
 from pointsman.simulator.policies.registry import THOMPSON
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.replay import play
-from pointsman.simulator.world.world import UNIT, Features, make_world, order_of
+from pointsman.simulator.world.encoding import Features
+from pointsman.simulator.world.world import UNIT, make_world, order_of
 
 Array = npt.NDArray[np.float64]
 

@@ -14,7 +14,8 @@ from pointsman.simulator.data.table import OutcomeTable
 from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.world.changes import ModelAdded, Outage, PriceFactor, QualityLevel, Schedule
-from pointsman.simulator.world.world import UNIT, Features, World, make_world
+from pointsman.simulator.world.encoding import Features
+from pointsman.simulator.world.world import UNIT, World, make_world
 
 ROUNDS = 1824
 """Of every run: as many as `test_holdout` has prompts; a smaller stream repeats."""

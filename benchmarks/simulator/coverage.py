@@ -61,9 +61,10 @@ from pointsman.simulator.report.charts import COLOURS, Axis, ForestRow, PlotLine
 from pointsman.simulator.report.page import cards, page
 from pointsman.simulator.run.executor import map_over
 from pointsman.simulator.world.changes import FeedbackLost
+from pointsman.simulator.world.encoding import Features
 from pointsman.simulator.world.rounds import unfold
 from pointsman.simulator.world.utility import parse_objective
-from pointsman.simulator.world.world import UNIT, Features, World, make_world
+from pointsman.simulator.world.world import UNIT, World, make_world
 
 Array = npt.NDArray[np.float64]
 T = TypeVar("T")

@@ -38,8 +38,9 @@ from pointsman.simulator.data.table import OutcomeTable
 from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.replay import play_online, rounds_of
+from pointsman.simulator.world.encoding import Features
 from pointsman.simulator.world.utility import parse_objective
-from pointsman.simulator.world.world import UNIT, Features, make_world
+from pointsman.simulator.world.world import UNIT, make_world
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

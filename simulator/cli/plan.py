@@ -28,9 +28,10 @@ from pointsman.simulator.report.terminal import collect_results, with_progress
 from pointsman.simulator.run.executor import map_over
 from pointsman.simulator.run.experiment import PlannedRun, RunResult, run_all
 from pointsman.simulator.run.streaming import check_file, check_streamed, stream
+from pointsman.simulator.world.encoding import Features
 from pointsman.simulator.world.file import Scenario, read_scenario
 from pointsman.simulator.world.utility import parse_objective
-from pointsman.simulator.world.world import Features, World, make_world
+from pointsman.simulator.world.world import World, make_world
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,7 +29,7 @@ from pointsman.simulator.run.executor import PROCESSES
 from pointsman.simulator.run.experiment import RunResult
 from pointsman.simulator.run.streaming import STREAMED
 from pointsman.simulator.run.versions import versions
-from pointsman.simulator.world.world import BUCKETS, FEATURES
+from pointsman.simulator.world.encoding import BUCKETS, FEATURES
 
 
 def _default_to_recorded(context: click.Context, _: click.Parameter, path: Path | None) -> None:

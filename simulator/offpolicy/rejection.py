@@ -26,8 +26,9 @@ from pointsman.simulator.policies.base import Choice, OnlinePolicy
 from pointsman.simulator.policies.registry import make_policy
 from pointsman.simulator.policies.spec import Run, policy_rng
 from pointsman.simulator.policies.thompson import Thompson
+from pointsman.simulator.world.encoding import Features
 from pointsman.simulator.world.rounds import CallOutcome
-from pointsman.simulator.world.world import Features, World, make_world, order_of
+from pointsman.simulator.world.world import World, make_world, order_of
 
 POLICIES = ("thompson", "uniform", "epsilon-greedy", "linucb", "beta-thompson")
 """Those whose choice changes nothing until it is learned."""

@@ -119,16 +119,18 @@ HINDSIGHT = ("best-fixed", "best-mix", "task-lp", "prompt-oracle")
 
 def optimum(world: World, run: Run, rounds: Rounds, control: str) -> Array:
     """The shares (t, k) of a control of ``HINDSIGHT``, which knows what every call is worth."""
-    worth, n = rounds.worth, len(rounds)
-    cost_tk = None if np.isnan(worth.cost_tk).any() else worth.cost_tk
+    expected, n = rounds.expected, len(rounds)
+    cost_tk = None if np.isnan(expected.cost_tk).any() else expected.cost_tk
     if control == "prompt-oracle":
-        utility_tk = utility_of(run.objective, worth.quality_tk, worth.cost_tk, worth.latency_tk, rounds.available_tk)
+        utility_tk = utility_of(
+            run.objective, expected.quality_tk, expected.cost_tk, expected.latency_tk, rounds.available_tk
+        )
         if cost_tk is not None:  # what is not there is worth less than anything, and costs more
             cost_tk = np.where(rounds.available_tk, cost_tk, 1.0 + 2.0 * cost_tk.max())
         return grouped_optimum(utility_tk, cost_tk, np.arange(n), run.budget)
     there = np.flatnonzero(rounds.available_tk.all(axis=0))
     utility_tk = utility_of(
-        run.objective, worth.quality_tk[:, there], worth.cost_tk[:, there], worth.latency_tk[:, there]
+        run.objective, expected.quality_tk[:, there], expected.cost_tk[:, there], expected.latency_tk[:, there]
     )
     cost_tk = None if cost_tk is None else cost_tk[:, there]
     share_tk = np.zeros((n, len(world.table.models)))

@@ -127,8 +127,10 @@ def _measure_planned(worlds: tuple[World, ...], task: PlannedRun) -> RunResult:
 def measure_run(world: World, objective_name: str, run: Run) -> RunResult:
     """Play one run and measure it, by what its calls were worth."""
     rounds = rounds_of(world, run)
-    worth, models = rounds.worth, world.table.models
-    utility_tk = utility_of(run.objective, worth.quality_tk, worth.cost_tk, worth.latency_tk, rounds.available_tk)
+    expected, models = rounds.expected, world.table.models
+    utility_tk = utility_of(
+        run.objective, expected.quality_tk, expected.cost_tk, expected.latency_tk, rounds.available_tk
+    )
     best_t = (optimum(world, run, rounds, "prompt-oracle") * utility_tk).sum(axis=1)
     got = (
         _cascaded(run, rounds) if run.policy.name == CASCADE else _split(shares(world, run, rounds), rounds, utility_tk)
@@ -179,12 +181,12 @@ def measure_run(world: World, objective_name: str, run: Run) -> RunResult:
 
 def _split(share_tk: Array, rounds: Rounds, utility_tk: Array) -> tuple[Array, Array, Array, Array, Array]:
     """Shares, quality, cost, latency and utility of each round, of what splits the traffic."""
-    worth = rounds.worth
+    expected = rounds.expected
     return (
         share_tk,
-        (share_tk * worth.quality_tk).sum(axis=1),
-        _mix(share_tk, worth.cost_tk),
-        _mix(share_tk, worth.latency_tk),
+        (share_tk * expected.quality_tk).sum(axis=1),
+        _mix(share_tk, expected.cost_tk),
+        _mix(share_tk, expected.latency_tk),
         (share_tk * utility_tk).sum(axis=1),
     )
 
@@ -221,15 +223,15 @@ def _benchmarks(
     ends_c: npt.NDArray[np.int64],
 ) -> Benchmarks:
     """The controls of one run, round by round."""
-    worth = rounds.worth
+    expected = rounds.expected
     always_k = rounds.available_tk.all(axis=0)
-    quality_k = np.where(always_k, worth.quality_tk.mean(axis=0), np.nan)
-    cost_k = np.where(always_k, worth.cost_tk.mean(axis=0), np.nan)
+    quality_k = np.where(always_k, expected.quality_tk.mean(axis=0), np.nan)
+    cost_k = np.where(always_k, expected.cost_tk.mean(axis=0), np.nan)
     fixed = int(optimum(world, run, rounds, "best-fixed")[0].argmax())
     mix_t, mix_regret_c = None, None
-    if mean_cost is not None and not np.isnan(worth.cost_tk).any():
+    if mean_cost is not None and not np.isnan(expected.cost_tk).any():
         mix_k = mix_at(quality_k, cost_k, mean_cost)
-        mix_t = worth.quality_tk @ mix_k
+        mix_t = expected.quality_tk @ mix_k
         mix_regret_c = np.cumsum(best_t - utility_tk @ mix_k)[ends_c - 1]
     return Benchmarks(
         fixed=world.table.models[fixed],

@@ -36,8 +36,9 @@ from pointsman.simulator.data.table import OutcomeTable, load_table
 from pointsman.simulator.data.yaml_file import YamlError, load_yaml, said_of
 from pointsman.simulator.world import changes
 from pointsman.simulator.world.changes import Schedule, check_schedule, models_added_later
+from pointsman.simulator.world.encoding import Features
 from pointsman.simulator.world.rounds import Noise, unfold
-from pointsman.simulator.world.world import UNIT, Features, World, make_world
+from pointsman.simulator.world.world import UNIT, World, make_world
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]

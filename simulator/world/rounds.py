@@ -5,6 +5,9 @@ no random number but those that its seed gives, so that all policies meet the sa
 
 A table holds outcomes, or with ``Noise`` what outcomes are on average: then each round draws its own around them, and what a
 choice was worth is known exactly.
+
+>>> shift_to(np.array([0.2, 0.9]), level=0.7, quality=QualityRange())  # the second is clipped at 1
+0.2
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from pointsman.simulator.world.changes import (
     QualityDrift,
     QualityLevel,
     Schedule,
+    WorldChange,
     check_schedule,
 )
 
@@ -36,16 +40,12 @@ Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
-
 _LOST, _NOISE, _FAILED, _LATE = 2, 3, 4, 5
 """Which of a seed's random streams says what feedback is lost, what outcomes are drawn, which calls fail and what is late
 (``simulator.run.replay`` has the others)."""
-
-
-QUALITY_KINDS = ("exact", "binary", "graded")
-
-
-_HALVINGS = 60
+QUALITY_NOISE = ("exact", "binary", "graded")
+"""How qualities may spread around their means (``Noise``)."""
+_BISECTIONS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Rounds:
     """What every model would have answered in every round, (t, k); fields as in ``CallOutcome``.
 
     ``row_t`` are rows of the table, ``available_tk`` says which models are in the catalogue, ``notices`` what policies are told
-    before a round, ``late_t`` how many rounds later the outcome is learned. Policies are measured by ``worth``.
+    before a round, ``late_t`` how many rounds later the outcome is learned. Policies are measured by ``expected``.
     """
 
     row_t: Indices
@@ -124,7 +124,7 @@ class Rounds:
     quality_reported_tk: Flags
     available_tk: Flags
     late_t: Indices
-    worth: ExpectedOutcome
+    expected: ExpectedOutcome
     notices: Mapping[int, tuple[Notice, ...]]
 
     def __len__(self) -> int:
@@ -155,81 +155,116 @@ def unfold(
     """The rounds of ``table`` when its rows come in ``order`` (which may repeat some) under ``schedule``.
 
     Changes of the same thing add up in the order in which they are given. With ``noise`` the table is of averages. Raises
-    ``SettingError``.
+    ``SettingError`` for a schedule that makes no sense.
     """
     quality = QualityRange() if quality is None else quality
     check_schedule(table.models, quality, schedule)
-    row_t = np.asarray(order, dtype=np.intp)
-    rounds, k = len(row_t), len(table.models)
-    quality_tk, cost_tk, latency_tk = table.quality_nk[row_t], table.cost_nk[row_t], table.latency_nk[row_t]
-    quality_reported_tk, available_tk = np.ones((rounds, k), dtype=np.bool_), np.ones((rounds, k), dtype=np.bool_)
-    told_tk, failing_tk, late_t = np.ones((rounds, k)), np.zeros((rounds, k)), np.zeros(rounds)
-    notices: dict[int, tuple[Notice, ...]] = {}
-    lost_t = np.random.default_rng([seed, _LOST]).random(rounds)
+    timeline = _Timeline(table, np.asarray(order, dtype=np.intp), quality, seed)
     for change in schedule:
-        when = slice(change.start, None if isinstance(change, ModelAdded) else change.end)
-        if isinstance(change, FeedbackLate):
-            late_t[when] += change.rounds
-            continue
-        if change.model is None:
-            quality_reported_tk[when] &= (lost_t[when] >= change.share)[:, None]
-            continue
-        model = table.models.index(change.model)
-        match change:
-            case PriceFactor():
-                cost_tk[when, model] *= change.factor
-                if change.announced:
-                    told_tk[when, model] *= change.factor
-            case LatencyFactor():
-                latency_tk[when, model] *= change.factor
-            case QualityLevel():
-                shift = shift_to(table.quality_nk[:, model], change.level, quality)
-                quality_tk[when, model] = np.clip(quality_tk[when, model] + shift, quality.min, quality.max)
-            case QualityDrift():
-                part_t = np.clip((np.arange(rounds) - change.start) / (change.end - change.start), 0.0, 1.0)
-                drifted_t = np.clip(quality_tk[:, model] + change.by * part_t, quality.min, quality.max)
-                quality_tk[change.start :, model] = drifted_t[change.start :]
-            case Outage():
-                failing_tk[when, model] = 1.0 - (1.0 - failing_tk[when, model]) * (1.0 - change.share)
-            case FeedbackLost():
-                quality_reported_tk[when, model] &= lost_t[when] >= change.share
-            case ModelAdded():
-                available_tk[: change.start, model] = False
-                if 0 < change.start < rounds:
-                    notices[change.start] = (*notices.get(change.start, ()), NewModelNotice(change.model))
-    before_tk = np.vstack([np.ones((1, k)), told_tk[:-1]])
-    for t, model in np.argwhere(told_tk != before_tk).tolist():
-        notices[t] = (*notices.get(t, ()), PriceNotice(table.models[model], float(told_tk[t, model])))
-    success_tk = np.ones((rounds, k), dtype=np.bool_)
-    if failing_tk.any():
-        success_tk = np.random.default_rng([seed, _FAILED]).random((rounds, k)) >= failing_tk
-    drawn = ExpectedOutcome(quality_tk, cost_tk, latency_tk)
-    if noise is not None:
-        drawn = _draw(drawn, noise, np.random.default_rng([seed, _NOISE]))
-    output_tokens_tk = np.where(success_tk, table.output_tokens_nk[row_t], np.nan)
+        timeline.apply(change)
+    failure_tk = timeline.failure_tk
+    success_tk = np.ones(failure_tk.shape, dtype=np.bool_)
+    if failure_tk.any():
+        success_tk = np.random.default_rng([seed, _FAILED]).random(failure_tk.shape) >= failure_tk
+    mean = ExpectedOutcome(timeline.quality_tk, timeline.cost_tk, timeline.latency_tk)
+    drawn = mean if noise is None else _draw(mean, noise, np.random.default_rng([seed, _NOISE]))
     outcome = ExpectedOutcome(
         np.where(success_tk, drawn.quality_tk, quality.min),
         np.where(success_tk | np.isnan(drawn.cost_tk), drawn.cost_tk, 0.0),
         np.where(success_tk, drawn.latency_tk, np.nan),
     )
-    if noise is None:
-        worth = outcome
-    else:
-        worth = ExpectedOutcome(
-            (1.0 - failing_tk) * quality_tk + failing_tk * quality.min, (1.0 - failing_tk) * cost_tk, latency_tk
-        )
     return Rounds(
-        row_t=row_t,
+        row_t=timeline.row_t,
         quality_tk=outcome.quality_tk,
         cost_tk=outcome.cost_tk,
         latency_tk=outcome.latency_tk,
-        output_tokens_tk=output_tokens_tk,
+        output_tokens_tk=np.where(success_tk, table.output_tokens_nk[timeline.row_t], np.nan),
         success_tk=success_tk,
-        quality_reported_tk=quality_reported_tk,
-        available_tk=available_tk,
-        late_t=_lateness(late_t, seed),
-        worth=worth,
-        notices=notices,
+        quality_reported_tk=timeline.quality_reported_tk,
+        available_tk=timeline.available_tk,
+        late_t=_delays(timeline.mean_delay_t, seed),
+        expected=outcome if noise is None else _with_failures(mean, failure_tk, quality),
+        notices=timeline.notices(),
+    )
+
+
+class _Timeline:
+    """The rounds (t) of k models as a schedule's changes are applied to them, one after the other.
+
+    Means of quality, cost and latency; the probability of a failure; the factor of list prices that was announced; the mean
+    delay of outcomes in rounds.
+    """
+
+    def __init__(self, table: OutcomeTable, row_t: Indices, quality: QualityRange, seed: int) -> None:
+        self._table, self._quality, self.row_t = table, quality, row_t
+        shape = len(row_t), len(table.models)
+        self.quality_tk, self.cost_tk = table.quality_nk[row_t], table.cost_nk[row_t]
+        self.latency_tk = table.latency_nk[row_t]
+        self.quality_reported_tk, self.available_tk = np.ones(shape, dtype=np.bool_), np.ones(shape, dtype=np.bool_)
+        self.failure_tk, self.mean_delay_t = np.zeros(shape), np.zeros(len(row_t))
+        self._announced_tk = np.ones(shape)
+        self._loss_draw_t = np.random.default_rng([seed, _LOST]).random(len(row_t))
+        self._joined: dict[int, list[str]] = {}
+
+    def apply(self, change: WorldChange) -> None:
+        """Apply one change to the rounds in which it holds."""
+        when = slice(change.start, None if isinstance(change, ModelAdded) else change.end)
+        if isinstance(change, FeedbackLate):
+            self.mean_delay_t[when] += change.rounds
+        elif isinstance(change, FeedbackLost):
+            kept_t = self._loss_draw_t[when] >= change.share
+            models = self._table.models if change.model is None else (change.model,)
+            for model in models:
+                self.quality_reported_tk[when, self._table.models.index(model)] &= kept_t
+        else:
+            self._apply_to_model(change, when, self._table.models.index(change.model))
+
+    def _apply_to_model(
+        self,
+        change: PriceFactor | QualityLevel | QualityDrift | LatencyFactor | Outage | ModelAdded,
+        when: slice,
+        model: int,
+    ) -> None:
+        low, high = self._quality.min, self._quality.max
+        match change:
+            case PriceFactor():
+                self.cost_tk[when, model] *= change.factor
+                if change.announced:
+                    self._announced_tk[when, model] *= change.factor
+            case LatencyFactor():
+                self.latency_tk[when, model] *= change.factor
+            case QualityLevel():
+                shift = shift_to(self._table.quality_nk[:, model], change.level, self._quality)
+                self.quality_tk[when, model] = np.clip(self.quality_tk[when, model] + shift, low, high)
+            case QualityDrift():
+                part_t = np.clip((np.arange(len(self.row_t)) - change.start) / (change.end - change.start), 0.0, 1.0)
+                drifted_t = np.clip(self.quality_tk[:, model] + change.by * part_t, low, high)
+                self.quality_tk[change.start :, model] = drifted_t[change.start :]
+            case Outage():
+                self.failure_tk[when, model] = 1.0 - (1.0 - self.failure_tk[when, model]) * (1.0 - change.share)
+            case ModelAdded():
+                self.available_tk[: change.start, model] = False
+                if 0 < change.start < len(self.row_t):
+                    self._joined.setdefault(change.start, []).append(change.model)
+
+    def notices(self) -> dict[int, tuple[Notice, ...]]:
+        """What policies are told before a round, by round: first of new models, then of list prices."""
+        notices: dict[int, tuple[Notice, ...]] = {
+            t: tuple(NewModelNotice(model) for model in models) for t, models in self._joined.items()
+        }
+        before_tk = np.vstack([np.ones((1, len(self._table.models))), self._announced_tk[:-1]])
+        for t, model in np.argwhere(self._announced_tk != before_tk).tolist():
+            price = PriceNotice(self._table.models[model], float(self._announced_tk[t, model]))
+            notices[t] = (*notices.get(t, ()), price)
+        return notices
+
+
+def _with_failures(mean: ExpectedOutcome, failure_tk: Array, quality: QualityRange) -> ExpectedOutcome:
+    """Means of calls that fail with these probabilities: a failed one has the least quality and costs nothing."""
+    return ExpectedOutcome(
+        (1.0 - failure_tk) * mean.quality_tk + failure_tk * quality.min,
+        (1.0 - failure_tk) * mean.cost_tk,
+        mean.latency_tk,
     )
 
 
@@ -237,13 +272,13 @@ def _draw(mean: ExpectedOutcome, noise: Noise, rng: np.random.Generator) -> Expe
     """Outcomes around their means; every round draws as many numbers whatever the means are, so that worlds compare."""
     shape = mean.quality_tk.shape
     quality_tk = mean.quality_tk
-    luck_tk = rng.random(shape)
+    uniform_tk = rng.random(shape)
     if noise.quality == "binary":
-        quality_tk = (luck_tk < mean.quality_tk).astype(np.float64)
+        quality_tk = (uniform_tk < mean.quality_tk).astype(np.float64)
     elif noise.quality == "graded":
         inside_tk = np.clip(mean.quality_tk, 1e-9, 1.0 - 1e-9)
         quality_tk = np.asarray(
-            betaincinv(noise.concentration * inside_tk, noise.concentration * (1.0 - inside_tk), luck_tk),
+            betaincinv(noise.concentration * inside_tk, noise.concentration * (1.0 - inside_tk), uniform_tk),
             dtype=np.float64,
         )
     cost_factor_tk = np.exp(noise.cost * rng.standard_normal(shape) - noise.cost**2 / 2.0)
@@ -255,7 +290,7 @@ def _draw(mean: ExpectedOutcome, noise: Noise, rng: np.random.Generator) -> Expe
     return ExpectedOutcome(quality_tk, mean.cost_tk * cost_factor_tk, mean.latency_tk * latency_factor_tk)
 
 
-def _lateness(mean_t: Array, seed: int) -> Indices:
+def _delays(mean_t: Array, seed: int) -> Indices:
     """Geometric numbers of rounds (0, 1, …) with these means."""
     if not mean_t.any():
         return np.zeros(len(mean_t), dtype=np.intp)
@@ -265,7 +300,7 @@ def _lateness(mean_t: Array, seed: int) -> Indices:
 def shift_to(quality_n: Array, level: float, quality: QualityRange) -> float:
     """What to add to every quality, clipping to the range, so that the mean is ``level``."""
     low, high = quality.min - float(quality_n.max()), quality.max - float(quality_n.min())
-    for _ in range(_HALVINGS):
+    for _ in range(_BISECTIONS):
         middle = (low + high) / 2.0
         below = float(np.clip(quality_n + middle, quality.min, quality.max).mean()) < level
         low, high = (middle, high) if below else (low, middle)

@@ -20,9 +20,10 @@ from pointsman.simulator.policies.spec import Run, policy_rng
 from pointsman.simulator.policies.thompson import Thompson
 from pointsman.simulator.run.replay import Replay, play, play_online
 from pointsman.simulator.world.changes import FeedbackLost, ModelAdded, Outage, PriceFactor, QualityLevel, Schedule
+from pointsman.simulator.world.encoding import Features
 from pointsman.simulator.world.rounds import CallOutcome
 from pointsman.simulator.world.utility import parse_objective
-from pointsman.simulator.world.world import UNIT, Features, World, make_world, order_of
+from pointsman.simulator.world.world import UNIT, World, make_world, order_of
 
 Make = Callable[..., OutcomeTable]
 ONE, TASK = Features("none", "one"), Features("none", "task")

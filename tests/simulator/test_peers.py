@@ -19,8 +19,9 @@ from pointsman.simulator.policies.registry import check_run, parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.replay import play_online
 from pointsman.simulator.world.changes import FeedbackLost, ModelAdded, Outage, PriceFactor
+from pointsman.simulator.world.encoding import Features
 from pointsman.simulator.world.utility import parse_objective
-from pointsman.simulator.world.world import UNIT, Features, make_world
+from pointsman.simulator.world.world import UNIT, make_world
 
 Make = Callable[..., OutcomeTable]
 ONE = Features("none", "one")

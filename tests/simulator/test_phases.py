@@ -26,9 +26,10 @@ from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.executor import map_over
 from pointsman.simulator.world.changes import ModelAdded, Outage
+from pointsman.simulator.world.encoding import Features
 from pointsman.simulator.world.rounds import unfold
 from pointsman.simulator.world.utility import parse_objective
-from pointsman.simulator.world.world import UNIT, Features, make_world
+from pointsman.simulator.world.world import UNIT, make_world
 
 Make = Callable[..., OutcomeTable]
 ONE = Features("none", "one")

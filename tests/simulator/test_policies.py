@@ -24,9 +24,10 @@ from pointsman.simulator.policies.thompson import configure_bucket
 from pointsman.simulator.run.experiment import measure_run
 from pointsman.simulator.run.replay import play_online, rounds_of
 from pointsman.simulator.world.changes import FeedbackLate, FeedbackLost, ModelAdded, Outage, Schedule
+from pointsman.simulator.world.encoding import Features
 from pointsman.simulator.world.rounds import CallOutcome
 from pointsman.simulator.world.utility import parse_objective
-from pointsman.simulator.world.world import UNIT, Features, World, make_world
+from pointsman.simulator.world.world import UNIT, World, make_world
 
 Make = Callable[..., OutcomeTable]
 ONE = Features("none", "one")

@@ -19,9 +19,10 @@ from pointsman.simulator.offpolicy.rejection import POLICIES, check_policy, in_u
 from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.replay import play_online
+from pointsman.simulator.world.encoding import Features
 from pointsman.simulator.world.rounds import unfold
 from pointsman.simulator.world.utility import parse_objective
-from pointsman.simulator.world.world import UNIT, Features, World, make_world
+from pointsman.simulator.world.world import UNIT, World, make_world
 
 QUALITY = parse_objective("QUALITY_FIRST", UNIT)
 

@@ -16,8 +16,9 @@ from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.report.files import flatten_shares
 from pointsman.simulator.run.experiment import PlannedRun, RunResult, measure_run, run_all
 from pointsman.simulator.run.replay import play
+from pointsman.simulator.world.encoding import BUCKETS, FEATURES, Features
 from pointsman.simulator.world.utility import parse_objective, utilities
-from pointsman.simulator.world.world import BUCKETS, FEATURES, Features, World, make_world
+from pointsman.simulator.world.world import World, make_world
 
 UNIT = QualityRange()
 TASK = Features("none", "task")

@@ -25,9 +25,10 @@ from pointsman.simulator.policies.registry import FIXED, check_run, make_policy,
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.replay import play_online
 from pointsman.simulator.run.streaming import STREAMED, check_file, check_streamed, stream
+from pointsman.simulator.world.encoding import Features
 from pointsman.simulator.world.rounds import unfold
 from pointsman.simulator.world.utility import parse_objective, utilities
-from pointsman.simulator.world.world import UNIT, Features, World, make_world, window
+from pointsman.simulator.world.world import UNIT, World, make_world, window
 
 Make = Callable[..., OutcomeTable]
 Columns = dict[str, list[object]]

@@ -47,7 +47,7 @@ def test_outcomes_are_drawn_around_what_is_declared(world: Callable[[str], Scena
     np.testing.assert_allclose(rounds.quality_tk.mean(axis=0), [0.4, 0.8], atol=0.01)
     np.testing.assert_allclose(rounds.cost_tk.mean(axis=0), [0.001, 0.01], rtol=0.03)
     np.testing.assert_allclose(rounds.latency_tk.mean(axis=0), [1.0, 2.0], rtol=0.03)
-    assert (rounds.worth.quality_tk == [0.4, 0.8]).all()
+    assert (rounds.expected.quality_tk == [0.4, 0.8]).all()
     # latency / mean is Pareto with index 3 from 2/3 on
     assert kstest(rounds.latency_tk[:5000, 1] / 2.0, "pareto", args=(3.0, 0.0, 2.0 / 3.0)).pvalue > 0.01
 
@@ -143,9 +143,9 @@ def test_parts_that_change_the_world(make_table: Callable[..., OutcomeTable]) ->
     np.testing.assert_array_equal(slow.latency_tk[60:], plain.latency_tk[60:])
     flaky = unfold(table, range(n), (Outage("small", share=0.3),), seed=2)
     assert 0.6 < flaky.success_tk[:, 0].mean() < 0.8 and flaky.success_tk[:, 1].all()
-    assert flaky.worth.quality_tk is flaky.quality_tk  # outcomes of a table are what calls were worth
+    assert flaky.expected.quality_tk is flaky.quality_tk  # outcomes of a table are what calls were worth
     expected = unfold(table, range(n), (Outage("small", share=0.3),), noise=Noise("exact"))
-    np.testing.assert_allclose(expected.worth.quality_tk[:, 0], 0.7 * plain.quality_tk[:, 0])
+    np.testing.assert_allclose(expected.expected.quality_tk[:, 0], 0.7 * plain.quality_tk[:, 0])
     hidden = unfold(table, range(n), (FeedbackLost(1.0, model="small"),))
     assert not hidden.quality_reported_tk[:, 0].any() and hidden.quality_reported_tk[:, 1].all()
 
