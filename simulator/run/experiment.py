@@ -101,76 +101,59 @@ class RunResult:
 
 def run_all(
     worlds: Sequence[World],
-    tasks: Sequence[PlannedRun],
+    planned: Sequence[PlannedRun],
     jobs: int,
     done: Callable[[], None] = lambda: None,
     executor: str = PROCESSES,
 ) -> list[RunResult]:
-    """The results of ``tasks``, in their order, whatever ``jobs`` and ``executor`` (``simulator.run.executor.spread``).
+    """The results of ``planned`` runs, in their order, whatever ``jobs`` and ``executor`` (``simulator.run.executor.map_over``).
 
     ``done`` is called after each. Raises ``SettingError`` before anything has run if one of them makes no sense.
     """
-    distinct = {(task.world, task.run.policy, task.run.objective, task.run.budget): task for task in tasks}
-    for task in distinct.values():
-        check_run(worlds[task.world], task.run)
+    distinct = {(item.world, item.run.policy, item.run.objective, item.run.budget): item for item in planned}
+    for item in distinct.values():
+        check_run(worlds[item.world], item.run)
     results: list[RunResult] = []
-    for result in map_over(tuple(worlds), _measure_planned, tasks, jobs, executor):
+    for result in map_over(tuple(worlds), _measure_planned, planned, jobs, executor):
         results.append(result)
         done()
     return results
 
 
-def _measure_planned(worlds: tuple[World, ...], task: PlannedRun) -> RunResult:
-    return measure_run(worlds[task.world], task.objective, task.run)
+def _measure_planned(worlds: tuple[World, ...], planned: PlannedRun) -> RunResult:
+    return measure_run(worlds[planned.world], planned.objective, planned.run)
 
 
 def measure_run(world: World, objective_name: str, run: Run) -> RunResult:
-    """Play one run and measure it, by what its calls were worth."""
+    """Play one run and measure it, by what its calls were worth. ``objective_name`` is its objective as it was written."""
     rounds = rounds_of(world, run)
-    expected, models = rounds.expected, world.table.models
+    expected = rounds.expected
     utility_tk = utility_of(
         run.objective, expected.quality_tk, expected.cost_tk, expected.latency_tk, rounds.available_tk
     )
     best_t = (optimum(world, run, rounds, "prompt-oracle") * utility_tk).sum(axis=1)
-    got = (
-        _cascaded(run, rounds) if run.policy.name == CASCADE else _split(shares(world, run, rounds), rounds, utility_tk)
-    )
-    share_tk, quality_t, cost_t, latency_t, utility_t = got
-    regret_t = best_t - utility_t
-    mean_cost = _mean(cost_t)
+    if run.policy.name == CASCADE:
+        achieved = _cascade_outcomes(run, rounds)
+    else:
+        achieved = _split_outcomes(shares(world, run, rounds), rounds, utility_tk)
+    regret_t = best_t - achieved.utility_t
     ends_c = np.unique(np.linspace(0, len(rounds), CHECKPOINTS + 1).round().astype(np.int64))[1:]
     starts_c = np.concatenate([[0], ends_c[:-1]])
-    benchmarks = _benchmarks(world, run, rounds, utility_tk, mean_cost, best_t, ends_c)
+    benchmarks = _benchmarks(world, run, rounds, utility_tk, _mean(achieved.cost_t), best_t, ends_c)
     # Where each prompt came once and nothing changed, prompts are a sample that says what to expect of others.
     by_prompt = not run.schedule and run.rounds is None and world.noise is None
     place_t = np.argsort(rounds.row_t) if by_prompt else np.arange(len(rounds))
     return RunResult(
         run=run,
-        row=RunRow(
-            world=world.table.name,
-            policy=run.policy.text,
-            objective=objective_name,
-            budget=run.budget,
-            seed=run.seed,
-            rounds=len(rounds),
-            mean_quality=float(quality_t.mean()),
-            mean_cost=mean_cost,
-            spend_ratio=None if run.budget is None or mean_cost is None else mean_cost / run.budget,
-            mean_latency=_mean(latency_t),
-            regret=float(regret_t.sum()),
-            mean_utility=float(utility_t.mean()),
-            features=world.features.kind,
-            bucket=world.features.bucket,
-            shares=dict(zip(models, share_tk.mean(axis=0).tolist(), strict=True)),
-        ),
+        row=_row(world, objective_name, run, achieved, float(regret_t.sum())),
         round_c=ends_c,
         regret_c=np.cumsum(regret_t)[ends_c - 1],
-        spend_c=np.cumsum(cost_t)[ends_c - 1] / ends_c,
-        share_ck=np.add.reduceat(share_tk, starts_c, axis=0) / (ends_c - starts_c)[:, None],
+        spend_c=np.cumsum(achieved.cost_t)[ends_c - 1] / ends_c,
+        share_ck=np.add.reduceat(achieved.share_tk, starts_c, axis=0) / (ends_c - starts_c)[:, None],
         by_prompt=by_prompt,
-        quality_n=quality_t[place_t],
-        cost_n=cost_t[place_t],
-        utility_n=utility_t[place_t],
+        quality_n=achieved.quality_t[place_t],
+        cost_n=achieved.cost_t[place_t],
+        utility_n=achieved.utility_t[place_t],
         benchmarks=replace(
             benchmarks,
             fixed_n=benchmarks.fixed_n[place_t],
@@ -179,10 +162,42 @@ def measure_run(world: World, objective_name: str, run: Run) -> RunResult:
     )
 
 
-def _split(share_tk: Array, rounds: Rounds, utility_tk: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """Shares, quality, cost, latency and utility of each round, of what splits the traffic."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Achieved:
+    """What a policy achieved in every round (t): each model's share, quality, cost, latency and utility."""
+
+    share_tk: Array
+    quality_t: Array
+    cost_t: Array
+    latency_t: Array
+    utility_t: Array
+
+
+def _row(world: World, objective_name: str, run: Run, achieved: _Achieved, regret: float) -> RunRow:
+    mean_cost = _mean(achieved.cost_t)
+    return RunRow(
+        world=world.table.name,
+        policy=run.policy.text,
+        objective=objective_name,
+        budget=run.budget,
+        seed=run.seed,
+        rounds=len(achieved.quality_t),
+        mean_quality=float(achieved.quality_t.mean()),
+        mean_cost=mean_cost,
+        spend_ratio=None if run.budget is None or mean_cost is None else mean_cost / run.budget,
+        mean_latency=_mean(achieved.latency_t),
+        regret=regret,
+        mean_utility=float(achieved.utility_t.mean()),
+        features=world.features.kind,
+        bucket=world.features.bucket,
+        shares=dict(zip(world.table.models, achieved.share_tk.mean(axis=0).tolist(), strict=True)),
+    )
+
+
+def _split_outcomes(share_tk: Array, rounds: Rounds, utility_tk: Array) -> _Achieved:
+    """What a policy achieves that splits every round's traffic by ``share_tk``."""
     expected = rounds.expected
-    return (
+    return _Achieved(
         share_tk,
         (share_tk * expected.quality_tk).sum(axis=1),
         _mix(share_tk, expected.cost_tk),
@@ -191,26 +206,26 @@ def _split(share_tk: Array, rounds: Rounds, utility_tk: Array) -> tuple[Array, A
     )
 
 
-def _cascaded(run: Run, rounds: Rounds) -> tuple[Array, Array, Array, Array, Array]:
-    """The same of a cascade, whose judge sees the very outcomes. Shares are those of the models that answered last.
+def _cascade_outcomes(run: Run, rounds: Rounds) -> _Achieved:
+    """What a cascade achieves, whose judge sees the very outcomes. Shares are those of the models that answered last.
 
     Without a threshold of its own it has the best in hindsight within the budget; the cheapest, if none is.
     """
     tried = [run.policy.number("quality", 0.0)] if run.policy.settings else thresholds(rounds.quality_tk).tolist()
-    found: tuple[Cascaded, Array] | None = None
+    best: tuple[Cascaded, Array] | None = None
     for threshold in tried:
-        one = cascade(rounds.quality_tk, rounds.cost_tk, rounds.latency_tk, rounds.available_tk, threshold)
-        columns = (one.quality_n[:, None], one.cost_n[:, None], one.latency_n[:, None])
+        cascaded = cascade(rounds.quality_tk, rounds.cost_tk, rounds.latency_tk, rounds.available_tk, threshold)
+        columns = (cascaded.quality_n[:, None], cascaded.cost_n[:, None], cascaded.latency_n[:, None])
         utility_t = utility_of(run.objective, *columns)[:, 0]
-        within = run.budget is None or float(one.cost_n.mean()) <= run.budget
+        within = run.budget is None or float(cascaded.cost_n.mean()) <= run.budget
         # thresholds rise, and costs with them: the first is the cheapest
-        if found is None or (within and float(utility_t.mean()) > float(found[1].mean())):
-            found = one, utility_t
-    assert found is not None
-    one, utility_t = found
-    share_tk = np.eye(rounds.quality_tk.shape[1])[one.stopped_n]
-    latency_t = np.full(len(rounds), np.nan) if np.isnan(rounds.latency_tk).all() else one.latency_n
-    return share_tk, one.quality_n, one.cost_n, latency_t, utility_t
+        if best is None or (within and float(utility_t.mean()) > float(best[1].mean())):
+            best = cascaded, utility_t
+    assert best is not None
+    cascaded, utility_t = best
+    share_tk = np.eye(rounds.quality_tk.shape[1])[cascaded.stopped_n]
+    latency_t = np.full(len(rounds), np.nan) if np.isnan(rounds.latency_tk).all() else cascaded.latency_n
+    return _Achieved(share_tk, cascaded.quality_n, cascaded.cost_n, latency_t, utility_t)
 
 
 def _benchmarks(

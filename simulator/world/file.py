@@ -33,20 +33,23 @@ from scipy.special import expit, logit
 from pointsman.bandit.catalog import Prices, QualityRange
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.table import OutcomeTable, load_table
-from pointsman.simulator.data.yaml_file import YamlError, load_yaml, said_of
 from pointsman.simulator.world import changes
 from pointsman.simulator.world.changes import Schedule, check_schedule, models_added_later
 from pointsman.simulator.world.encoding import Features
 from pointsman.simulator.world.rounds import Noise, unfold
 from pointsman.simulator.world.world import UNIT, World, make_world
+from pointsman.yaml_lines import YamlError, read_yaml
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 _PROMPTS, _WARM, _MODELS = 0, 1, 2
 """Which of a world's random streams draws its prompts, those of the warm start, and what features do to models."""
-_ELSEWHERE = 2**40
-_INSIDE = 1e-6
+_WARM_SEED = 2**40
+"""What is added to a world's seed where outcomes of its warm start are drawn: no replay has such a seed."""
+_MAX_PROMPTS = 20_000
+"""Most prompts of a world that does not say how many it has."""
+_MARGIN = 1e-6
 """How far from 0 and 1 a mean quality is kept where features shift it."""
 
 
@@ -119,23 +122,23 @@ class ChangePart(_Part):
     share: float | None = None
     rounds: float | None = None
 
-    def made(self) -> changes.WorldChange:
+    def to_change(self) -> changes.WorldChange:
         """The change. Raises ``ValueError`` for a field that its kind lacks or does not know."""
         kind = KINDS[self.kind]
         given = {name: value for name, value in self.model_dump(exclude={"kind"}).items() if value is not None}
-        known = {field.name for field in fields(kind)}
+        names = {field.name for field in fields(kind)}
         needed = {field.name for field in fields(kind) if not _optional(field)}
         for name in given:
-            if name not in known:
-                raise ValueError(f"{name}: a change of kind {self.kind} has {', '.join(sorted(known))}")
+            if name not in names:
+                raise ValueError(f"{name}: a change of kind {self.kind} has {', '.join(sorted(names))}")
         for name in sorted(needed - set(given)):
             raise ValueError(f"{name}: expected in a change of kind {self.kind}")
-        change: changes.WorldChange = kind(**{name: value for name, value in given.items() if name in known})
+        change: changes.WorldChange = kind(**{name: value for name, value in given.items() if name in names})
         return change
 
 
 class WorldFile(_Part):
-    """What a file says."""
+    """A world's file: counts of rounds and prompts, its parts, and what changes on the way."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     rounds: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
@@ -184,31 +187,24 @@ class Scenario:
 
 
 def read_scenario(path: Path, features: str | None = None, bucket: str | None = None) -> Scenario:
-    """The world of a file. ``features`` (``x``, ``text`` or ``none``) is what policies are told of a prompt beside its task, by
+    """The world of a file, and how it is played.
+
+    ``features`` (``x``, ``text`` or ``none``) is what policies are told of a prompt beside its task, by
     default x if there is any; ``bucket`` (``one``, ``task``) takes precedence over the file's. Raises ``SettingError``
     naming file, line and field, and what ``load_table`` raises.
     """
-    try:
-        text, values, node = load_yaml(path)
-    except YamlError as error:
-        raise SettingError(str(error)) from error
-    try:
-        found = WorldFile.model_validate(values)
-        schedule = _schedule(found)
-    except ValidationError as error:
-        raise SettingError(said_of(path, node, error)) from None
-    except SettingError as error:
-        raise SettingError(f"{path}: {error}") from None
-    if found.table is not None:
-        quality = QualityRange(*found.quality_range)
-        table = load_table(str(path.parent / found.table) if ":" not in found.table else found.table)
+    file, schedule, text = _read(path)
+    if file.table is not None:
+        quality = QualityRange(*file.quality_range)
+        table = load_table(str(path.parent / file.table) if ":" not in file.table else file.table)
         noise, warm, prices = None, None, None
     else:
-        quality, noise = UNIT, _noise(found)
-        size = found.prompts or min(found.rounds or 2000, 20_000)
-        table = _table(found, path.stem, size, _PROMPTS)
-        warm = _drawn(_table(found, path.stem, found.warm, _WARM), noise, found.seed) if found.warm else None
-        prices = _prices(found) if found.priced else None
+        quality, noise = UNIT, _noise(file)
+        table = _draw_table(file, path.stem, file.prompts or min(file.rounds or 2000, _MAX_PROMPTS), _PROMPTS)
+        warm = None
+        if file.warm:
+            warm = _draw_outcomes(_draw_table(file, path.stem, file.warm, _WARM), noise, file.seed)
+        prices = _prices(file) if file.priced else None
     kind = features or ("x" if table.x_nd is not None else "none")
     later = tuple(model for model in table.models if model in models_added_later(schedule))
     try:
@@ -217,61 +213,77 @@ def read_scenario(path: Path, features: str | None = None, bucket: str | None = 
             warm = _without(warm, later)
         world = make_world(
             table,
-            Features(kind, bucket or found.bucket),
+            Features(kind, bucket or file.bucket),
             quality,
             warm,
             later=later,
             prices=prices,
-            priced=found.priced,
+            priced=file.priced,
             noise=noise,
         )
     except SettingError as error:
         raise SettingError(f"{path}: {error}") from None
     world = replace(world, table=replace(world.table, name=path.stem))
     source = f"{path.name} (sha256 {sha256(text.encode()).hexdigest()})"
-    if found.table is not None:
-        source += f", {found.table} (sha256 {table.sha256})"
-    return Scenario(path.stem, source, world, schedule, found.rounds, found.delay)
+    if file.table is not None:
+        source += f", {file.table} (sha256 {table.sha256})"
+    return Scenario(path.stem, source, world, schedule, file.rounds, file.delay)
 
 
-def _schedule(found: WorldFile) -> Schedule:
-    made = []
-    for i, change in enumerate(found.changes):
+def _read(path: Path) -> tuple[WorldFile, Schedule, str]:
+    """What a file says, its changes, and its text. Raises ``SettingError`` naming file, line and field."""
+    try:
+        document = read_yaml(path)
+        values = document.mapping()
+    except YamlError as error:
+        raise SettingError(str(error)) from error
+    try:
+        file = WorldFile.model_validate(values)
+        return file, _schedule(file), document.text
+    except ValidationError as error:
+        raise SettingError(document.explain(error.errors())) from None
+    except SettingError as error:
+        raise SettingError(f"{path}: {error}") from None
+
+
+def _schedule(file: WorldFile) -> Schedule:
+    schedule = []
+    for i, change in enumerate(file.changes):
         try:
-            made.append(change.made())
+            schedule.append(change.to_change())
         except ValueError as error:
             raise SettingError(f"changes.{i}.{error}") from None
-    return tuple(made)
+    return tuple(schedule)
 
 
-def _noise(found: WorldFile) -> Noise:
-    part = found.noise
+def _noise(file: WorldFile) -> Noise:
+    part = file.noise
     return Noise(part.quality, part.concentration, part.cost, part.latency, part.latency_tail)
 
 
-def _table(found: WorldFile, name: str, n: int, stream: int) -> OutcomeTable:
+def _draw_table(file: WorldFile, name: str, n: int, stream: int) -> OutcomeTable:
     """What every model is worth, on average, on each of n prompts."""
-    rng = np.random.default_rng([found.seed, stream])
-    models, tasks = list(found.models), list(found.tasks)
-    share = np.array([found.tasks[task].share for task in tasks])
+    rng = np.random.default_rng([file.seed, stream])
+    models, tasks = list(file.models), list(file.tasks)
+    share = np.array([file.tasks[task].share for task in tasks])
     task_n = rng.choice(len(tasks), size=n, p=share / share.sum())
-    tokens_n = np.array([found.tasks[task].tokens for task in tasks])[task_n]
-    sd = found.noise.length
+    tokens_n = np.array([file.tasks[task].tokens for task in tasks])[task_n]
+    sd = file.noise.length
     tokens_n = np.maximum(1.0, np.rint(tokens_n * np.exp(sd * rng.standard_normal(n) - sd**2 / 2.0)))
     base_tk = np.array(
-        [[found.tasks[task].quality.get(model, found.models[model].quality) for model in models] for task in tasks]
+        [[file.tasks[task].quality.get(model, file.models[model].quality) for model in models] for task in tasks]
     )
     quality_nk, x_nd = base_tk[task_n], None
-    if found.features is not None:
-        d = found.features.dimensions
+    if file.features is not None:
+        d = file.features.dimensions
         x_nd = rng.standard_normal((n, d))
-        weight_kd = np.random.default_rng([found.seed, _MODELS]).standard_normal((len(models), d))
+        weight_kd = np.random.default_rng([file.seed, _MODELS]).standard_normal((len(models), d))
         weight_kd /= np.linalg.norm(weight_kd, axis=1, keepdims=True)
-        inside_nk = np.clip(quality_nk, _INSIDE, 1.0 - _INSIDE)
-        quality_nk = expit(logit(inside_nk) + found.features.effect * (x_nd @ weight_kd.T))
-    mean_tokens = float((share / share.sum()) @ np.array([found.tasks[task].tokens for task in tasks]))
-    cost_k = np.array([part.cost for part in found.models.values()])
-    latency_k = np.array([part.latency for part in found.models.values()])
+        inside_nk = np.clip(quality_nk, _MARGIN, 1.0 - _MARGIN)
+        quality_nk = expit(logit(inside_nk) + file.features.effect * (x_nd @ weight_kd.T))
+    mean_tokens = float((share / share.sum()) @ np.array([file.tasks[task].tokens for task in tasks]))
+    cost_k = np.array([part.cost for part in file.models.values()])
+    latency_k = np.array([part.latency for part in file.models.values()])
     return OutcomeTable(
         name=name,
         sha256="",
@@ -288,9 +300,9 @@ def _table(found: WorldFile, name: str, n: int, stream: int) -> OutcomeTable:
     )
 
 
-def _drawn(table: OutcomeTable, noise: Noise, seed: int) -> OutcomeTable:
+def _draw_outcomes(table: OutcomeTable, noise: Noise, seed: int) -> OutcomeTable:
     """A table of outcomes, each drawn once around its mean, and not as in a replay of the same seed."""
-    rounds = unfold(table, range(len(table)), seed=seed + _ELSEWHERE, noise=noise)
+    rounds = unfold(table, range(len(table)), seed=seed + _WARM_SEED, noise=noise)
     return replace(
         table,
         name=f"{table.name}, warm start",
@@ -313,11 +325,11 @@ def _without(table: OutcomeTable, later: tuple[str, ...]) -> OutcomeTable:
     )
 
 
-def _prices(found: WorldFile) -> dict[str, Prices]:
+def _prices(file: WorldFile) -> dict[str, Prices]:
     """List prices of input tokens that explain the mean costs."""
-    share = np.array([part.share for part in found.tasks.values()])
-    tokens = float((share / share.sum()) @ np.array([part.tokens for part in found.tasks.values()]))
-    return {model: Prices(1e6 * part.cost / tokens, 0.0, 0.0) for model, part in found.models.items()}
+    share = np.array([part.share for part in file.tasks.values()])
+    tokens = float((share / share.sum()) @ np.array([part.tokens for part in file.tasks.values()]))
+    return {model: Prices(1e6 * part.cost / tokens, 0.0, 0.0) for model, part in file.models.items()}
 
 
 def _optional(field: DataField[Any]) -> bool:
