@@ -60,6 +60,7 @@ from pointsman.bandit.updates import (
 )
 
 SIGNALS = max(Signal) + 1
+"""Rows of ``count_sk`` and ``sum_sk``: one for each number up to the largest ``Signal``."""
 COUNTERS = (
     "born_k",
     "judged_before_k",
@@ -72,6 +73,7 @@ COUNTERS = (
     "warm_start_k",
     "changed_at_k",
 )
+"""A bucket's arrays besides its posteriors' and its pacer's, in the order in which snapshots store them."""
 FORMER_NAMES = {
     "exceedance_kn": "late_kn",
     "p95_correction_k": "tail_k",

@@ -22,12 +22,19 @@ _FEATURE_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,64}\Z")
 MAX_FEATURES = 512
 """Most declared features of a bucket: a model costs d² numbers of memory and as many products per decision."""
 MAX_EMBEDDING = 512
+"""Largest dimension of one embedding."""
 MAX_CATEGORY_VALUES = 256
+"""Most values of one category."""
 MAX_MODELS_PER_BUCKET = 256
+"""Most models that a bucket may list."""
 DAY_NS = 86_400 * 10**9
+"""Nanoseconds of a day."""
 MAX_WINDOW_NS = 90 * DAY_NS
+"""Longest attribution window, and longest period of a budget, in nanoseconds."""
 MIN_HALF_LIFE_NS = 60 * 10**9
+"""Shortest half-life in time, in nanoseconds."""
 MAX_HALF_LIFE_NS = 10_000 * DAY_NS
+"""Longest half-life in time, in nanoseconds."""
 
 
 def check_id(value: str, what: str) -> str:
@@ -216,6 +223,7 @@ class Mode(enum.Enum):
 
 
 FLOOR_MODES = frozenset({Mode.COST_FIRST, Mode.LATENCY_FIRST})
+"""Modes that choose by cost or latency among the models that reach a floor of quality."""
 
 
 @dataclass(frozen=True, slots=True)

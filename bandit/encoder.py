@@ -39,6 +39,7 @@ MAX_TEXT = 1 << 20
 _TOKEN_CENTER = math.log(256.0)
 _TOKEN_SCALE = 2.0
 MAX_TOKENS = 2**40
+"""Largest number of tokens taken."""
 
 
 @dataclass(frozen=True, slots=True)

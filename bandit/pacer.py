@@ -42,10 +42,10 @@ RING = 128
 EVERY = 16
 """Decisions between two searches; the first ``EVERY`` decisions each search."""
 HORIZON = 64
-"""Requests over which a surplus is spent or a deficit is saved."""
+"""Requests over which a surplus is spent or a deficit is made up."""
 SURPLUS, SURPLUS_CALLS = 24.0, 3.0
-"""Most requests' worth of a budget per request, or of calls to the dearest model, if those cost more, that is carried over: what
-a quiet time left is not spent all at once."""
+"""Largest surplus that is carried over, in requests' worth of a budget per request, or in calls to the most expensive model if
+those cost more: what a quiet time left is not spent all at once."""
 EXPLORE_SHARE = 0.003
 """Largest share of the target that the exploration floor may cost."""
 DECISIONS, TOTAL, START_NS, LAST_NS, BORN = range(5)
@@ -171,9 +171,8 @@ def from_arrays(named: Mapping[str, npt.NDArray[Any]]) -> Pacer:
 
 
 def multiplier_for(active: ActiveBudget, scores: ArmScores, cost_bk: Array) -> float:
-    """The multiplier for the next requests; while the ring is empty, the one at which these keep to the budget.
-
-    ``scores`` is theirs at a multiplier of 0.
+    """The multiplier for the next requests (quality per dollar); while the ring is empty, the one at which these keep to the
+    budget. ``scores`` are theirs at a multiplier of 0, ``cost_bk`` their expected costs in dollars.
     """
     if active.pacer.total:
         return active.pacer.multiplier
@@ -260,24 +259,26 @@ def solve(
     target: float,
     guess: float,
 ) -> float:
-    """The smallest multiplier at which the policy's mean cost on these requests is at most ``target`` dollars.
+    """The smallest multiplier (>= 0, quality per dollar) at which the policy's mean cost on b requests is at most ``target``
+    dollars, to a relative precision of about 1e-4.
 
-    Means and draws are those at a multiplier of 0, ``INELIGIBLE`` for arms that may not run. If no multiplier reaches the target,
-    one at which the cheapest are chosen. ``guess`` is where to look first.
+    Means and draws (b, k) are those at a multiplier of 0, ``INELIGIBLE`` for arms that are not eligible; ``rank_bk``, ``floor_b``
+    and ``loss_b`` as in ``Pacer``. If no multiplier reaches the target, one at which the cheapest arms are chosen. ``guess`` is
+    where the search starts.
     """
     rows = np.arange(len(draw_bk))
-    runs_bk = draw_bk > 0.5 * INELIGIBLE
+    eligible_bk = draw_bk > 0.5 * INELIGIBLE
     relative_b, floored_b = ~np.isnan(loss_b), ~(np.isnan(loss_b) & np.isnan(floor_b))
 
     def mean_cost(multiplier: float) -> float:
-        drawn_bk = np.where(runs_bk, draw_bk - multiplier * cost_bk, -np.inf)
-        winner_b = drawn_bk.argmax(axis=1)
+        drawn_bk = np.where(eligible_bk, draw_bk - multiplier * cost_bk, -np.inf)
+        chosen_b = drawn_bk.argmax(axis=1)
         if rank_bk is not None and floored_b.any():
-            best_b = np.where(runs_bk, mean_bk - multiplier * cost_bk, -np.inf).max(axis=1)
+            best_b = np.where(eligible_bk, mean_bk - multiplier * cost_bk, -np.inf).max(axis=1)
             cleared_bk = drawn_bk >= np.where(relative_b, best_b - loss_b, floor_b)[:, None]
             first_b = np.where(cleared_bk, rank_bk, _LAST).argmin(axis=1)
-            winner_b = np.where(floored_b & cleared_bk.any(axis=1), first_b, winner_b)
-        return float(cost_bk[rows, winner_b].mean())
+            chosen_b = np.where(floored_b & cleared_bk.any(axis=1), first_b, chosen_b)
+        return float(cost_bk[rows, chosen_b].mean())
 
     if mean_cost(0.0) <= target:
         return 0.0
@@ -305,14 +306,14 @@ def _remember_scores(pacer: Pacer, quality: QualityRange, event: DecisionMade) -
         pacer.draw_nk = np.pad(pacer.draw_nk, grow, constant_values=INELIGIBLE)
         pacer.cost_nk = np.pad(pacer.cost_nk, grow)
         pacer.rank_nk = np.pad(pacer.rank_nk, grow, constant_values=_LAST)
-    n, runs_k = pacer.total % RING, scores.eligible_bk[0] & (event.draw_k > 0.5 * INELIGIBLE)
-    for ring_nk, nothing, value_k in (
-        (pacer.mean_nk, INELIGIBLE, np.where(runs_k, scores.mean_bk[0], INELIGIBLE)),
-        (pacer.draw_nk, INELIGIBLE, np.where(runs_k, event.draw_k - scores.shift_bk[0], INELIGIBLE)),
+    n, eligible_k = pacer.total % RING, scores.eligible_bk[0] & (event.draw_k > 0.5 * INELIGIBLE)
+    for ring_nk, empty, value_k in (
+        (pacer.mean_nk, INELIGIBLE, np.where(eligible_k, scores.mean_bk[0], INELIGIBLE)),
+        (pacer.draw_nk, INELIGIBLE, np.where(eligible_k, event.draw_k - scores.shift_bk[0], INELIGIBLE)),
         (pacer.cost_nk, 0, event.predicted.cost_k),
         (pacer.rank_nk, _LAST, _LAST if scores.rank_bk is None else scores.rank_bk[0]),
     ):
-        ring_nk[n, :k], ring_nk[n, k:] = value_k, nothing
+        ring_nk[n, :k], ring_nk[n, k:] = value_k, empty
     pacer.floor_n[n : n + 1], pacer.loss_n[n : n + 1] = _floors(scores)
 
 
@@ -327,16 +328,19 @@ def _floors(scores: ArmScores) -> tuple[Array, Array]:
 
 
 def _period(budget: Budget, time_ns: int) -> int:
-    """When the period of ``time_ns`` began; 0 for a budget without periods."""
+    """Start of the period that contains ``time_ns``; 0 for a budget without periods."""
     return time_ns - time_ns % budget.period_ns if budget.period_ns else 0
 
 
 def _start_target(budget: Budget) -> float:
-    """Before anything is known of the traffic: the budget per request, or a hundredth of one per period."""
+    """Dollars per request before any traffic was observed: the budget per request, or a hundredth of one per period."""
     return budget.amount if not budget.period_ns else 0.01 * budget.amount
 
 
 def _target(pacer: Pacer, budget: Budget, time_ns: int) -> float:
+    """Dollars that the next requests may cost on average. For a budget per request a surplus beyond what may be carried over is
+    forgone, in place.
+    """
     if not budget.period_ns:
         unspent = budget.amount * pacer.decisions - pacer.spent - pacer.forgone
         cost_of_dearest = float(pacer.cost_nk[: min(pacer.total, RING)].max(axis=1).mean())

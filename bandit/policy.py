@@ -155,12 +155,12 @@ def _floor_batch(scores: ArmScores, arm_b: Ints) -> Array:
     z_bk[np.isnan(z_bk)] = -np.inf  # no spread, exactly at the floor: it clears
     short_bk = ndtr(z_bk)
     before_bk = scores.rank_bk < scores.rank_bk[rows, arm_b][:, None]
-    won_b = (1.0 - short_bk[rows, arm_b]) * np.where(before_bk, short_bk, 1.0).prod(axis=1)
+    probability_b = (1.0 - short_bk[rows, arm_b]) * np.where(before_bk, short_bk, 1.0).prod(axis=1)
     for i in np.flatnonzero(short_bk.prod(axis=1) > _NEGLIGIBLE):
-        won_b[i] = floor_propensity(
+        probability_b[i] = floor_propensity(
             scores.mean_bk[i], scores.sd_bk[i], scores.rank_bk[i], int(arm_b[i]), floor=float(scores.floor_b[i])
         )
-    return np.asarray(won_b)
+    return np.asarray(probability_b)
 
 
 def rank_arms(scores: ArmScores, draw_bk: Array) -> Ints:
@@ -232,12 +232,12 @@ def choose(
     propensities at 0, for replays that are not logged.
     """
     b, k = scores.mean_bk.shape
-    run = scores
+    drawn_from = scores
     if newcomers is not None:
-        run = _mixed(scores, newcomers.scores, np.asarray(rng.random(b) < newcomers.quota))
-    draw_bk = run.sd_bk * rng.standard_normal((b, k))
-    draw_bk += run.mean_bk
-    order_bk = rank_arms(run, draw_bk)
+        drawn_from = _mixed(scores, newcomers.scores, np.asarray(rng.random(b) < newcomers.quota))
+    draw_bk = drawn_from.sd_bk * rng.standard_normal((b, k))
+    draw_bk += drawn_from.mean_bk
+    order_bk = rank_arms(drawn_from, draw_bk)
     chosen_b = order_bk[:, 0].copy()
     eligible_b = scores.eligible_bk.sum(axis=1)
     explored_b = (rng.random(b) < exploration_b) & (eligible_b > 0)
@@ -248,11 +248,13 @@ def choose(
         order_bk[i, 0] = chosen_b[i]
     propensity_b = np.zeros(b)
     if with_propensity:
-        won_b = chosen_propensities(scores, chosen_b)
+        probability_b = chosen_propensities(scores, chosen_b)
         if newcomers is not None:
-            won_b = newcomers.quota * won_b + (1.0 - newcomers.quota) * chosen_propensities(newcomers.scores, chosen_b)
-        propensity_b = (1.0 - exploration_b) * won_b + exploration_b / np.maximum(eligible_b, 1)
-    draw_bk += run.shift_bk
+            probability_b = newcomers.quota * probability_b + (1.0 - newcomers.quota) * chosen_propensities(
+                newcomers.scores, chosen_b
+            )
+        propensity_b = (1.0 - exploration_b) * probability_b + exploration_b / np.maximum(eligible_b, 1)
+    draw_bk += drawn_from.shift_bk
     return Choices(chosen_b, order_bk, eligible_b, propensity_b, explored_b, np.zeros(b, dtype=np.bool_), draw_bk)
 
 
@@ -300,11 +302,11 @@ def propensities(
         return np.zeros(len(exclusions_k))
     scores = score_arms(objective, quality, predicted.batch(), exclusions_k[None], multiplier)
     eligible_k = scores.eligible_bk[0]
-    won_k = choice_probabilities(scores)
+    probability_k = choice_probabilities(scores)
     if newcomers:
         new_k = np.isin(np.arange(len(exclusions_k)), newcomers)
-        won_k = quota * won_k + (1.0 - quota) * choice_probabilities(without_newcomers(scores, new_k))
-    pi_k = (1.0 - exploration_floor) * won_k
+        probability_k = quota * probability_k + (1.0 - quota) * choice_probabilities(without_newcomers(scores, new_k))
+    pi_k = (1.0 - exploration_floor) * probability_k
     pi_k[eligible_k] += exploration_floor / eligible_k.sum()
     return pi_k
 

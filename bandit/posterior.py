@@ -228,9 +228,9 @@ def set_prior(posteriors: Posteriors, model: int, priors: Sequence[Prior], mass:
         design.precision_kp[model, last] += mass - posteriors.mass_k[model]
     posteriors.prior_kr2[model] = [(prior.intercept, prior.b) for prior in priors]
     posteriors.mass_k[model] = mass
-    untold = posteriors.design_r == NONE
-    posteriors.mean_krd[model, untold, -1] = posteriors.prior_kr2[model, untold, 0]
-    posteriors.b_kr[model, untold] = posteriors.prior_kr2[model, untold, 1]
+    unobserved = posteriors.design_r == NONE
+    posteriors.mean_krd[model, unobserved, -1] = posteriors.prior_kr2[model, unobserved, 0]
+    posteriors.b_kr[model, unobserved] = posteriors.prior_kr2[model, unobserved, 1]
     for number in range(len(posteriors.designs)):
         refresh(posteriors, number, model)
 

@@ -46,9 +46,11 @@ MAX_SPAN = 20.0
 MERGE = 2.0
 """A new segment costs about as many nodes as this many scale lengths."""
 MAX_ORDER = 80
+"""Largest order of a rule."""
 ORDER_BASE, ORDER_SPAN, ORDER_ARMS = 5.0, 1.95, 0.7
 """The order of a rule by the segment's span and the arms on it: see ``order_of``."""
 ORDER_CAP_BASE, ORDER_CAP_SPAN = 40.0, 2.0
+"""Bound of that order, by span, however many arms there are."""
 
 
 def _gauss_legendre(order: int) -> FloatArray:
@@ -57,7 +59,8 @@ def _gauss_legendre(order: int) -> FloatArray:
     return np.array([(node + 1.0) / 2.0, weight / (2.0 * math.sqrt(2.0 * math.pi))])
 
 
-RULES = [_gauss_legendre(max(order, 1)) for order in range(MAX_ORDER + 1)]  # by order
+RULES = [_gauss_legendre(max(order, 1)) for order in range(MAX_ORDER + 1)]
+"""Gauss-Legendre rules, by order."""
 
 
 def order_of(span: float, arms: float) -> int:

@@ -43,6 +43,7 @@ LONGEST = 24
 ENDS = 4
 """Words that make the opening, and the ending."""
 CLIP = 3.0
+"""Marks are clipped to [-3, 3]."""
 MARKS_LENGTH = 2.4
 """Root mean square length of the clipped marks on ordinary prompts."""
 
@@ -96,6 +97,7 @@ _MARKS: tuple[tuple[str, float, float], ...] = (
 TEXT_DIM = len(_MARKS) + WORDS
 """Length of ``text_features``."""
 MARKS = len(_MARKS)
+"""Number of marks."""
 _KINDS = np.array([[c in kind for kind in _CHARACTERS] for c in map(chr, range(128))], dtype=np.int64)
 _CENTER = np.array([center for _, center, _ in _MARKS])
 _SCALE = np.array([scale for _, _, scale in _MARKS])

@@ -69,7 +69,7 @@ def observe_all(
     changed: list[int] = []
     for number, together in by_design(posteriors, answers):
         design = posteriors.designs[number]
-        seen = int(design.count_k[model])
+        count = int(design.count_k[model])
         share = weight
         if decision_log_decays:
             share *= math.exp(min(0.0, float(design.log_decay_k[model]) - decision_log_decays[together[0][0]]))
@@ -81,7 +81,7 @@ def observe_all(
             residual = y - fitted_r[response]
             push_r[response], pull_r[response] = gain * residual, share * y
             scalars = scalar_rs[response]
-            if seen >= WATCH_FROM and _watch(scalars, residual, share / gain):
+            if count >= WATCH_FROM and _watch(scalars, residual, share / gain):
                 changed.append(response)
             scalars[A] += 0.5 * share
             scalars[B] += 0.5 * gain * residual * residual
@@ -92,9 +92,9 @@ def observe_all(
         dger(1.0, x_d, pull_r, a=eta_dr, overwrite_a=1)
         dspr(dim, -gain, v_d, cov_p, overwrite_ap=1)
         dspr(dim, share, x_d, design.precision_kp[model], overwrite_ap=1)
-        design.count_k[model] = seen = seen + 1
+        design.count_k[model] = count = count + 1
         every = _every(half_life)
-        if seen % every == 0:
+        if count % every == 0:
             if half_life > 0.0:
                 decay(posteriors, number, model, 2.0 ** (-every / half_life))
             refresh(posteriors, number, model)

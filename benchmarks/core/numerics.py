@@ -106,14 +106,14 @@ def compare(updates: int, half_life: float) -> dict[str, float]:
         task = progress.add_task(f"half-life {half_life:g}", total=blocks * every)
         for block in range(blocks):
             x_nd, values_n4 = stream.draw(every)
-            told, before = 0, clocks(bucket)
+            told, before = 0, log_decays(bucket)
             for i, (x_d, values) in enumerate(zip(x_nd, values_n4.tolist(), strict=True)):
                 if i == every - 1 and block in checked:
                     truth.observe(x_nd[told:i], values_n4[told:i])
                     told = i
                     check()
                 learn(bucket, "m", x_d, [SignalChange(s, None, v) for (s, _), v in zip(SIGNALS, values, strict=True)])
-                after = clocks(bucket)
+                after = log_decays(bucket)
                 if after != before:
                     truth.observe(x_nd[told : i + 1], values_n4[told : i + 1])
                     told, regular = i + 1, 0.0
@@ -142,8 +142,8 @@ def new_bucket(half_life: float) -> BucketState:
     return state.buckets["b"]
 
 
-def clocks(bucket: BucketState) -> list[float]:
-    """The clocks of forgetting by response."""
+def log_decays(bucket: BucketState) -> list[float]:
+    """The log decays by response."""
     return [log_decay(bucket.posteriors, 0, response) for _, response in SIGNALS]
 
 

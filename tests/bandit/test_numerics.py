@@ -43,7 +43,7 @@ def new_bucket(dim: int, half_life: float, quality: tuple[float, float] = (0.0, 
 
 @dataclass
 class Truth:
-    """A bucket beside the list of all that it was told, with each decision's clocks of forgetting, by response, as declared."""
+    """A bucket beside the list of all that it was told, with each decision's log decays, by response, as declared."""
 
     bucket: BucketState
     x: list[Array] = field(default_factory=list)
