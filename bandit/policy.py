@@ -311,30 +311,47 @@ def propensities(
     return pi_k
 
 
-class Logged(Protocol):
+class DecisionTerms(Protocol):
     """What a decision was made with, over its own candidates (k): ``bandit.event.DecisionMade`` has all of it."""
 
     @property
-    def chosen(self) -> int: ...  # noqa: D102
+    def chosen(self) -> int:
+        """Index of the chosen candidate."""
+
     @property
-    def objective(self) -> Objective: ...  # noqa: D102
+    def objective(self) -> Objective:
+        """As it was resolved."""
+
     @property
-    def predicted(self) -> Predictions: ...  # noqa: D102
+    def predicted(self) -> Predictions:
+        """Predictions for the candidates."""
+
     @property
-    def exclusions_k(self) -> Ints: ...  # noqa: D102
+    def exclusions_k(self) -> Ints:
+        """Sets of ``bandit.limits.Exclusion``, as bits."""
+
     @property
-    def multiplier(self) -> float: ...  # noqa: D102
+    def multiplier(self) -> float:
+        """What budgets added to λ: quality scaled to [0, 1], per dollar."""
+
     @property
-    def exploration_floor(self) -> float: ...  # noqa: D102
+    def exploration_floor(self) -> float:
+        """Probability of the even draw."""
+
     @property
-    def newcomers(self) -> tuple[int, ...]: ...  # noqa: D102
+    def newcomers(self) -> tuple[int, ...]:
+        """Indices of the candidates that took part in the draw only with probability ``quota``."""
+
     @property
-    def quota(self) -> float: ...  # noqa: D102
+    def quota(self) -> float:
+        """Probability with which they did."""
+
     @property
-    def limits_violated(self) -> bool: ...  # noqa: D102
+    def limits_violated(self) -> bool:
+        """Whether no candidate kept the limits."""
 
 
-def logged_propensities(decision: Logged, quality: QualityRange) -> Array:
+def logged_propensities(decision: DecisionTerms, quality: QualityRange) -> Array:
     """The probability with which each candidate (k) would have been chosen: the whole distribution of a logged decision.
 
     ``quality`` is the bucket's scale at the decision. Where limits could not be kept, the model that violates them least was
