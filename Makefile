@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
-PACKAGES := bandit server simulator pointsman
 PROTOS := $(wildcard protos/pointsman/v1/*.proto)
 SERVICES := $(wildcard protos/pointsman/v1/*_service.proto)
 # An old generator, in an environment of its own: what it writes runs with protobuf 4.25 to 7 and with grpcio from 1.62 on.
@@ -27,7 +26,11 @@ test: lint types imports buf-lint buf-breaking protos-check unit ## Everything C
 
 .PHONY: unit
 unit: $(VENV)/.dev ## The tests alone
-	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
+
+.PHONY: test-packaging
+test-packaging: $(VENV)/.dev ## What is built, installed from the index: oldest and newest dependencies, every Python on PATH
+	@$(BIN)/python -m pytest -q -m 'index or not index' tests/packaging $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Style

@@ -11,6 +11,8 @@ from pointsman.commands import COMMANDS
 from tests.packaging.conftest import ROOT
 from tests.packaging.environment import Environment, closure, without
 
+pytestmark = pytest.mark.xdist_group("packaging")  # one build, and one set of environments
+
 IMPORTED = "import json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names)))"
 HELP = f"from pointsman.cli import main; main(['--help'], standalone_mode=False); {IMPORTED}"
 CLIENT = f"""

@@ -14,6 +14,7 @@ import pytest
 from pointsman import SERVICE_CONFIG
 from tests.packaging.conftest import ROOT, Built, build
 
+pytestmark = pytest.mark.xdist_group("packaging")  # one build, and one set of environments
 LINKED = ("bandit", "server", "simulator", "protos")
 """Folders at the top of the repository that are imported, or read, below ``pointsman``."""
 
@@ -24,8 +25,10 @@ def contents(wheel: Path) -> dict[str, bytes]:
 
 
 def tracked(*patterns: str) -> set[str]:
-    done = subprocess.run(["git", "ls-files", "--", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    """The files that git has, or would take."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return {path for path in done.stdout.split() if (ROOT / path).exists()}
 
 
 def test_nothing_is_installed_but_pointsman_and_its_metadata(built: Built) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from tests.packaging.environment import Environment, serving
 
+pytestmark = pytest.mark.xdist_group("packaging")  # one build, and one set of environments
+
 OURS = ("bandit", "server", "simulator")
 THEIRS = ("numpy", "grpc", "yaml", "logging", "random")
 HOSTILE = "from pathlib import Path; Path(r'{marker}').write_text(__name__); raise SystemExit('hostile')"
