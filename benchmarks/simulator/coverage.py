@@ -43,19 +43,17 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from scipy.special import ndtri
+from simulated_logs import static_log, thompson_log
 
 from pointsman.simulator.data.table import OutcomeTable, load_table
-from pointsman.simulator.offpolicy.candidate import Candidate, Setting, target
+from pointsman.simulator.offpolicy.candidate import BucketPolicy, Candidate, target_of
 from pointsman.simulator.offpolicy.estimators.reward_models import cross_fitted, past_only
 from pointsman.simulator.offpolicy.evaluation import evidence
-from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, evaluate
+from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, evaluate_candidate
 from pointsman.simulator.offpolicy.evaluation.evidence import Evidence, dr_scores
-from pointsman.simulator.offpolicy.expression import parse
+from pointsman.simulator.offpolicy.expression import parse_requirement
 from pointsman.simulator.offpolicy.gate import judge
-from pointsman.simulator.offpolicy.intervals import betting
-from pointsman.simulator.offpolicy.logs.journal import Journal
 from pointsman.simulator.offpolicy.logs.log import Log
-from pointsman.simulator.offpolicy.logs.simulated import log_of, logged
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.report.charts import COLOURS, Axis, ForestRow, PlotLine, axis_over, forest, plot
 from pointsman.simulator.report.page import cards, page
@@ -162,7 +160,7 @@ TITLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Replication:
     """All that is said of one log."""
 
     points: list[Point]
@@ -205,7 +203,7 @@ def _once(fit: Callable[..., Array]) -> Callable[..., Array]:
     return fitted
 
 
-def replicate(worlds: dict[str, World], item: tuple[Scenario, int, int]) -> Found:
+def replicate(worlds: dict[str, World], item: tuple[Scenario, int, int]) -> Replication:
     """One log of (scenario, seed, rounds), and all that is said of it."""
     scenario, seed, rounds = item
     world = worlds[scenario.data]
@@ -214,11 +212,9 @@ def replicate(worlds: dict[str, World], item: tuple[Scenario, int, int]) -> Foun
     order = rng.integers(0, len(table), rounds)
     schedule = (FeedbackLost(scenario.missing),) if scenario.missing else ()
     played = unfold(table, order.tolist(), schedule, UNIT, seed)
-    source: Log | Journal
     if scenario.logger == "ours":
-        policy = f"thompson:exploration_floor={scenario.floor}"
-        source = logged(world, Run(parse_policy(policy), parse_objective(scenario.objective, UNIT), None, seed), played)
-        log = source.log
+        policy = parse_policy(f"thompson:exploration_floor={scenario.floor}")
+        log = thompson_log(world, Run(policy, parse_objective(scenario.objective, UNIT), None, seed), played)
     else:
         k = len(table.models)
         share_tk = np.full((rounds, k), 1.0 / k)
@@ -226,47 +222,49 @@ def replicate(worlds: dict[str, World], item: tuple[Scenario, int, int]) -> Foun
             mix_tk = np.random.default_rng(5).dirichlet(np.ones(k), size=int(world.task_n.max()) + 1)
             share_tk = 0.8 * mix_tk[world.task_n[played.row_t]] + 0.2 / k
         chosen_t = (rng.random(rounds)[:, None] > np.cumsum(share_tk, axis=1)[:, :-1]).sum(axis=1)
-        source = log = log_of(world, played, chosen_t, share_tk)
+        log = static_log(world, played, chosen_t, share_tk)
     with patch.multiple(evidence, past_only=_once(past_only), cross_fitted=_once(cross_fitted)):
-        return _judged(world, scenario, source, log, order, seed)
+        return _judged(world, scenario, log, order, seed)
 
 
-def _judged(
-    world: World, scenario: Scenario, source: Log | Journal, log: Log, order: npt.NDArray[np.int64], seed: int
-) -> Found:
+def _judged(world: World, scenario: Scenario, log: Log, order: npt.NDArray[np.int64], seed: int) -> Replication:
     """Every candidate on one log, whose rounds are the rows ``order`` of the table."""
     table = world.table
-    all_ = Found([], [], [])
+    replication = Replication([], [], [])
     for name in CANDIDATES if scenario.logger == "ours" else CANDIDATES[:3]:
         candidate = _candidate(name, world, log)
-        found = evaluate(source, candidate, signals=["quality", "cost"], level=LEVEL, seed=seed)
-        made_tk = target(candidate, source).target_nk
+        evaluation = evaluate_candidate(log, candidate, signals=["quality", "cost"], level=LEVEL, seed=seed)
+        target_tk = target_of(candidate, log).target_nk
         worth_tk = {"quality": table.quality_nk[order], "cost": table.cost_nk[order]}
         for signal in ("quality", "cost"):
-            there_t = ~np.isnan(log.signals[signal])
-            truth_m = (made_tk * worth_tk[signal]).sum(axis=1)[there_t]
+            reported_t = ~np.isnan(log.signals[signal])
+            truth_m = (target_tk * worth_tk[signal]).sum(axis=1)[reported_t]
             everywhere = _everywhere(candidate, world, signal)
-            all_.points.extend(_points(scenario.name, name, found, signal, float(truth_m.mean()), everywhere))
-            all_.watched.append(_watched(scenario.name, name, found.evidence[signal], truth_m))
-        all_.promotions.extend(_promotions(scenario.name, name, found, log, made_tk, worth_tk["quality"]))
-    return all_
+            truth = float(truth_m.mean())
+            replication.points.extend(_points(scenario.name, name, evaluation, signal, truth, everywhere))
+            replication.watched.append(_watched(scenario.name, name, evaluation.evidence[signal], truth_m))
+        promotions = _promotions(scenario.name, name, evaluation, log, target_tk, worth_tk["quality"])
+        replication.promotions.extend(promotions)
+    return replication
 
 
 def _candidate(name: str, world: World, log: Log) -> Candidate:
     """What might go live. Rules are made of the table's means, so that they differ from the log."""
     if name == "even":
-        return Candidate(name, Setting(policy="uniform"), {})
+        return Candidate(name, BucketPolicy(policy="uniform"), {})
     if name == "fixed":
-        return Candidate(name, Setting(policy="fixed", model=log.models[-1]), {})
+        return Candidate(name, BucketPolicy(policy="fixed", model=log.models[-1]), {})
     if name == "thompson":
-        return Candidate(name, Setting.model_validate({"objective": {"mode": "BALANCED", "cost_weight": 50.0}}), {})
+        return Candidate(
+            name, BucketPolicy.model_validate({"objective": {"mode": "BALANCED", "cost_weight": 50.0}}), {}
+        )
     settings = {}
     for number, task in enumerate(log.groups):
         best = int(world.table.quality_nk[world.task_n == number].mean(axis=0).argmax())
         shares = {model: 0.1 / len(log.models) for model in log.models}
         shares[log.models[best]] += 0.9
-        settings[task] = Setting(policy="mix", shares=shares)
-    return Candidate(name, Setting(policy="uniform"), settings)
+        settings[task] = BucketPolicy(policy="mix", shares=shares)
+    return Candidate(name, BucketPolicy(policy="uniform"), settings)
 
 
 def _everywhere(candidate: Candidate, world: World, signal: str) -> float:
@@ -279,17 +277,19 @@ def _everywhere(candidate: Candidate, world: World, signal: str) -> float:
     rows = np.zeros(n, dtype=np.intp)
     even = Log("", table.models, tuple(sorted(set(table.tasks))), rows, np.full(n, 1.0 / k), np.full((n, k), 1.0 / k),
                np.ones((n, k), dtype=np.bool_), {}, np.zeros((n, 0)), world.task_n, np.arange(n))  # fmt: skip
-    return float((target(candidate, even).target_nk * cell_nk).sum(axis=1).mean())
+    return float((target_of(candidate, even).target_nk * cell_nk).sum(axis=1).mean())
 
 
-def _points(scenario: str, name: str, found: Evaluation, signal: str, truth: float, everywhere: float) -> list[Point]:
-    report = found.reports[signal]
+def _points(
+    scenario: str, name: str, evaluation: Evaluation, signal: str, truth: float, everywhere: float
+) -> list[Point]:
+    report = evaluation.reports[signal]
     points = []
-    for line in report.lines:
-        for kind, interval in line.intervals.items():
+    for estimate in report.estimates:
+        for kind, interval in estimate.intervals.items():
             points.append(
-                Point(scenario, name, signal, line.estimator, kind, line.estimate, truth, everywhere, interval.low,
-                      interval.high, found.diagnostics.ess)
+                Point(scenario, name, signal, estimate.estimator, kind, estimate.estimate, truth, everywhere, interval.low,
+                      interval.high, evaluation.diagnostics.ess)
             )  # fmt: skip
     return points
 
@@ -307,52 +307,45 @@ def _running(score_m: Array, ends: npt.NDArray[np.int64]) -> tuple[Array, Array]
     return mean[ends - 1], np.sqrt(variance / count)[ends - 1]
 
 
-def _bounds(one: Evidence, ends: npt.NDArray[np.int64], level: float, factor: float) -> tuple[Array, Array]:
-    """Betting bounds of V(candidate) - factor · V(logged) at all looks, as the gate's are at the end."""
-    reward_m = np.clip(one.reward_m - one.low, 0.0, one.high - one.low)
-    low, high = betting.sequence(
-        reward_m, one.weight_m, level, factor=factor, high=one.high - one.low, control=one.control(), at=ends
-    )
-    return low + one.low * (1.0 - factor), high + one.low * (1.0 - factor)
-
-
-def _watched(scenario: str, name: str, one: Evidence, truth_m: Array) -> Watched:
+def _watched(scenario: str, name: str, evidence_: Evidence, truth_m: Array) -> Watched:
     """Whether every look's interval held what the candidate was worth, on average, on the rounds until then."""
     ends = _looks(len(truth_m))
     truth = _running(truth_m, ends)[0]
-    low, high = _bounds(one, ends, LEVEL, 0.0)
-    mean, error = _running(dr_scores(one), ends)
+    side = (1.0 + LEVEL) / 2.0
+    low, high = (evidence_.bounds(side, lower=lower, at=ends) for lower in (True, False))
+    mean, error = _running(dr_scores(evidence_), ends)
     off = np.abs(mean - truth) > float(ndtri(0.5 + LEVEL / 2.0)) * error
     within = bool(((low <= truth) & (truth <= high)).all())
-    return Watched(scenario, name, one.signal, within, not bool((off & (ends >= FIRST_LOOK)).any()))
+    return Watched(scenario, name, evidence_.signal, within, not bool((off & (ends >= FIRST_LOOK)).any()))
 
 
 def _promotions(
-    scenario: str, name: str, found: Evaluation, log: Log, made_tk: Array, worth_tk: Array
+    scenario: str, name: str, evaluation: Evaluation, log: Log, target_tk: Array, worth_tk: Array
 ) -> list[Promotion]:
     """What the gate says of requirements that the candidate fails by a hair, or meets with a margin."""
-    one = found.evidence["quality"]
-    there_t = ~np.isnan(log.signals["quality"])
+    quality = evaluation.evidence["quality"]
+    reported_t = ~np.isnan(log.signals["quality"])
     assert log.logged_nk is not None
-    candidate_m = (made_tk * worth_tk).sum(axis=1)[there_t]
-    logging_m = (log.logged_nk * worth_tk).sum(axis=1)[there_t]
+    candidate_m = (target_tk * worth_tk).sum(axis=1)[reported_t]
+    logging_m = (log.logged_nk * worth_tk).sum(axis=1)[reported_t]
     ends = _looks(len(candidate_m))
-    dr_m = dr_scores(one)
+    dr_m = dr_scores(quality)
     z = float(ndtri(LEVEL))
-    made = []
+    promotions = []
     for margin in (-HAIR, *MARGINS[1:]):
         # the largest ratio that is still that much under the truth at the end
         factor = (float(candidate_m.mean()) - margin) / float(logging_m.mean())
         if factor <= 0.0:
             continue
-        verdict = judge(found, parse(f"lower(quality) >= {factor!r} * logged(quality)", found.evidence))
-        shown = _bounds(one, ends, 2.0 * LEVEL - 1.0, factor)[0] >= 0.0
-        mean, error = _running(dr_m - factor * one.reward_m, ends)
+        requirement = parse_requirement(f"lower(quality) >= {factor!r} * logged(quality)", evaluation.evidence)
+        verdict = judge(evaluation, requirement)
+        shown = quality.bounds(LEVEL, lower=True, factor=factor, at=ends) >= 0.0
+        mean, error = _running(dr_m - factor * quality.reward_m, ends)
         naive = mean - z * error >= 0.0
         # A look is a mistake only where the requirement is false of the rounds until then.
         truth = _running(candidate_m - factor * logging_m, ends)[0]
         wrong = truth < 0.0 if margin < 0.0 else np.ones(len(ends), dtype=bool)
-        made.append(
+        promotions.append(
             Promotion(
                 scenario,
                 name,
@@ -365,7 +358,7 @@ def _promotions(
                 naive_ever=bool((naive & wrong & (ends >= FIRST_LOOK)).any()),
             )
         )
-    return made
+    return promotions
 
 
 def _groups(found: Sequence[T], names: tuple[str, ...]) -> dict[tuple[tuple[str, Any], ...], list[T]]:

@@ -14,10 +14,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from pointsman.simulator.offpolicy.intervals.fixed_time import normal
-from pointsman.simulator.offpolicy.logs.journal import Journal
 from pointsman.simulator.offpolicy.logs.log import Array, Log
 from pointsman.simulator.offpolicy.logs.read import read_log
-from pointsman.simulator.offpolicy.rejection import check_policy, in_units, model_scores, replay, world_of
+from pointsman.simulator.offpolicy.rejection import (
+    check_policy,
+    in_signal_unit,
+    replay,
+    snips_scores_by_model,
+    world_of,
+)
 from pointsman.simulator.policies.hindsight import mix_at
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.report.files import write_rows
@@ -32,9 +37,9 @@ class _Controls:
     """
 
     def __init__(self, log: Log, signal: str) -> None:
-        self._quality_mk = model_scores(log, signal)
+        self._quality_mk = snips_scores_by_model(log, signal)
         self._quality_k = self._quality_mk.mean(axis=0)
-        self._cost_k = model_scores(log, "cost").mean(axis=0) if "cost" in log.signals else None
+        self._cost_k = snips_scores_by_model(log, "cost").mean(axis=0) if "cost" in log.signals else None
         self._best = int(np.nanargmax(self._quality_k))
         self.fixed = f"best fixed model ({log.models[self._best]})"
 
@@ -61,8 +66,7 @@ def replay_log(name: str, signal: str, runs: Sequence[tuple[str, Run]], out: Pat
 
     Raises ``SettingError``, ``LogError`` and ``click.ClickException``.
     """
-    source = read_log(name)
-    log = source.log if isinstance(source, Journal) else source
+    log = read_log(name)
     for _, run in runs:
         check_policy(run)
     world = world_of(log, signal)
@@ -74,7 +78,7 @@ def replay_log(name: str, signal: str, runs: Sequence[tuple[str, Run]], out: Pat
     for title in titles:
         sheet.add_column(title, justify="left" if title in ("policy", "objective") else "right", overflow="fold")
     for objective, run in runs:
-        found = in_units(replay(log, world, run), log, signal)
+        found = in_signal_unit(replay(log, world, run), log, signal)
         (quality, interval), (cost, _) = found.mean("quality", LEVEL), found.mean("cost", LEVEL)
         latency, _ = found.mean("latency", LEVEL)
         kept = len(found.kept_m)

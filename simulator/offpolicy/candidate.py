@@ -8,13 +8,17 @@
       summarize: {policy: fixed, model: models/small}
 
 ``policy`` is ``logged`` (the one that made the log, the default for buckets that are not named), ``thompson``, ``fixed`` (with
-``model``), ``uniform``, or ``mix`` (with ``shares`` of models). What is said at the top holds for every bucket that has
-nothing of its own; a bucket's own settings replace them.
+``model``), ``uniform``, or ``mix`` (with ``shares`` of models). Settings at the top hold for every bucket without settings of its
+own; a bucket's own settings replace them.
 
 A candidate decides on what was known before the decision and nothing else, so that importance weighting is valid also for the
 log of a policy that was learning. ``thompson`` computes, with the functions that serve, the probabilities that its settings
 would have given at that very state. It has learned from the log's choices, not from its own; the first decisions after a switch
 are like that.
+
+>>> candidate = Candidate("cheap", BucketPolicy(policy="mix", shares={"small": 0.75, "large": 0.25}), {})
+>>> candidate.is_static, candidate.default.shares
+(True, {'small': 0.75, 'large': 0.25})
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -32,13 +36,12 @@ from pointsman.bandit.catalog import Mode, Objective
 from pointsman.bandit.errors import FieldError
 from pointsman.bandit.limits import Exclusion
 from pointsman.bandit.policy import exploration_floors, logged_propensities, score_arms
-from pointsman.simulator.data.yaml_file import YamlError, load_yaml, said_of
-from pointsman.simulator.offpolicy.logs.journal import Journal, Made
-from pointsman.simulator.offpolicy.logs.log import Array, Indices, Log
+from pointsman.simulator.offpolicy.logs.log import Array, Flags, Indices, Log, LoggedDecision
+from pointsman.yaml_lines import YamlError, read_yaml
 
 
 class CandidateError(ValueError):
-    """A candidate makes no sense, or not with this log. Says file and field."""
+    """A candidate is not acceptable, or not for this log. Says file and field."""
 
 
 class _ObjectiveSetting(BaseModel):
@@ -51,8 +54,8 @@ class _ObjectiveSetting(BaseModel):
     max_quality_loss: float | None = None
 
 
-class Setting(BaseModel):
-    """What decides in a bucket."""
+class BucketPolicy(BaseModel):
+    """The policy of a bucket, with its settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -79,8 +82,8 @@ class Setting(BaseModel):
         return self
 
 
-class _File(Setting):
-    buckets: dict[str, Setting] = Field(default_factory=dict)
+class _File(BucketPolicy):
+    buckets: dict[str, BucketPolicy] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +91,21 @@ class Candidate:
     """A candidate: ``default`` for every bucket that is not in ``buckets``."""
 
     name: str
-    default: Setting
-    buckets: Mapping[str, Setting]
+    default: BucketPolicy
+    buckets: Mapping[str, BucketPolicy]
 
     @property
-    def static(self) -> bool:
-        """Whether what it does in a context never changes, as what was learned does."""
-        return all(one.policy in ("fixed", "uniform", "mix") for one in (self.default, *self.buckets.values()))
+    def is_static(self) -> bool:
+        """Whether what it does in a context never changes, as it would with what is learned."""
+        policies = (self.default, *self.buckets.values())
+        return all(bucket.policy in ("fixed", "uniform", "mix") for bucket in policies)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """The candidate's distribution in every round (n, k), and in how many rounds it could not be had and the log's was taken:
-    where the model it wants could not be chosen.
+    """The candidate's distribution in every round, (n, k), rows sum to 1.
+
+    In ``replaced`` rounds, where the models it wants could not be chosen, it is the logging policy's.
     """
 
     target_nk: Array
@@ -108,107 +113,111 @@ class Target:
 
 
 def read_candidate(path: Path) -> Candidate:
-    """Raises ``CandidateError`` with file, line and field."""
+    """The candidate in a YAML file. Raises ``CandidateError`` with file, line and field."""
     try:
-        _, values, node = load_yaml(path)
+        document = read_yaml(path)
+        values = document.mapping()
     except YamlError as error:
         raise CandidateError(str(error)) from error
     if "buckets" in values and "policy" not in values:
         values = {"policy": "logged", **values}
     try:
-        found = _File.model_validate(values)
+        file = _File.model_validate(values)
     except ValidationError as error:
-        raise CandidateError(said_of(path, node, error)) from None
+        raise CandidateError(document.explain(error.errors())) from None
     return Candidate(
         path.stem,
-        Setting(**{name: getattr(found, name) for name in Setting.model_fields}),
-        {name.removeprefix("buckets/"): setting for name, setting in found.buckets.items()},
+        BucketPolicy(**{name: getattr(file, name) for name in BucketPolicy.model_fields}),
+        {name.removeprefix("buckets/"): policy for name, policy in file.buckets.items()},
     )
 
 
-def target(candidate: Candidate, source: Log | Journal) -> Target:
+def target_of(candidate: Candidate, log: Log) -> Target:
     """What ``candidate`` would have done in every round. Raises ``CandidateError`` if this log does not say enough for it."""
-    log = source.log if isinstance(source, Journal) else source
     unknown = sorted(set(candidate.buckets) - set(log.groups))
     if unknown:
         raise CandidateError(f"buckets: {unknown[0]}: expected one of the log's: {', '.join(log.groups)}")
     target_nk, replaced = np.zeros(log.eligible_nk.shape), 0
     for number, group in enumerate(log.groups):
         rows_n = np.flatnonzero(log.group_n == number)
-        setting = candidate.buckets.get(group, candidate.default)
+        policy = candidate.buckets.get(group, candidate.default)
         try:
-            made_nk, missing = _of_group(setting, source, log, rows_n)
+            in_group = _target_of_rows(policy, log, rows_n)
         except (CandidateError, FieldError) as error:
             where = f"buckets: {group}" if group in candidate.buckets else candidate.name
             raise CandidateError(f"{where}: {error}") from None
-        target_nk[rows_n] = made_nk
-        replaced += missing
+        target_nk[rows_n] = in_group.target_nk
+        replaced += in_group.replaced
     return Target(target_nk, replaced)
 
 
-def _of_group(setting: Setting, source: Log | Journal, log: Log, rows_n: Indices) -> tuple[Array, int]:
+def _target_of_rows(policy: BucketPolicy, log: Log, rows_n: Indices) -> Target:
     """The distributions in some rounds of one bucket."""
-    denied_k = _columns(log, setting.deny)
-    if setting.policy == "thompson":
-        if not isinstance(source, Journal):
-            raise CandidateError(
-                "thompson: expected the journal's export, which says what the decisions were made with"
-            )
-        made_nk = np.zeros((len(rows_n), len(log.models)))
-        number = {model: i for i, model in enumerate(log.models)}
-        for i, row in enumerate(rows_n):
-            made = source.made[row]
-            made_nk[i, [number[model] for model in made.models]] = changed(setting, made)
-        return made_nk, 0
-    eligible_nk = log.eligible_nk[rows_n]
-    if setting.policy == "logged":
-        return _logged(log, rows_n), 0
-    if setting.policy == "uniform":
-        even_nk = (eligible_nk & ~denied_k).astype(np.float64)
-    elif setting.policy == "fixed":
-        assert setting.model is not None
-        even_nk = eligible_nk * _columns(log, (setting.model,)).astype(np.float64)
+    denied_k = _is_among(policy.deny, log)
+    if policy.policy == "thompson":
+        return Target(_thompson(policy, log, rows_n), 0)
+    if policy.policy == "logged":
+        return Target(_logged(log, rows_n), 0)
+    if policy.policy == "uniform":
+        share_k = (~denied_k).astype(np.float64)
+    elif policy.policy == "fixed":
+        assert policy.model is not None
+        share_k = _is_among((policy.model,), log).astype(np.float64)
     else:
-        assert setting.shares is not None
+        assert policy.shares is not None
         share_k = np.zeros(len(log.models))
-        for model, share in setting.shares.items():
-            share_k[_columns(log, (model,))] = share
-        even_nk = eligible_nk * share_k
-    total_n = even_nk.sum(axis=1)
-    there_n = total_n > 0.0
-    made_nk = np.divide(even_nk, total_n[:, None], out=np.zeros_like(even_nk), where=there_n[:, None])
-    if not there_n.all():
-        made_nk[~there_n] = _logged(log, rows_n[~there_n])
-    return made_nk, int((~there_n).sum())
+        for model, share in policy.shares.items():
+            share_k[_is_among((model,), log)] = share
+    return _static(share_k, log, rows_n)
 
 
-def changed(setting: Setting, made: Made) -> Array:
-    """The probability of each candidate (k) of one decision under ``setting``, with the functions that serve.
+def _static(share_k: Array, log: Log, rows_n: Indices) -> Target:
+    """Shares of the eligible models, normalised; the logging policy's distribution where none of them is eligible."""
+    share_nk = log.eligible_nk[rows_n] * share_k
+    total_n = share_nk.sum(axis=1)
+    can_choose_n = total_n > 0.0
+    target_nk = np.divide(share_nk, total_n[:, None], out=np.zeros_like(share_nk), where=can_choose_n[:, None])
+    if not can_choose_n.all():
+        target_nk[~can_choose_n] = _logged(log, rows_n[~can_choose_n])
+    return Target(target_nk, int((~can_choose_n).sum()))
 
-    A budget's multiplier stays what it was. Without an ``exploration_floor`` of its own the candidate has the log's where the
+
+def _thompson(policy: BucketPolicy, log: Log, rows_n: Indices) -> Array:
+    if log.decisions is None:
+        raise CandidateError("thompson: expected the journal's export, which says what the decisions were made with")
+    target_nk = np.zeros((len(rows_n), len(log.models)))
+    number_by_model = {model: i for i, model in enumerate(log.models)}
+    for i, row in enumerate(rows_n):
+        decision = log.decisions[row]
+        target_nk[i, [number_by_model[model] for model in decision.models]] = thompson_distribution(policy, decision)
+    return target_nk
+
+
+def thompson_distribution(policy: BucketPolicy, decision: LoggedDecision) -> Array:
+    """The probability of each candidate (k) of one decision under the settings of ``policy``, with the functions that serve.
+
+    A budget's multiplier stays what it was. Without an ``exploration_floor`` of its own the policy has the log's where the
     objective is the same, else what the service would choose for its objective. Denying all candidates denies none.
     """
-    objective = made.objective
-    if setting.objective is not None:
-        given = setting.objective
-        objective = Objective(
-            given.mode, given.cost_weight, given.latency_weight, given.min_quality, given.max_quality_loss
-        ).resolve(made.quality)
-    denied = _ids(setting.deny)
-    exclusions_k = made.exclusions_k.copy()
-    out_k = np.array([model in denied for model in made.models])
-    if out_k.any() and ((exclusions_k == 0) & ~out_k).any():
-        exclusions_k[out_k] |= Exclusion.DENIED.bit
-    floor = setting.exploration_floor
+    objective = decision.objective
+    if policy.objective is not None:
+        objective = Objective(**policy.objective.model_dump()).resolve(decision.quality)
+    denied = _ids(policy.deny)
+    denied_k = np.array([model in denied for model in decision.models])
+    exclusions_k = decision.exclusions_k.copy()
+    if denied_k.any() and ((exclusions_k == 0) & ~denied_k).any():
+        exclusions_k[denied_k] |= Exclusion.DENIED.bit
+    floor = policy.exploration_floor
     if floor is None:
-        floor = made.exploration_floor
-        if objective != made.objective:
-            scores = score_arms(objective, made.quality, made.predicted.batch(), exclusions_k[None], made.multiplier)
-            floor = float(exploration_floors(scores, made.predicted.batch(), None)[0])
-            if made.multiplier:  # a budget may hold exploration down
-                floor = min(floor, made.exploration_floor)
-    would = replace(made, objective=objective, exclusions_k=exclusions_k, exploration_floor=floor)
-    return logged_propensities(would, made.quality)
+        floor = decision.exploration_floor
+        if objective != decision.objective:
+            predicted_1k = decision.predicted.batch()
+            scores = score_arms(objective, decision.quality, predicted_1k, exclusions_k[None], decision.multiplier)
+            floor = float(exploration_floors(scores, predicted_1k, None)[0])
+            if decision.multiplier:  # a budget may hold exploration down
+                floor = min(floor, decision.exploration_floor)
+    changed = replace(decision, objective=objective, exclusions_k=exclusions_k, exploration_floor=floor)
+    return logged_propensities(changed, decision.quality)
 
 
 def _logged(log: Log, rows_n: Indices) -> Array:
@@ -224,7 +233,7 @@ def _ids(names: tuple[str, ...]) -> set[str]:
     return {name.removeprefix("models/") for name in names}
 
 
-def _columns(log: Log, names: tuple[str, ...]) -> Any:
+def _is_among(names: tuple[str, ...], log: Log) -> Flags:
     """Which of the log's models (k) are among ``names``. Raises ``CandidateError`` for one that is not in the log."""
     ids = _ids(names)
     unknown = sorted(ids - set(log.models))

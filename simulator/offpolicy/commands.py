@@ -1,4 +1,9 @@
-"""The command ``pointsman evaluate``."""
+"""The command ``pointsman evaluate``.
+
+>>> from click.testing import CliRunner
+>>> CliRunner().invoke(evaluate_command, ["--help"]).output.splitlines()[0]
+'Usage: evaluate [OPTIONS]'
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -16,16 +22,21 @@ from rich.table import Table
 
 from pointsman.simulator.offpolicy.candidate import CandidateError, read_candidate
 from pointsman.simulator.offpolicy.estimators.scores import NAMES
-from pointsman.simulator.offpolicy.evaluation.comparators import Line
-from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, evaluate
-from pointsman.simulator.offpolicy.evaluation.evidence import EvaluationError
-from pointsman.simulator.offpolicy.expression import ExpressionError, Sum, combination, parse
-from pointsman.simulator.offpolicy.files import as_rows, write_outcome
-from pointsman.simulator.offpolicy.gate import Finding, Verdict, judge
-from pointsman.simulator.offpolicy.logs.journal import Journal
-from pointsman.simulator.offpolicy.logs.log import LogError
+from pointsman.simulator.offpolicy.evaluation.estimates import IntervalEstimate
+from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, SignalReport, evaluate_candidate
+from pointsman.simulator.offpolicy.evaluation.signals import EvaluationError
+from pointsman.simulator.offpolicy.expression import (
+    ExpressionError,
+    LinearCombination,
+    Requirement,
+    parse_combination,
+    parse_requirement,
+)
+from pointsman.simulator.offpolicy.files import as_values, write_evaluation
+from pointsman.simulator.offpolicy.gate import Finding, GateVerdict, judge
+from pointsman.simulator.offpolicy.logs.log import Log, LogError
 from pointsman.simulator.offpolicy.logs.read import FORMS, read_log
-from pointsman.simulator.offpolicy.sentences import controls_sentence, lines_of, warnings
+from pointsman.simulator.offpolicy.sentences import all_estimates, comparisons, warnings
 from pointsman.simulator.report.terminal import console
 from pointsman.simulator.run.versions import versions
 
@@ -83,25 +94,19 @@ def evaluate_command(
     try:
         candidate = read_candidate(path)
         with Console(stderr=True).status(f"reading {escape(spec)}"):
-            source = read_log(spec, *_decisions(decisions))
-        log = source.log if isinstance(source, Journal) else source
-        signals, sums = _wanted(wanted, list(log.signals))
-        asked = [*(signals or log.signals), *sums]
-        requirement = None if require is None else parse(require, asked)
-        if requirement is not None:
-            named = {t.signal for c in requirement.clauses() for t in c.difference.factors if t.signal}
-            signals = [*signals, *sorted(named - set(signals) - set(sums))] if signals else signals
-        evaluation = evaluate(
-            source,
+            log = read_log(spec, *_decisions(decisions))
+        request = _request(log, wanted, require)
+        evaluation = evaluate_candidate(
+            log,
             candidate,
-            signals=signals,
-            sums=sums,
+            signals=request.signals,
+            sums=request.sums,
             caps=_caps(caps),
             estimators=_names(estimators),
             level=level,
             seed=seed,
         )
-        verdict = None if requirement is None else judge(evaluation, requirement)
+        verdict = None if request.requirement is None else judge(evaluation, request.requirement)
     except ExpressionError as error:
         raise click.UsageError(f"--require: {error}") from error
     except (CandidateError, EvaluationError) as error:
@@ -121,37 +126,44 @@ def evaluate_command(
         "seed": seed,
         **versions(),
     }
-    if out is not None:
-        try:
-            write_outcome(out, evaluation, verdict, configuration)
-        except OSError as error:
-            raise click.ClickException(f"--out {out}: {error}") from error
-    if as_json:
-        click.echo(json.dumps(as_rows(evaluation, verdict, configuration), allow_nan=False))
-    else:
-        _print(evaluation, verdict)
-        if out is not None:
-            click.echo(f"\n{out / 'evaluation.html'}, evaluation.json and evaluation.csv are written.")
+    _tell(evaluation, verdict, configuration, out, as_json)
     if verdict is not None and not verdict.passed:
         sys.exit(1)
 
 
-def _wanted(given: Sequence[str], known: Sequence[str]) -> tuple[list[str], Mapping[str, Sum]]:
-    signals, sums = [], {}
-    for one in given:
-        name, equals, text = one.partition("=")
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is to be evaluated: ``signals`` of the log (none: all that matter), ``sums`` of them by name, a requirement."""
+
+    signals: Sequence[str]
+    sums: Mapping[str, LinearCombination]
+    requirement: Requirement | None
+
+
+def _request(log: Log, wanted: Sequence[str], require: str | None) -> _Request:
+    """The signals that were asked for, with those that the requirement names."""
+    signals: list[str] = []
+    sums: dict[str, LinearCombination] = {}
+    for text in wanted:
+        name, equals, combination = text.partition("=")
         if not equals:
             signals.append(name.strip())
             continue
         try:
-            sums[name.strip()] = combination(text, known)
+            sums[name.strip()] = parse_combination(combination, list(log.signals))
         except ExpressionError as error:
             raise EvaluationError(f"--signal {name.strip()}: {error}") from None
-    return signals, sums
+    if require is None:
+        return _Request(signals, sums, None)
+    requirement = parse_requirement(require, [*(signals or log.signals), *sums])
+    if signals:
+        named = {t.signal for clause in requirement.clauses() for t in clause.difference.factors if t.signal}
+        signals += sorted(named - set(signals) - set(sums))
+    return _Request(signals, sums, requirement)
 
 
 def _digest(spec: str) -> str | None:
-    """Of a file, so that a record says which log it was."""
+    """The SHA-256 of a file, so that a record says which log it was; ``None`` for a log that is no file."""
     path = Path(spec)
     if not path.is_file():
         return None
@@ -167,17 +179,18 @@ def _decisions(text: str) -> tuple[int, int | None]:
     return ends[0], ends[1] if last else None
 
 
-def _caps(given: Sequence[str]) -> dict[str, float]:
-    found = {}
-    for one in given:
-        name, _, text = one.partition("=")
+def _caps(texts: Sequence[str]) -> dict[str, float]:
+    cap_by_signal = {}
+    for text in texts:
+        signal, _, value = text.partition("=")
         try:
-            found[name.strip()] = float(text)
+            cap = float(value)
         except ValueError:
-            found[name.strip()] = math.nan
-        if not math.isfinite(found[name.strip()]):
-            raise EvaluationError(f"--cap: expected SIGNAL=VALUE such as cost=0.05, got {one!r}")
-    return found
+            cap = math.nan
+        if not math.isfinite(cap):
+            raise EvaluationError(f"--cap: expected SIGNAL=VALUE such as cost=0.05, got {text!r}")
+        cap_by_signal[signal.strip()] = cap
+    return cap_by_signal
 
 
 def _names(text: str) -> list[str]:
@@ -188,36 +201,62 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _print(evaluation: Evaluation, verdict: Verdict | None) -> None:
-    out = console()
+def _tell(
+    evaluation: Evaluation,
+    verdict: GateVerdict | None,
+    configuration: Mapping[str, object],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Write what is asked for, and print it, as JSON or as tables and sentences."""
+    if out is not None:
+        try:
+            write_evaluation(out, evaluation, verdict, configuration)
+        except OSError as error:
+            raise click.ClickException(f"--out {out}: {error}") from error
+    if as_json:
+        click.echo(json.dumps(as_values(evaluation, verdict, configuration), allow_nan=False))
+        return
+    _print(evaluation, verdict)
+    if out is not None:
+        click.echo(f"\n{out / 'evaluation.html'}, evaluation.json and evaluation.csv are written.")
+
+
+def _print(evaluation: Evaluation, verdict: GateVerdict | None) -> None:
+    terminal = console()
     for report in evaluation.reports.values():
-        title = f"{report.signal} of {evaluation.candidate.name}, {report.reported} rounds with an outcome"
-        sheet = Table(title=escape(title))
-        for title in ("estimator", "estimate", f"{evaluation.level:.0%} normal", "bootstrap", "any time, any log"):
-            sheet.add_column(title, justify="left" if title == "estimator" else "right")
-        of_candidate = {line.estimator for line in report.lines}
-        for line in lines_of(evaluation, report):
-            sheet.add_row(
-                escape(line.estimator + (f" ({line.tuned:g})" if line.tuned is not None else "")),
-                "" if math.isnan(line.estimate) else f"{line.estimate:.5g}",
-                *(_shown(line, kind) for kind in ("normal", "bootstrap", "betting")),
-                style="" if line.estimator in of_candidate else "bold",
-            )
-        out.print(sheet)
-    for sentence in (*controls_sentence(evaluation), *warnings(evaluation)):
-        out.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        terminal.print(_table(evaluation, report))
+    for sentence in (*comparisons(evaluation), *warnings(evaluation)):
+        terminal.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if verdict is not None:
-        out.print()
+        terminal.print()
         for finding in (*verdict.clauses, *verdict.conditions):
-            out.print(_said(finding), markup=False, highlight=False, soft_wrap=True)
+            terminal.print(_finding(finding), markup=False, highlight=False, soft_wrap=True)
         word = "PASSED: shown" if verdict.passed else "NOT PASSED: not shown"
-        out.print(f"{word} at {verdict.level:.2%}", style="bold", highlight=False)
+        terminal.print(f"{word} at {verdict.level:.2%}", style="bold", highlight=False)
 
 
-def _said(finding: Finding) -> str:
+def _table(evaluation: Evaluation, report: SignalReport) -> Table:
+    """The estimates of one signal; what is not of the candidate is bold."""
+    title = f"{report.signal} of {evaluation.candidate.name}, {report.reported} rounds with an outcome"
+    table = Table(title=escape(title))
+    for column in ("estimator", "estimate", f"{evaluation.level:.0%} normal", "bootstrap", "any time, any log"):
+        table.add_column(column, justify="left" if column == "estimator" else "right")
+    of_candidate = {estimate.estimator for estimate in report.estimates}
+    for estimate in all_estimates(evaluation, report):
+        table.add_row(
+            escape(estimate.estimator + (f" ({estimate.tuned:g})" if estimate.tuned is not None else "")),
+            "" if math.isnan(estimate.estimate) else f"{estimate.estimate:.5g}",
+            *(_ends(estimate, kind) for kind in ("normal", "bootstrap", "betting")),
+            style="" if estimate.estimator in of_candidate else "bold",
+        )
+    return table
+
+
+def _finding(finding: Finding) -> str:
     return f"{'yes' if finding.shown else 'NO '}  {finding.what}: {finding.why}"
 
 
-def _shown(line: Line, kind: str) -> str:
-    found = line.intervals.get(kind)
-    return "" if found is None else f"{found.low:.5g} … {found.high:.5g}"
+def _ends(estimate: IntervalEstimate, kind: str) -> str:
+    interval = estimate.intervals.get(kind)
+    return "" if interval is None else f"{interval.low:.5g} … {interval.high:.5g}"

@@ -9,6 +9,17 @@ Clauses are joined by ``and`` and ``or``; there is no ``not``.
 A clause with a bound of one signal and the logged value of the same, ``lower(S) >= c * logged(S) + d`` with c >= 0, is one
 question about paired rounds, is V(candidate) - c·V(logged) >= d?, and is tested as one: that takes far fewer rounds than two
 bounds that must not touch. Any other clause is computed from bounds and estimates as it stands.
+
+>>> requirement = parse_requirement("lower(quality) >= 0.98 * logged(quality) and ess() >= 1000", ["quality"])
+>>> [clause.text for clause in requirement.clauses()]
+['lower(quality) >= 0.98 * logged(quality)', 'ess() >= 1000']
+>>> paired_test(requirement.clauses()[0]).factor
+0.98
+>>> parse_requirement("upper(quality) >= 0.5", ["quality"])
+Traceback (most recent call last):
+    ...
+pointsman.simulator.offpolicy.expression.ExpressionError: column 1: expected lower(quality), for upper(quality) shows nothing \
+on this side, got 'upper(quality) >= 0.5'
 """
 
 from __future__ import annotations
@@ -21,13 +32,16 @@ from typing import TypeVar
 T = TypeVar("T")
 
 OF_SIGNAL = ("lower", "upper", "estimate", "logged")
+"""Functions of a signal."""
 OF_WEIGHTS = ("ess", "largest_weight_share")
-_COMPARISONS = {ast.GtE: ">=", ast.LtE: "<=", ast.Gt: ">", ast.Lt: "<"}
+"""Functions of the importance weights."""
 MAX_LENGTH = 2000
+"""Most characters of an expression."""
+_COMPARISONS = {ast.GtE: ">=", ast.LtE: "<=", ast.Gt: ">", ast.Lt: "<"}
 
 
 class ExpressionError(ValueError):
-    """A requirement cannot be understood; says where."""
+    """An expression cannot be understood. Says where and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,33 +56,33 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sum:
-    """``constant`` + Σ factor · term: what a side of a clause comes to."""
+class LinearCombination:
+    """``constant`` + Σ factor · term."""
 
     factors: Mapping[Term, float]
     constant: float = 0.0
 
     def value(self, values: Mapping[Term, float]) -> float:
-        """Its value if the terms have these."""
+        """What it comes to where the terms have these values."""
         return self.constant + sum(factor * values[term] for term, factor in self.factors.items())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clause:
-    """``text``: left ``comparison`` right, as ``left - right`` compared with 0."""
+    """One comparison, as it was written in ``text``: ``difference``, the left side less the right, compared with 0."""
 
     text: str
-    difference: Sum
+    difference: LinearCombination
     comparison: str
 
     def holds(self, values: Mapping[Term, float]) -> bool:
-        """Whether it holds if the terms have these values; not if any is NaN."""
-        found = self.difference.value(values)
-        return {">=": found >= 0.0, "<=": found <= 0.0, ">": found > 0.0, "<": found < 0.0}[self.comparison]
+        """Whether it holds where the terms have these values; not if any is NaN."""
+        value = self.difference.value(values)
+        return {">=": value >= 0.0, "<=": value <= 0.0, ">": value > 0.0, "<": value < 0.0}[self.comparison]
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
+class PairedTest:
     """A clause that is one question: is V(candidate) - ``factor`` · V(logged) of ``signal`` at least (``lower``) or at most
     ``offset``?
     """
@@ -81,9 +95,9 @@ class Paired:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Requirement:
-    """Clauses joined by ``and`` or ``or``: ``parts`` are clauses or requirements."""
+    """Clauses and requirements, ``parts``, joined by ``operator``, which is ``and`` or ``or``."""
 
-    joined: str
+    operator: str
     parts: tuple[Clause | Requirement, ...]
 
     def clauses(self) -> list[Clause]:
@@ -91,29 +105,29 @@ class Requirement:
         return [c for part in self.parts for c in ([part] if isinstance(part, Clause) else part.clauses())]
 
     def holds(self, shown: Mapping[Clause, bool]) -> bool:
-        """Whether it holds if these clauses do."""
-        found = [shown[part] if isinstance(part, Clause) else part.holds(shown) for part in self.parts]
-        return all(found) if self.joined == "and" else any(found)
+        """Whether it holds, given which of its clauses are shown."""
+        holds = [shown[part] if isinstance(part, Clause) else part.holds(shown) for part in self.parts]
+        return all(holds) if self.operator == "and" else any(holds)
 
 
-def parse(text: str, signals: Collection[str]) -> Requirement:
-    """Raises ``ExpressionError``."""
+def parse_requirement(text: str, signals: Collection[str]) -> Requirement:
+    """A requirement on the ``signals`` of a log. Raises ``ExpressionError``."""
     example = "an expression such as lower(quality) >= 0.98 * logged(quality)"
-    found = _parsed(text, example, lambda tree: _Parser(text.strip(), signals).requirement(tree))
-    return found if isinstance(found, Requirement) else Requirement("and", (found,))
+    parsed = _parsed(text, example, lambda tree: _Parser(text.strip(), signals).requirement(tree))
+    return parsed if isinstance(parsed, Requirement) else Requirement("and", (parsed,))
 
 
-def combination(text: str, signals: Collection[str]) -> Sum:
+def parse_combination(text: str, signals: Collection[str]) -> LinearCombination:
     """A sum of signals, such as ``quality - 20 * cost``: terms of the function "". Raises ``ExpressionError``."""
     example = "a sum of signals such as quality - 20 * cost"
-    found = _parsed(text, example, lambda tree: _Parser(text.strip(), signals).sum(tree))
-    if not found.factors or any(term.function for term in found.factors):
+    parsed = _parsed(text, example, lambda tree: _Parser(text.strip(), signals).sum(tree))
+    if not parsed.factors or any(term.function for term in parsed.factors):
         raise ExpressionError(f"expected {example}")
-    return found
+    return parsed
 
 
-def paired(clause: Clause) -> Paired | None:
-    """The one question that ``clause`` is, if it is one."""
+def paired_test(clause: Clause) -> PairedTest | None:
+    """The paired test that ``clause`` is, ``None`` if it is not a single question."""
     bounds = [t for t in clause.difference.factors if t.function in ("lower", "upper")]
     others = [t for t in clause.difference.factors if t.function not in ("lower", "upper")]
     if len(bounds) != 1 or any(t.function != "logged" or t.signal != bounds[0].signal for t in others):
@@ -123,15 +137,15 @@ def paired(clause: Clause) -> Paired | None:
     more = (clause.comparison[0] == ">") == (scale > 0.0)
     if factor < 0.0 or more != (bound.function == "lower"):
         return None
-    return Paired(bound.signal, bound.function == "lower", factor, -clause.difference.constant / scale)
+    return PairedTest(bound.signal, bound.function == "lower", factor, -clause.difference.constant / scale)
 
 
-def _parsed(text: str, example: str, made: Callable[[ast.expr], T]) -> T:
-    """What ``made`` makes of the tree of ``text``, which may be anything, nested as deep as it likes."""
+def _parsed(text: str, example: str, convert: Callable[[ast.expr], T]) -> T:
+    """``convert`` applied to the tree of ``text``, which may be any text, nested as deep as it likes."""
     if len(text) > MAX_LENGTH:
         raise ExpressionError(f"expected at most {MAX_LENGTH} characters, got {len(text)}")
     try:
-        return made(ast.parse(text.strip(), mode="eval").body)
+        return convert(ast.parse(text.strip(), mode="eval").body)
     except SyntaxError as error:
         at = f"column {error.offset}: " if error.offset else ""
         raise ExpressionError(f"{at}expected {example}") from None
@@ -147,8 +161,8 @@ class _Parser:
 
     def requirement(self, node: ast.expr) -> Clause | Requirement:
         if isinstance(node, ast.BoolOp):
-            joined = "and" if isinstance(node.op, ast.And) else "or"
-            return Requirement(joined, tuple(self.requirement(value) for value in node.values))
+            operator = "and" if isinstance(node.op, ast.And) else "or"
+            return Requirement(operator, tuple(self.requirement(value) for value in node.values))
         if not isinstance(node, ast.Compare):
             raise self._wrong(node, "a comparison of two sides with >=, <=, > or <, perhaps joined by and, or")
         if len(node.ops) != 1 or type(node.ops[0]) not in _COMPARISONS:
@@ -162,12 +176,12 @@ class _Parser:
         self._safe(node, clause)
         return clause
 
-    def sum(self, node: ast.expr) -> Sum:
+    def sum(self, node: ast.expr) -> LinearCombination:
         match node:
             case ast.Constant(value=bool()):
                 raise self._wrong(node, "a number")
             case ast.Constant(value=int() | float() as value) if abs(value) < 1e300:
-                return Sum({}, float(value))
+                return LinearCombination({}, float(value))
             case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign):
                 return _scaled(self.sum(node.operand), -1.0 if isinstance(sign, ast.USub) else 1.0)
             case ast.BinOp(op=ast.Add() | ast.Sub() as sign):
@@ -183,9 +197,9 @@ class _Parser:
                     raise self._wrong(node, "a number other than 0 under /")
                 return _scaled(left, 1.0 / right.constant)
             case ast.Name(id=signal) if signal in self._signals:
-                return Sum({Term("", signal): 1.0})
+                return LinearCombination({Term("", signal): 1.0})
             case ast.Call(func=ast.Name(id=function), args=arguments, keywords=[]):
-                return Sum({self._term(node, function, arguments): 1.0})
+                return LinearCombination({self._term(node, function, arguments): 1.0})
         raise self._wrong(node, f"a number, or one of {', '.join(OF_SIGNAL)} of a signal, {', '.join(OF_WEIGHTS)}")
 
     def _term(self, node: ast.expr, function: str, arguments: list[ast.expr]) -> Term:
@@ -214,12 +228,15 @@ class _Parser:
         return ExpressionError(f"column {node.col_offset + 1}: expected {expected}, got {segment!r}")
 
 
-def _scaled(one: Sum, factor: float) -> Sum:
-    return Sum({term: factor * value for term, value in one.factors.items()}, factor * one.constant)
+def _scaled(combination: LinearCombination, factor: float) -> LinearCombination:
+    factors = {term: factor * value for term, value in combination.factors.items()}
+    return LinearCombination(factors, factor * combination.constant)
 
 
-def _add(one: Sum, other: Sum, sign: float) -> Sum:
-    factors = dict(one.factors)
-    for term, value in other.factors.items():
+def _add(left: LinearCombination, right: LinearCombination, sign: float) -> LinearCombination:
+    factors = dict(left.factors)
+    for term, value in right.factors.items():
         factors[term] = factors.get(term, 0.0) + sign * value
-    return Sum({term: value for term, value in factors.items() if value != 0.0}, one.constant + sign * other.constant)
+    return LinearCombination(
+        {term: value for term, value in factors.items() if value != 0.0}, left.constant + sign * right.constant
+    )

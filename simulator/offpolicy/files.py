@@ -1,4 +1,21 @@
-"""An evaluation as plain values, and as files: JSON, CSV and HTML."""
+"""An evaluation as plain values, and as files: JSON, CSV and HTML.
+
+>>> import numpy as np
+>>> from pointsman.simulator.offpolicy.candidate import BucketPolicy, Candidate
+>>> from pointsman.simulator.offpolicy.evaluation.evaluate import evaluate_candidate
+>>> from pointsman.simulator.offpolicy.logs.log import Log
+>>> n, chosen_n = 1000, np.arange(1000) % 2
+>>> log = Log(
+...     "even", ("small", "large"), ("chat",), chosen_n, np.full(n, 0.5), np.full((n, 2), 0.5), np.ones((n, 2), dtype=np.bool_),
+...     {"quality": 0.5 + 0.5 * chosen_n}, np.zeros((n, 0)), np.zeros(n, dtype=np.intp), np.arange(n),
+... )
+>>> candidate = Candidate("large only", BucketPolicy(policy="fixed", model="large"), {})
+>>> values = as_values(evaluate_candidate(log, candidate, estimators=["dr"]), None, {"level": 0.95})
+>>> values["log"]
+{'name': 'even', 'rounds': 1000, 'models': ['small', 'large'], 'groups': ['chat']}
+>>> values["signals"]["quality"]["logged"]["estimate"]
+0.75
+"""
 
 from __future__ import annotations
 
@@ -10,79 +27,85 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pointsman.simulator.offpolicy.evaluation.comparators import Line
-from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation
-from pointsman.simulator.offpolicy.gate import Verdict, as_json
-from pointsman.simulator.offpolicy.page import html
-from pointsman.simulator.offpolicy.sentences import controls_sentence, lines_of, warnings
+from pointsman.simulator.offpolicy.evaluation.comparators import Comparator
+from pointsman.simulator.offpolicy.evaluation.estimates import IntervalEstimate
+from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, SignalReport
+from pointsman.simulator.offpolicy.gate import GateVerdict
+from pointsman.simulator.offpolicy.page import evaluation_page
+from pointsman.simulator.offpolicy.sentences import all_estimates, comparisons, warnings
 
 
-def as_rows(evaluation: Evaluation, verdict: Verdict | None, configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Every number, as JSON has them; NaN and infinity are null."""
-    found = {
+def as_values(evaluation: Evaluation, verdict: GateVerdict | None, configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Every number, as JSON has them: ``None`` for NaN and infinity."""
+    log = evaluation.log
+    values = {
         "configuration": dict(configuration),
-        "log": {
-            "name": evaluation.log.name,
-            "rounds": len(evaluation.log),
-            "models": list(evaluation.log.models),
-            "groups": list(evaluation.log.groups),
-        },
+        "log": {"name": log.name, "rounds": len(log), "models": list(log.models), "groups": list(log.groups)},
         "candidate": evaluation.candidate.name,
         "level": evaluation.level,
         "replaced": evaluation.replaced,
-        "signals": {
-            name: {
-                "reported": report.reported,
-                "missing_p": report.missing_p,
-                "low": report.low,
-                "high": report.high,
-                "high_seen": report.high_seen,
-                "logged": _line(report.logged),
-                "estimates": [_line(line) for line in report.lines],
-            }
-            for name, report in evaluation.reports.items()
-        },
-        "controls": [
-            {
-                "name": control.name,
-                "quality": _line(control.quality),
-                "cost": None if control.cost is None else _line(control.cost),
-                "gain": _line(control.gain),
-            }
-            for control in evaluation.controls
-        ],
+        "signals": {name: _report(report) for name, report in evaluation.reports.items()},
+        "controls": [_comparator(comparator) for comparator in evaluation.comparators],
         "diagnostics": asdict(evaluation.diagnostics),
-        "verdict": None if verdict is None else as_json(verdict),
-        "says": [*controls_sentence(evaluation), *warnings(evaluation)],
+        "verdict": None if verdict is None else asdict(verdict),
+        "says": [*comparisons(evaluation), *warnings(evaluation)],
     }
-    cleaned: dict[str, Any] = _finite(found)
-    return cleaned
+    finite: dict[str, Any] = _finite(values)
+    return finite
 
 
-def write_outcome(out: Path, evaluation: Evaluation, verdict: Verdict | None, configuration: Mapping[str, Any]) -> None:
-    """Write evaluation.json, evaluation.csv and evaluation.html into a directory. Raises ``OSError``."""
+def write_evaluation(
+    out: Path, evaluation: Evaluation, verdict: GateVerdict | None, configuration: Mapping[str, Any]
+) -> None:
+    """Write evaluation.json, evaluation.csv and evaluation.html into the directory ``out``. Raises ``OSError``."""
     out.mkdir(parents=True, exist_ok=True)
-    rows = as_rows(evaluation, verdict, configuration)
-    (out / "evaluation.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    with (out / "evaluation.csv").open("w", encoding="utf-8", newline="") as file:
+    values = as_values(evaluation, verdict, configuration)
+    (out / "evaluation.json").write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    _write_csv(out / "evaluation.csv", evaluation)
+    (out / "evaluation.html").write_text(evaluation_page(evaluation, verdict, configuration), encoding="utf-8")
+
+
+def _write_csv(path: Path, evaluation: Evaluation) -> None:
+    """One row for every interval, and for every estimate without one."""
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("signal", "estimator", "estimate", "tuned", "interval", "low", "high", "level"))
         for signal, report in evaluation.reports.items():
-            for line in lines_of(evaluation, report):
-                head = (signal, line.estimator, _blank(line.estimate), _blank(line.tuned))
-                for kind, interval in line.intervals.items():
+            for estimate in all_estimates(evaluation, report):
+                head = (signal, estimate.estimator, _blank(estimate.estimate), _blank(estimate.tuned))
+                for kind, interval in estimate.intervals.items():
                     writer.writerow((*head, kind, _blank(interval.low), _blank(interval.high), interval.level))
-                if not line.intervals:
+                if not estimate.intervals:
                     writer.writerow((*head, "", "", "", ""))
-    (out / "evaluation.html").write_text(html(evaluation, verdict, configuration), encoding="utf-8")
 
 
-def _line(line: Line) -> dict[str, Any]:
+def _report(report: SignalReport) -> dict[str, Any]:
     return {
-        "estimator": line.estimator,
-        "estimate": line.estimate,
-        "tuned": line.tuned,
-        "intervals": {kind: [interval.low, interval.high] for kind, interval in line.intervals.items()},
+        "reported": report.reported,
+        "missing_p": report.missing_p,
+        "low": report.low,
+        "high": report.high,
+        "high_seen": report.high_is_observed,
+        "logged": _estimate(report.logged),
+        "estimates": [_estimate(estimate) for estimate in report.estimates],
+    }
+
+
+def _comparator(comparator: Comparator) -> dict[str, Any]:
+    return {
+        "name": comparator.name,
+        "quality": _estimate(comparator.quality),
+        "cost": None if comparator.cost is None else _estimate(comparator.cost),
+        "gain": _estimate(comparator.gain),
+    }
+
+
+def _estimate(estimate: IntervalEstimate) -> dict[str, Any]:
+    return {
+        "estimator": estimate.estimator,
+        "estimate": estimate.estimate,
+        "tuned": estimate.tuned,
+        "intervals": {kind: [interval.low, interval.high] for kind, interval in estimate.intervals.items()},
     }
 
 

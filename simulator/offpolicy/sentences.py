@@ -1,80 +1,119 @@
-"""What an evaluation says in words: whether routing is worth it, and what to know before its numbers are believed."""
+"""What an evaluation says in words: whether routing is worth it, and what to know before its numbers are trusted.
+
+>>> import numpy as np
+>>> from pointsman.simulator.offpolicy.candidate import BucketPolicy, Candidate
+>>> from pointsman.simulator.offpolicy.evaluation.evaluate import evaluate_candidate
+>>> from pointsman.simulator.offpolicy.logs.log import Log
+>>> n, chosen_n = 1000, np.arange(1000) % 2
+>>> log = Log(
+...     "even", ("small", "large"), ("chat",), chosen_n, np.full(n, 0.5), np.full((n, 2), 0.5), np.ones((n, 2), dtype=np.bool_),
+...     {"quality": 0.5 + 0.5 * chosen_n}, np.zeros((n, 0)), np.zeros(n, dtype=np.intp), np.arange(n),
+... )
+>>> candidate = Candidate("large only", BucketPolicy(policy="fixed", model="large"), {})
+>>> comparisons(evaluate_candidate(log, candidate, estimators=["dr"]))
+['The candidate cannot be told from the best fixed model: large: the difference is +0.0000 [+0.0000, +0.0000] in quality.']
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 
-from pointsman.simulator.offpolicy.evaluation.comparators import Control, Line
+from pointsman.simulator.offpolicy.evaluation.comparators import Comparator
+from pointsman.simulator.offpolicy.evaluation.estimates import IntervalEstimate
 from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, SignalReport
+from pointsman.simulator.offpolicy.gate import MAX_WEIGHT_SHARE, MIN_ESS
+
+MAX_TAIL_INDEX = 0.7
+"""Above this shape of the weights' tail estimates are not to be trusted (Vehtari et al. 2024)."""
+MIN_P = 1e-3
+"""Below this p-value a violated assumption is told."""
 
 
-def lines_of(evaluation: Evaluation, report: SignalReport) -> list[Line]:
-    """All that is said of one signal: what was logged, the candidate's estimates, and those of its controls."""
-    of = {"quality": lambda control: control.quality, "cost": lambda control: control.cost}
-    found = [report.logged, *report.lines]
-    for control in evaluation.controls if report.signal in of else ():
-        line = of[report.signal](control)
-        if line is not None:
-            found.append(replace(line, estimator=control.name))
-    return found
+def all_estimates(evaluation: Evaluation, report: SignalReport) -> list[IntervalEstimate]:
+    """All estimates of one signal: the logging policy's, the candidate's, and those of what it is compared with, by name."""
+    estimates = [report.logged, *report.estimates]
+    for comparator in evaluation.comparators:
+        estimate = {"quality": comparator.quality, "cost": comparator.cost}.get(report.signal)
+        if estimate is not None:
+            estimates.append(replace(estimate, estimator=comparator.name))
+    return estimates
 
 
-def controls_sentence(evaluation: Evaluation) -> list[str]:
-    """Whether the candidate beats what needs no routing. Against a fixed model its cost is told too; a mix costs the same."""
-    said = []
-    for control in evaluation.controls:
-        gain, interval = control.gain.estimate, control.gain.intervals["normal"]
-        numbers = f"[{interval.low:+.4f}, {interval.high:+.4f}] in quality{_cost_beside(evaluation, control)}"
-        same_cost = control.cost is not None and control.name.startswith("best mix")
+def comparisons(evaluation: Evaluation) -> list[str]:
+    """Whether the candidate beats what needs no routing, a sentence each.
+
+    Beside a fixed model the difference in cost is told too; a mix costs the same.
+    """
+    sentences = []
+    for comparator in evaluation.comparators:
+        gain, interval = comparator.gain.estimate, comparator.gain.intervals["normal"]
+        numbers = f"[{interval.low:+.4f}, {interval.high:+.4f}] in quality{_cost_difference(evaluation, comparator)}"
         if interval.low > 0.0:
-            said.append(f"The candidate beats the {control.name}, by {gain:.4f} {numbers}.")
+            sentences.append(f"The candidate beats the {comparator.name}, by {gain:.4f} {numbers}.")
         elif interval.high < 0.0:
-            verdict = ": routing is not worth it here" if same_cost else ""
-            said.append(f"The candidate is worse than the {control.name}, by {-gain:.4f} {numbers}{verdict}.")
+            verdict = ": routing is not worth it here" if comparator.is_mix else ""
+            sentences.append(f"The candidate is worse than the {comparator.name}, by {-gain:.4f} {numbers}{verdict}.")
         else:
-            said.append(
-                f"The candidate cannot be told from the {control.name}: the difference is {gain:+.4f} {numbers}."
+            sentences.append(
+                f"The candidate cannot be told from the {comparator.name}: the difference is {gain:+.4f} {numbers}."
             )
-    return said
+    return sentences
 
 
-def _cost_beside(evaluation: Evaluation, control: Control) -> str:
-    """How much less or more the candidate costs than a fixed model, as words; nothing where that is not known."""
+def _cost_difference(evaluation: Evaluation, comparator: Comparator) -> str:
+    """How much less or more the candidate costs than a fixed model, in words; nothing where that is not known."""
     report = evaluation.reports.get("cost")
-    if report is None or control.cost is None or not control.cost.estimate > 0.0 or control.name.startswith("best mix"):
+    if report is None or comparator.is_mix or comparator.cost is None or not comparator.cost.estimate > 0.0:
         return ""
-    cost = next((line.estimate for line in report.lines if line.estimator == "dr"), math.nan)
+    cost = next((estimate.estimate for estimate in report.estimates if estimate.estimator == "dr"), math.nan)
     if math.isnan(cost):
         return ""
-    share = cost / control.cost.estimate - 1.0
+    share = cost / comparator.cost.estimate - 1.0
     return f"; it costs {abs(share):.1%} {'less' if share < 0.0 else 'more'}"
 
 
 def warnings(evaluation: Evaluation) -> list[str]:
-    """What to know before these numbers are believed."""
-    seen, said = evaluation.diagnostics, []
-    if seen.ess < 500:
-        said.append(
-            f"Only {seen.ess:.0f} of {seen.n} rounds count (effective sample size): intervals may be too narrow."
+    """What to know before these numbers are trusted, a sentence each."""
+    return [
+        *_weight_warnings(evaluation),
+        *(s for name in evaluation.reports for s in _signal_warnings(evaluation, name)),
+    ]
+
+
+def _weight_warnings(evaluation: Evaluation) -> list[str]:
+    diagnostics, sentences = evaluation.diagnostics, []
+    if diagnostics.ess < MIN_ESS:
+        sentences.append(
+            f"Only {diagnostics.ess:.0f} of {diagnostics.n} rounds count (effective sample size): intervals may be too narrow."
         )
-    if seen.largest_weight_share > 0.05:
-        said.append(f"One round carries {seen.largest_weight_share:.0%} of all weight.")
-    if seen.tail_index > 0.7:
-        said.append(f"Weights have a heavy tail (k = {seen.tail_index:.2f}): prefer the last column.")
-    if seen.unsupported:
-        said.append(f"{seen.unsupported:.1%} of what the candidate does was never tried: it is counted at the worst.")
-    if seen.by_propensity is not None and seen.by_propensity.p_value < 1e-3:
-        said.append(f"Models were not chosen as often as the log says (p = {seen.by_propensity.p_value:.1g}).")
+    if diagnostics.largest_weight_share > MAX_WEIGHT_SHARE:
+        sentences.append(f"One round carries {diagnostics.largest_weight_share:.0%} of all weight.")
+    if diagnostics.tail_index > MAX_TAIL_INDEX:
+        sentences.append(f"Weights have a heavy tail (k = {diagnostics.tail_index:.2f}): prefer the last column.")
+    if diagnostics.unsupported:
+        sentences.append(
+            f"{diagnostics.unsupported:.1%} of what the candidate does was never tried: it is counted at the worst."
+        )
+    if diagnostics.by_propensity is not None and diagnostics.by_propensity.p_value < MIN_P:
+        p_value = diagnostics.by_propensity.p_value
+        sentences.append(f"Models were not chosen as often as the log says (p = {p_value:.1g}).")
     if evaluation.replaced:
-        said.append(
+        sentences.append(
             f"In {evaluation.replaced} rounds the candidate's model could not be chosen; there it does as the log did."
         )
-    for name, report in evaluation.reports.items():
-        if report.high_seen:
-            said.append(f"{name} is taken to be at most {report.high:.4g}, the largest seen; bounds hold if it never is more. "
-                        f"Say what it can be with --cap {name}=VALUE.")  # fmt: skip
-        if report.missing_p < 1e-3:
-            said.append(f"Whether {name} was reported depends on the model (p = {report.missing_p:.1g}): "
-                        "its estimates may be off.")  # fmt: skip
-    return said
+    return sentences
+
+
+def _signal_warnings(evaluation: Evaluation, signal: str) -> list[str]:
+    report, sentences = evaluation.reports[signal], []
+    if report.high_is_observed:
+        sentences.append(
+            f"{signal} is taken to be at most {report.high:.4g}, the largest seen; bounds hold if it never is more. "
+            f"Say what it can be with --cap {signal}=VALUE."
+        )
+    if report.missing_p < MIN_P:
+        sentences.append(
+            f"Whether {signal} was reported depends on the model (p = {report.missing_p:.1g}): its estimates may be off."
+        )
+    return sentences

@@ -10,37 +10,42 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from pointsman.simulator.offpolicy.intervals.adaptive import adaptive_weights, spread, stable_weights, weighted
-from pointsman.simulator.offpolicy.intervals.fixed_time import Interval, normal
+from pointsman.simulator.offpolicy.intervals.adaptive import (
+    expected_squared_weights,
+    stable_var_weights,
+    weighted_mean,
+)
+from pointsman.simulator.offpolicy.intervals.fixed_time import normal
+from pointsman.simulator.offpolicy.intervals.interval import Interval
 from tests.simulator.logged_paths import bandit_paths, most_misses
 
 Array = npt.NDArray[np.float64]
 
-spreads = arrays(np.float64, st.integers(2, 200), elements=st.floats(0.0, 1e4))
+squares = arrays(np.float64, st.integers(2, 200), elements=st.floats(0.0, 1e4))
 
 
 def test_spread_is_the_mean_squared_weight() -> None:
     target_nk, logged_nk = np.array([[0.5, 0.5, 0.0]]), np.array([[0.1, 0.9, 0.0]])
-    assert spread(target_nk, logged_nk) == pytest.approx([0.25 / 0.1 + 0.25 / 0.9])
-    assert spread(logged_nk, logged_nk) == pytest.approx([1.0])
+    assert expected_squared_weights(target_nk, logged_nk) == pytest.approx([0.25 / 0.1 + 0.25 / 0.9])
+    assert expected_squared_weights(logged_nk, logged_nk) == pytest.approx([1.0])
 
 
-@given(spreads, st.data())
+@given(squares, st.data())
 @settings(deadline=None)
-def test_stable_weights_know_only_earlier_rounds(spread_n: Array, data: st.DataObject) -> None:
-    h_n = stable_weights(spread_n)
+def test_stable_weights_know_only_earlier_rounds(squared_n: Array, data: st.DataObject) -> None:
+    h_n = stable_var_weights(squared_n)
     assert (h_n > 0.0).all() and np.isfinite(h_n).all()
-    t = data.draw(st.integers(0, len(spread_n) - 1))
-    changed_n = spread_n.copy()
+    t = data.draw(st.integers(0, len(squared_n) - 1))
+    changed_n = squared_n.copy()
     changed_n[t:] = data.draw(st.floats(0.0, 1e4))
-    assert stable_weights(changed_n)[: t + 1] == pytest.approx(h_n[: t + 1], rel=1e-6)
+    assert stable_var_weights(changed_n)[: t + 1] == pytest.approx(h_n[: t + 1], rel=1e-6)
 
 
 def test_stable_weights_follow_the_spread() -> None:
-    spread_n = np.repeat([1.0, 100.0], 2_000)
-    h_n = stable_weights(spread_n)
+    squared_n = np.repeat([1.0, 100.0], 2_000)
+    h_n = stable_var_weights(squared_n)
     assert h_n[1_999] == pytest.approx(1.0)
-    # The last 400 rounds before it, and the one made up.
+    # The last 400 rounds before it, and the pseudo-round.
     assert h_n[-1] == pytest.approx(1.0 / math.sqrt((1.0 + 400 * 100.0) / 401.0), rel=1e-9)
 
 
@@ -48,19 +53,23 @@ def test_stable_weights_follow_the_spread() -> None:
 @settings(deadline=None)
 def test_weighted_means_move_with_their_scores(score_n: Array, shift: float, scale: float) -> None:
     h_n = np.linspace(0.1, 2.0, 30)
-    mean, plain = weighted(score_n, h_n, 0.9)
-    moved_mean, moved = weighted(score_n * scale + shift, 7.0 * h_n, 0.9)
+    mean, plain = weighted_mean(score_n, h_n, 0.9)
+    moved_mean, moved = weighted_mean(score_n * scale + shift, 7.0 * h_n, 0.9)
     got = moved_mean, moved.low, moved.high
     assert got == pytest.approx([v * scale + shift for v in (mean, plain.low, plain.high)], rel=1e-7, abs=1e-6)
-    _, wider = weighted(score_n, h_n, 0.99)
+    _, wider = weighted_mean(score_n, h_n, 0.99)
     assert wider.low <= plain.low <= mean <= plain.high <= wider.high
 
 
 def test_equal_weights_give_the_normal_interval() -> None:
     score_n = np.random.default_rng(2).random(5_000)
-    mean, of_scores = weighted(score_n, np.ones(5_000), 0.95)
+    mean, of_scores = weighted_mean(score_n, np.ones(5_000), 0.95)
     assert mean == pytest.approx(score_n.mean())
     assert of_scores.width == pytest.approx(normal(score_n, 0.95).width, rel=1e-3)
+
+
+def adaptively_weighted(score_n: Array, target_nk: Array, logged_nk: Array, level: float) -> tuple[float, Interval]:
+    return weighted_mean(score_n, stable_var_weights(expected_squared_weights(target_nk, logged_nk)), level)
 
 
 def _doubly_robust(score_rn: Array, chosen_rn: npt.NDArray[np.intp], propensity_rn: Array, arm: int) -> Array:
@@ -83,7 +92,7 @@ def _intervals(seed: int, paths: int, n: int, decay: float) -> dict[str, list[In
     of_paths: dict[str, list[Interval]] = {"stable": [], "plain": []}
     for r in range(paths):
         logged_nk = logs.logged_rnk[r]
-        of_paths["stable"].append(adaptive_weights(score_rn[r], target_nk, logged_nk, 0.9)[1])
+        of_paths["stable"].append(adaptively_weighted(score_rn[r], target_nk, logged_nk, 0.9)[1])
         of_paths["plain"].append(normal(score_rn[r], 0.9))
     return of_paths
 
@@ -119,7 +128,7 @@ def test_contextual_policy_on_a_contextual_bandits_log() -> None:
     missed, widths = 0, []
     for r in range(paths):
         target_nk = target_ck[logs.context_rn[r]]
-        _, of_log = adaptive_weights(score_rn[r], target_nk, logs.logged_rnk[r], 1.0 - alpha)
+        _, of_log = adaptively_weighted(score_rn[r], target_nk, logs.logged_rnk[r], 1.0 - alpha)
         missed += not of_log.covers(value)
         widths.append((of_log.width, normal(score_rn[r], 1.0 - alpha).width))
     assert missed <= most_misses(paths, alpha + 0.01)
@@ -130,12 +139,12 @@ def test_contextual_policy_on_a_contextual_bandits_log() -> None:
 def test_bad_input_is_named() -> None:
     two_n = np.array([0.5, 1.0])
     with pytest.raises(ValueError, match="round 1 gives no propensity"):
-        spread(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([[0.5, 0.5], [1.0, 0.0]]))
+        expected_squared_weights(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([[0.5, 0.5], [1.0, 0.0]]))
     with pytest.raises(ValueError, match="target_nk, logged_nk: shapes"):
-        spread(np.ones((2, 2)), np.ones((2, 3)))
-    with pytest.raises(ValueError, match=r"spread_n: .* negative"):
-        stable_weights(np.array([1.0, -1.0]))
+        expected_squared_weights(np.ones((2, 2)), np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"squared_n: .* negative"):
+        stable_var_weights(np.array([1.0, -1.0]))
     with pytest.raises(ValueError, match="h_n: 3 weights for 2"):
-        weighted(two_n, np.ones(3), 0.9)
+        weighted_mean(two_n, np.ones(3), 0.9)
     with pytest.raises(ValueError, match="not all 0"):
-        weighted(two_n, np.zeros(2), 0.9)
+        weighted_mean(two_n, np.zeros(2), 0.9)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,16 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import brentq
 
-from pointsman.simulator.offpolicy.intervals.betting import (
-    Control,
-    betting,
-    interval,
-    lower,
-    lower_sequence,
-    sequence,
-    upper,
-)
+from pointsman.simulator.offpolicy.intervals.betting import ControlVariate, lower_bounds, upper_bounds
 from pointsman.simulator.offpolicy.intervals.fixed_time import normal
+from pointsman.simulator.offpolicy.intervals.interval import Interval
 from tests.simulator.logged_paths import bandit_paths, most_misses, past_means
 
 Array = npt.NDArray[np.float64]
@@ -31,6 +25,23 @@ VALUE = float((TARGET_CK * MEAN_CK).sum(axis=1).mean())
 
 scores = arrays(np.float64, st.integers(1, 60), elements=st.floats(0.0, 50.0, allow_subnormal=False))
 levels = st.floats(0.5, 0.999)
+
+
+def of_scores(score_n: Array, level: float, at: npt.NDArray[np.intp] | None = None) -> Array:
+    """Lower bounds of the mean of scores of at least 0: weights of rewards that are all 1."""
+    return lower_bounds(np.ones_like(score_n), score_n, level, at=at)
+
+
+def both_bounds(reward_n: Array, weight_n: Array, level: float, **more: Any) -> tuple[Array, Array]:
+    """Lower and upper bounds that hold together with probability ``level``: either at half of 1 - ``level``."""
+    side = 0.5 + level / 2.0
+    return lower_bounds(reward_n, weight_n, side, **more), upper_bounds(reward_n, weight_n, side, **more)
+
+
+def last_interval(reward_n: Array, weight_n: Array, level: float, **more: Any) -> Interval:
+    """Both bounds after all rounds."""
+    low_1, high_1 = both_bounds(reward_n, weight_n, level, at=np.array([len(reward_n)]), **more)
+    return Interval(float(low_1[0]), float(high_1[0]), level)
 
 
 # -- What is computed -----------------------------------------------------------------------------------------------
@@ -46,7 +57,7 @@ def by_hand(score_n: list[float], level: float) -> float:
             bet = 2.0**-j
             log_wealth, earlier = 0.0, 0.0
             for t, score in enumerate(score_n):
-                centre = earlier / (t + 1)
+                centre = (min(0.5, 0.75 / bet) + earlier) / (t + 1)
                 log_wealth += math.log(1.0 + bet * (score - centre)) - bet * (mean - centre)
                 earlier += min(score, 0.75 / bet)
             total += stake / sum(stakes) * math.exp(log_wealth)
@@ -58,63 +69,48 @@ def by_hand(score_n: list[float], level: float) -> float:
 @given(st.lists(st.floats(0.0, 20.0), min_size=1, max_size=12), st.floats(0.2, 0.99))
 @settings(max_examples=40, deadline=None)
 def test_the_bound_is_where_wealth_reaches_one_over_alpha(score: list[float], level: float) -> None:
-    assert betting(np.array(score), level).low == pytest.approx(max(by_hand(score, level), 0.0), abs=1e-9)
-
-
-@given(scores, levels, st.floats(-30.0, 30.0), st.floats(0.01, 100.0))
-@settings(deadline=None)
-def test_shifted_and_scaled_scores_give_shifted_and_scaled_bounds(
-    score_n: Array, level: float, shift: float, scale: float
-) -> None:
-    plain_n = lower_sequence(score_n, level)
-    # A sum may round to just under the least value.
-    moved_n = np.maximum(score_n * scale + shift, shift)
-    assert lower_sequence(moved_n, level, shift, unit=scale) == pytest.approx(
-        plain_n * scale + shift, rel=1e-8, abs=1e-7 * (scale + abs(shift))
-    )
+    assert of_scores(np.array(score), level)[-1] == pytest.approx(max(by_hand(score, level), 0.0), abs=1e-9)
 
 
 @given(scores, levels, levels)
 @settings(deadline=None)
 def test_more_certain_bounds_are_wider(score_n: Array, one: float, other: float) -> None:
     less, more = sorted((one, other))
-    assert betting(score_n, more).low <= betting(score_n, less).low
-    of_less, of_more = betting(score_n, less, 0.0, 60.0), betting(score_n, more, 0.0, 60.0)
-    assert of_more.low <= of_less.low
-    assert of_less.high <= of_more.high
+    assert (of_scores(score_n, more) <= of_scores(score_n, less)).all()
+    reward_n, weight_n = score_n / 50.0, np.ones_like(score_n)
+    assert (upper_bounds(reward_n, weight_n, more) >= upper_bounds(reward_n, weight_n, less)).all()
 
 
 @given(arrays(np.float64, st.integers(1, 40), elements=st.floats(0.0, 1.0)), st.integers(0, 2**32), levels)
 @settings(deadline=None)
 def test_the_upper_bound_is_the_lower_bound_of_the_mirrored_reward(reward_n: Array, seed: int, level: float) -> None:
     weight_n = np.random.default_rng(seed).pareto(1.5, len(reward_n))
-    assert upper(reward_n, weight_n, level) == 1.0 - lower(1.0 - reward_n, weight_n, level)
-    both = interval(reward_n, weight_n, level)
-    side = 0.5 + level / 2.0
-    assert (both.low, both.high) == (lower(reward_n, weight_n, side), upper(reward_n, weight_n, side))
+    mirrored_n = 1.0 - lower_bounds(1.0 - reward_n, weight_n, level)
+    np.testing.assert_array_equal(upper_bounds(reward_n, weight_n, level), mirrored_n)
 
 
 @given(scores, levels)
 @settings(deadline=None)
 def test_the_past_does_not_change_when_rounds_are_added(score_n: Array, level: float) -> None:
-    whole_n = lower_sequence(score_n, level)
+    whole_n = of_scores(score_n, level)
     half = (len(score_n) + 1) // 2
-    assert lower_sequence(score_n[:half], level) == pytest.approx(whole_n[:half], rel=1e-12, abs=1e-12)
-    assert lower_sequence(score_n, level, at=np.array([half])) == pytest.approx(whole_n[half - 1], rel=1e-9, abs=1e-9)
+    assert of_scores(score_n[:half], level) == pytest.approx(whole_n[:half], rel=1e-12, abs=1e-12)
+    assert of_scores(score_n, level, at=np.array([half])) == pytest.approx(whole_n[half - 1], rel=1e-9, abs=1e-9)
 
 
 def test_paths_side_by_side_are_each_on_their_own() -> None:
     score_rn = np.random.default_rng(3).pareto(1.2, (3, 2, 40))
-    together = lower_sequence(score_rn, 0.9)
+    together = of_scores(score_rn, 0.9)
     assert together.shape == (3, 2, 40)
-    assert together[2, 1] == pytest.approx(lower_sequence(score_rn[2, 1], 0.9), rel=1e-12)
+    assert together[2, 1] == pytest.approx(of_scores(score_rn[2, 1], 0.9), rel=1e-12)
 
 
 def test_bounds_close_in_on_the_mean_about_as_fast_as_normal_ones() -> None:
     rng = np.random.default_rng(11)
     for n in (1_000, 10_000, 100_000):
         score_n = np.where(rng.random(n) < 0.2, rng.random(n) / 0.2, 0.0)
-        reach = (0.5 - betting(score_n, 0.975).low) / (normal(score_n, 0.95).width / 2.0)
+        low = float(of_scores(score_n, 0.975, at=np.array([n]))[0])
+        reach = (0.5 - low) / (normal(score_n, 0.95).width / 2.0)
         assert 1.0 < reach < 2.4
 
 
@@ -127,9 +123,9 @@ def test_both_bounds_close_in_on_the_difference(factor: float, controlled: bool)
     context_n, chosen_n, logged_nk = logs.context_rn[0], logs.chosen_rn[0], logs.logged_rnk[0]
     mean_nk = high * MEAN_CK[context_n]
     true = high * VALUE - factor * float((logged_nk * mean_nk).sum(axis=1).mean())
-    control = Control(mean_nk, TARGET_CK[context_n], logged_nk, chosen_n) if controlled else None
+    control = ControlVariate(mean_nk, TARGET_CK[context_n], logged_nk, chosen_n) if controlled else None
     reward_n, weight_n = high * logs.reward_rn[0], logs.weight_rn(TARGET_CK)[0]
-    of_log = interval(reward_n, weight_n, 0.95, factor=factor, high=high, control=control)
+    of_log = last_interval(reward_n, weight_n, 0.95, factor=factor, high=high, control_variate=control)
     assert of_log.covers(true)
     assert true - of_log.low < 0.05 * high
     assert of_log.high - true < 0.05 * high
@@ -139,15 +135,15 @@ def test_both_bounds_close_in_on_the_difference(factor: float, controlled: bool)
     arrays(np.float64, st.integers(1, 40), elements=st.floats(0.0, 1.0)), st.floats(0.01, 100.0), st.floats(0.0, 1.5)
 )
 @settings(deadline=None)
-def test_dearer_rewards_have_dearer_bounds_and_a_sequence_ends_in_the_interval(
+def test_bounds_of_scaled_rewards_are_scaled_and_the_last_of_all_is_that_of_the_end(
     reward_n: Array, high: float, factor: float
 ) -> None:
     weight_n = np.random.default_rng(len(reward_n)).pareto(1.5, len(reward_n))
-    plain = interval(reward_n, weight_n, 0.9, factor=factor)
-    dear_n = np.minimum(reward_n * high, high)
-    dear = interval(dear_n, weight_n, 0.9, factor=factor, high=high)
-    assert (dear.low, dear.high) == pytest.approx((plain.low * high, plain.high * high), rel=1e-7, abs=1e-7 * high)
-    low_n, high_n = sequence(reward_n, weight_n, 0.9, factor=factor)
+    plain = last_interval(reward_n, weight_n, 0.9, factor=factor)
+    scaled_n = np.minimum(reward_n * high, high)
+    scaled = last_interval(scaled_n, weight_n, 0.9, factor=factor, high=high)
+    assert (scaled.low, scaled.high) == pytest.approx((plain.low * high, plain.high * high), rel=1e-7, abs=1e-7 * high)
+    low_n, high_n = both_bounds(reward_n, weight_n, 0.9, factor=factor)
     assert (low_n[-1], high_n[-1]) == pytest.approx((plain.low, plain.high), rel=1e-9, abs=1e-9)
 
 
@@ -164,9 +160,9 @@ def test_past_means_know_only_the_past() -> None:
 def test_all_coin_paths(mean: float, level: float) -> None:
     score_rn = np.array(list(itertools.product((0.0, 1.0), repeat=12)))
     chance_r = np.where(score_rn == 1.0, mean, 1.0 - mean).prod(axis=1)
-    missed_r = (lower_sequence(score_rn, level) > mean).any(axis=1)
+    missed_r = (of_scores(score_rn, level) > mean).any(axis=1)
     assert float(chance_r[missed_r].sum()) <= 1.0 - level
-    above_rn = -lower_sequence(-score_rn, level, -1.0)
+    above_rn = upper_bounds(score_rn, np.ones_like(score_rn), level)
     assert float(chance_r[(above_rn < mean).any(axis=1)].sum()) <= 1.0 - level
 
 
@@ -192,8 +188,8 @@ def test_all_paths_of_a_log_that_learns(factor: float, controlled: bool, level: 
     if controlled:
         predicted_rnk = np.stack([past_means(*path, 2, 0.5) for path in zip(reward_rn, chosen_rn, strict=True)])
         target_rnk = np.broadcast_to(target_k, logged_rnk.shape)
-        control = Control(predicted_rnk, target_rnk, logged_rnk, chosen_rn)
-    low_rn, high_rn = sequence(reward_rn, weight_rn, level, factor=factor, control=control)
+        control = ControlVariate(predicted_rnk, target_rnk, logged_rnk, chosen_rn)
+    low_rn, high_rn = both_bounds(reward_rn, weight_rn, level, factor=factor, control_variate=control)
     # The logged value changes with the policy: what is bounded is the difference, averaged over the rounds so far.
     true_rn = float(target_k @ mean_k) - factor * (logged_rnk @ mean_k)
     true_rn = np.cumsum(true_rn, axis=1) / np.arange(1, n + 1)
@@ -209,7 +205,7 @@ def test_heavy_tailed_scores(index: float) -> None:
     """Pareto scores, of infinite variance with index < 2, whose mean is known."""
     paths, alpha = 500, 0.1
     score_rn = np.random.default_rng(5).pareto(index, (paths, 800))
-    low_rn = lower_sequence(score_rn, 1.0 - alpha)
+    low_rn = of_scores(score_rn, 1.0 - alpha)
     missed = int((low_rn > 1.0 / (index - 1.0)).any(axis=1).sum())
     assert missed <= most_misses(paths, alpha)
 
@@ -224,8 +220,8 @@ def test_a_bandits_log(controlled: bool, drift: float) -> None:
         predicted_rnk = np.stack(
             [past_means(*path, 3, 0.5) for path in zip(logs.reward_rn, logs.chosen_rn, strict=True)]
         )
-        control = Control(predicted_rnk, TARGET_CK[logs.context_rn], logs.logged_rnk, logs.chosen_rn)
-    low_rn, high_rn = sequence(logs.reward_rn, logs.weight_rn(TARGET_CK), 1.0 - alpha, control=control)
+        control = ControlVariate(predicted_rnk, TARGET_CK[logs.context_rn], logs.logged_rnk, logs.chosen_rn)
+    low_rn, high_rn = both_bounds(logs.reward_rn, logs.weight_rn(TARGET_CK), 1.0 - alpha, control_variate=control)
     t_n = np.arange(1, n + 1)
     true_n = VALUE + np.cumsum(drift * np.sin(2.0 * np.pi * (t_n - 1) / n)) / t_n
     assert int(((low_rn > true_n) | (high_rn < true_n)).any(axis=1).sum()) <= most_misses(paths, alpha)
@@ -262,8 +258,8 @@ def test_a_candidate_on_the_border_is_not_let_through(controlled: bool) -> None:
     weight_rn = np.take_along_axis(target_rnk, logs.chosen_rn[..., None], axis=-1)[..., 0] / logs.propensity_rn
     control = None
     if controlled:
-        control = Control(np.full(target_rnk.shape, 0.7), target_rnk, logs.logged_rnk, logs.chosen_rn)
-    low_rn, high_rn = sequence(logs.reward_rn, weight_rn, 1.0 - 2.0 * alpha, factor=factor, control=control)
+        control = ControlVariate(np.full(target_rnk.shape, 0.7), target_rnk, logs.logged_rnk, logs.chosen_rn)
+    low_rn, high_rn = both_bounds(logs.reward_rn, weight_rn, 1.0 - 2.0 * alpha, factor=factor, control_variate=control)
     assert int((low_rn > 0.0).any(axis=1).sum()) <= most_misses(paths, alpha)
     assert int((high_rn < 0.0).any(axis=1).sum()) <= most_misses(paths, alpha)
 
@@ -274,9 +270,9 @@ def test_a_good_candidate_is_let_through_sooner_as_one_paired_test() -> None:
     target_nk = 0.99 * logs.logged_rnk[0] + 0.01 / 3.0
     chosen_n, reward_n = logs.chosen_rn[0], logs.reward_rn[0]
     weight_n = np.take_along_axis(target_nk, chosen_n[:, None], axis=-1)[:, 0] / logs.propensity_rn[0]
-    assert lower(reward_n, weight_n, 0.95, factor=0.96) > 0.0
-    apart = interval(reward_n, weight_n, 0.95)
-    assert apart.low < 0.96 * interval(reward_n, np.ones_like(weight_n), 0.95).high
+    assert lower_bounds(reward_n, weight_n, 0.95, factor=0.96, at=np.array([6_000]))[0] > 0.0
+    apart = last_interval(reward_n, weight_n, 0.95)
+    assert apart.low < 0.96 * last_interval(reward_n, np.ones_like(weight_n), 0.95).high
 
 
 def test_good_predictions_narrow_both_bounds_and_bad_ones_do_not_break_them() -> None:
@@ -288,8 +284,8 @@ def test_good_predictions_narrow_both_bounds_and_bad_ones_do_not_break_them() ->
     for name, predicted_ck in {"none": None, "true": MEAN_CK, "wrong": 1.0 - MEAN_CK}.items():
         control = None
         if predicted_ck is not None:
-            control = Control(predicted_ck[logs.context_rn], target_rnk, logs.logged_rnk, logs.chosen_rn)
-        low_r1, high_r1 = sequence(logs.reward_rn, weight_rn, 0.95, control=control, at=last)
+            control = ControlVariate(predicted_ck[logs.context_rn], target_rnk, logs.logged_rnk, logs.chosen_rn)
+        low_r1, high_r1 = both_bounds(logs.reward_rn, weight_rn, 0.95, control_variate=control, at=last)
         assert int(((low_r1 > VALUE) | (high_r1 < VALUE)).sum()) <= most_misses(paths, 0.05)
         width[name] = float((high_r1 - low_r1).mean())
     assert width["true"] < 0.9 * width["none"]
@@ -306,8 +302,8 @@ def test_mass_that_the_log_cannot_tell_of_only_widens() -> None:
     logged_nk = np.tile([0.5, 0.5, 0.0], (n, 1))
     weight_n = target_nk[np.arange(n), chosen_n] / 0.5
     known = 0.3 * 0.4 + 0.4 * 0.6
-    for control in (None, Control(np.full((n, 3), 0.5), target_nk, logged_nk, chosen_n)):
-        of_log = interval(reward_n, weight_n, 0.95, control=control)
+    for control in (None, ControlVariate(np.full((n, 3), 0.5), target_nk, logged_nk, chosen_n)):
+        of_log = last_interval(reward_n, weight_n, 0.95, control_variate=control)
         assert of_log.low < known
         assert of_log.high > known + 0.3
         assert of_log.width < 0.5
@@ -319,31 +315,29 @@ def test_mass_that_the_log_cannot_tell_of_only_widens() -> None:
 def test_bad_input_is_named() -> None:
     good_n = np.array([0.5, 0.2])
     with pytest.raises(ValueError, match="level"):
-        betting(good_n, 1.0)
-    with pytest.raises(ValueError, match="under low"):
-        betting(good_n, 0.9, 0.3)
-    with pytest.raises(ValueError, match="over high"):
-        betting(good_n, 0.9, 0.0, 0.4)
+        lower_bounds(good_n, good_n, 1.0)
     with pytest.raises(ValueError, match="value 1 is not a finite"):
-        betting(np.array([0.5, math.nan]), 0.9)
+        lower_bounds(np.array([0.5, math.nan]), good_n, 0.9)
     with pytest.raises(ValueError, match="at least one round"):
-        lower_sequence(np.array([]), 0.9)
-    with pytest.raises(ValueError, match="unit"):
-        lower_sequence(good_n, 0.9, unit=0.0)
+        lower_bounds(np.array([]), np.array([]), 0.9)
+    with pytest.raises(ValueError, match="high, factor: expected high > 0"):
+        lower_bounds(good_n, good_n, 0.9, high=0.0)
     with pytest.raises(ValueError, match="at: expected rising counts"):
-        lower_sequence(good_n, 0.9, at=np.array([2, 1]))
+        lower_bounds(good_n, good_n, 0.9, at=np.array([2, 1]))
+    with pytest.raises(ValueError, match="at: expected rising counts"):
+        upper_bounds(good_n, good_n, 0.9, at=np.array([3]))
     with pytest.raises(ValueError, match=r"reward_n: .* not within"):
-        lower(np.array([0.5, 1.2]), good_n, 0.9)
+        lower_bounds(np.array([0.5, 1.2]), good_n, 0.9)
     with pytest.raises(ValueError, match=r"weight_n: .* negative"):
-        upper(good_n, np.array([-1.0, 1.0]), 0.9)
+        upper_bounds(good_n, np.array([-1.0, 1.0]), 0.9)
     with pytest.raises(ValueError, match="weight_n: shape"):
-        upper(good_n, np.ones(3), 0.9)
-    with pytest.raises(ValueError, match="one dimension"):
-        upper(np.ones((2, 2)), np.ones((2, 2)), 0.9)
+        upper_bounds(good_n, np.ones(3), 0.9)
     half_nk, chosen_n = np.full((2, 2), 0.5), np.array([0, 1])
-    with pytest.raises(ValueError, match="weight_n: not the control's"):
-        lower(good_n, np.array([1.0, 2.0]), 0.9, control=Control(half_nk, half_nk, half_nk, chosen_n))
-    with pytest.raises(ValueError, match=r"control.predicted_nk: .* over high"):
-        lower(good_n, np.ones(2), 0.9, control=Control(half_nk * 3, half_nk, half_nk, chosen_n))
-    with pytest.raises(ValueError, match=r"control.logged_nk: a row"):
-        lower(good_n, np.ones(2), 0.9, control=Control(half_nk, half_nk, half_nk / 2, chosen_n))
+    for said, variate, weight_n in (
+        ("weight_n: not the control", ControlVariate(half_nk, half_nk, half_nk, chosen_n), np.array([1.0, 2.0])),
+        (r"predicted_nk: .* over high", ControlVariate(half_nk * 3, half_nk, half_nk, chosen_n), np.ones(2)),
+        ("logged_nk: a row", ControlVariate(half_nk, half_nk, half_nk / 2, chosen_n), np.ones(2)),
+    ):
+        for bounds in (lower_bounds, upper_bounds):
+            with pytest.raises(ValueError, match=said):
+                bounds(good_n, weight_n, 0.9, control_variate=variate)

@@ -8,26 +8,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointsman.simulator.offpolicy.candidate import CandidateError, read_candidate, target
-from pointsman.simulator.offpolicy.logs.journal import Journal, read_journal
+from pointsman.simulator.offpolicy.candidate import CandidateError, read_candidate, target_of
+from pointsman.simulator.offpolicy.logs.journal import read_journal
 from pointsman.simulator.offpolicy.logs.log import Log, LogError
 
 
 @pytest.fixture(scope="module")
-def journal(journal_file: Path) -> Journal:
+def journal(journal_file: Path) -> Log:
     return read_journal(journal_file)
 
 
-def of(tmp_path: Path, text: str, source: Journal | Log) -> np.ndarray:
+def of(tmp_path: Path, text: str, log: Log) -> np.ndarray:
     path = tmp_path / "candidate.yaml"
     path.write_text(text)
-    made = target(read_candidate(path), source)
-    assert np.abs(made.target_nk.sum(axis=1) - 1.0).max() < 1e-9
-    return made.target_nk
+    target_nk = target_of(read_candidate(path), log).target_nk
+    assert np.abs(target_nk.sum(axis=1) - 1.0).max() < 1e-9
+    return target_nk
 
 
-def test_the_export_is_read_whole(journal: Journal) -> None:
-    log = journal.log
+def test_the_export_is_read_whole(journal: Log) -> None:
+    log = journal
+    assert log.is_journal and log.decisions is not None and len(log.decisions) == 2500
     assert len(log) == 2500 and log.models == ("m0", "m1", "m2") and log.groups == ("chat", "maths")
     assert set(log.signals) == {"quality", "cost", "latency"}
     reported_n = ~np.isnan(log.signals["quality"])
@@ -38,24 +39,24 @@ def test_the_export_is_read_whole(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("text", ["policy: logged", "policy: thompson", "buckets: {chat: {policy: thompson}}"])
-def test_unchanged_settings_are_the_policy_that_logged(tmp_path: Path, journal: Journal, text: str) -> None:
-    np.testing.assert_array_equal(of(tmp_path, text, journal), journal.log.logged_nk)
+def test_unchanged_settings_are_the_policy_that_logged(tmp_path: Path, journal: Log, text: str) -> None:
+    np.testing.assert_array_equal(of(tmp_path, text, journal), journal.logged_nk)
 
 
-def test_a_changed_objective_changes_what_is_chosen_and_only_there(tmp_path: Path, journal: Journal) -> None:
-    log = journal.log
+def test_a_changed_objective_changes_what_is_chosen_and_only_there(tmp_path: Path, journal: Log) -> None:
+    log = journal
     cheap_nk = of(tmp_path, "buckets: {maths: {objective: {mode: COST_FIRST, max_quality_loss: 1.0}}}", journal)
     maths_n = log.group_n == 1
     np.testing.assert_array_equal(cheap_nk[~maths_n], log.logged_nk[~maths_n])  # type: ignore[index]
     assert cheap_nk[maths_n, 0].mean() > 0.9 > log.logged_nk[maths_n, 0].mean()  # type: ignore[index]
 
 
-def test_an_exploration_floor_is_kept(tmp_path: Path, journal: Journal) -> None:
-    made_nk = of(tmp_path, "{policy: thompson, exploration_floor: 0.3}", journal)
-    assert made_nk[journal.log.eligible_nk].min() > 0.3 / 3.0 - 1e-9
+def test_an_exploration_floor_is_kept(tmp_path: Path, journal: Log) -> None:
+    target_nk = of(tmp_path, "{policy: thompson, exploration_floor: 0.3}", journal)
+    assert target_nk[journal.eligible_nk].min() > 0.3 / 3.0 - 1e-9
 
 
-def test_static_candidates(tmp_path: Path, journal: Journal) -> None:
+def test_static_candidates(tmp_path: Path, journal: Log) -> None:
     assert (of(tmp_path, "{policy: fixed, model: models/m1}", journal)[:, 1] == 1.0).all()
     assert (of(tmp_path, "policy: uniform", journal) == 1.0 / 3.0).all()
     assert (of(tmp_path, "{policy: uniform, deny: [m0]}", journal)[:, 1:] == 0.5).all()
@@ -101,7 +102,7 @@ def test_a_bad_file_names_line_and_field(tmp_path: Path, text: str, said: str) -
         ("{policy: thompson, objective: {mode: COST_FIRST, max_quality_loss: -1}}", "max_quality_loss"),
     ],
 )
-def test_a_candidate_that_the_log_does_not_know(tmp_path: Path, journal: Journal, text: str, said: str) -> None:
+def test_a_candidate_that_the_log_does_not_know(tmp_path: Path, journal: Log, text: str, said: str) -> None:
     with pytest.raises(CandidateError, match=said.replace("(", r"\(")):
         of(tmp_path, text, journal)
 
@@ -137,8 +138,8 @@ def test_a_damaged_export_names_the_line(tmp_path: Path, journal_file: Path, cha
     assert said in str(error.value) and str(path) in str(error.value)
 
 
-def test_part_of_a_log(journal_file: Path, journal: Journal) -> None:
-    part = read_journal(journal_file, 1000, 1500).log
+def test_part_of_a_log(journal_file: Path, journal: Log) -> None:
+    part = read_journal(journal_file, 1000, 1500)
     assert len(part) == 500
-    np.testing.assert_array_equal(part.propensity_n, journal.log.propensity_n[1000:1500])
-    np.testing.assert_array_equal(part.signals["quality"], journal.log.signals["quality"][1000:1500])
+    np.testing.assert_array_equal(part.propensity_n, journal.propensity_n[1000:1500])
+    np.testing.assert_array_equal(part.signals["quality"], journal.signals["quality"][1000:1500])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -15,14 +16,16 @@ REPLICATIONS, ROUNDS = 24, 800
 
 
 @pytest.fixture(scope="module")
-def coverage() -> ModuleType:
+def coverage() -> Iterator[ModuleType]:
     path = Path(__file__).parents[2] / "benchmarks" / "simulator" / "coverage.py"
     spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(path.parent)  # as for a script
+        spec.loader.exec_module(module)
+        yield module
 
 
 @pytest.fixture(scope="module")

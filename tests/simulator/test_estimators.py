@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pointsman.simulator.offpolicy.estimators import scores as est
 from pointsman.simulator.offpolicy.estimators.reward_models import cross_fitted, past_only
-from pointsman.simulator.offpolicy.estimators.scores import Scored, weights
+from pointsman.simulator.offpolicy.estimators.scores import ScoredEstimate, weights
 
 Array = npt.NDArray[np.float64]
 N, K = 3, 3
@@ -25,7 +25,7 @@ def distributions(rng: np.random.Generator, least: float = 0.0) -> Array:
     return (1.0 - K * least) * drawn_nk + least
 
 
-def exact_mean(logged_nk: Array, reward_nk: Array, target_nk: Array, estimate: Callable[..., Scored]) -> float:
+def exact_mean(logged_nk: Array, reward_nk: Array, target_nk: Array, estimate: Callable[..., ScoredEstimate]) -> float:
     """Expected estimate over all logs of N rounds."""
     total = 0.0
     for actions in itertools.product(range(K), repeat=N):
@@ -96,16 +96,19 @@ def test_a_linearised_score_spreads_as_the_estimate_does() -> None:
     assert np.std(estimates) == pytest.approx(np.mean(spreads), rel=0.12)
 
 
-def test_slope_takes_the_most_biased_version_whose_bias_is_in_the_noise() -> None:
+def test_lepski_takes_the_most_biased_version_whose_bias_is_in_the_noise() -> None:
     rng = np.random.default_rng(0)
     weight_n = rng.pareto(1.6, size=4000)
     weight_n /= weight_n.mean()
     flat, steep = np.full(4000, 0.5), 0.5 + np.minimum(weight_n, 40.0)
-    chosen = est.slope([est.clipped(steep, weight_n, c) for c in est.GRID])
+    chosen = est.lepski([est.clipped(steep, weight_n, c) for c in est.GRID])
     assert chosen.tuned is not None and chosen.tuned >= 50.0, "clipping here costs more than it saves"
-    exact = [Scored(str(c), 0.5, 0.5 + rng.normal(size=4000) * c / 100, c) for c in (1.0, 5.0, 10.0)]
-    assert est.slope(exact).tuned == 1.0
-    assert est.slope([Scored("far", 0.9, flat), Scored("near", 0.5, steep / steep.mean() / 2)]).name == "near"
+    exact = [ScoredEstimate(str(c), 0.5, 0.5 + rng.normal(size=4000) * c / 100, c) for c in (1.0, 5.0, 10.0)]
+    assert est.lepski(exact).tuned == 1.0
+    assert (
+        est.lepski([ScoredEstimate("far", 0.9, flat), ScoredEstimate("near", 0.5, steep / steep.mean() / 2)]).name
+        == "near"
+    )
 
 
 @pytest.mark.parametrize("fit", [cross_fitted, past_only])

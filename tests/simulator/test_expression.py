@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 
 from pointsman.simulator.offpolicy.expression import (
     ExpressionError,
-    Paired,
+    PairedTest,
     Requirement,
     Term,
-    combination,
-    paired,
-    parse,
+    paired_test,
+    parse_combination,
+    parse_requirement,
 )
 
 SIGNALS = ("quality", "cost")
 
 
 def test_a_requirement_is_clauses_joined() -> None:
-    found = parse("lower(quality) >= 0.98 * logged(quality) and (upper(cost) <= 2 or ess() > 10)", SIGNALS)
+    found = parse_requirement("lower(quality) >= 0.98 * logged(quality) and (upper(cost) <= 2 or ess() > 10)", SIGNALS)
     assert [clause.text for clause in found.clauses()] == [
         "lower(quality) >= 0.98 * logged(quality)", "upper(cost) <= 2", "ess() > 10",
     ]  # fmt: skip
@@ -36,21 +36,21 @@ def test_a_requirement_is_clauses_joined() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("lower(quality) >= 0.98 * logged(quality)", Paired("quality", True, 0.98, 0.0)),
-        ("logged(quality) * 0.98 <= lower(quality)", Paired("quality", True, 0.98, 0.0)),
-        ("lower(quality) - logged(quality) >= -0.01", Paired("quality", True, 1.0, -0.01)),
-        ("2 * lower(quality) > logged(quality) + 1", Paired("quality", True, 0.5, 0.5)),
-        ("upper(cost) <= 0.8 * logged(cost)", Paired("cost", False, 0.8, 0.0)),
-        ("0.8 * logged(cost) - upper(cost) >= 0", Paired("cost", False, 0.8, 0.0)),
-        ("upper(cost) < 0.005", Paired("cost", False, 0.0, 0.005)),
-        ("lower(quality) >= 0.9", Paired("quality", True, 0.0, 0.9)),
+        ("lower(quality) >= 0.98 * logged(quality)", PairedTest("quality", True, 0.98, 0.0)),
+        ("logged(quality) * 0.98 <= lower(quality)", PairedTest("quality", True, 0.98, 0.0)),
+        ("lower(quality) - logged(quality) >= -0.01", PairedTest("quality", True, 1.0, -0.01)),
+        ("2 * lower(quality) > logged(quality) + 1", PairedTest("quality", True, 0.5, 0.5)),
+        ("upper(cost) <= 0.8 * logged(cost)", PairedTest("cost", False, 0.8, 0.0)),
+        ("0.8 * logged(cost) - upper(cost) >= 0", PairedTest("cost", False, 0.8, 0.0)),
+        ("upper(cost) < 0.005", PairedTest("cost", False, 0.0, 0.005)),
+        ("lower(quality) >= 0.9", PairedTest("quality", True, 0.0, 0.9)),
         ("lower(quality) >= logged(cost)", None),
         ("lower(quality) - 20 * upper(cost) >= 0.1", None),
         ("ess() >= 1000", None),
     ],
 )
-def test_a_bound_and_the_logged_value_of_one_signal_are_one_question(text: str, expected: Paired | None) -> None:
-    found = paired(parse(text, SIGNALS).clauses()[0])
+def test_a_bound_and_the_logged_value_of_one_signal_are_one_question(text: str, expected: PairedTest | None) -> None:
+    found = paired_test(parse_requirement(text, SIGNALS).clauses()[0])
     if expected is None:
         assert found is None
         return
@@ -94,25 +94,25 @@ def test_a_bound_and_the_logged_value_of_one_signal_are_one_question(text: str, 
 )
 def test_what_makes_no_sense_is_refused(text: str, said: str) -> None:
     with pytest.raises(ExpressionError) as error:
-        parse(text, SIGNALS)
+        parse_requirement(text, SIGNALS)
     assert said in str(error.value)
 
 
 @given(st.text(alphabet="lowerupqaitycsg()<>=+-*/.0198 andornt_", max_size=60))
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     with contextlib.suppress(ExpressionError):
-        assert isinstance(parse(text, SIGNALS), Requirement)
+        assert isinstance(parse_requirement(text, SIGNALS), Requirement)
 
 
 def test_a_sum_of_signals() -> None:
-    found = combination("quality - 20 * cost / 2 + 1", SIGNALS)
+    found = parse_combination("quality - 20 * cost / 2 + 1", SIGNALS)
     assert found.value({Term("", "quality"): 0.9, Term("", "cost"): 0.01}) == pytest.approx(1.8)
     for wrong in ("1 + 2", "lower(quality)", "speed", "quality * cost", ""):
         with pytest.raises(ExpressionError, match="expected"):
-            combination(wrong, SIGNALS)
+            parse_combination(wrong, SIGNALS)
 
 
 @pytest.mark.parametrize("comparison", [">=", "<=", ">", "<"])
 def test_nothing_holds_of_what_is_not_known(comparison: str) -> None:
-    clause = parse(f"estimate(quality) {comparison} 0.5", SIGNALS).clauses()[0]
+    clause = parse_requirement(f"estimate(quality) {comparison} 0.5", SIGNALS).clauses()[0]
     assert not clause.holds({Term("estimate", "quality"): float("nan")})

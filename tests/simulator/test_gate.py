@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pointsman.simulator.offpolicy.candidate import Candidate, Setting
-from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, evaluate
-from pointsman.simulator.offpolicy.evaluation.evidence import EvaluationError
-from pointsman.simulator.offpolicy.expression import ExpressionError, combination, parse
-from pointsman.simulator.offpolicy.gate import Verdict, judge
+from pointsman.simulator.offpolicy.candidate import BucketPolicy, Candidate
+from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, evaluate_candidate
+from pointsman.simulator.offpolicy.evaluation.signals import EvaluationError
+from pointsman.simulator.offpolicy.expression import ExpressionError, parse_combination, parse_requirement
+from pointsman.simulator.offpolicy.gate import GateVerdict, judge
 from pointsman.simulator.offpolicy.logs.log import Log
 
 MEAN_K = np.array([0.5, 0.6, 0.9])
@@ -40,14 +40,14 @@ def make_log(n: int = 6000, seed: int = 0, logged_k: tuple[float, ...] = (0.4, 0
 
 
 def candidate(**shares: float) -> Candidate:
-    return Candidate("candidate", Setting(policy="mix", shares=shares), {})
+    return Candidate("candidate", BucketPolicy(policy="mix", shares=shares), {})
 
 
 def gate(
     log: Log, shares: dict[str, float], text: str, level: float = 0.95, **more: object
-) -> tuple[Evaluation, Verdict]:
-    found = evaluate(log, candidate(**shares), level=level, **more)  # type: ignore[arg-type]
-    return found, judge(found, parse(text, found.evidence))
+) -> tuple[Evaluation, GateVerdict]:
+    found = evaluate_candidate(log, candidate(**shares), level=level, **more)  # type: ignore[arg-type]
+    return found, judge(found, parse_requirement(text, found.evidence))
 
 
 def test_what_is_clearly_so_is_shown() -> None:
@@ -94,7 +94,7 @@ def test_clauses_share_the_error() -> None:
     assert "95.00%" in with_weights.clauses[0].why
 
 
-def failed(verdict: Verdict) -> list[str]:
+def failed(verdict: GateVerdict) -> list[str]:
     return [finding.what for finding in verdict.conditions if not finding.shown]
 
 
@@ -130,9 +130,9 @@ def test_conditions() -> None:
 
 
 def test_a_bound_beside_anothers_logged_value_is_refused() -> None:
-    found = evaluate(make_log(), candidate(large=1.0))
+    found = evaluate_candidate(make_log(), candidate(large=1.0))
     with pytest.raises(ExpressionError, match=r"so that both can be tested together"):
-        judge(found, parse("lower(quality) >= 0.1 * logged(cost)", found.evidence))
+        judge(found, parse_requirement("lower(quality) >= 0.1 * logged(cost)", found.evidence))
 
 
 def test_two_bounds_in_one_clause_share_its_error() -> None:
@@ -144,17 +144,17 @@ def test_two_bounds_in_one_clause_share_its_error() -> None:
 
 def test_any_objective_is_a_sum_of_signals() -> None:
     log = make_log()
-    worth = combination("quality - 0.02 * cost", log.signals)
+    worth = parse_combination("quality - 0.02 * cost", log.signals)
     found, verdict = gate(log, {"middle": 1.0}, "lower(worth) >= logged(worth) - 0.15", sums={"worth": worth})
     report = found.reports["worth"]
     truth = MEAN_K[1] - 0.02 * COST_K[1]
-    assert abs(report.line("dr").estimate - truth) < 0.03 and verdict.passed
+    assert abs(report.estimate("dr").estimate - truth) < 0.03 and verdict.passed
     assert (report.low, report.high) == pytest.approx((-0.18, 1.0))
 
 
-def test_controls_are_the_best_fixed_model_and_the_mix_of_the_same_cost() -> None:
-    found = evaluate(make_log(20_000), candidate(small=0.5, large=0.5))
-    fixed, mix = found.controls
+def test_comparators_are_the_best_fixed_model_and_the_mix_of_the_same_cost() -> None:
+    found = evaluate_candidate(make_log(20_000), candidate(small=0.5, large=0.5))
+    fixed, mix = found.comparators
     assert (
         fixed.name == "best fixed model: large" and fixed.cost is not None and fixed.gain.intervals["normal"].high < 0.0
     )
@@ -166,43 +166,45 @@ def test_controls_are_the_best_fixed_model_and_the_mix_of_the_same_cost() -> Non
 
 
 def test_estimates_are_near_the_truth_and_bounds_hold_it() -> None:
-    found = evaluate(make_log(20_000, seed=4), candidate(small=0.2, large=0.8), seed=1)
+    found = evaluate_candidate(make_log(20_000, seed=4), candidate(small=0.2, large=0.8), seed=1)
     truth = 0.2 * MEAN_K[0] + 0.8 * MEAN_K[2]
     report = found.reports["quality"]
     assert report.reported == found.evidence["quality"].reward_m.size < 20_000
-    for line in report.lines:
+    for line in report.estimates:
         for interval in line.intervals.values():
             assert interval.low - 0.01 < truth < interval.high + 0.01, line
         assert np.isnan(line.estimate) or abs(line.estimate - truth) < 0.03, line
-    again = evaluate(make_log(20_000, seed=4), candidate(small=0.2, large=0.8), seed=1)
+    again = evaluate_candidate(make_log(20_000, seed=4), candidate(small=0.2, large=0.8), seed=1)
     assert again.reports == found.reports
 
 
 def test_what_the_log_has_not_is_named() -> None:
     log = make_log(100)
     with pytest.raises(EvaluationError, match="speed: expected a signal that the log has: cost, quality"):
-        evaluate(log, candidate(large=1.0), signals=["speed"])
+        evaluate_candidate(log, candidate(large=1.0), signals=["speed"])
     with pytest.raises(EvaluationError, match="--cap cost: expected above 0, got -1"):
-        evaluate(log, candidate(large=1.0), caps={"cost": -1.0})
+        evaluate_candidate(log, candidate(large=1.0), caps={"cost": -1.0})
     with pytest.raises(EvaluationError, match="--cap cost: expected at least 9, the largest seen, got 5"):
-        evaluate(log, candidate(large=1.0), caps={"cost": 5.0})
+        evaluate_candidate(log, candidate(large=1.0), caps={"cost": 5.0})
     with pytest.raises(EvaluationError, match="--cap speed: expected a signal"):
-        evaluate(log, candidate(large=1.0), caps={"speed": 1.0})
+        evaluate_candidate(log, candidate(large=1.0), caps={"speed": 1.0})
     apart = replace(log, signals={"quality": np.where(np.arange(100) < 50, 1.0, np.nan),
                                   "cost": np.where(np.arange(100) < 50, np.nan, 1.0)})  # fmt: skip
     with pytest.raises(EvaluationError, match="worth: expected a round in which all that it is made of was reported"):
-        evaluate(apart, candidate(large=1.0), sums={"worth": combination("quality - cost", apart.signals)})
+        evaluate_candidate(
+            apart, candidate(large=1.0), sums={"worth": parse_combination("quality - cost", apart.signals)}
+        )
     silent = replace(log, signals={"quality": np.full(100, np.nan)})
     with pytest.raises(EvaluationError, match="no outcome was reported"):
-        evaluate(silent, candidate(large=1.0))
+        evaluate_candidate(silent, candidate(large=1.0))
 
 
-def test_controls_of_a_log_in_which_no_model_is_a_choice_for_long() -> None:
+def test_comparators_of_a_log_in_which_no_model_is_a_choice_for_long() -> None:
     """Models that follow each other: the one that was there the longest is the best fixed model."""
     log = make_log(3000)
     third_n = np.minimum(np.arange(3000) // 900, 2)
     alone_nk = np.eye(3)[third_n]
     log = replace(log, chosen_n=third_n, propensity_n=np.ones(3000), logged_nk=alone_nk, eligible_nk=alone_nk > 0.0)
-    found = evaluate(log, Candidate("as it was", Setting(policy="logged"), {}))
-    assert found.controls[0].name == "best fixed model: large"
-    assert len(found.controls) == 2
+    found = evaluate_candidate(log, Candidate("as it was", BucketPolicy(policy="logged"), {}))
+    assert found.comparators[0].name == "best fixed model: large"
+    assert len(found.comparators) == 2

@@ -13,14 +13,14 @@ from scipy import stats
 
 from pointsman.simulator.offpolicy.intervals.fixed_time import (
     RESAMPLED,
-    Interval,
-    at_least,
     bias_aware,
     bootstrap,
     empirical_bernstein,
     expected_squares,
     normal,
+    widened,
 )
+from pointsman.simulator.offpolicy.intervals.interval import Interval
 from tests.simulator.logged_paths import most_misses
 
 Array = npt.NDArray[np.float64]
@@ -195,10 +195,10 @@ def test_the_expected_error_sees_weights_that_did_not_come() -> None:
 
 def test_an_interval_is_widened_only_where_it_is_too_narrow() -> None:
     found = Interval(0.4, 0.9, 0.95)
-    assert at_least(found, 0.5, 0.01) == found
-    wider = at_least(found, 0.5, 0.1)
+    assert widened(found, 0.5, 0.01) == found
+    wider = widened(found, 0.5, 0.1)
     assert (wider.low, wider.high) == pytest.approx((0.5 - 0.1959964, 0.9))
-    assert at_least(found, 0.5, 0.0) == found
+    assert widened(found, 0.5, 0.0) == found
 
 
 # -- Bad input -------------------------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.simulator.simulated_logs import static_log
 from pointsman.simulator.cli.simulate import simulate
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.offpolicy.logs.log import Log, LogError
-from pointsman.simulator.offpolicy.logs.simulated import log_of
-from pointsman.simulator.offpolicy.rejection import POLICIES, check_policy, in_units, keeping, replay, world_of
+from pointsman.simulator.offpolicy.rejection import POLICIES, check_policy, in_signal_unit, keep_rate, replay, world_of
 from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.replay import play_online
@@ -33,7 +33,7 @@ def made(make_table: object, n: int, seed: int, share_k: tuple[float, float]) ->
     rng = np.random.default_rng(seed)
     rounds = unfold(world.table, rng.integers(0, 200, n).tolist())
     chosen_n = (rng.random(n) > share_k[0]).astype(np.intp)
-    return world, log_of(world, rounds, chosen_n, np.tile(share_k, (n, 1)))
+    return world, static_log(world, rounds, chosen_n, np.tile(share_k, (n, 1)))
 
 
 @pytest.mark.parametrize("share_k", [(0.5, 0.5), (0.8, 0.2)])
@@ -69,7 +69,7 @@ def test_other_signals_and_units(make_table: object) -> None:
     _, log = made(make_table, 600, 1, (0.5, 0.5))
     stars = replace(log, signals={"stars": 1.0 + 4.0 * log.signals["quality"], "cost": log.signals["cost"]})
     run = Run(parse_policy("thompson"), QUALITY, None, 0)
-    found = in_units(replay(stars, world_of(stars, "stars"), run), stars, "stars")
+    found = in_signal_unit(replay(stars, world_of(stars, "stars"), run), stars, "stars")
     np.testing.assert_allclose(found.quality_m, stars.signals["stars"][found.kept_m])
     mean, interval = found.mean("quality", 0.95)
     assert interval is not None and interval.covers(mean)
@@ -81,9 +81,9 @@ def test_what_cannot_be_replayed(make_table: object) -> None:
     with pytest.raises(
         LogError, match=r"expected to keep 20 rounds or more, but the smallest propensity, 0\.01, leaves about 6"
     ):
-        keeping(log)
+        keep_rate(log)
     with pytest.raises(LogError, match="expected the log's whole distribution"):
-        keeping(replace(log, logged_nk=None))
+        keep_rate(replace(log, logged_nk=None))
     with pytest.raises(LogError, match="speed: expected a signal that the log has: cost, latency, quality"):
         world_of(log, "speed")
     with pytest.raises(SettingError, match="expected one of thompson, uniform"):

@@ -1,8 +1,13 @@
-"""What a model would have earned on a request, fitted to a log: ridge regressions for each group and model.
+"""Rewards that each model would have earned in each round, predicted by ridge regressions for each group and model.
 
 A doubly robust estimate stays unbiased however bad this is, as long as a round's prediction does not depend on that round's
 own reward. ``cross_fitted`` sees to it by folds. Where the log comes from a policy that was learning, later choices depend
 on earlier rewards, and a prediction must not know the future: ``past_only`` is for those.
+
+>>> reward_n, chosen_n = np.array([1.0, 0.0] * 60), np.array([0, 1] * 60)
+>>> x_nd, group_n = np.zeros((120, 0)), np.zeros(120, dtype=np.intp)
+>>> past_only(reward_n, chosen_n, x_nd, group_n, 2)[[0, 119]].round(2).tolist()
+[[0.0, 0.0], [0.99, 0.01]]
 """
 
 from __future__ import annotations
@@ -18,24 +23,29 @@ from pointsman.simulator.offpolicy.logs.log import Array, Flags, Indices
 RIDGE = 1.0
 """Precision of the coefficients, in observations; features are standardised."""
 FOLDS = 5
+"""Folds of ``cross_fitted``."""
 FIRST = 50
-"""Rounds of the first block of ``past_only``; each block ends at ``GROWTH`` times the one before."""
+"""Rounds of the first block of ``past_only``."""
 GROWTH = 1.25
+"""Where each block of ``past_only`` ends, as a multiple of the end of the one before."""
 
 
 def cross_fitted(
     reward_n: Array, chosen_n: Indices, x_nd: Array, group_n: Indices, k: int, folds: int = FOLDS
 ) -> Array:
-    """Predicted rewards of all k models in every round, (n, k), each from the other folds. Rounds with NaN rewards are not
-    learned from. Round i is in fold i mod ``folds``.
+    """Predicted rewards of all k models in every round, (n, k), each from the other folds. Round i is in fold i mod ``folds``.
+
+    Rounds with NaN rewards are predicted but not learned from. Features ``x_nd`` and groups ``group_n`` are as in ``Log``.
     """
     fold_n = np.arange(len(reward_n)) % folds
     return _predict_all(reward_n, chosen_n, x_nd, group_n, k, ((fold_n != f, fold_n == f) for f in range(folds)))
 
 
 def past_only(reward_n: Array, chosen_n: Indices, x_nd: Array, group_n: Indices, k: int) -> Array:
-    """Predicted rewards of all k models in every round, (n, k), each from earlier rounds alone, refitted at the end of blocks
-    that grow. The first block's are 0.
+    """Predicted rewards of all k models in every round, (n, k), each from earlier rounds alone.
+
+    Regressions are refitted at the end of blocks that grow; the first block's predictions are 0. Rounds with NaN rewards are
+    predicted but not learned from.
     """
     n = len(reward_n)
     ends = [0, min(FIRST, n)]
@@ -56,16 +66,17 @@ def _predict_all(
     k: int,
     splits: Iterator[tuple[Flags, Flags]],
 ) -> Array:
-    known_n = ~np.isnan(reward_n)
+    """Predictions (n, k). Of each split the first rounds are learned from, the second predicted; the rest stays 0."""
+    reported_n = ~np.isnan(reward_n)
     predicted_nk = np.zeros((len(reward_n), k))
-    for learned_n, asked_n in splits:
-        learned_n = learned_n & known_n
-        if not learned_n.any():
+    for train_n, test_n in splits:
+        train_n = train_n & reported_n
+        if not train_n.any():
             continue
-        overall = float(reward_n[learned_n].mean())
-        for group in np.unique(group_n[asked_n]):
-            here_n, ask_n = learned_n & (group_n == group), asked_n & (group_n == group)
-            predicted_nk[ask_n] = _predict(reward_n[here_n], chosen_n[here_n], x_nd[here_n], x_nd[ask_n], k, overall)
+        overall = float(reward_n[train_n].mean())
+        for group in np.unique(group_n[test_n]):
+            fit_n, ask_n = train_n & (group_n == group), test_n & (group_n == group)
+            predicted_nk[ask_n] = _predict(reward_n[fit_n], chosen_n[fit_n], x_nd[fit_n], x_nd[ask_n], k, overall)
     return predicted_nk
 
 

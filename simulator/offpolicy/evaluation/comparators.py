@@ -1,4 +1,17 @@
-"""What a candidate is set beside: policies that need no routing, estimated from the same log."""
+"""What a candidate is compared with: policies that need no routing, estimated from the same log.
+
+>>> chosen_n = np.array([0, 1] * 50)
+>>> log = Log(
+...     "even", ("small", "large"), ("chat",), chosen_n, np.full(100, 0.5), np.full((100, 2), 0.5),
+...     np.ones((100, 2), dtype=np.bool_), {}, np.zeros((100, 0)), np.zeros(100, dtype=np.intp), np.arange(100),
+... )
+>>> quality = Evidence(
+...     "quality", 0.0, 1.0, chosen_n * 1.0, np.ones(100), np.zeros((100, 2)), np.full((100, 2), 0.5), np.full((100, 2), 0.5),
+...     chosen_n, np.zeros((100, 2)),
+... )
+>>> [(comparator.name, comparator.gain.estimate) for comparator in comparators_of(log, {"quality": quality}, 0.95)]
+[('best fixed model: large', -0.5)]
+"""
 
 from __future__ import annotations
 
@@ -7,88 +20,71 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pointsman.simulator.offpolicy.evaluation.evidence import Evidence, dr_scores, model_scores
-from pointsman.simulator.offpolicy.intervals.fixed_time import Interval, normal
+from pointsman.simulator.offpolicy.evaluation.estimates import IntervalEstimate, mean_of
+from pointsman.simulator.offpolicy.evaluation.evidence import Evidence, dr_scores, dr_scores_by_model
 from pointsman.simulator.offpolicy.logs.log import Array, Log
 from pointsman.simulator.policies.hindsight import mix_at
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """An estimate with its intervals by name: ``normal``, ``bootstrap``, ``bernstein``, ``betting`` (those that apply)."""
+class Comparator:
+    """A static policy, its estimated quality and cost (``None`` where costs are not known), and the candidate's gain over it.
 
-    estimator: str
-    estimate: float
-    tuned: float | None
-    intervals: Mapping[str, Interval]
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """What the candidate is set beside: a static policy, its estimate, and the candidate's gain over it (by paired scores)."""
+    The gain, in quality, is estimated from paired scores. ``is_mix``: it costs the same as the candidate.
+    """
 
     name: str
-    quality: Line
-    cost: Line | None
-    gain: Line
+    is_mix: bool
+    quality: IntervalEstimate
+    cost: IntervalEstimate | None
+    gain: IntervalEstimate
 
 
-def controls_of(log: Log, evidence: Mapping[str, Evidence], level: float) -> tuple[Control, ...]:
+def comparators_of(log: Log, evidence: Mapping[str, Evidence], level: float) -> tuple[Comparator, ...]:
     """The best fixed model and, where costs are known, the best mix of models that costs what the candidate costs.
 
-    Both are picked by their doubly robust estimates on the same rounds, which favours them.
+    Both are picked by their doubly robust estimates on the same rounds, which favours them. None without quality.
     """
-    one = evidence.get("quality")
-    if one is None or len(one.reward_m) < 2:
+    quality, cost = evidence.get("quality"), evidence.get("cost")
+    if quality is None or len(quality) < 2:
         return ()
+    if cost is not None and len(cost) < 2:
+        cost = None
     k = len(log.models)
-    often_k = log.eligible_nk.mean(axis=0)
-    always_k = often_k >= min(0.5, float(often_k.max()))  # what is a choice in most rounds, or else most often
-    quality_mk = model_scores(one, k)
-    candidate_m = dr_scores(one)
-    quality_k = np.where(always_k, quality_mk.mean(axis=0), -np.inf)
-    cost = evidence.get("cost")
-    same = cost is not None and len(cost.reward_m) > 1
-    cost_k = model_scores(cost, k).mean(axis=0) if same and cost is not None else None
-    found = [
-        _control(
-            f"best fixed model: {log.models[int(quality_k.argmax())]}",
-            np.eye(k)[int(quality_k.argmax())],
-            one,
-            cost,
-            candidate_m,
-            quality_mk,
-            level,
-        )
-    ]
-    if cost_k is not None and cost is not None:
+    quality_mk = dr_scores_by_model(quality)
+    cost_mk = None if cost is None else dr_scores_by_model(cost)
+    eligible_k = log.eligible_nk.mean(axis=0)
+    is_option_k = eligible_k >= min(0.5, float(eligible_k.max()))  # eligible in most rounds, or else most often
+    quality_k = quality_mk.mean(axis=0)
+    best = int(np.where(is_option_k, quality_k, -np.inf).argmax())
+    named_shares = [(f"best fixed model: {log.models[best]}", False, np.eye(k)[best])]
+    if cost is not None and cost_mk is not None:
         budget = float(dr_scores(cost).mean())
-        share_k = mix_at(np.where(always_k, quality_k, np.nan), cost_k, budget)
+        share_k = mix_at(np.where(is_option_k, quality_k, np.nan), cost_mk.mean(axis=0), budget)
         shown = " + ".join(f"{share:.0%} {log.models[i]}" for i, share in enumerate(share_k) if share > 0.005)
-        found.append(
-            _control(f"best mix at the same cost: {shown}", share_k, one, cost, candidate_m, quality_mk, level)
-        )
-    return tuple(found)
+        named_shares.append((f"best mix at the same cost: {shown}", True, share_k))
+    candidate_m = dr_scores(quality)
+    return tuple(
+        _comparator(name, is_mix, share_k, candidate_m, quality_mk, cost_mk, level)
+        for name, is_mix, share_k in named_shares
+    )
 
 
-def _control(
+def _comparator(
     name: str,
+    is_mix: bool,
     share_k: Array,
-    quality: Evidence,
-    cost: Evidence | None,
     candidate_m: Array,
     quality_mk: Array,
+    cost_mk: Array | None,
     level: float,
-) -> Control:
+) -> Comparator:
+    """The static policy with shares ``share_k``, from the doubly robust scores of every model and of the candidate."""
     score_m = quality_mk @ share_k
-    gain_m = candidate_m - score_m
-    priced = None
-    if cost is not None and len(cost.reward_m) > 1:
-        cost_m = model_scores(cost, len(share_k)) @ share_k
-        priced = Line("dr", float(cost_m.mean()), None, {"normal": normal(cost_m, level)})
-    return Control(
+    return Comparator(
         name,
-        Line("dr", float(score_m.mean()), None, {"normal": normal(score_m, level)}),
-        priced,
-        Line("dr, paired", float(gain_m.mean()), None, {"normal": normal(gain_m, level)}),
+        is_mix,
+        quality=mean_of("dr", score_m, level),
+        cost=None if cost_mk is None else mean_of("dr", cost_mk @ share_k, level),
+        gain=mean_of("dr, paired", candidate_m - score_m, level),
     )

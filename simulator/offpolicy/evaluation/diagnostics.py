@@ -1,4 +1,11 @@
-"""Whether a log can answer for a candidate at all: the weights' size and tail, overlap, and the log's own propensities."""
+"""Whether a log can answer for a candidate at all: the weights' size and tail, overlap, and the log's own propensities.
+
+>>> effective_sample_size(np.array([1.0, 1.0, 1.0, 1.0])), effective_sample_size(np.array([4.0, 0.0, 0.0, 0.0]))
+(4.0, 1.0)
+>>> logged_nk = np.tile([0.9, 0.1], (1000, 1))
+>>> calibration_by_model(np.zeros(1000, dtype=np.intp), logged_nk).p_value < 1e-6  # it never chose what it says it does in 10 %
+True
+"""
 
 from __future__ import annotations
 
@@ -7,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import chdtrc
+from scipy.stats import chi2
 
-from pointsman.simulator.offpolicy.intervals.fixed_time import check_scores
-from pointsman.simulator.offpolicy.logs.log import Array, Indices
+from pointsman.simulator.offpolicy.intervals.interval import check_scores
+from pointsman.simulator.offpolicy.logs.log import Array, Flags, Indices
 
 TAIL_LEVELS = (0.5, 0.9, 0.99, 0.999)
 """Quantiles of the weights that are reported."""
@@ -21,7 +29,7 @@ EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 
 """Of the bins of stated propensities: fixed, so that no bin knows what came."""
 
 _LEAST_VARIANCE = 5.0
-"""Expected variance of a bin's count from which it is nearly normal; poorer bins join their neighbour in the test."""
+"""Expected variance of a count from which it is nearly normal; bins with less join their neighbour in the test."""
 
 _CHUNK = 65_536
 """Rounds whose mass per bin is held in memory at once."""
@@ -29,7 +37,7 @@ _CHUNK = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Of all (round, model) pairs whose stated propensity is in [``low``, ``high``), or all of one model.
+    """All (round, model) pairs whose stated propensity is in [``low``, ``high``), or all of one model.
 
     ``pairs`` of them; ``stated`` is their sum of propensities, ``observed`` how many were chosen, ``z`` the difference in
     standard deviations, given the propensities (0 where there is no difference, infinite where a sure thing failed).
@@ -45,11 +53,11 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Stated propensities against what was chosen.
+    """A test of stated propensities against what was chosen.
 
-    ``statistic`` is about chi-square with ``dof`` degrees of freedom where the log tells the truth. ``p_value`` is at most that
-    small by chance with that probability: from the statistic, or from Bennett's inequality in the worst bin (for bins
-    too poor for it), twice the smaller; so it is 0 where something of propensity 0 was chosen.
+    ``statistic`` is about chi-square with ``dof`` degrees of freedom where the stated propensities are true. ``p_value`` is twice
+    the smaller of the statistic's and of that by Bennett's inequality in the worst bin (for bins with too few events for the
+    statistic); so it is 0 where something of propensity 0 was chosen.
     """
 
     bins: tuple[Bin, ...]
@@ -60,12 +68,12 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Diagnostics:
-    """What to look at before an off-policy estimate over n rounds is believed.
+    """What to look at before trusting an off-policy estimate over n rounds.
 
     ``ess``, in rounds: (Σw)²/Σw² (Kish), the number of rounds that would tell as much with equal weights, 0 if all
     weights are 0. ``largest_weight_share`` in (0, 1]: max w / Σw. ``quantiles`` of the weights at ``TAIL_LEVELS`` and their
     ``largest``. ``tail_index``: the k of a generalised Pareto fitted to the largest weights; from 0.5 their variance,
-    from 1 their mean is infinite, and over 0.7 estimates are not to be believed (Vehtari et al. 2024); ``nan`` if it has
+    from 1 their mean is infinite, and over 0.7 estimates are not to be trusted (Vehtari et al. 2024); ``nan`` if it has
     no tail to fit.
     ``mean_weight`` should be 1 where every model of the candidate could be chosen; ``mean_weight_z`` is its difference in
     standard errors. ``overlap`` gives, for each of ``OVERLAP_LEVELS``, the candidate's mean mass on models of smaller
@@ -88,7 +96,9 @@ class Diagnostics:
 
 
 def diagnose(weight_n: Array, chosen_n: Indices, target_nk: Array, logged_nk: Array | None) -> Diagnostics:
-    """All diagnostics of importance weights ``weight_n`` >= 0.
+    """All diagnostics of importance weights ``weight_n`` >= 0, of a candidate with distributions ``target_nk``.
+
+    ``logged_nk`` are the logging policy's, ``None`` if the log does not say; ``chosen_n`` numbers the models it chose.
 
     Raises:
         ValueError: lengths disagree, weights negative or not finite, no rounds.
@@ -116,7 +126,7 @@ def diagnose(weight_n: Array, chosen_n: Indices, target_nk: Array, logged_nk: Ar
 
 
 def check_weights(weight_n: Array) -> Array:
-    """Give ``weight_n`` back as float64 (n).
+    """Return ``weight_n`` as float64 (n).
 
     Raises:
         ValueError: none, one not finite, or one negative.
@@ -140,11 +150,11 @@ def effective_sample_size(weight_n: Array) -> float:
 def mean_weight_z(weight_n: Array) -> float:
     """(mean weight - 1) in standard errors; 0 where all are 1, infinite where all are alike but not 1."""
     weight_n = check_weights(weight_n)
-    off = float(weight_n.mean()) - 1.0
+    difference = float(weight_n.mean()) - 1.0
     error = float(weight_n.std(ddof=1)) / math.sqrt(len(weight_n)) if len(weight_n) > 1 else 0.0
     if error <= 1e-12:
-        return 0.0 if abs(off) <= 1e-9 else math.copysign(math.inf, off)
-    return off / error
+        return 0.0 if abs(difference) <= 1e-9 else math.copysign(math.inf, difference)
+    return difference / error
 
 
 def mass_below(target_nk: Array, logged_nk: Array, level: float) -> float:
@@ -180,6 +190,28 @@ def tail_index(weight_n: Array) -> float:
     theta = float(share_g @ theta_g / share_g.sum())
     k = float(np.log1p(-theta * excess_m).mean())
     return (m * k + 10.0 * 0.5) / (m + 10.0)
+
+
+def missingness_p(chosen_n: Indices, group_n: Indices, reported_n: Flags, k: int) -> float:
+    """The p-value of outcomes being missing alike for all k models of a group: Pearson's χ², summed over groups.
+
+    Models with fewer than five expected events, reported or missing, are left out, where the approximation does not hold; 1
+    where nothing is left to compare.
+    """
+    statistic, dof = 0.0, 0
+    for group in range(int(group_n.max(initial=-1)) + 1):
+        in_group_n = group_n == group
+        chosen_k = np.bincount(chosen_n[in_group_n], minlength=k).astype(np.float64)
+        reported_k = np.bincount(chosen_n[in_group_n & reported_n], minlength=k).astype(np.float64)
+        rate = float(reported_k.sum() / max(chosen_k.sum(), 1.0))
+        is_tested_k = chosen_k * min(rate, 1.0 - rate) >= 5.0
+        if is_tested_k.sum() < 2 or not 0.0 < rate < 1.0:
+            continue
+        count_k, observed_k = chosen_k[is_tested_k], reported_k[is_tested_k]
+        rate = float(observed_k.sum() / count_k.sum())
+        statistic += float(((observed_k - rate * count_k) ** 2 / (count_k * rate * (1.0 - rate))).sum())
+        dof += len(count_k) - 1
+    return float(chi2.sf(statistic, dof)) if dof else 1.0
 
 
 def calibration(chosen_n: Indices, logged_nk: Array) -> Calibration:
@@ -223,29 +255,19 @@ def _check_logged(chosen_n: Indices, logged_nk: Array) -> tuple[Indices, Array]:
 
 
 def _calibration(chosen_n: Indices, logged_nk: Array, bin_nk: Indices, edges: list[float] | None) -> Calibration:
-    """Counts of all bins, their covariance, and the test. ``edges`` of the bins; ``None`` if a bin is a model."""
-    n, count = len(chosen_n), (logged_nk.shape[1] if edges is None else len(edges) - 1)
-    index_n = np.arange(n)
-    possible_nk = logged_nk > 0.0
-    pairs_b = np.bincount(bin_nk[possible_nk], minlength=count)
+    """The test over bins b of all pairs. ``edges`` of the bins; ``None`` if a bin is a model."""
+    index_n, count = np.arange(len(chosen_n)), (logged_nk.shape[1] if edges is None else len(edges) - 1)
+    pairs_b = np.bincount(bin_nk[logged_nk > 0.0], minlength=count)
     observed_b = np.bincount(bin_nk[index_n, chosen_n], minlength=count)
-    stated_b = np.zeros(count)
-    square_bb = np.zeros((count, count))
-    for start in range(0, n, _CHUNK):
-        part = slice(start, start + _CHUNK)
-        rows = len(chosen_n[part])
-        flat_nk = np.arange(rows)[:, None] * count + bin_nk[part]
-        mass_nb = np.bincount(flat_nk.ravel(), logged_nk[part].ravel(), minlength=rows * count).reshape(rows, count)
-        stated_b += mass_nb.sum(axis=0)
-        square_bb += mass_nb.T @ mass_nb
-    covariance_bb = np.diag(stated_b) - square_bb
-    off_b = observed_b - stated_b
+    stated_b, covariance_bb = _stated_moments(logged_nk, bin_nk, count)
+    difference_b = observed_b - stated_b
     variance_b = np.maximum(np.diag(covariance_bb), 0.0)
     # What is left of a variance of 0 after rounding, and of a difference of 0.
     variance_b[variance_b <= 1e-9 * stated_b] = 0.0
-    off_b[np.abs(off_b) <= 1e-9 * (stated_b + 1.0)] = 0.0
-    z_b = np.divide(off_b, np.sqrt(variance_b), out=np.copysign(np.inf, off_b), where=variance_b > 0.0)
-    z_b[off_b == 0.0] = 0.0
+    difference_b[np.abs(difference_b) <= 1e-9 * (stated_b + 1.0)] = 0.0
+    sd_b = np.sqrt(variance_b)
+    z_b = np.divide(difference_b, sd_b, out=np.copysign(np.inf, difference_b), where=variance_b > 0.0)
+    z_b[difference_b == 0.0] = 0.0
     bins = tuple(
         Bin(
             low=0.0 if edges is None else edges[b],
@@ -258,34 +280,48 @@ def _calibration(chosen_n: Indices, logged_nk: Array, bin_nk: Indices, edges: li
         for b in range(count)
         if edges is None or pairs_b[b] or observed_b[b]
     )
-    statistic, dof = _chi_square(off_b, covariance_bb)
+    statistic, dof = _chi_square(difference_b, covariance_bb)
     ordinary = float(chdtrc(dof, statistic)) if dof else 1.0
-    rare = count * min(_bennett(off, variance) for off, variance in zip(off_b, variance_b, strict=True))
+    rare = count * min(_bennett(d, variance) for d, variance in zip(difference_b, variance_b, strict=True))
     return Calibration(bins, statistic, dof, min(1.0, 2.0 * min(ordinary, rare)))
 
 
-def _chi_square(off_b: Array, covariance_bb: Array) -> tuple[float, int]:
-    """DᵀC⁺D and C's rank, after poor bins have been joined to the next (the last ones to the one before)."""
-    group_b = np.zeros(len(off_b), dtype=np.intp)
+def _stated_moments(logged_nk: Array, bin_nk: Indices, count: int) -> tuple[Array, Array]:
+    """The mean (b) and covariance (b, b) of the counts of chosen pairs per bin, given the stated propensities."""
+    stated_b = np.zeros(count)
+    square_bb = np.zeros((count, count))
+    for start in range(0, len(logged_nk), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        rows = len(logged_nk[chunk])
+        flat_nk = np.arange(rows)[:, None] * count + bin_nk[chunk]
+        mass_nb = np.bincount(flat_nk.ravel(), logged_nk[chunk].ravel(), minlength=rows * count).reshape(rows, count)
+        stated_b += mass_nb.sum(axis=0)
+        square_bb += mass_nb.T @ mass_nb
+    return stated_b, np.diag(stated_b) - square_bb
+
+
+def _chi_square(difference_b: Array, covariance_bb: Array) -> tuple[float, int]:
+    """DᵀC⁺D and C's rank, after bins of little variance have been joined to the next (the last ones to the one before)."""
+    group_b = np.zeros(len(difference_b), dtype=np.intp)
     group, first = 0, 0
-    for b in range(len(off_b)):
+    for b in range(len(difference_b)):
         group_b[b] = group
         if covariance_bb[first : b + 1, first : b + 1].sum() >= _LEAST_VARIANCE:
             group, first = group + 1, b + 1
     group_b[group_b == group] = max(group - 1, 0)
     join_gb = (group_b == np.arange(max(group, 1))[:, None]).astype(np.float64)
     value_g, vector_gg = np.linalg.eigh(join_gb @ covariance_bb @ join_gb.T)
-    along_g = vector_gg.T @ (join_gb @ off_b)
+    along_g = vector_gg.T @ (join_gb @ difference_b)
     # Counts add up to n, so at least one direction has no variance; those with little are not near normal.
     is_tested_g = value_g >= 1.0
     return float((along_g[is_tested_g] ** 2 / value_g[is_tested_g]).sum()), int(is_tested_g.sum())
 
 
-def _bennett(off: float, variance: float) -> float:
-    """A bound of the chance that a sum of Bernoulli martingale differences is as far off as this, of this variance."""
-    if off == 0.0:
+def _bennett(difference: float, variance: float) -> float:
+    """A bound of the chance that a sum of Bernoulli martingale differences of this variance is as far from 0 as this."""
+    if difference == 0.0:
         return 1.0
     if variance == 0.0:
         return 0.0
-    ratio = abs(off) / variance
+    ratio = abs(difference) / variance
     return min(1.0, 2.0 * math.exp(-variance * ((1.0 + ratio) * math.log1p(ratio) - ratio)))

@@ -3,16 +3,23 @@
 All take scores whose mean is the estimate. None may be looked at again and again while data come in, and all but
 :func:`empirical_bernstein` take the rounds as independent, which the log of a learning policy is not: for that, see
 ``betting`` (valid at any time, for any log) and ``adaptive``.
+
+>>> score_n = np.arange(100.0) / 100.0
+>>> interval = normal(score_n, 0.95)
+>>> round(interval.low, 3), round(interval.high, 3)
+(0.437, 0.553)
+>>> normal(score_n, 0.95).width < empirical_bernstein(score_n, 0.95, 0.0, 1.0).width
+True
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
+from pointsman.simulator.offpolicy.intervals.interval import Interval, check_level, check_scores
 from pointsman.simulator.offpolicy.logs.log import Array, Indices
 
 RESAMPLED = 2_000
@@ -21,54 +28,11 @@ RESAMPLED = 2_000
 _CHUNK = 4_000_000
 """Draws held in memory at once by the bootstrap."""
 
-_BELIEVED = 5.0
-"""Rounds' worth of belief that a model's residuals are like all others'."""
+_PRIOR_ROUNDS = 5.0
+"""Rounds' worth of prior weight on a model's mean squared residual being that of all models together."""
 
 _LARGEST_BET = 0.75
-"""Of the predictable plug-in interval, as a share of the range; Waudby-Smith and Ramdas suggest 1/2 or 3/4."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """``low`` to ``high``, which covers the value with probability ``level`` (in (0, 1)); either end may be infinite."""
-
-    low: float
-    high: float
-    level: float
-
-    @property
-    def width(self) -> float:
-        """``high - low``."""
-        return self.high - self.low
-
-    def covers(self, value: float) -> bool:
-        """Whether ``low <= value <= high``."""
-        return self.low <= value <= self.high
-
-
-def check_level(level: float) -> float:
-    """Give ``level`` back.
-
-    Raises:
-        ValueError: it is not strictly between 0 and 1.
-    """
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level: {level} is not strictly between 0 and 1")
-    return level
-
-
-def check_scores(score_n: Array, least: int = 1) -> Array:
-    """Give ``score_n`` back as float64 (n).
-
-    Raises:
-        ValueError: it is not one-dimensional, has fewer than ``least`` values, or one is not finite.
-    """
-    score_n = np.asarray(score_n, dtype=np.float64)
-    if score_n.ndim != 1 or len(score_n) < least:
-        raise ValueError(f"score_n: expected one dimension and at least {least} values, not shape {score_n.shape}")
-    if not np.isfinite(score_n).all():
-        raise ValueError(f"score_n: value {int(np.argmin(np.isfinite(score_n)))} is not a finite number")
-    return score_n
+"""Largest bet of the predictable plug-in interval, as a share of the range; Waudby-Smith and Ramdas suggest 1/2 or 3/4."""
 
 
 def normal(score_n: Array, level: float) -> Interval:
@@ -85,26 +49,29 @@ def normal(score_n: Array, level: float) -> Interval:
 
 
 def expected_squares(residual_n: Array, chosen_n: Indices, target_nk: Array, logged_nk: Array) -> Array:
-    """The mean square of w·residual that is to be expected in every round (n), whatever heavy weights happened to come.
+    """The expected square of weight · residual in every round (n), whatever weights happened to come.
 
-    Where a candidate does what the log rarely did, a sample holds too few of the rounds with large weights, and the variance of
-    its scores is too small more often than not. But what weights could have come is known: given the context w² is
+    Where a candidate does what the log rarely did, a sample holds too few of the rounds with large weights, and the sample
+    variance of its scores is too small more often than not. But both distributions are known: given the context, w² is
     Σ_a target²/logged on average, so that only each model's mean squared residual has to be learned, from all of its rounds
-    alike (and from all models' as if from five more).
+    alike, shrunk to that of all models as if by five more rounds.
+
+    ``residual_n`` are rewards, or rewards less their predictions, in the reward's unit; ``target_nk`` and ``logged_nk`` the
+    candidate's and the logging policy's distributions. ``logged_nk`` must be positive wherever ``target_nk`` is.
     """
     k = target_nk.shape[1]
     count_k = np.bincount(chosen_n, minlength=k)
     overall = float((residual_n**2).mean())
     squares_k = np.bincount(chosen_n, weights=residual_n**2, minlength=k)
-    mean_k = (squares_k + _BELIEVED * overall) / (count_k + _BELIEVED)
+    mean_k = (squares_k + _PRIOR_ROUNDS * overall) / (count_k + _PRIOR_ROUNDS)
     safe_nk = np.where(target_nk > 0.0, logged_nk, 1.0)
     return np.asarray((target_nk**2 / safe_nk) @ mean_k)
 
 
-def at_least(found: Interval, estimate: float, error: float) -> Interval:
-    """``found``, and no less than the Normal interval around an ``estimate`` with standard ``error``."""
-    half = float(ndtri(0.5 + found.level / 2.0)) * error
-    return Interval(min(found.low, estimate - half), max(found.high, estimate + half), found.level)
+def widened(interval: Interval, estimate: float, standard_error: float) -> Interval:
+    """The smallest interval that holds ``interval`` and the Normal one around ``estimate`` with ``standard_error``."""
+    half = float(ndtri(0.5 + interval.level / 2.0)) * standard_error
+    return Interval(min(interval.low, estimate - half), max(interval.high, estimate + half), interval.level)
 
 
 def bias_aware(score_n: Array, unbiased_n: Array, level: float) -> Interval:
@@ -118,9 +85,10 @@ def bias_aware(score_n: Array, unbiased_n: Array, level: float) -> Interval:
     Raises:
         ValueError: as :func:`normal`.
     """
-    each = (1.0 + check_level(level)) / 2.0
-    around, off = normal(score_n, each), normal(np.asarray(unbiased_n) - np.asarray(score_n), each)
-    bias = max(abs(off.low), abs(off.high))
+    half_level = (1.0 + check_level(level)) / 2.0
+    around = normal(score_n, half_level)
+    difference = normal(np.asarray(unbiased_n) - np.asarray(score_n), half_level)
+    bias = max(abs(difference.low), abs(difference.high))
     return Interval(around.low - bias, around.high + bias, level)
 
 

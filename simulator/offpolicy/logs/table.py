@@ -15,6 +15,15 @@ column              what it is
 
 ``pointsman export --to FILE.csv`` (or ``.parquet``) writes such a table; what else it writes (``decision``, ``explored``,
 predictions, tokens) is not used here.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> with tempfile.TemporaryDirectory() as folder:
+...     path = Path(folder, "log.csv")
+...     _ = path.write_text("model,propensity,p/small,p/large,quality\\nsmall,0.8,0.8,0.2,0.7\\nlarge,0.2,0.8,0.2,\\n")
+...     log = read_table(path)
+>>> log.models, log.chosen_n.tolist(), log.signals["quality"].tolist()
+(('large', 'small'), [1, 0], [0.7, nan])
 """
 
 from __future__ import annotations
@@ -36,12 +45,15 @@ SIGNALS = {
     "latency_seconds": "latency",
     "success": "success",
 }
+"""The signal that each column of an outcome holds."""
 _OTHERS = ("model", "propensity", "bucket", "time", "time_ns")
 _PREFIXES = ("p/", "x/", "signal/")
 _UNUSED = ("decision", "explored", "limits_violated", "eligible", "input_tokens", "output_tokens")
 _UNUSED_PREFIXES = ("quality_mean/", "quality_sd/", "cost/", "latency/")
 SUM_TOLERANCE = 1e-6
+"""The most by which a distribution may miss 1, and a propensity its distribution."""
 PIECE = 100_000
+"""Decisions that ``read_pieces`` holds in memory at once."""
 
 
 def read_table(path: Path) -> Log:
@@ -50,8 +62,9 @@ def read_table(path: Path) -> Log:
 
 
 def read_pieces(path: Path, rows: int | None = PIECE) -> Iterator[Log]:
-    """A file in pieces of at most ``rows`` decisions, for logs that are larger than memory; all have the same models, groups and
-    signals, which a first pass over the file finds. Raises ``LogError``.
+    """A file in pieces of at most ``rows`` decisions (``None``: in one), for logs that are larger than memory.
+
+    All have the same models, groups and signals, which a first pass over the file finds. Raises ``LogError``.
     """
     try:
         models, groups = _names(path, rows)
@@ -94,9 +107,9 @@ def _check_titles(path: Path, titles: list[str]) -> None:
                 f"{path}: column {title}: expected one of {', '.join((*_OTHERS, *SIGNALS))}, or one that begins with "
                 f"{', '.join(_PREFIXES)}"
             )
-    for one, other in (("cost", "cost_usd"), ("latency", "latency_seconds"), ("time", "time_ns")):
-        if one in titles and other in titles:
-            raise FrameError(f"{path}: expected one of the columns {one} and {other}, got both")
+    for title, synonym in (("cost", "cost_usd"), ("latency", "latency_seconds"), ("time", "time_ns")):
+        if title in titles and synonym in titles:
+            raise FrameError(f"{path}: expected one of the columns {title} and {synonym}, got both")
     d = sum(title.startswith("x/") for title in titles)
     missing = next((f"x/{i}" for i in range(d) if f"x/{i}" not in titles), None)
     if missing is not None:
@@ -104,26 +117,13 @@ def _check_titles(path: Path, titles: list[str]) -> None:
 
 
 def _log(where: str, frame: pd.DataFrame, first: int, models: tuple[str, ...], groups: tuple[str, ...]) -> Log:
-    titles = [str(title) for title in frame.columns]
-    number, place = {model: i for i, model in enumerate(models)}, {group: i for i, group in enumerate(groups)}
+    """The rows of ``frame``, of which the first is number ``first`` of the file."""
     n, k = len(frame), len(models)
-    chosen_n = np.array([number[model] for model in _ids(where, frame, "model", first)], dtype=np.intp)
+    number_by_model = {model: i for i, model in enumerate(models)}
+    number_by_group = {group: i for i, group in enumerate(groups)}
+    chosen_n = np.array([number_by_model[model] for model in _ids(where, frame, "model", first)], dtype=np.intp)
     propensity_n = numbers(where, frame, "propensity", first, high=1.0, above=0.0)
-    bucket = _ids(where, frame, "bucket", first) if "bucket" in titles else ["all"] * n
-    group_n = np.array([place[group] for group in bucket], dtype=np.intp)
-    signals = {}
-    for title in titles:
-        name = SIGNALS.get(title) or (title.removeprefix("signal/") if title.startswith("signal/") else "")
-        if name:
-            low = 0.0 if name in ("cost", "latency", "success") else -np.inf
-            high = 1.0 if name == "success" else np.inf
-            signals[name] = numbers(where, frame, title, first, low, high, needed=False)
-    if not signals:
-        raise FrameError(f"{where}: has no column of an outcome: expected some of {', '.join(SIGNALS)}, signal/<name>")
-    d = sum(title.startswith("x/") for title in titles)
-    x_nd = np.zeros((n, d))
-    for i in range(d):
-        x_nd[:, i] = np.nan_to_num(numbers(where, frame, f"x/{i}", first, needed=False))
+    buckets = _ids(where, frame, "bucket", first) if "bucket" in frame.columns else ["all"] * n
     logged_nk = _distribution(where, frame, first, models, chosen_n, propensity_n)
     return Log(
         name=where,
@@ -133,11 +133,33 @@ def _log(where: str, frame: pd.DataFrame, first: int, models: tuple[str, ...], g
         propensity_n=propensity_n,
         logged_nk=logged_nk,
         eligible_nk=np.ones((n, k), dtype=np.bool_) if logged_nk is None else logged_nk > 0.0,
-        signals=signals,
-        x_nd=x_nd,
-        group_n=group_n,
+        signals=_signals(where, frame, first),
+        x_nd=_features(where, frame, first),
+        group_n=np.array([number_by_group[bucket] for bucket in buckets], dtype=np.intp),
         time_ns_n=_times(where, frame, first),
     )
+
+
+def _signals(where: str, frame: pd.DataFrame, first: int) -> dict[str, Array]:
+    """Outcomes by signal, each (n) with NaN where empty. Costs and latencies are not negative, success is in [0, 1]."""
+    signals = {}
+    for title in map(str, frame.columns):
+        name = SIGNALS.get(title) or (title.removeprefix("signal/") if title.startswith("signal/") else "")
+        if name:
+            low = 0.0 if name in ("cost", "latency", "success") else -np.inf
+            high = 1.0 if name == "success" else np.inf
+            signals[name] = numbers(where, frame, title, first, low, high, needed=False)
+    if not signals:
+        raise FrameError(f"{where}: has no column of an outcome: expected some of {', '.join(SIGNALS)}, signal/<name>")
+    return signals
+
+
+def _features(where: str, frame: pd.DataFrame, first: int) -> Array:
+    """The columns x/0, x/1, … (n, d), with 0 where empty."""
+    x_nd = np.zeros((len(frame), sum(str(title).startswith("x/") for title in frame.columns)))
+    for i in range(x_nd.shape[1]):
+        x_nd[:, i] = np.nan_to_num(numbers(where, frame, f"x/{i}", first, needed=False))
+    return x_nd
 
 
 def _ids(where: str, frame: pd.DataFrame, title: str, first: int) -> list[str]:
@@ -148,25 +170,25 @@ def _ids(where: str, frame: pd.DataFrame, title: str, first: int) -> list[str]:
 def _distribution(
     where: str, frame: pd.DataFrame, first: int, models: tuple[str, ...], chosen_n: Indices, propensity_n: Array
 ) -> Array | None:
-    """The whole distribution (n, k), if there is one; rows sum to 1, and agree with the propensity."""
-    given = [model for model in models if f"p/{model}" in frame.columns]
-    if not given:
+    """The whole distribution (n, k) if the table has it: rows sum to 1, and agree with the propensity."""
+    if not any(f"p/{model}" in frame.columns for model in models):
         return None
     logged_nk = np.zeros((len(frame), len(models)))
     for i, model in enumerate(models):
-        if model in given:
+        if f"p/{model}" in frame.columns:
             logged_nk[:, i] = np.nan_to_num(numbers(where, frame, f"p/{model}", first, 0.0, 1.0, needed=False))
-    off_n = np.abs(logged_nk.sum(axis=1) - 1.0)
-    if float(off_n.max()) > SUM_TOLERANCE:
-        i = int(off_n.argmax())
+    difference_n = np.abs(logged_nk.sum(axis=1) - 1.0)
+    if float(difference_n.max()) > SUM_TOLERANCE:
+        i = int(difference_n.argmax())
         raise FrameError(
             f"{where}: row {first + i + 1}, columns p/…: expected probabilities that sum to 1, got {logged_nk[i].sum():g}"
         )
-    chosen = logged_nk[np.arange(len(frame)), chosen_n]
-    if float(np.abs(chosen - propensity_n).max()) > SUM_TOLERANCE:
-        i = int(np.abs(chosen - propensity_n).argmax())
+    stated_n = logged_nk[np.arange(len(frame)), chosen_n]
+    difference_n = np.abs(stated_n - propensity_n)
+    if float(difference_n.max()) > SUM_TOLERANCE:
+        i = int(difference_n.argmax())
         raise FrameError(
-            f"{where}: row {first + i + 1}, column propensity: expected {chosen[i]:g} as in column p/{models[chosen_n[i]]}, "
+            f"{where}: row {first + i + 1}, column propensity: expected {stated_n[i]:g} as in column p/{models[chosen_n[i]]}, "
             f"got {propensity_n[i]:g}"
         )
     return logged_nk
