@@ -120,25 +120,28 @@ def fold(records: Iterable[Record], state: State | None = None) -> State:
 
 
 def apply(state: State, record: Record) -> Exception | None:
-    """Apply one record in place. Raises ``ValueError`` if it is not the next one.
+    """Apply one record in place. Positions increase, but may have gaps; time never goes back.
+
+    Raises ``ValueError`` for a record that does not come after those before.
 
     Returns the error, if there was one, that kept a bucket from learning from its event. Then the bucket was reset at this
     position: one bucket with impossible numbers must not stop all others, now and in every later fold.
     """
     error: Exception | None = None
-    if record.position != state.position + 1:
-        raise ValueError(f"expected the record at position {state.position + 1}, got {record.position}")
+    if record.position <= state.position:
+        raise ValueError(f"expected a record after position {state.position}, got {record.position}")
+    time_ns = max(record.time_ns, state.time_ns)
     event = record.event
     match event:
         case DecisionMade() | OutcomeApplied():
             bucket = state.buckets.get(event.bucket)
             if isinstance(event, DecisionMade):
-                _count_decision(state, bucket, event, record.time_ns)
+                _count_decision(state, bucket, event, time_ns)
             else:
-                _count_outcome(state, bucket, event, record.time_ns)
+                _count_outcome(state, bucket, event, time_ns)
             if bucket is not None and bucket.generation == event.generation:
                 try:
-                    _learn_event(state, bucket, event, record.time_ns)
+                    _learn_event(state, bucket, event, time_ns)
                 except MemoryError:
                     raise
                 except Exception as reason:  # the same in every fold: events and arithmetic are
@@ -177,7 +180,7 @@ def apply(state: State, record: Record) -> Exception | None:
         case ProjectDeleted():
             state.projects.pop(event.project, None)
     state.position = record.position
-    state.time_ns = record.time_ns
+    state.time_ns = time_ns
     return error
 
 

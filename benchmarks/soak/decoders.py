@@ -63,7 +63,7 @@ from pointsman.bandit.errors import FieldError
 from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalAggregate, SignalChange
 from pointsman.bandit.state import State, apply, fingerprint
 from pointsman.server.journal.interface import JournalFormatError, Row
-from pointsman.server.state import replica
+from pointsman.server.state import rows
 from pointsman.v1 import catalog_pb2, context_pb2, decision_pb2, journal_pb2, outcome_pb2
 
 Target = Callable[[bytes], None]
@@ -118,7 +118,7 @@ def _event(data: bytes) -> None:
 
 
 def _journal(data: bytes) -> None:
-    replica.decode(Row(1, 1, data))
+    rows.decode(Row(1, 1, data))
 
 
 def _snapshot(data: bytes) -> None:
@@ -165,7 +165,7 @@ TARGETS: dict[str, tuple[Target, tuple[type[Exception], ...]]] = {
     "codec.read_context": (_context, MESSAGE),
     "codec.read_outcome": (_outcome, MESSAGE),
     "codec.read_event": (_event, (DecodeError, ValueError)),
-    "replica.decode": (_journal, (JournalFormatError,)),
+    "rows.decode": (_journal, (JournalFormatError,)),
     "snapshot.load": (_snapshot, ()),
     "names.parse": (_names, (FieldError,)),
     "config.load": (_config, (config.ConfigError,)),
@@ -234,7 +234,7 @@ def seeds() -> dict[str, list[bytes]]:
         "codec.read_context": [context.SerializeToString()],
         "codec.read_outcome": [outcome_pb2.Outcome(quality=1.0, success=True, output_tokens=5).SerializeToString()],
         "codec.read_event": events,
-        "replica.decode": events,
+        "rows.decode": events,
         "snapshot.load": [saved],
         "names.parse": [b"models/a", b"buckets/a/b", names.decision_name(bytes(range(16))).encode()],
         "config.load": [

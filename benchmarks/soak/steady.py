@@ -37,7 +37,11 @@ from pointsman.bandit.outcome import Signal
 from pointsman.bandit.state import State, fingerprint
 from pointsman.server.errors import ExpiredError
 from pointsman.server.journal.sqlite import SqliteJournal
-from pointsman.server.state.replica import DECISIONS_KEPT, Report, fold_rows, open_replica
+from pointsman.server.journal.sqlite_store import read_rows
+from pointsman.server.state.outcomes import Report
+from pointsman.server.state.records import KEPT as DECISIONS_KEPT
+from pointsman.server.state.recovery import fold_rows
+from pointsman.server.state.replica import open_replica
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, outcome_pb2, router_service_pb2
 from tests.calls import patient
 from tests.processes import WAIT, Served
@@ -159,31 +163,31 @@ async def jumps(data: Path) -> tuple[dict[str, object], list[str]]:
     for turn, offset in enumerate(offsets):
         journal = SqliteJournal(data)
         clock = [start + offset]
-        replica = open_replica(
+        replica = await open_replica(
             journal, np.random.default_rng(turn), lambda clock=clock: clock[0], data / "snapshots", 50
         )  # type: ignore[misc]
         try:
             if turn == 0:
-                await replica.put_model(Model("a"), 0)
-                await replica.put_bucket(Bucket("b"), 0)
+                await replica.catalogue.put_model(Model("a"), 0)
+                await replica.catalogue.put_bucket(Bucket("b"), 0)
             for i in range(10):
                 clock[0] += 10**9
                 id_ = f"{turn}.{i}"
-                (known,) = await replica.decide("b", [Context()], None, None, id_)
+                (known,) = await replica.decisions.decide("b", [Context()], None, None, id_)
                 made.append((known.decision.id, known.decision.expire_ns, id_))
                 first[id_] = known.decision.id
                 if known.decision.expire_ns < clock[0] + HOUR_NS:
                     wrong.append(f"turn {turn}: the window of a new decision ends within the hour")
-                told = await replica.report(Report(known.decision.id, {Signal.QUALITY: 0.5}, "k"))
+                told = await replica.outcomes.report(Report(known.decision.id, {Signal.QUALITY: 0.5}, "k"))
                 if told.duplicate:
                     wrong.append(f"turn {turn}: a new report is taken for a repetition")
             for id_bytes, expire_ns, id_ in made:
                 checked += 1
-                (known,) = await replica.decide("b", [Context()], None, None, id_)
+                (known,) = await replica.decisions.decide("b", [Context()], None, None, id_)
                 if known.decision.id != first[id_]:
                     wrong.append(f"turn {turn}: request {id_} was decided twice")
                 try:
-                    again = await replica.report(Report(id_bytes, {Signal.QUALITY: 0.5}, "k"))
+                    again = await replica.outcomes.report(Report(id_bytes, {Signal.QUALITY: 0.5}, "k"))
                     if not again.duplicate or again.outcome.reports != 1:
                         wrong.append(f"turn {turn}: the report on {id_} was applied twice")
                     late = clock[0] > expire_ns
@@ -195,15 +199,11 @@ async def jumps(data: Path) -> tuple[dict[str, object], list[str]]:
                     )
         finally:
             await replica.close()
-        journal = SqliteJournal(data)
-        try:
-            rows = list(journal.read(1))
-            if any(b.time_ns < a.time_ns for a, b in itertools.pairwise(rows)):
-                wrong.append(f"turn {turn}: the journal's time goes back")
-            if fingerprint(fold_rows(rows, State())) != fingerprint(replica.state):
-                wrong.append(f"turn {turn}: the state is not the fold of the journal")
-        finally:
-            journal.close()
+        rows = list(read_rows(data))
+        if any(b.time_ns < a.time_ns for a, b in itertools.pairwise(rows)):
+            wrong.append(f"turn {turn}: the journal's time goes back")
+        if fingerprint(fold_rows(rows, State())) != fingerprint(replica.state):
+            wrong.append(f"turn {turn}: the state is not the fold of the journal")
     rows_: dict[str, object] = {"restarts with another time": len(offsets) - 1, "  decisions checked": checked}
     return rows_, wrong
 

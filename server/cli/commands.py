@@ -15,17 +15,19 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pointsman.bandit.state import fingerprint
+from pointsman.bandit.state import State, fingerprint
 from pointsman.server.cli.setting_options import setting_options
 from pointsman.server.journal.interface import JournalError
-from pointsman.server.journal.sqlite import SqliteJournal, check, read_rows
+from pointsman.server.journal.sqlite import SqliteJournal
+from pointsman.server.journal.sqlite_store import check, read_rows
 from pointsman.server.observe.logs import set_up
 from pointsman.server.process import config as configuration
 from pointsman.server.process.serve import ServeError
 from pointsman.server.process.serve import serve as run
 from pointsman.server.process.supervisor import Supervisor, WorkersError
-from pointsman.server.state.replica import base_state, fold_rows, recover
+from pointsman.server.state.recovery import recover, refold
 from pointsman.server.state.retention import DAY_NS
+from pointsman.server.state.snapshot_store import SnapshotStore
 from pointsman.server.tools.compact import compact
 from pointsman.server.tools.export import write_decisions, write_journal
 from pointsman.server.tools.import_journal import ImportFileError, import_journal
@@ -155,12 +157,8 @@ def compact_(data: Path, days: float, as_json: bool) -> None:
     """
     try:
         next(read_rows(data), None)  # opening would make a journal where there is none
-        journal = SqliteJournal(data)
-        try:
-            now_ns = time.time_ns()
-            done = compact(journal, now_ns - int(days * DAY_NS), now_ns)
-        finally:
-            journal.close()
+        now_ns = time.time_ns()
+        done = asyncio.run(compact(data, now_ns - int(days * DAY_NS), now_ns))
     except JournalError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
@@ -180,13 +178,7 @@ def verify(data: Path, as_json: bool) -> None:
     """
     try:
         next(read_rows(data), None)  # opening would make a journal where there is none
-        journal = SqliteJournal(data)
-        try:
-            recovered = recover(journal, data / "snapshots")
-            check(data)
-            refolded = fold_rows(journal.read(journal.base().position + 1), base_state(journal))
-        finally:
-            journal.close()
+        recovered, refolded = asyncio.run(_recover_and_refold(data))
     except JournalError as error:
         raise click.ClickException(str(error)) from error
     equal = fingerprint(recovered) == fingerprint(refolded)
@@ -204,3 +196,14 @@ def verify(data: Path, as_json: bool) -> None:
         click.echo(f"{'equal' if equal else 'DIFFERENT'} at position {refolded.position}: {fingerprint(refolded)}")
     if not equal:
         sys.exit(1)
+
+
+async def _recover_and_refold(data: Path) -> tuple[State, State]:
+    """What a restart would serve, and the fold of the whole journal, whose every page is looked at."""
+    journal = SqliteJournal(data)
+    try:
+        recovered = await recover(journal, SnapshotStore(data / "snapshots"))
+        await asyncio.to_thread(check, data)
+        return recovered, await refold(journal)
+    finally:
+        await journal.close()

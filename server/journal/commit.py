@@ -1,221 +1,382 @@
-"""Group commit: many callers' groups in one durable append.
+"""Group commit: many callers' groups in one durable append, answered once their rows are folded.
 
-A single thread appends whatever has gathered while the last append was being flushed, so that the cost of a flush is
-shared by all who wait for it. Results come back to the event loop in journal order.
+    submit ──▶ gathered ──▶ Journal.append ──▶ where they landed ─┐
+                                                                  ├──▶ callers, once their position is folded
+               fold  ◀─── rows in order ◀─── Journal.tail ────────┘
+
+What is gathered while one append is under way makes up the next. Rows are folded from the journal's tail and nowhere else; of
+those that this process wrote the events are still at hand, so they need not be decoded.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> from pointsman.bandit.event import ModelDeleted
+>>> from pointsman.server.journal.interface import Condition, Entry
+>>> from pointsman.server.journal.sqlite import SqliteJournal
+>>> async def example() -> None:
+...     journal = SqliteJournal(Path(tempfile.mkdtemp()))
+...     commit = GroupCommit(journal, lambda: 5, lambda rows: print("folded", [event.model for _, event in rows]))
+...     commit.start()
+...     group = Group((Entry(b"deleted", b"models/a"),), conditions=(Condition(b"models/a", 0),))
+...     print(await commit.write(group, [ModelDeleted("a")]))
+...     await commit.close()
+...     await journal.close()
+>>> asyncio.run(example())
+folded ['a']
+Appended(positions=(1,), time_ns=5)
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pointsman.bandit.event import Event
 from pointsman.server.errors import UnavailableError
-from pointsman.server.journal.interface import Appended, Group, Journal, JournalError, Result, Row
+from pointsman.server.journal.interface import (
+    Appended,
+    Conflict,
+    Group,
+    Journal,
+    JournalError,
+    Refused,
+    Result,
+    Row,
+    Unknown,
+    read_all,
+)
 
 log = logging.getLogger("pointsman.commit")
 
 MAX_GROUPS = 4096
 """Most groups in one append: bounds how long one caller waits for the others."""
+FOLDED_AT_ONCE = 512
+"""Rows that are folded in one turn of the event loop, for others to have theirs."""
+UNKNOWN_PATIENCE = 10.0
+"""Seconds after which a caller is told that it is not known whether its group was written. It goes on being looked for."""
+RETRY, LONGEST_RETRY = 0.02, 1.0
+"""Seconds before an unknown append is tried again: first, and at most, doubled each time."""
+MAYBE_WRITTEN = "it is not known whether this was written; repeat it with the same request id or idempotency key"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Write:
-    """A group to append, the events it encodes, the future that gets its result, and what to call when it is known."""
+    """A group to append, the events it encodes, the future that gets its result, and what to call when it is settled."""
 
     group: Group
     events: tuple[Event, ...]
     done: asyncio.Future[Result]
-    settled: Callable[[], None]
+    on_settled: Callable[[], None]
 
-
-_NEWS_AT_ONCE = 200
-"""Rows of other writers that are folded in one turn of the loop."""
 
 Observer = Callable[[int, float, float], None]
-Deliver = Callable[[Sequence[tuple[Write, Result]]], None]
+Fold = Callable[[Sequence[tuple[Row, Event | None]]], None]
 
 
 class GroupCommit:
-    """Appends writes to a journal from one thread. ``deliver`` is called on the loop with each append's results, in
-    journal order, before their futures are resolved: the place to fold the events. ``landed`` is called after that.
+    """Appends writes to a journal, and folds the journal's tail.
 
-    With ``poll``, others write to the journal too: it is looked at every ``poll`` seconds and after each append, and ``news`` is
-    called on the loop with what they wrote after position ``told``. All that is delivered is in the journal's order: rows that
-    come before a result are delivered before it, also if the result is that nothing was written.
+    ``fold`` is called on the loop with the rows after position ``folded``, in order; with the event of those that were written
+    here and ``None`` for others. Then those whose rows these are are answered, and ``on_append_done`` is called: the moment to
+    write what waited for the append. ``on_broken`` is called once if the rows cannot be folded any further.
+
+    Make it on a running event loop and ``start`` it; ``close`` it before the journal.
     """
 
     def __init__(
         self,
         journal: Journal,
-        loop: asyncio.AbstractEventLoop,
         clock_ns: Callable[[], int],
-        deliver: Deliver,
-        landed: Callable[[], None] = lambda: None,
-        *,
-        poll: float | None = None,
-        told: int = 0,
-        news: Callable[[Sequence[Row]], None] = lambda rows: None,
+        fold: Fold,
+        folded: int = 0,
+        on_append_done: Callable[[], None] = lambda: None,
+        on_broken: Callable[[], None] = lambda: None,
     ) -> None:
-        self._poll, self._told, self._news = poll, told, news
-        self._journal = journal
-        self._loop = loop
-        self._clock_ns = clock_ns
+        self._journal, self._clock_ns, self._fold, self._folded = journal, clock_ns, fold, folded
+        self._on_append_done, self._on_broken = on_append_done, on_broken
+        self._loop = asyncio.get_running_loop()
         self.observers: list[Observer] = []
         """Told of every append that was folded: how many groups, how long it took, how long it then waited for its fold."""
-        self._deliver = deliver
-        self._landed = landed
-        self._pending: list[Write] = []
-        self._under_way = 0  # writes submitted whose results are not known yet; touched on the loop only
-        self._wake = threading.Condition()
+        self._gathered: list[Write] = []
+        self._unsettled: dict[Write, None] = {}  # submitted, and not known yet what became of them, in order
+        self._own: dict[int, Event] = {}  # events written here whose rows the tail has not brought yet, by position
+        self._appends: deque[_Answered] = deque()  # what was answered and waits for its fold, in order
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._settle_waiters: list[asyncio.Future[None]] = []
+        self._wake = asyncio.Event()
+        self._under_way = False  # Journal.append has been called and has not answered
         self._closing = False
         self._broken = ""
-        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
-        self._thread.start()
+        self._appending: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._settling: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to fold the tail and to append."""
+        self._following = self._loop.create_task(self._follow())
+        self._appending = self._loop.create_task(self._append_gathered())
 
     @property
     def broken(self) -> str:
         """Why nothing can be written any more; empty while all is well."""
         return self._broken
 
-    async def write(self, group: Group, events: Sequence[Event], settled: Callable[[], None] = lambda: None) -> Result:
-        """Append ``group``; when this returns ``Appended`` the events are durable and folded.
+    @property
+    def busy(self) -> bool:
+        """Whether something is being appended or waits for its fold; ``on_append_done`` is called when that has ended."""
+        return self._under_way or bool(self._gathered or self._appends)
 
-        Raises ``UnavailableError`` if they could not be appended, or not folded: after a fold that failed nothing more is
-        appended. A caller that is cancelled may find its group appended all the same; so ``settled`` is called once, on the
-        loop, when the events are folded or it is certain that they will not be, whatever became of the caller.
+    async def write(
+        self, group: Group, events: Sequence[Event], on_settled: Callable[[], None] = lambda: None
+    ) -> Result:
+        """Append ``group``; when this returns ``Appended`` the events are durable and folded, else what stood in its way is.
+
+        Raises ``UnavailableError`` if they could not be appended, if it is not known whether they were, or if they could not be
+        folded: after a fold that failed nothing more is appended. A caller that is cancelled may find its group appended all the
+        same; so ``on_settled`` is called once, on the loop, when the events are folded or it is certain that they will not be,
+        whatever became of the caller.
         """
         done: asyncio.Future[Result] = self._loop.create_future()
-        self.submit([Write(group, tuple(events), done, settled)])
+        self.submit([Write(group, tuple(events), done, on_settled)])
         return await done
 
     def submit(self, writes: Sequence[Write]) -> None:
-        """``write`` for many groups, in order, without waiting: their futures get the results or the errors."""
-        with self._wake:
-            refused = self._broken or ("the server is shutting down" if self._closing else "")
-            if not refused:
-                self._pending += writes
-                self._under_way += len(writes)
-                self._wake.notify()
-        if refused:
-            self._fail(writes, refused)
+        """``write`` for many groups, in order, without waiting: their futures get the results or the errors.
 
-    @property
-    def busy(self) -> bool:
-        """Whether something is being appended; ``landed`` is called when that has ended."""
-        return self._under_way > 0
-
-    def close(self) -> None:
-        """Append what is pending, then stop. Blocks; call it off the loop."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            with self._wake:
-                if not self._pending and not self._closing:
-                    self._wake.wait(self._poll)
-                writes, self._pending = (
-                    self._pending[:MAX_GROUPS],
-                    self._pending[MAX_GROUPS:],
-                )
-                ending = self._closing and not writes
-            if not writes:
-                self._tell()
-                if ending:
-                    return
-                continue
-            begun = time.perf_counter()
-            try:
-                results = self._journal.append([write.group for write in writes], self._clock_ns())
-            except Exception as error:
-                # Whatever went wrong, nothing of it was written and the next append may go well: this thread must live.
-                if not isinstance(error, JournalError):
-                    log.exception("the journal failed in an unforeseen way")
-                self._call(self._failed, writes, str(error) or repr(error))
-            else:
-                own = [result for result in results if isinstance(result, Appended) and result.count]
-                self._tell(own[0].first - 1 if own else None)
-                if own:
-                    self._told = own[-1].first + own[-1].count - 1
-                durable = time.perf_counter()
-                self._call(self._finish, list(zip(writes, results, strict=True)), durable - begun, durable)
-
-    def _tell(self, last: int | None = None) -> None:
-        """Hand over what others wrote up to ``last``, or so far."""
-        if self._poll is None:
+        Raises ``ValueError`` for a group that could be appended twice.
+        """
+        for write in writes:
+            if write.group.settled_by is None:
+                raise ValueError("expected a condition on a key that the group is filed under")
+        refusal = self._broken or ("the server is shutting down" if self._closing else "")
+        self._unsettled.update(dict.fromkeys(writes))
+        if refusal:
+            self._fail(writes, refusal)
             return
-        try:
-            last = self._journal.last_position() if last is None else last
-            if last <= self._told:
-                return
-            rows: list[Row] = []
-            for row in self._journal.read(self._told + 1, last):
-                rows.append(row)
-                if len(rows) == _NEWS_AT_ONCE or row.position == last:
-                    self._call(self._hear, rows)
-                    self._told, rows = row.position, []
-        except Exception as error:  # it is tried again; a gap, should there be one, is noticed by the fold
-            log.warning("cannot read what others wrote: %s", error)
+        self._gathered += writes
+        self._wake.set()
 
-    def _hear(self, rows: Sequence[Row]) -> None:
+    async def wait_folded(self, position: int) -> None:
+        """Return once the fold has come to ``position``. Raises ``UnavailableError`` if it never will."""
         if self._broken:
-            return
+            raise UnavailableError(self._broken)
+        if position > self._folded:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._waiters.append((position, waiter))
+            await waiter
+
+    async def wait_settled(self) -> None:
+        """Return once it is known, and folded, what became of all that is submitted by now."""
+        submitted = set(self._unsettled)
+        while submitted & self._unsettled.keys():
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._settle_waiters.append(waiter)
+            await waiter
+
+    async def close(self) -> None:
+        """Append what is gathered and fold it, then stop."""
+        self._closing = True
+        self._wake.set()
+        if self._appending is not None:
+            await self._appending
+        for task in self._settling:
+            task.cancel()
+        await asyncio.gather(*self._settling, return_exceptions=True)
+        if self._appends and self._following is not None:
+            waiting = asyncio.ensure_future(self.wait_folded(self._appends[-1].awaited))
+            await asyncio.wait([waiting, self._following], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        self._fail(list(self._unsettled), f"the server is shutting down; {MAYBE_WRITTEN}")
+
+    async def _append_gathered(self) -> None:
+        while True:
+            await self._wake.wait()
+            while self._gathered:
+                writes, self._gathered = self._gathered[:MAX_GROUPS], self._gathered[MAX_GROUPS:]
+                await self._append(writes)
+            if self._closing:
+                return
+            self._wake.clear()
+
+    async def _append(self, writes: Sequence[Write]) -> None:
+        begun, folded = time.perf_counter(), self._folded
+        self._under_way = True
         try:
-            self._news(rows)
+            results = await self._journal.append([write.group for write in writes], self._clock_ns())
+        except Exception as error:  # whatever went wrong, nothing of it was written and the next append may go well
+            if not isinstance(error, JournalError):
+                log.exception("the journal failed in an unforeseen way")
+            self._under_way = False
+            self._fail(writes, str(error) or repr(error))
+            self._on_append_done()
+            return
+        self._under_way = False
+        now = time.perf_counter()
+        self._answer_once_folded(list(zip(writes, results, strict=True)), now - begun, now)
+        unknown = [write for write, result in zip(writes, results, strict=True) if isinstance(result, Unknown)]
+        if unknown:
+            task = self._loop.create_task(self._settle(unknown, folded))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+            if len(unknown) == len(writes):
+                self._on_append_done()
+
+    def _answer_once_folded(self, results: Sequence[tuple[Write, Result]], seconds: float, durable: float) -> None:
+        """Answer these as soon as the rows that they tell of are folded. ``seconds`` is what it took until ``durable``."""
+        known = [(write, result) for write, result in results if not isinstance(result, Unknown)]
+        if self._broken:
+            self._fail([write for write, _ in known], self._broken)
+            return
+        if not known:
+            return
+        awaited = 0
+        for write, result in known:
+            if isinstance(result, Appended):
+                for position, event in zip(result.positions, write.events, strict=True):
+                    if position > self._folded:
+                        self._own[position] = event
+            awaited = max(awaited, _position(result))
+        self._appends.append(_Answered(awaited, known, seconds, durable))
+        self._answer_folded()
+
+    def _answer_folded(self) -> None:
+        while self._appends and self._appends[0].awaited <= self._folded:
+            append = self._appends.popleft()
+            for observe in self.observers:
+                observe(len(append.results), append.seconds, time.perf_counter() - append.durable)
+            for write, result in append.results:
+                self._settled(write)
+                if not write.done.done():
+                    write.done.set_result(result)
+            self._wake_settle_waiters()
+            self._on_append_done()
+        ready = [waiter for position, waiter in self._waiters if position <= self._folded]
+        if ready:
+            self._waiters = [(position, waiter) for position, waiter in self._waiters if position > self._folded]
+            for waiter in ready:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def _settled(self, write: Write) -> None:
+        if write in self._unsettled:
+            del self._unsettled[write]
+            write.on_settled()
+
+    def _wake_settle_waiters(self) -> None:
+        waiters, self._settle_waiters = self._settle_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _follow(self) -> None:
+        try:
+            async for rows in self._journal.tail(self._folded):
+                for start in range(0, len(rows), FOLDED_AT_ONCE):
+                    if start:
+                        await asyncio.sleep(0)
+                    some = rows[start : start + FOLDED_AT_ONCE]
+                    self._fold([(row, self._own.pop(row.position, None)) for row in some])
+                    self._folded = some[-1].position
+                self._answer_folded()
         except Exception as error:
+            # What was appended is durable but must not be acknowledged as learned. An event may be half applied: going on would
+            # serve a state that is not the fold of the journal, and append to it what was decided on that state.
+            log.exception("the journal cannot be folded any further")
             self._break(error)
-            raise
 
     def _break(self, error: Exception) -> None:
-        """Take nothing any more: what was handed over can be half folded."""
+        """Take nothing any more, and answer all who wait."""
         self._broken = f"the journal cannot be folded any further ({error!r}); nothing is taken until that is mended"
+        self._gathered.clear()
+        self._appends.clear()
+        self._fail(list(self._unsettled), self._broken)
+        for _, waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(UnavailableError(self._broken))
+        self._on_broken()
 
-    def _call(self, deliver: Callable[..., None], *arguments: object) -> None:
-        if not self._loop.is_closed():  # else nobody waits for the answer any more; what is durable stays so
-            self._loop.call_soon_threadsafe(deliver, *arguments)
+    async def _settle(self, writes: Sequence[Write], folded: int) -> None:
+        """Append groups again of which it is not known whether they were written, until it is.
 
-    def _failed(self, writes: Sequence[Write], why: str) -> None:
-        self._under_way -= len(writes)
-        self._fail(writes, why)
-        self._landed()
+        ``folded`` is how far the fold had come before they were first tried: they are not among the rows up to there.
+        """
+        delay, tried = RETRY, 0.0
+        while writes and not self._broken:
+            await asyncio.sleep(delay)
+            tried += delay
+            delay = min(2.0 * delay, LONGEST_RETRY)
+            if tried > UNKNOWN_PATIENCE:
+                for write in writes:
+                    if not write.done.done():
+                        write.done.set_exception(UnavailableError(MAYBE_WRITTEN))
+            try:
+                results = await self._journal.append([write.group for write in writes], self._clock_ns())
+                settled = [
+                    (
+                        write,
+                        result
+                        if isinstance(result, Appended | Unknown)
+                        else await self._landed(write, folded) or result,
+                    )
+                    for write, result in zip(writes, results, strict=True)
+                ]
+            except JournalError as error:
+                log.warning("cannot find out what became of an append (it is tried again): %s", error)
+                continue
+            self._answer_once_folded(settled, 0.0, time.perf_counter())
+            writes = [write for write, result in settled if isinstance(result, Unknown)]
 
-    def _finish(self, results: Sequence[tuple[Write, Result]], seconds: float, durable: float) -> None:
-        writes = [write for write, _ in results]
-        if self._broken:
-            self._failed(writes, self._broken)
-            return
-        try:
-            self._deliver(results)
-        except Exception as error:
-            # These are durable but must not be acknowledged as learned. An event may be half applied: going on would
-            # serve a state that is not the fold of the journal, and append to it what was decided on that state.
-            self._break(error)
-            self._failed(writes, self._broken)
-            raise
-        for observe in self.observers:
-            observe(len(writes), seconds, time.perf_counter() - durable)
-        self._under_way -= len(writes)
-        for write, result in results:
-            write.settled()
-            if not write.done.done():
-                write.done.set_result(result)
-        self._landed()
+    async def _landed(self, write: Write, folded: int) -> Appended | None:
+        """Where the group of ``write``, which cannot be appended now, was appended after position ``folded``; if it was."""
+        condition = write.group.settled_by
+        assert condition is not None
+        span = await self._journal.span(condition.key)
+        if span is None or span.last == condition.position:
+            return None
+        positions: list[int] = []
+        entries = write.group.entries
+        first, end = max(folded, condition.position) + 1, await self._journal.end()
+        async for rows in read_all(self._journal, first, end):
+            for row in rows:
+                if row.data == entries[len(positions)].data:
+                    positions.append(row.position)
+                    if len(positions) == len(entries):
+                        return Appended(tuple(positions), row.time_ns)
+        return None
 
-    @staticmethod
-    def _fail(writes: Sequence[Write], why: str) -> None:
+    def _fail(self, writes: Sequence[Write], why: str) -> None:
         for write in writes:
-            write.settled()
+            self._settled(write)
             if not write.done.done():
                 write.done.set_exception(UnavailableError(why))
+        self._wake_settle_waiters()
 
 
-def positions(result: Appended) -> range:
-    """The positions of an appended group's entries."""
-    return range(result.first, result.first + result.count)
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """What became of one append: the results and the last position that they tell of, which is to be folded first."""
+
+    awaited: int
+    results: Sequence[tuple[Write, Result]]
+    seconds: float
+    durable: float
+
+
+def _position(result: Result) -> int:
+    """The last position that a result tells of."""
+    match result:
+        case Appended():
+            return result.positions[-1]
+        case Conflict():
+            return result.span.last if result.span is not None else 0
+        case Refused():
+            return result.position
+        case Unknown():
+            return 0

@@ -1,13 +1,25 @@
-"""The journal engine's interface: one append-only, totally ordered log, looked up by position and by key.
+"""The journal engine's interface: one append-only, totally ordered log that is written to and followed.
 
-Engines store bytes and know nothing of what they mean. Every engine passes `tests/server/test_journal.py`.
+A journal is two things: ``append``, which answers where groups of entries landed, and ``tail``, the rows in order, whoever wrote
+them. Beside them it looks positions and keys up, and is compacted. Engines store bytes and know nothing of what they mean. Every
+engine passes `tests/server/test_journal.py`.
+
+>>> put = Group((Entry(b"created", key=b"models/a"),), conditions=(Condition(b"models/a", 0),))
+>>> put.settled_by  # by looking it up one learns whether an append that was not answered landed
+Condition(key=b'models/a', position=0)
+>>> Group(())
+Traceback (most recent call last):
+ValueError: expected at least one entry in a group, got none
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+READ_AT_ONCE = 1000
+"""Most rows that one ``Journal.read`` returns, and most rows of other writers in one batch of a ``Journal.tail``."""
 
 
 class JournalError(Exception):
@@ -24,84 +36,125 @@ class JournalFormatError(JournalError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event to append.
+    """One event to append: its bytes, and the ``key`` it is filed under (what it is about; empty for none).
 
-    ``key`` names what the event is about (a decision, a model, a bucket; empty for nothing). If ``expect`` is given the
-    last event with that key must be at that position (0: there must be none), else nothing is written: optimistic
-    concurrency.
+    A ``permanent`` entry stays readable when the journal is compacted. The journal is to be kept whole from this entry on until
+    ``expire_ns``, in nanoseconds since 1970 (0: it need not be).
     """
 
     data: bytes
     key: bytes = b""
-    expect: int | None = None
+    permanent: bool = False
+    expire_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """The last row filed under ``key`` is at ``position``; 0: no row is."""
+
+    key: bytes
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A bounded counter of the journal: what is used of ``counter`` and ``amount`` together are at most ``limit``.
+
+    Integers, whose unit is the caller's affair; counters start from 0 and saturate at ±``COUNTER_MAX``. ``amount`` is added if
+    the group is appended. Without a limit it is added whatever is used: an adjustment. ``end_ns`` is when the counter's period
+    ends (0: never): a limited amount is refused to a group that would be stamped then or later, and once the journal starts
+    from a later time than that, the counter may be forgotten.
+    """
+
+    counter: bytes
+    amount: int
+    limit: int | None = None
+    end_ns: int = 0
+
+
+COUNTER_MAX = 2**62
+"""Largest magnitude of a counter, an amount and a limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Entries that are appended all or none, next to each other.
+    """Entries that are appended all or none, in this order, and on what conditions.
 
-    If ``once`` is not empty and a group with the same ``once`` was appended before, nothing is written: idempotency. A group
-    without entries asks whether that is so, and writes nothing.
-
-    ``seen`` is for a group that rests on all that was written: nothing is written if another writer (another opening of the same
-    journal, not this one) has appended a row after position ``seen``.
+    All rows of the group are filed under ``keys`` besides their own. ``conditions`` are judged in order, then ``guards``; the
+    first that does not hold is the answer. Idempotency is a condition: a group that files a key and demands that nothing is
+    filed under it yet is appended once. Raises ``ValueError`` without entries.
     """
 
     entries: tuple[Entry, ...]
-    once: bytes = b""
-    seen: int | None = None
+    keys: tuple[bytes, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    guards: tuple[Guard, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.entries:
+            raise ValueError("expected at least one entry in a group, got none")
 
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """The group is durable: its entries are at ``first`` … ``first + count - 1``, stamped ``time_ns``."""
-
-    first: int
-    count: int
-    time_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Duplicate:
-    """Nothing was written: the same ``once`` was appended before, at ``first`` … ``first + count - 1``."""
-
-    first: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Nothing was written: the last event of ``key`` is at ``last`` (0: there is none), not where it was expected."""
-
-    key: bytes
-    last: int
-
-
-@dataclass(frozen=True, slots=True)
-class Behind:
-    """Nothing was written: another writer's row at ``last`` is after the position that the group's writer had seen."""
-
-    last: int
-
-
-Result = Appended | Duplicate | Conflict | Behind
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A stored entry."""
-
-    position: int
-    time_ns: int
-    data: bytes
+    @property
+    def settled_by(self) -> Condition | None:
+        """The first condition that the group itself makes untrue by being appended, so that it cannot be appended twice."""
+        filed = {*self.keys, *(entry.key for entry in self.entries)}
+        return next((condition for condition in self.conditions if condition.key in filed), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The first and the last position at which a key occurs."""
+    """The first and the last position at which a key is filed."""
 
     first: int
     last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The group is durable. Its entries are at ``positions``, which increase but may have others' rows or gaps between them."""
+
+    positions: tuple[int, ...]
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Nothing was written: a condition on ``key`` does not hold. ``span`` is where the key is filed, ``None`` for nowhere."""
+
+    key: bytes
+    span: Span | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing was written: a guard does not hold. ``used`` is what was used of ``counter`` after the row at ``position``."""
+
+    counter: bytes
+    used: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """It cannot be said whether the group was written, or will be: the connection was lost, or time was over.
+
+    Append an equal group to find out: if that is answered otherwise, the answer holds for both, and the first will not land
+    any more. (A group that had landed is answered by ``Conflict`` on the key of ``Group.settled_by``.)
+    """
+
+    reason: str
+
+
+Result = Appended | Conflict | Refused | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A stored entry: its position from 1, when it was appended (nanoseconds since 1970), and its bytes."""
+
+    position: int
+    time_ns: int
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,52 +166,88 @@ class Base:
 
 
 class Journal(Protocol):
-    """What an engine does. Methods block, and may be called from any thread."""
+    """What an engine does. Use it on one event loop, which no method blocks."""
 
-    def append(self, groups: Sequence[Group], now_ns: int) -> list[Result]:
+    async def append(self, groups: Sequence[Group], now_ns: int) -> list[Result]:
         """Append ``groups`` in order and make them durable before returning; one result for each group.
 
-        Each group is judged after those before it. Entries are stamped ``now_ns``, or the last entry's time if that is
-        later: time never goes back. Raises ``JournalError`` if it cannot be made durable; then nothing is appended.
+        Each group is judged after those before it, by what is in the journal alone: a condition or guard has the same answer
+        whichever writer asks, and whatever has been swept. Entries are stamped ``now_ns``, or the time of the row before if
+        that is later: time never goes back. Several appends may be under way; they are taken in the order of the calls.
+        Raises ``JournalError`` if nothing was written and nothing will be.
         """
         ...
 
-    def read(self, first: int, last: int | None = None) -> Iterator[Row]:
-        """The rows from position ``first`` to ``last`` (inclusive; the end when ``None``), in order."""
+    def tail(self, after: int) -> AsyncIterator[Sequence[Row]]:
+        """The rows after position ``after`` in order, own and others', in batches; waits for more for ever.
+
+        The rows of one own append, and others', are handed over soon after they are durable, never out of order, none twice.
+        Positions may have gaps. Raises ``JournalError`` if the rows cannot be had any more.
+        """
         ...
 
-    def span(self, key: bytes) -> Span | None:
-        """Where ``key`` occurs, or ``None`` if it never did."""
+    async def read(self, first: int, last: int) -> list[Row]:
+        """The first ``READ_AT_ONCE`` rows from position ``first`` to ``last`` (inclusive), in order; fewer if there are fewer."""
         ...
 
-    def last_position(self) -> int:
+    async def span(self, key: bytes) -> Span | None:
+        """Where ``key`` is filed, or ``None`` for nowhere."""
+        ...
+
+    async def end(self) -> int:
         """The position of the last row, also if it was compacted; 0 for an empty journal."""
         ...
 
-    def base(self) -> Base:
+    async def base(self) -> Base:
         """What the journal starts from; position 0 if it is whole."""
         ...
 
-    def base_state(self) -> bytes:
+    async def base_state(self) -> bytes:
         """The state that was given for ``base``; empty if the journal is whole."""
         ...
 
-    def compact(self, base: Base, state: bytes, kept: Sequence[int]) -> None:
+    async def open_until(self, last: int) -> int:
+        """The latest ``Entry.expire_ns`` of the rows after the base up to ``last``; 0 if there is none."""
+        ...
+
+    async def compact(self, base: Base, state: bytes) -> None:
         """From now on the journal is ``state``, at ``base``, and the rows after it; all at once and durably, or not at all.
 
-        Of the rows up to ``base.position`` only those at the positions ``kept``, or kept before, stay readable; a key whose first
-        row is gone, and a ``once`` from then, were never there. ``sweep`` frees their space.
-        Raises ``JournalError`` if it cannot be done.
+        Of the rows up to ``base.position`` only the permanent ones stay readable; a key whose first row is gone was never filed.
+        Counters stay, but for those whose period ended by ``base.time_ns``. ``sweep`` frees the space.
+        Raises ``ValueError`` for a base that is not later than the present one or after the end, ``JournalError`` if it cannot
+        be done.
         """
         ...
 
-    def sweep(self, stopped: Callable[[], bool]) -> None:
+    async def sweep(self, stopped: Callable[[], bool]) -> None:
         """Free the space of what was compacted, in small steps, until done or ``stopped``; to be called again after a crash.
 
         Appends go on meanwhile. Raises ``JournalError``.
         """
         ...
 
-    def close(self) -> None:
-        """Release everything. The journal must not be used afterwards."""
+    async def is_old(self) -> bool:
+        """Whether what is stored was written by an older version: it can be read, but must be migrated to be appended to."""
         ...
+
+    async def migrate(
+        self, lifetime: Callable[[bytes], tuple[bool, int]], counters: Mapping[bytes, tuple[int, int]]
+    ) -> None:
+        """Bring what an older version stored into the present form, all at once and durably, or not at all.
+
+        ``lifetime`` says of an entry's bytes whether it is permanent and when it expires; ``counters`` are what is used of each
+        and when it ends. Raises ``JournalError``.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish the appends under way and release everything. The journal must not be used afterwards."""
+        ...
+
+
+async def read_all(journal: Journal, first: int, last: int) -> AsyncIterator[list[Row]]:
+    """All rows of ``journal`` from position ``first`` to ``last`` (inclusive), in chunks."""
+    while chunk := await journal.read(first, last):
+        yield chunk
+        first = chunk[-1].position + 1

@@ -1,7 +1,13 @@
-"""Under which key the journal files an event, and what makes a group of events a repetition: the one place that knows.
+"""How the journal files an event: under which keys, and for how long. The one place that knows.
 
-A key names what an event is about: the 16 bytes of a decision's id, or a resource's name. ``once`` strings are what idempotency
-rests on: `d:` for the decisions of one request, `o:` for one report.
+A key names what an event is about, the 16 bytes of a decision's id or a resource's name; or what a repetition has in common with
+the first time: `d:` and a bucket's request id for the decisions of one request, `o:` and a decision's idempotency key for one
+report.
+
+>>> request_key("summarize", "42")
+b'd:summarize\\n42'
+>>> key_of(e.ModelDeleted("gpt")), lifetime_of(e.ModelDeleted("gpt"))
+(b'models/gpt', (True, 0))
 """
 
 from __future__ import annotations
@@ -11,7 +17,7 @@ from pointsman.server.names import bucket_name, model_name, project_name
 
 
 def key_of(event: e.Event) -> bytes:
-    """The key of ``event``."""
+    """The key of what ``event`` is about."""
     match event:
         case e.DecisionMade():
             return event.id
@@ -31,25 +37,39 @@ def key_of(event: e.Event) -> bytes:
             return project_name(event.project).encode()
 
 
-def once_of(event: e.Event) -> bytes:
-    """What a repetition of ``event`` has in common with it; empty if it may be repeated.
+def idempotency_key_of(event: e.Event) -> bytes:
+    """The key of what a repetition of ``event`` would have in common with it; empty if it may be repeated.
 
     All decisions of one batch have the same, and are one group.
     """
     match event:
         case e.DecisionMade():
-            return decisions_once(event.bucket, event.request_id)
+            return request_key(event.bucket, event.request_id)
         case e.OutcomeApplied():
-            return report_once(event.decision_id, event.idempotency_key)
+            return report_key(event.decision_id, event.idempotency_key)
         case _:
             return b""
 
 
-def decisions_once(bucket: str, request_id: str) -> bytes:
-    """The ``once`` of the decisions that a bucket makes for a request id; empty without one."""
+def request_key(bucket: str, request_id: str) -> bytes:
+    """The key of the decisions that a bucket makes for a request id; empty without one."""
     return f"d:{bucket}\n{request_id}".encode() if request_id else b""
 
 
-def report_once(decision: bytes, key: str) -> bytes:
-    """The ``once`` of a report on a decision with an idempotency key; empty without one."""
-    return b"o:" + decision + b"\n" + key.encode() if key else b""
+def report_key(decision: bytes, idempotency_key: str) -> bytes:
+    """The key of a report on a decision with an idempotency key; empty without one."""
+    return b"o:" + decision + b"\n" + idempotency_key.encode() if idempotency_key else b""
+
+
+def lifetime_of(event: e.Event) -> tuple[bool, int]:
+    """Whether ``event`` is permanent, and until when the journal is kept whole for it (see ``Entry``).
+
+    Decisions are kept until they cannot get outcomes any more; what made the catalogue is kept for ever.
+    """
+    match event:
+        case e.DecisionMade():
+            return False, event.expire_ns
+        case e.OutcomeApplied():
+            return False, 0
+        case _:
+            return True, 0

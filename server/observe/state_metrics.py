@@ -23,10 +23,10 @@ class StateCollector:
         state, admission = self._replica.state, self._admission
         for name, text, value in (
             ("pointsman_journal_position", "Position of the last event folded.", state.position),
-            ("pointsman_snapshot_position", "Position of the last snapshot.", self._replica.snapshot_position),
+            ("pointsman_snapshot_position", "Position of the last snapshot.", self._replica.snapshotting.position),
             ("pointsman_models", "Models in the catalogue.", len(state.models)),
             ("pointsman_buckets", "Buckets in the catalogue.", len(state.buckets)),
-            ("pointsman_watchers", "Callers that watch decisions.", self._replica.watchers),
+            ("pointsman_watchers", "Callers that watch decisions.", len(self._replica.watchers)),
             ("pointsman_broken", "1 if nothing can be written any more.", int(self._replica.broken.is_set())),
             ("pointsman_calls_in_flight", "Calls under way, by weight.", admission.in_flight),
             ("pointsman_calls_shed", "Calls refused for want of capacity since the start.", admission.shed),

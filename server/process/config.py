@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pointsman.server.state.snapshot import EVERY
+from pointsman.server.state.snapshotting import EVERY
 from pointsman.yaml_lines import YamlError, read_yaml
 
 PREFIX = "POINTSMAN_"

@@ -3,11 +3,12 @@
 >>> class Stopping:
 ...     async def enter_graceful_shutdown(self):
 ...         print("NOT_SERVING")
-...     def end_watches(self):
+...     def end(self):
 ...         print("no more watches")
 ...     async def stop(self, grace):
 ...         print(f"calls have {grace:g} s to finish")
 >>> part = Stopping()
+>>> part.watchers = part
 >>> async def stop():
 ...     await drain(part, part, part, Admission(), seconds=10.0, hurry=asyncio.Event())
 >>> asyncio.run(stop())
@@ -46,7 +47,7 @@ async def drain(
     time is cancelled. Callers that watch health never leave by themselves, so they are not waited for.
     """
     await health_servicer.enter_graceful_shutdown()
-    replica.end_watches()
+    replica.watchers.end()
     stopped = asyncio.ensure_future(server.stop(seconds))
     hurried = asyncio.ensure_future(hurry.wait())
     quiet = asyncio.ensure_future(_quiet(admission))

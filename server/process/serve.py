@@ -65,7 +65,7 @@ async def serve(config: Config, ready: Callable[[str], None], worker: Worker | N
         tracing = _tracing() if config.traces else None
         if tracing is not None:
             stack.push_async_callback(asyncio.to_thread, tracing.close)
-        replica = _open_replica(config, worker)
+        replica = await _open_replica(config, worker)
         stack.push_async_callback(replica.close)
         metrics = Metrics() if config.http else None
         if metrics is not None:
@@ -99,22 +99,21 @@ async def serve(config: Config, ready: Callable[[str], None], worker: Worker | N
             raise ServeError("the journal could not be folded any further")
 
 
-def _open_replica(config: Config, worker: Worker | None) -> Replica:
+async def _open_replica(config: Config, worker: Worker | None) -> Replica:
     """The replica of the journal in the data directory. Raises ``JournalError``."""
     journal = SqliteJournal(config.data, shared=worker is not None)
     try:
-        return open_replica(
+        return await open_replica(
             journal,
             worker.rng(config.seed) if worker else np.random.default_rng(config.seed),
             steady_clock_ns(),
             config.data / "snapshots",
             config.snapshot_every,
             config.retention_days * DAY_NS,
-            shared=worker is not None,
             keeps_snapshots=worker is None or worker.index == 0,
         )
     except BaseException:
-        journal.close()
+        await journal.close()
         raise
 
 

@@ -2,7 +2,8 @@
 
 The supervisor holds the directory's lock and the port, and serves nothing itself. Each worker is given the lock too, so that the
 directory is free only when the last process has gone, and the end of a pipe: when the supervisor has gone, however it went, the
-pipe closes and the worker ends.
+pipe closes and the worker ends. A worker that serves writes a byte every second, from its event loop, to another pipe: one that
+does not is killed and started again, for it answers nobody and may hold up all others.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ import numpy as np
 import pointsman
 from pointsman.server.journal.sqlite import SqliteJournal
 from pointsman.server.process.config import Config
+from pointsman.server.state.recovery import migrate, recover
+from pointsman.server.state.snapshot_store import SnapshotStore
 
 log = logging.getLogger("pointsman.workers")
 
@@ -36,6 +38,11 @@ _LONGEST = 5.0
 _STEADY = 10.0
 """Seconds after which a worker that ends did not end soon."""
 READY = b"ready\n"
+BEAT = b"."
+BEAT_EVERY = 1.0
+"""Seconds between two heartbeats of a worker."""
+BEAT_PATIENCE = 10.0
+"""Seconds without a heartbeat after which a worker is taken to hang."""
 
 
 class WorkersError(Exception):
@@ -64,26 +71,34 @@ class Supervisor:
 
     async def run(self, ready: Callable[[str], None]) -> None:
         """Returns when all workers have stopped. Raises ``JournalError`` or ``WorkersError``."""
-        with closing(SqliteJournal(self._config.data)) as journal:  # has the lock, and makes the tables
-            held, address = reserve(self._config.listen)
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._stop)
-            started = [loop.create_future() for _ in range(self._config.workers)]
-            tasks = [
-                loop.create_task(self._keep(index, address, journal.fileno(), started[index]))
-                for index in range(self._config.workers)
-            ]
-            telling = loop.create_task(_tell(started, lambda: ready(address)))
-            try:
-                await asyncio.gather(*tasks)
-            except WorkersError:
-                self._stop()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                raise
-            finally:
-                telling.cancel()
-                held.close()
+        journal = SqliteJournal(self._config.data)  # has the lock, and makes the tables
+        try:
+            if await journal.is_old():
+                snapshots = SnapshotStore(self._config.data / "snapshots")
+                await migrate(journal, await recover(journal, snapshots))
+            await self._run(journal.fileno(), ready)
+        finally:
+            await journal.close()
+
+    async def _run(self, lock: int, ready: Callable[[str], None]) -> None:
+        held, address = reserve(self._config.listen)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        started = [loop.create_future() for _ in range(self._config.workers)]
+        tasks = [
+            loop.create_task(self._keep(index, address, lock, started[index])) for index in range(self._config.workers)
+        ]
+        telling = loop.create_task(_tell(started, lambda: ready(address)))
+        try:
+            await asyncio.gather(*tasks)
+        except WorkersError:
+            self._stop()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+        finally:
+            telling.cancel()
+            held.close()
 
     def _stop(self) -> None:
         self._stopping.set()
@@ -97,18 +112,9 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             begun = loop.time()
-            process = await asyncio.create_subprocess_exec(
-                *worker_command(),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                pass_fds=(lock,),
-                start_new_session=True,  # Ctrl-C is for the supervisor, which tells them
-            )
-            self._running[index] = process
-            assert process.stdin is not None
+            process = await self._start(index, before, address, lock)
             assert process.stdout is not None
-            config = {**self._config.model_dump(mode="json"), "listen": address}
-            process.stdin.write(json.dumps({"config": config, "index": index, "before": before}).encode() + b"\n")
+            assert process.stdin is not None
             is_ready = await process.stdout.readline() == READY
             if self._stopping.is_set() and process.returncode is None:
                 process.terminate()  # it was told before it could listen, perhaps
@@ -116,6 +122,7 @@ class Supervisor:
                 log.info("worker %d (process %d) serves", index, process.pid)
                 if not started.done():
                     started.set_result(None)
+                await _kill_when_silent(process, process.stdout, index)
             code = await process.wait()
             process.stdin.close()
             before, failed = before + 1, 0 if is_ready else failed + 1
@@ -131,6 +138,32 @@ class Supervisor:
                 await asyncio.wait_for(self._stopping.wait(), min(PAUSE * 2**soon, _LONGEST))
             except TimeoutError:
                 continue
+
+    async def _start(self, index: int, before: int, address: str, lock: int) -> asyncio.subprocess.Process:
+        """Start a worker and tell it what it is."""
+        process = await asyncio.create_subprocess_exec(
+            *worker_command(),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            pass_fds=(lock,),
+            start_new_session=True,  # Ctrl-C is for the supervisor, which tells them
+        )
+        self._running[index] = process
+        assert process.stdin is not None
+        config = {**self._config.model_dump(mode="json"), "listen": address}
+        process.stdin.write(json.dumps({"config": config, "index": index, "before": before}).encode() + b"\n")
+        return process
+
+
+async def _kill_when_silent(process: asyncio.subprocess.Process, beats: asyncio.StreamReader, index: int) -> None:
+    """Return when a worker has closed its pipe, or has been killed because its heartbeat stopped."""
+    try:
+        while await asyncio.wait_for(beats.read(1024), BEAT_PATIENCE):
+            pass
+    except TimeoutError:
+        log.error("worker %d (process %d) has not answered for %g s: it is killed", index, process.pid, BEAT_PATIENCE)
+        if process.returncode is None:
+            process.kill()
 
 
 def worker_command() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from pointsman.server.journal.interface import JournalError
 from pointsman.server.observe.logs import set_up
 from pointsman.server.process.config import Config
 from pointsman.server.process.serve import ServeError, serve
-from pointsman.server.process.supervisor import READY, Worker, end_with_supervisor
+from pointsman.server.process.supervisor import BEAT, BEAT_EVERY, READY, Worker, end_with_supervisor
 
 
 def main() -> None:
@@ -45,7 +46,18 @@ def _record(make: Callable[..., logging.LogRecord], index: int, *arguments: Any,
 
 
 def _ready() -> None:
+    """Say that it serves, and from now on that it still does."""
     os.write(1, READY)
+    os.set_blocking(1, False)
+    _beat(asyncio.get_running_loop())
+
+
+def _beat(loop: asyncio.AbstractEventLoop) -> None:
+    with contextlib.suppress(
+        BlockingIOError, BrokenPipeError
+    ):  # a supervisor that hangs or has gone: not for here to notice
+        os.write(1, BEAT)
+    loop.call_later(BEAT_EVERY, _beat, loop)
 
 
 if __name__ == "__main__":

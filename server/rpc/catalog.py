@@ -39,31 +39,31 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
             "models",
             "model",
             lambda: replica.state.models,
-            replica.model,
+            replica.catalogue.model,
             read_model,
             write_model_state,
-            replica.put_model,
-            replica.delete_model,
+            replica.catalogue.put_model,
+            replica.catalogue.delete_model,
         )
         self._buckets = Collection(
             "buckets",
             "bucket",
             lambda: replica.state.buckets,
-            replica.bucket,
+            replica.catalogue.bucket,
             read_bucket,
             write_bucket_state,
-            replica.put_bucket,
-            replica.delete_bucket,
+            replica.catalogue.put_bucket,
+            replica.catalogue.delete_bucket,
         )
         self._projects = Collection(
             "projects",
             "project",
             lambda: replica.state.projects,
-            replica.project,
+            replica.catalogue.project,
             read_project,
             write_project_state,
-            replica.put_project,
-            replica.delete_project,
+            replica.catalogue.put_project,
+            replica.catalogue.delete_project,
         )
 
     @unary
@@ -114,7 +114,7 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
                 f"expected at most {MAX_REASON} characters, got {len(request.reason)}",
             )
         available = request.availability == pb.MODEL_AVAILABILITY_ENABLED
-        model = await self._replica.set_availability(id_, available, request.reason)
+        model = await self._replica.catalogue.set_availability(id_, available, request.reason)
         return rpc.SetModelAvailabilityResponse(model=write_model_state(model))
 
     @unary

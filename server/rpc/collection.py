@@ -22,7 +22,7 @@ from pointsman.server.errors import AlreadyExistsError, StaleError, UnavailableE
 from pointsman.server.names import parse
 from pointsman.server.rpc.field_mask import check_mask, masked
 from pointsman.server.rpc.page_token import read_token, write_token
-from pointsman.server.state.replica import ATTEMPTS
+from pointsman.server.state.catalogue import ATTEMPTS
 from pointsman.v1 import catalog_pb2 as pb
 
 DEFAULT_PAGE = 100

@@ -1,19 +1,17 @@
 """InsightService: posterior summaries, live decisions and the journal itself over gRPC.
 
->>> rows = iter([Row(position, 0, b"") for position in (1, 2, 3)])
->>> [len(take(rows, 2)) for _ in range(3)]
-[2, 1, 0]
+>>> write_record(position=7, time_ns=5, data=b"").position  # a journal is exported as such records, up to 500 in a message
+7
+>>> ROWS_PER_MESSAGE
+500
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from itertools import islice
+from collections.abc import AsyncIterator
 
 from pointsman.bandit.errors import FieldError
 from pointsman.server.codec.event import write_record
-from pointsman.server.journal.interface import Row
 from pointsman.server.names import bucket_name, parse
 from pointsman.server.rpc.bucket_insight import write_budget_insight, write_model_insights
 from pointsman.server.rpc.decision_message import write_decision
@@ -37,7 +35,7 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
         self, request: rpc.GetBucketInsightRequest, context: Call
     ) -> rpc.GetBucketInsightResponse:
         """Posterior summaries, traffic and spend of one bucket."""
-        bucket = self._replica.bucket(parse(request.name, "buckets", "name"), "name")
+        bucket = self._replica.catalogue.bucket(parse(request.name, "buckets", "name"), "name")
         models = write_model_insights(bucket, self._replica.state.health)
         own, project = None, None
         for active in self._replica.active_budgets(bucket):
@@ -60,9 +58,9 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
         """Decisions as they become durable."""
         bucket = parse(request.bucket, "buckets", "bucket") if request.bucket else ""
         if bucket:
-            self._replica.bucket(bucket)
+            self._replica.catalogue.bucket(bucket)
         await context.send_initial_metadata(())  # tells the caller that it misses nothing from here on
-        async for known in self._replica.watch(bucket):
+        async for known in self._replica.watchers.watch(bucket):
             yield rpc.WatchDecisionsResponse(
                 decision=write_decision(known.decision, known.time_ns, self._replica.state.models)
             )
@@ -74,13 +72,8 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
         """Journal records from a position up to the end at the time of the call."""
         if request.from_position < 0:
             raise FieldError("from_position", f"expected 0 or more, got {request.from_position}")
-        rows = self._replica.export(max(1, request.from_position), self._replica.state.position)
-        loop = asyncio.get_running_loop()
-        while chunk := await loop.run_in_executor(None, take, rows, ROWS_PER_MESSAGE):
-            records = [write_record(row.position, row.time_ns, row.data) for row in chunk]
-            yield rpc.ExportJournalResponse(records=records)
-
-
-def take(rows: Iterator[Row], count: int) -> list[Row]:
-    """The next ``count`` rows, fewer at the end."""
-    return list(islice(rows, count))
+        async for rows in self._replica.export(max(1, request.from_position), self._replica.state.position):
+            for start in range(0, len(rows), ROWS_PER_MESSAGE):
+                some = rows[start : start + ROWS_PER_MESSAGE]
+                records = [write_record(row.position, row.time_ns, row.data) for row in some]
+                yield rpc.ExportJournalResponse(records=records)

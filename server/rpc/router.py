@@ -24,7 +24,9 @@ from pointsman.server.codec.request import (
 from pointsman.server.names import model_name, parse, parse_decision
 from pointsman.server.rpc.decision_message import write_candidates, write_decision
 from pointsman.server.rpc.status import KNOWN_ERRORS, Call, status_of, unary
-from pointsman.server.state.replica import Known, Replica, Report, Reported
+from pointsman.server.state.outcomes import Report, Reported
+from pointsman.server.state.records import DecisionRecord
+from pointsman.server.state.replica import Replica
 from pointsman.v1 import decision_pb2, router_service_pb2, router_service_pb2_grpc
 
 MAX_BATCH = 4096
@@ -62,21 +64,21 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         request: router_service_pb2.DecideRequest | router_service_pb2.BatchDecideRequest,
         contexts: list[Context],
         field: str,
-    ) -> list[Known]:
+    ) -> list[DecisionRecord]:
         check_key(request.request_id, "request_id")
         bucket = parse(request.bucket, "buckets", "bucket")
         with within("objective"):
             objective = read_objective(request.objective)
         with within("limits"):
             limits = read_limits(request.limits) if request.HasField("limits") else None
-        return await self._replica.decide(bucket, contexts, objective, limits, request.request_id, field)
+        return await self._replica.decisions.decide(bucket, contexts, objective, limits, request.request_id, field)
 
     @unary
     async def ReportOutcome(
         self, request: router_service_pb2.ReportOutcomeRequest, context: Call
     ) -> router_service_pb2.ReportOutcomeResponse:
         """Say what came of a decision."""
-        return _write_reported(await self._replica.report(_read_report(request)))
+        return _write_reported(await self._replica.outcomes.report(_read_report(request)))
 
     @unary
     async def BatchReportOutcomes(
@@ -92,7 +94,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         async def in_order(indices: list[int]) -> None:
             for i in indices:
                 try:
-                    reported = await self._replica.report(_read_report(request.requests[i]))
+                    reported = await self._replica.outcomes.report(_read_report(request.requests[i]))
                 except KNOWN_ERRORS as error:
                     code, status = status_of(error)
                     field = getattr(error, "field", "")
@@ -110,7 +112,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         self, request: router_service_pb2.GetDecisionRequest, context: Call
     ) -> router_service_pb2.GetDecisionResponse:
         """A decision with its explanation and the outcomes known so far."""
-        known = await self._replica.decision(parse_decision(request.name, "name"), "name")
+        known = await self._replica.records.get(parse_decision(request.name, "name"), "name")
         outcomes = [
             router_service_pb2.ModelOutcome(
                 model=model_name(model),
@@ -121,11 +123,11 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         ]
         return router_service_pb2.GetDecisionResponse(decision=await self._write(known, True), outcomes=outcomes)
 
-    async def _write(self, known: Known, explain: bool) -> decision_pb2.Decision:
+    async def _write(self, known: DecisionRecord, explain: bool) -> decision_pb2.Decision:
         models = self._replica.state.models
         message = write_decision(known.decision, known.time_ns, models)
         if explain:
-            quality = await self._replica.quality_range(known.decision)
+            quality = await self._replica.records.quality_range(known.decision)
             message.candidates.extend(write_candidates(known.decision, quality, models))
         return message
 

@@ -11,10 +11,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,12 +37,8 @@ from pointsman.server.journal.interface import Base
 from pointsman.v1 import catalog_pb2
 
 MAGIC = b"POINTSMAN-SNAPSHOT-2\n"
-EVERY = 50_000
-"""Events between two snapshots, by default: bounds the tail that a restart has to fold."""
 SLICE = 500_000
 """Bytes that are copied at a time, in under a millisecond."""
-KEEP = 2
-"""Snapshots kept: the newest, and one before it in case the newest turns out to be damaged."""
 
 
 class SnapshotError(Exception):
@@ -230,31 +224,17 @@ def _encode(message: catalog_pb2.Model | catalog_pb2.Bucket | catalog_pb2.Projec
 
 def whole(captured: Sequence[bytes]) -> bytes:
     """The bytes of the snapshot whose body is ``captured``, as ``load`` takes them."""
-    body = b"".join(captured)
-    return MAGIC + hashlib.sha256(body).digest() + body
+    return b"".join(whole_parts(captured, digest(captured)))
 
 
-def save(directory: Path, captured: Sequence[bytes], position: int) -> Path:
-    """Write a snapshot so that it is whole or absent whatever happens, and drop all but the newest ``KEEP``."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for left in directory.glob("*.partial"):  # by a process that was killed, or a disk that was full
-        left.unlink(missing_ok=True)
-    digest = hashlib.sha256()
+def whole_parts(captured: Sequence[bytes], digest_: bytes) -> list[bytes]:
+    """The parts of a whole snapshot whose body is ``captured`` and has that digest."""
+    return [MAGIC, digest_, *captured]
+
+
+def digest(captured: Sequence[bytes]) -> bytes:
+    """The checksum of a snapshot's body."""
+    checksum = hashlib.sha256()
     for part in captured:
-        digest.update(part)
-    path = directory / f"{position:020d}.snapshot"
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        file.write(MAGIC + digest.digest())
-        file.writelines(captured)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    for old in saved(directory)[KEEP:]:
-        old.unlink(missing_ok=True)
-    return path
-
-
-def saved(directory: Path) -> list[Path]:
-    """The snapshots in ``directory``, newest first."""
-    return sorted(directory.glob("*.snapshot"), reverse=True)
+        checksum.update(part)
+    return checksum.digest()

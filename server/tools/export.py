@@ -16,7 +16,7 @@ from pointsman.bandit.policy import logged_propensities
 from pointsman.server.codec.event import write_record
 from pointsman.server.journal.interface import Row
 from pointsman.server.names import bucket_name, decision_name, model_name
-from pointsman.server.state.replica import decode
+from pointsman.server.state.rows import decode
 
 
 def write_journal(rows: Iterable[Row], path: Path) -> int:

@@ -21,18 +21,20 @@ from pointsman.bandit import event as e
 from pointsman.bandit.state import State, apply, fingerprint
 from pointsman.server.journal.interface import (
     Appended,
+    Condition,
     Conflict,
-    Duplicate,
     Entry,
     Group,
     JournalError,
     JournalLockedError,
     Row,
 )
-from pointsman.server.journal.keys import key_of, once_of
-from pointsman.server.journal.sqlite import FILE, SqliteJournal
+from pointsman.server.journal.keys import idempotency_key_of, key_of, lifetime_of
+from pointsman.server.journal.sqlite_store import FILE, SqliteStore
 from pointsman.server.names import decision_name
-from pointsman.server.state.replica import decode, tell_afresh
+from pointsman.server.state.fold import log_bucket_reset
+from pointsman.server.state.reservations import counters_of
+from pointsman.server.state.rows import decode
 from pointsman.v1 import journal_pb2
 
 MAX_EVENTS = 1000
@@ -88,12 +90,13 @@ def import_journal(file: Path, directory: Path, progress: Callable[[int], None] 
             raise JournalError(f"cannot use the data directory {directory}: {error}") from error
         try:
             state = State()
-            journal = SqliteJournal(temporary)
+            store = SqliteStore(temporary)
             try:
                 for batch in _batches(_folded(_parsed(file, _counted(lines, progress)), file, state)):
-                    _append(journal, file, batch)
+                    _append(store, file, batch)
+                store.set_counters(counters_of(state))
             finally:
-                journal.close()
+                store.close()
             if not state.position:
                 raise ImportFileError(f"{file} has no records")
             _publish(temporary / FILE, directory)
@@ -119,7 +122,7 @@ def _sweep(directory: Path) -> None:
     """Remove what imports left that were killed. One that still runs holds the lock of its directory and is left alone."""
     for old in directory.glob(_TEMPORARY + "*"):
         try:
-            SqliteJournal(old).close()
+            SqliteStore(old).close()
         except JournalLockedError:
             continue
         except JournalError:  # killed before its journal was one
@@ -201,7 +204,7 @@ def _folded(lines: Iterable[_Line], file: Path, state: State) -> Iterator[_Line]
                     f"got {event.x_d.size}"
                 )
         try:
-            tell_afresh(line.record, apply(state, line.record))
+            log_bucket_reset(line.record, apply(state, line.record))
         except Exception as error:  # as in the replica: whatever the fold cannot take, a server could not either
             raise ImportFileError(f"{file}, line {line.number}: event: cannot be folded: {error!r}") from error
         yield line
@@ -215,8 +218,8 @@ def _batches(lines: Iterable[_Line]) -> Iterator[list[list[_Line]]]:
         last = batch[-1][-1].record if batch else None
         event = line.record.event
         same_time = last is not None and last.time_ns == line.record.time_ns
-        joined = isinstance(event, e.DecisionMade) and bool(once_of(event)) and last is not None
-        if same_time and joined and last is not None and once_of(last.event) == once_of(event):
+        joined = isinstance(event, e.DecisionMade) and bool(idempotency_key_of(event)) and last is not None
+        if same_time and joined and last is not None and idempotency_key_of(last.event) == idempotency_key_of(event):
             batch[-1].append(line)
         else:
             if batch and (not same_time or size >= MAX_EVENTS):
@@ -228,7 +231,7 @@ def _batches(lines: Iterable[_Line]) -> Iterator[list[list[_Line]]]:
         yield batch
 
 
-def _append(journal: SqliteJournal, file: Path, batch: list[list[_Line]]) -> None:
+def _append(store: SqliteStore, file: Path, batch: list[list[_Line]]) -> None:
     """Append the groups of ``batch``, all of one time."""
     made: set[bytes] = set()
     for line in (line for group in batch for line in group):
@@ -236,30 +239,34 @@ def _append(journal: SqliteJournal, file: Path, batch: list[list[_Line]]) -> Non
         if isinstance(event, e.DecisionMade):
             made.add(event.id)
         elif isinstance(event, e.OutcomeApplied):
-            known = event.decision_id in made or journal.span(event.decision_id) is not None
+            known = event.decision_id in made or store.span(event.decision_id) is not None
             if not known:
                 name = decision_name(event.decision_id)
                 raise ImportFileError(f"{file}, line {line.number}: event: {name} was not made before its outcome")
-    results = journal.append([_group(group) for group in batch], batch[0][0].record.time_ns)
+    results = store.append([_group(group) for group in batch], batch[0][0].record.time_ns)
     for group, result in zip(batch, results, strict=True):
         first = group[0]
         where = f"{file}, line {first.number}: event"
         match result:
             case Appended():
-                if (result.first, result.time_ns) != (first.record.position, first.record.time_ns):
-                    raise JournalError(f"{where}: was filed at position {result.first}, time {result.time_ns}")
-            case Duplicate():
-                raise ImportFileError(f"{where}: its request id or idempotency key was used at position {result.first}")
-            case Conflict():
-                raise ImportFileError(f"{where}: its decision was made before, and last heard of at {result.last}")
+                if (result.positions[0], result.time_ns) != (first.record.position, first.record.time_ns):
+                    raise JournalError(f"{where}: was filed at position {result.positions[0]}, time {result.time_ns}")
+            case Conflict(span=span) if span is not None and result.key == idempotency_key_of(first.record.event):
+                raise ImportFileError(f"{where}: its request id or idempotency key was used at position {span.first}")
+            case Conflict(span=span) if span is not None:
+                raise ImportFileError(f"{where}: its decision was made before, and last heard of at {span.last}")
+            case _:
+                raise JournalError(f"{where}: {result}")
 
 
 def _group(lines: list[_Line]) -> Group:
+    events = [line.record.event for line in lines]
     entries = tuple(
-        Entry(line.data, key_of(line.record.event), 0 if isinstance(line.record.event, e.DecisionMade) else None)
-        for line in lines
+        Entry(line.data, key_of(event), *lifetime_of(event)) for line, event in zip(lines, events, strict=True)
     )
-    return Group(entries, once_of(lines[0].record.event))
+    key = idempotency_key_of(events[0])
+    new = ([key] if key else []) + [event.id for event in events if isinstance(event, e.DecisionMade)]
+    return Group(entries, (key,) if key else (), tuple(Condition(name, 0) for name in new))
 
 
 def _publish(journal: Path, directory: Path) -> None:

@@ -62,10 +62,19 @@ def test_the_same_journal_gives_the_same_state_bit_for_bit() -> None:
     assert fingerprint(fold(recorded(seed=1))) != fingerprint(whole)
 
 
-def test_a_gap_is_refused() -> None:
+def test_positions_may_have_gaps_but_never_go_back() -> None:
     records = recorded()
-    with pytest.raises(ValueError, match="position 2"):
-        fold([records[0], records[2]])
+    state = fold([records[0], replace(records[1], position=9)])
+    assert state.position == 9
+    for record in (records[1], replace(records[2], position=9)):
+        with pytest.raises(ValueError, match="after position 9"):
+            fold([record], state)
+
+
+def test_time_never_goes_back() -> None:
+    records = recorded()
+    earlier = replace(records[2], time_ns=records[0].time_ns - 1)
+    assert fold([*records[:2], earlier]).time_ns == records[1].time_ns
 
 
 def test_arrays_restore_a_bucket() -> None:

@@ -12,9 +12,13 @@ import grpc
 import numpy as np
 import pytest
 
+from pointsman.bandit.state import State
+from pointsman.server.journal.interface import Row
 from pointsman.server.journal.sqlite import SqliteJournal
 from pointsman.server.process.grpc_server import make_server
+from pointsman.server.state.recovery import recover
 from pointsman.server.state.replica import Replica, open_replica
+from pointsman.server.state.snapshot_store import SnapshotStore
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -42,12 +46,30 @@ class Service:
         request = router_service_pb2.DecideRequest(bucket=bucket, **fields)
         return (await self.router.Decide(request)).decision
 
+    async def rows(self) -> list[Row]:
+        """The journal's rows that can be exported."""
+        exported = self.replica.export(1, self.replica.state.position)
+        return [row async for rows in exported for row in rows]
+
     async def report(self, decision: str, **fields: Any) -> Any:
         key, model = fields.pop("idempotency_key", ""), fields.pop("model", "")
         request = router_service_pb2.ReportOutcomeRequest(
             decision=decision, outcome=fields, idempotency_key=key, model=model
         )
         return await self.router.ReportOutcome(request)
+
+
+def recovered(data: Path, use_snapshots: bool = True) -> State:
+    """The state that a restart on this data directory would serve."""
+
+    async def go() -> State:
+        journal = SqliteJournal(data)
+        try:
+            return await recover(journal, SnapshotStore(data / "snapshots") if use_snapshots else None)
+        finally:
+            await journal.close()
+
+    return asyncio.run(go())
 
 
 Scenario = Callable[[Service], Awaitable[None]]
@@ -72,7 +94,7 @@ def run(tmp_path: Path) -> Callable[[Scenario], None]:
 
     async def go(scenario: Scenario) -> None:
         clock = [10**18]
-        replica = open_replica(
+        replica = await open_replica(
             SqliteJournal(tmp_path), np.random.default_rng(0), lambda: clock[0], tmp_path / "snapshots"
         )
         async with serving(replica) as address, grpc.aio.insecure_channel(address) as channel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -43,12 +42,12 @@ class Gate(SqliteJournal):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.open = threading.Event()
+        self.open = asyncio.Event()
         self.open.set()
 
-    def append(self, groups: Sequence[Group], now_ns: int) -> list[Result]:
-        assert self.open.wait(WAIT)
-        return super().append(groups, now_ns)
+    async def append(self, groups: Sequence[Group], now_ns: int) -> list[Result]:
+        await asyncio.wait_for(self.open.wait(), WAIT)
+        return await super().append(groups, now_ns)
 
 
 class Held(Service):
@@ -65,7 +64,7 @@ def run(tmp_path: Path, scenario: Callable[[Held], Awaitable[None]], **limits: A
     async def go() -> None:
         gate, admission = Gate(tmp_path), Admission(**limits)
         clock = [10**18]
-        replica = open_replica(gate, np.random.default_rng(0), lambda: clock[0], None)
+        replica = await open_replica(gate, np.random.default_rng(0), lambda: clock[0], None)
         async with serving(replica, admission=admission) as address, grpc.aio.insecure_channel(address) as channel:
             service = Held(replica, channel, clock)
             service.gate, service.admission, service.address = gate, admission, address
@@ -94,7 +93,7 @@ async def code(call: Any) -> grpc.StatusCode:
 
 
 def held(service: Held) -> float:
-    return service.replica._pending.held("buckets/b")
+    return service.replica.decisions.reservations.reserved("buckets/b")
 
 
 # --- the pure part ---------------------------------------------------------------------------------------------------
@@ -306,7 +305,7 @@ def test_cancelled_calls_leave_nothing_behind(tmp_path: Path) -> None:
         await until(lambda: service.admission.in_flight == 0, "nothing is under way")
         service.gate.open.set()
         await until(lambda: held(service) == 0.0, "nothing is held any more")
-        assert service.replica._pending._held == {}
+        assert service.replica.decisions.reservations._by_holder == {}
         decision = await service.decide()
         service.gate.open.clear()
         reports = router_service_pb2.BatchReportOutcomesRequest(

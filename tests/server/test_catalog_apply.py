@@ -28,6 +28,7 @@ from pointsman.server.catalog.plan import plan
 from pointsman.server.catalog.resource import Resource
 from pointsman.server.cli.catalog import catalog
 from pointsman.server.journal.sqlite import SqliteJournal
+from pointsman.server.journal.sqlite_store import read_rows
 from pointsman.server.state.replica import open_replica
 from pointsman.v1 import catalog_pb2 as pb
 from pointsman.v1 import catalog_service_pb2 as rpc
@@ -56,12 +57,12 @@ class Running:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(WAIT)
 
     async def _start(self) -> str:
-        self.replica = open_replica(SqliteJournal(self.data), np.random.default_rng(0), lambda: 10**18, None)
+        self.replica = await open_replica(SqliteJournal(self.data), np.random.default_rng(0), lambda: 10**18, None)
         self._serving = serving(self.replica)
         return await self._serving.__aenter__()
 
     def events(self) -> list[journal_pb2.JournalEvent]:
-        return [journal_pb2.JournalEvent.FromString(row.data) for row in self.replica.export(1, self.position())]
+        return [journal_pb2.JournalEvent.FromString(row.data) for row in read_rows(self.data)]
 
     def position(self) -> int:
         return self.replica.state.position

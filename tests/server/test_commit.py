@@ -1,106 +1,240 @@
-"""Whoever writes is told exactly once when the outcome is known, whatever it is and whatever became of the caller."""
+"""Whoever writes is told exactly once what became of it, whatever it is and whatever became of the caller; the fold follows the
+journal's tail and nothing else, whatever the engine does.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import random
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
+from pointsman.bandit import event as e
 from pointsman.server.errors import UnavailableError
-from pointsman.server.journal.commit import GroupCommit, Write
-from pointsman.server.journal.interface import Appended, Conflict, Duplicate, Group, JournalError, Result
-from pointsman.server.journal.sqlite import SqliteJournal
-from tests.processes import WAIT, until
-from tests.server.test_journal import one
+from pointsman.server.journal import commit
+from pointsman.server.journal.commit import GroupCommit
+from pointsman.server.journal.interface import (
+    Appended,
+    Condition,
+    Conflict,
+    Entry,
+    Group,
+    Guard,
+    JournalError,
+    Refused,
+    Result,
+    Row,
+    Unknown,
+)
+from tests.server.memory_journal import Faults, MemoryJournal, MemoryLog
+from tests.server.test_journal import one, scenario
+
+
+def deleted(name: str) -> e.ModelDeleted:
+    """An event, any."""
+    return e.ModelDeleted(name)
 
 
 class Rig:
-    """A commit on a journal in ``directory``, what was folded, and which writes were settled, with how much folded then."""
+    """A commit on a journal in memory, what was folded, and which writes were settled, with how much folded then."""
 
-    def __init__(self, directory: Path) -> None:
-        self.journal = SqliteJournal(directory)
-        self.folded: list[Result] = []
+    def __init__(self, journal: MemoryJournal) -> None:
+        self.journal = journal
+        self.folded: list[tuple[Row, e.Event | None]] = []
         self.settled: list[tuple[str, int]] = []
         self.fault: Exception | None = None
-        self.commit = GroupCommit(self.journal, asyncio.get_running_loop(), lambda: 1, self._deliver)
+        self.broken = 0
+        self.commit = GroupCommit(journal, lambda: 1, self._fold, on_broken=self._on_broken)
+        self.commit.start()
 
-    def _deliver(self, results: Sequence[tuple[Write, Result]]) -> None:
+    def _fold(self, rows: Sequence[tuple[Row, e.Event | None]]) -> None:
         if self.fault:
             raise self.fault
-        self.folded += [result for _, result in results]
+        self.folded += rows
+
+    def _on_broken(self) -> None:
+        self.broken += 1
 
     async def write(self, name: str, group: Group) -> Result:
-        return await self.commit.write(group, (), lambda: self.settled.append((name, len(self.folded))))
+        events = [deleted(name) for _ in group.entries]
+        return await self.commit.write(group, events, lambda: self.settled.append((name, len(self.folded))))
 
     def names(self) -> list[str]:
         return [name for name, _ in self.settled]
 
-
-def test_settled_after_the_fold_for_every_result(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        rig = Rig(tmp_path)
-        assert isinstance(await rig.write("new", one(b"x", b"k", 0, b"once")), Appended)
-        assert isinstance(await rig.write("again", one(b"x", b"k", 0, b"once")), Duplicate)
-        assert isinstance(await rig.write("late", one(b"x", b"k", 0)), Conflict)
-        assert rig.settled == [("new", 1), ("again", 2), ("late", 3)]
-        rig.commit.close()
-        with pytest.raises(UnavailableError, match="shutting down"):
-            await rig.write("closed", one(b"x"))
-        assert rig.names() == ["new", "again", "late", "closed"]
-        rig.journal.close()
-
-    asyncio.run(scenario())
+    async def close(self) -> None:
+        await self.commit.close()
+        await self.journal.close()
 
 
-def test_settled_when_the_journal_or_the_fold_fails(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        rig = Rig(tmp_path)
-        append = rig.journal.append
-
-        def full(*_: object) -> list[Result]:
-            raise JournalError("the disk is full")
-
-        rig.journal.append = full  # type: ignore[method-assign]
-        with pytest.raises(UnavailableError, match="disk is full"):
-            await rig.write("refused", one(b"x"))
-        rig.journal.append = append  # type: ignore[method-assign]
-        rig.fault = RuntimeError("cannot be folded")
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # it is raised there too, for the log
-        with pytest.raises(UnavailableError, match="cannot be folded"):
-            await rig.write("unfolded", one(b"x"))
-        with pytest.raises(UnavailableError, match="cannot be folded"):
-            await rig.write("broken", one(b"x"))
-        assert rig.names() == ["refused", "unfolded", "broken"]
-        rig.commit.close()
-        rig.journal.close()
-
-    asyncio.run(scenario())
+def of(name: str) -> Group:
+    """A group that can be appended once."""
+    return one(name.encode(), b"key of " + name.encode(), 0)
 
 
-def test_a_cancelled_caller_is_settled_when_its_write_is_folded_and_not_before(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        rig = Rig(tmp_path)
-        started, go, append = threading.Event(), threading.Event(), rig.journal.append
+@scenario
+async def test_settled_after_the_fold_for_every_result() -> None:
+    rig = Rig(MemoryJournal(MemoryLog()))
+    assert isinstance(await rig.write("new", of("x")), Appended)
+    assert isinstance(await rig.write("again", of("x")), Conflict)
+    dear = Group((Entry(b"y", b"y"),), conditions=(Condition(b"y", 0),), guards=(Guard(b"c", 2, 1),))
+    assert await rig.write("dear", dear) == Refused(b"c", 0, 1)
+    assert rig.settled == [("new", 1), ("again", 1), ("dear", 1)]
+    assert rig.folded == [(Row(1, 1, b"x"), deleted("new"))]  # its event was at hand
+    await rig.commit.close()
+    with pytest.raises(UnavailableError, match="shutting down"):
+        await rig.write("closed", of("z"))
+    assert rig.names() == ["new", "again", "dear", "closed"]
 
-        def slow(groups: Sequence[Group], now_ns: int) -> list[Result]:
-            started.set()
-            assert go.wait(WAIT)
-            return append(groups, now_ns)
 
-        rig.journal.append = slow  # type: ignore[method-assign]
-        caller = asyncio.ensure_future(rig.write("gone", one(b"x")))
-        await until(started.is_set, "the append has begun")
-        caller.cancel()
-        await asyncio.wait([caller])
-        assert rig.settled == []
-        go.set()
-        assert isinstance(await rig.write("next", one(b"y")), Appended)
-        assert rig.names() == ["gone", "next"]
-        assert len(rig.folded) == 2
-        rig.commit.close()
-        rig.journal.close()
+@scenario
+async def test_a_group_that_could_be_appended_twice_is_refused() -> None:
+    rig = Rig(MemoryJournal(MemoryLog()))
+    for group in (one(b"x"), Group((Entry(b"x"),), conditions=(Condition(b"other", 0),))):
+        with pytest.raises(ValueError, match="condition on a key that the group is filed under"):
+            await rig.write("x", group)
+    await rig.close()
 
-    asyncio.run(scenario())
+
+@scenario
+async def test_settled_when_the_journal_or_the_fold_fails() -> None:
+    rig = Rig(MemoryJournal(MemoryLog()))
+    append = rig.journal.append
+
+    async def full(*_: object) -> list[Result]:
+        raise JournalError("the disk is full")
+
+    rig.journal.append = full  # type: ignore[method-assign]
+    with pytest.raises(UnavailableError, match="disk is full"):
+        await rig.write("refused", of("x"))
+    rig.journal.append = append  # type: ignore[method-assign]
+    rig.fault = RuntimeError("cannot be folded")
+    waiting = asyncio.ensure_future(rig.commit.wait_folded(1))
+    with pytest.raises(UnavailableError, match="cannot be folded"):
+        await rig.write("unfolded", of("x"))
+    with pytest.raises(UnavailableError, match="cannot be folded"):
+        await waiting
+    with pytest.raises(UnavailableError, match="cannot be folded"):
+        await rig.write("broken", of("y"))
+    assert rig.names() == ["refused", "unfolded", "broken"]
+    assert rig.broken == 1
+    await rig.close()
+
+
+@scenario
+async def test_a_cancelled_caller_is_settled_when_its_write_is_folded_and_not_before() -> None:
+    rig = Rig(MemoryJournal(MemoryLog()))
+    go, begun, append = asyncio.Event(), asyncio.Event(), rig.journal.append
+
+    async def slow(groups: Sequence[Group], now_ns: int) -> list[Result]:
+        begun.set()
+        await go.wait()
+        return await append(groups, now_ns)
+
+    rig.journal.append = slow  # type: ignore[method-assign]
+    caller = asyncio.ensure_future(rig.write("gone", of("x")))
+    await begun.wait()
+    caller.cancel()
+    await asyncio.wait([caller])
+    settled = asyncio.ensure_future(rig.commit.wait_settled())
+    await asyncio.sleep(0)
+    assert rig.settled == []
+    assert not settled.done()
+    go.set()
+    await settled
+    assert rig.settled == [("gone", 1)]
+    assert isinstance(await rig.write("next", of("y")), Appended)
+    assert rig.names() == ["gone", "next"]
+    assert len(rig.folded) == 2
+    await rig.close()
+
+
+@scenario
+async def test_what_is_submitted_while_an_append_is_under_way_makes_up_the_next() -> None:
+    rig = Rig(MemoryJournal(MemoryLog()))
+    sizes: list[int] = []
+    append = rig.journal.append
+
+    async def counted(groups: Sequence[Group], now_ns: int) -> list[Result]:
+        sizes.append(len(groups))
+        return await append(groups, now_ns)
+
+    rig.journal.append = counted  # type: ignore[method-assign]
+    first = asyncio.ensure_future(rig.write("0", of("0")))
+    while not sizes:
+        await asyncio.sleep(0)
+    await asyncio.gather(first, *(rig.write(str(i), of(str(i))) for i in range(1, 20)))
+    assert sizes == [1, 19]
+    assert [row.data for row, _ in rig.folded] == [str(i).encode() for i in range(20)]
+    await rig.close()
+
+
+@pytest.mark.parametrize("seed", range(12))
+@scenario
+async def test_nothing_is_lost_or_twice_whatever_the_journal_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost answers, appends that land late or never, others' rows and gaps in between, a tail in pieces."""
+    monkeypatch.setattr(commit, "RETRY", 0.0001)
+    monkeypatch.setattr(commit, "LONGEST_RETRY", 0.001)
+    rng = random.Random(seed)
+    log = MemoryLog(gap=lambda: rng.random() < 0.2)
+    foreign = iter(range(10**6))
+    faults = Faults(rng, 0.15, 0.15, 0.15, 0.3, lambda: of(f"foreign {next(foreign)}"), in_pieces=True)
+    rig = Rig(MemoryJournal(log, faults))
+
+    async def caller(number: int) -> list[tuple[str, Result]]:
+        results = []
+        for i in range(12):
+            name = f"{number}.{i}"
+            two = Group(
+                (Entry(name.encode(), name.encode()), Entry(name.encode() + b"'")), (), (Condition(name.encode(), 0),)
+            )
+            results.append((name, await rig.write(name, rng.choice([of(name), two]))))
+            await asyncio.sleep(0)
+        return results
+
+    results = [pair for pairs in await asyncio.gather(*(caller(n) for n in range(8))) for pair in pairs]
+    rows = {row.position: row for row in log.rows}
+    for name, result in results:
+        assert isinstance(result, Appended), name  # each was appended, and once
+        assert rows[result.positions[0]].data == name.encode()
+        assert sum(row.data == name.encode() for row in log.rows) == 1
+    await rig.commit.wait_folded(await rig.journal.end())
+    assert [row for row, _ in rig.folded] == log.rows  # folded: all, in order, once
+    assert sorted(rig.names()) == sorted(name for name, _ in results)
+    await rig.close()
+    assert rig.commit._own == {}
+
+
+@scenario
+async def test_a_caller_is_told_when_it_stays_unknown_and_what_it_holds_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commit, "RETRY", 0.001)
+    monkeypatch.setattr(commit, "UNKNOWN_PATIENCE", 0.005)
+    rig = Rig(MemoryJournal(MemoryLog()))
+    append = rig.journal.append
+
+    async def lost(groups: Sequence[Group], now_ns: int) -> list[Result]:
+        return [Unknown("no connection") for _ in groups]
+
+    rig.journal.append = lost  # type: ignore[method-assign]
+    with pytest.raises(UnavailableError, match="not known whether this was written"):
+        await rig.write("x", of("x"))
+    assert rig.settled == []
+    rig.journal.append = append  # type: ignore[method-assign]
+    await rig.commit.wait_settled()  # it is found, or written now
+    assert rig.settled == [("x", 1)]
+    await rig.close()
+
+
+@scenario
+async def test_closing_gives_up_what_is_unknown() -> None:
+    rig = Rig(MemoryJournal(MemoryLog(), Faults(random.Random(0), dropped=1.0)))
+    writing = asyncio.ensure_future(rig.write("x", of("x")))
+    while not rig.commit._settling:
+        await asyncio.sleep(0)
+    await rig.close()
+    with pytest.raises(UnavailableError, match="not known whether this was written"):
+        await writing
+    assert rig.names() == ["x"]

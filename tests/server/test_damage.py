@@ -17,12 +17,15 @@ from pointsman.bandit.state import State, fingerprint
 from pointsman.server.cli.commands import verify
 from pointsman.server.errors import UnavailableError
 from pointsman.server.journal.interface import JournalError, JournalFormatError, JournalLockedError, Row
-from pointsman.server.journal.sqlite import FILE, SqliteJournal, check, read_rows
+from pointsman.server.journal.sqlite import SqliteJournal
+from pointsman.server.journal.sqlite_store import FILE, SqliteStore, check, read_rows
 from pointsman.server.state import snapshot
-from pointsman.server.state.replica import fold_rows, open_replica, recover
+from pointsman.server.state.recovery import fold_rows
+from pointsman.server.state.replica import open_replica
+from pointsman.server.state.snapshot_store import SnapshotStore
 from pointsman.v1 import router_service_pb2
 from tests.processes import refused_start
-from tests.server.conftest import Service
+from tests.server.conftest import Service, recovered
 from tests.server.test_journal import one
 
 
@@ -35,19 +38,11 @@ def data(tmp_path: Path, run: Callable[..., None]) -> Path:
             decision = await service.decide()
             await service.report(decision.name, quality=i % 10 / 10)
             if i == 75:
-                await service.replica._take_snapshot(tmp_path / "snapshots")
+                await service.replica.snapshotting.take()
 
     run(scenario)
-    assert len(snapshot.saved(tmp_path / "snapshots")) == 2
+    assert len(SnapshotStore(tmp_path / "snapshots").newest_first()) == 2
     return tmp_path
-
-
-def recovered(data: Path) -> State:
-    journal = SqliteJournal(data)
-    try:
-        return recover(journal, data / "snapshots")
-    finally:
-        journal.close()
 
 
 def spoil(path: Path, at: int) -> None:
@@ -58,7 +53,7 @@ def spoil(path: Path, at: int) -> None:
 
 def test_broken_snapshots_are_skipped(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = fingerprint(recovered(data))
-    newest, before = snapshot.saved(data / "snapshots")
+    newest, before = SnapshotStore(data / "snapshots").newest_first()
     spoil(newest, newest.stat().st_size // 2)
     assert fingerprint(recovered(data)) == whole
     assert f"skipping the snapshot {newest.name}: its checksum is wrong" in caplog.text
@@ -69,14 +64,14 @@ def test_broken_snapshots_are_skipped(data: Path, caplog: pytest.LogCaptureFixtu
 
 def test_a_snapshot_of_another_journal_is_skipped(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = recovered(data)
-    newest = snapshot.saved(data / "snapshots")[0]
+    newest = SnapshotStore(data / "snapshots").newest_first()[0]
     other = snapshot.load(newest.read_bytes())
     other.time_ns += 1
-    snapshot.save(data / "snapshots", snapshot.capture(other), other.position)
+    SnapshotStore(data / "snapshots").save(snapshot.capture(other), other.position)
     assert fingerprint(recovered(data)) == fingerprint(whole)
     assert "it is of another journal" in caplog.text
     other.position += 1000
-    snapshot.save(data / "snapshots", snapshot.capture(other), other.position)
+    SnapshotStore(data / "snapshots").save(snapshot.capture(other), other.position)
     assert fingerprint(recovered(data)) == fingerprint(whole)
     assert f"the journal ends before it, at {whole.position}" in caplog.text
 
@@ -107,17 +102,17 @@ def test_a_database_that_is_no_journal(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE guests (name TEXT)")
     connection.close()
     with pytest.raises(JournalFormatError, match="is a database, but not a journal"):
-        SqliteJournal(tmp_path)
+        SqliteStore(tmp_path)
 
 
 def test_a_journal_of_a_newer_version(data: Path) -> None:
     with sqlite3.connect(data / FILE) as connection:
-        connection.execute("PRAGMA user_version = 3")
+        connection.execute("PRAGMA user_version = 4")
     connection.close()
     before = (data / FILE).read_bytes()
-    for read in (lambda: SqliteJournal(data), lambda: list(read_rows(data))):
+    for read in (lambda: SqliteStore(data), lambda: list(read_rows(data))):
         with pytest.raises(
-            JournalFormatError, match="format 3, written by a newer version of Pointsman; this one reads"
+            JournalFormatError, match="format 4, written by a newer version of Pointsman; this one reads"
         ):
             read()
     assert (data / FILE).read_bytes() == before
@@ -126,19 +121,19 @@ def test_a_journal_of_a_newer_version(data: Path) -> None:
 @pytest.mark.parametrize("unknown", [b"\xfa\x7f\x02hi", b"", b"\x3a\x05"])
 def test_an_event_that_cannot_be_read_is_named(data: Path, unknown: bytes) -> None:
     """A kind that a newer version writes, nothing, a message that is cut off."""
-    journal = SqliteJournal(data)
-    end = journal.last_position()
-    journal.append([one(unknown)], 1)
+    store = SqliteStore(data)
+    end = store.end()
+    store.append([one(unknown)], 1)
+    store.close()
     with pytest.raises(JournalFormatError, match=f"position {end + 1} cannot be read"):
-        recover(journal, data / "snapshots")
-    journal.close()
+        recovered(data)
 
 
 def test_a_row_that_is_missing_is_named(data: Path) -> None:
     with sqlite3.connect(data / FILE) as connection:
         connection.execute("DELETE FROM journal WHERE position = 100")
     connection.close()
-    with pytest.raises(JournalFormatError, match=r"position 101 cannot be folded.*expected the record at position 100"):
+    with pytest.raises(JournalFormatError, match="is damaged: the row at position 100 is missing"):
         fold_rows(read_rows(data), State())
 
 
@@ -178,7 +173,7 @@ def _has_dbstat(connection: sqlite3.Connection) -> bool:
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.97])
 def test_a_log_that_was_cut_off_leaves_a_prefix(tmp_path: Path, share: float) -> None:
     """Cutting the write-ahead log off loses what was in it; what is left is what was there at some time, and goes on."""
-    journal = SqliteJournal(tmp_path / "live")
+    journal = SqliteStore(tmp_path / "live")
     journal.append([one(b"0", b"k0", 0)], 0)
     for i in range(1, 60):
         journal.append([one(b"%d" % i * 50, b"k%d" % i, 0)], i)
@@ -188,11 +183,11 @@ def test_a_log_that_was_cut_off_leaves_a_prefix(tmp_path: Path, share: float) ->
     journal.close()
     log = tmp_path / "crashed" / (FILE + "-wal")
     log.write_bytes(log.read_bytes()[: int(log.stat().st_size * share)])
-    journal = SqliteJournal(tmp_path / "crashed")
+    journal = SqliteStore(tmp_path / "crashed")
     rows = list(journal.read(1))
     assert len(rows) < 60
     assert rows == [Row(i + 1, i, b"%d" % i * (50 if i else 1)) for i in range(len(rows))]
-    assert journal.last_position() == len(rows)
+    assert journal.end() == len(rows)
     assert journal.span(b"k%d" % len(rows)) is None
     journal.append([one(b"on", b"k%d" % len(rows), 0)], 99)
     assert len(list(journal.read(1))) == len(rows) + 1
@@ -203,11 +198,11 @@ def test_a_disk_that_fills_up_while_serving(tmp_path: Path, run: Callable[..., N
     states: list[str] = []
 
     async def scenario(service: Service) -> None:
-        journal = service.replica._journal
+        journal = service.replica.journal
         assert isinstance(journal, SqliteJournal)
         answered = [await service.decide() for _ in range(20)]
-        pages = journal._writer.execute("PRAGMA page_count").fetchone()[0]
-        journal._writer.execute(f"PRAGMA max_page_count = {pages}")
+        pages = journal.store.writer.execute("PRAGMA page_count").fetchone()[0]
+        journal.store.writer.execute(f"PRAGMA max_page_count = {pages}")
 
         async def fill() -> None:
             while len(answered) < 200:
@@ -219,7 +214,7 @@ def test_a_disk_that_fills_up_while_serving(tmp_path: Path, run: Callable[..., N
         assert "full" in (caught.value.details() or "")
         found = await service.router.GetDecision(router_service_pb2.GetDecisionRequest(name=answered[0].name))
         assert found.decision.name == answered[0].name
-        journal._writer.execute("PRAGMA max_page_count = 1000000")
+        journal.store.writer.execute("PRAGMA max_page_count = 1000000")
         for decision in answered:
             await service.report(decision.name, quality=0.5)
         states.append(fingerprint(service.replica.state))
@@ -235,25 +230,25 @@ def test_a_journal_that_cannot_be_written_any_more(data: Path) -> None:
     async def go() -> None:
         journal = SqliteJournal(data)
         clock = max(row.time_ns for row in read_rows(data))
-        replica = open_replica(journal, np.random.default_rng(0), lambda: clock, None)
-        journal._writer.execute("PRAGMA query_only = ON")
-        end = journal.last_position()
+        replica = await open_replica(journal, np.random.default_rng(0), lambda: clock, None)
+        journal.store.writer.execute("PRAGMA query_only = ON")
+        end = await journal.end()
         with pytest.raises(UnavailableError, match="readonly"):
-            await replica.set_availability("a", False, "")
-        assert journal.last_position() == replica.state.position == end
-        assert replica.model("a").available
-        journal._writer.execute("PRAGMA query_only = OFF")
-        await replica.set_availability("a", False, "")
-        assert not replica.model("a").available
+            await replica.catalogue.set_availability("a", False, "")
+        assert await journal.end() == replica.state.position == end
+        assert replica.catalogue.model("a").available
+        journal.store.writer.execute("PRAGMA query_only = OFF")
+        await replica.catalogue.set_availability("a", False, "")
+        assert not replica.catalogue.model("a").available
         await replica.close()
 
     asyncio.run(go())
 
 
 def test_two_servers_on_one_directory(data: Path) -> None:
-    journal = SqliteJournal(data)
+    journal = SqliteStore(data)
     with pytest.raises(JournalLockedError, match="another process serves"):
-        SqliteJournal(data)
+        SqliteStore(data)
     journal.close()
     assert recovered(data).position > 0
 
@@ -261,7 +256,7 @@ def test_two_servers_on_one_directory(data: Path) -> None:
 def test_a_place_for_the_log_that_cannot_be_used(data: Path) -> None:
     (data / (FILE + "-wal")).mkdir()
     with pytest.raises(JournalError, match="cannot open"):
-        SqliteJournal(data)
+        SqliteStore(data)
 
 
 @pytest.mark.parametrize("jump_s", [-86_400, 50, 101])

@@ -179,7 +179,7 @@ async def unavailable(service: Service, patch: pytest.MonkeyPatch) -> Any:
     def full(*arguments: Any) -> Any:
         raise JournalError("cannot append: the disk is full")
 
-    patch.setattr(service.replica._journal, "append", full)
+    patch.setattr(service.replica.journal, "append", full)
     error, details = await failure(service.decide())
     patch.undo()
     assert details["RetryInfo"].retry_delay.seconds == 1
@@ -193,7 +193,7 @@ async def internal(service: Service, patch: pytest.MonkeyPatch) -> Any:
     def fault(*arguments: Any) -> Any:
         raise ZeroDivisionError("secret")
 
-    patch.setattr(service.replica, "decision", fault)
+    patch.setattr(service.replica.records, "get", fault)
     request = router_service_pb2.GetDecisionRequest(name=decision_name(bytes(16)))
     error, details = await failure(service.router.GetDecision(request))
     assert "secret" not in error.details()

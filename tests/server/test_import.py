@@ -19,9 +19,13 @@ from pointsman.bandit.outcome import Signal
 from pointsman.bandit.state import State, fingerprint
 from pointsman.server.cli.commands import export, import_, verify
 from pointsman.server.journal.interface import Entry, Group, JournalError
-from pointsman.server.journal.keys import key_of, once_of
-from pointsman.server.journal.sqlite import FILE, SqliteJournal, read_rows
-from pointsman.server.state.replica import Report, decode, fold_rows, open_replica
+from pointsman.server.journal.keys import idempotency_key_of, key_of
+from pointsman.server.journal.sqlite import SqliteJournal
+from pointsman.server.journal.sqlite_store import FILE, SqliteStore, read_rows
+from pointsman.server.state.outcomes import Report
+from pointsman.server.state.recovery import fold_rows
+from pointsman.server.state.replica import open_replica
+from pointsman.server.state.rows import decode
 from pointsman.server.tools.import_journal import FORMER_NAMES, ImportFileError, import_journal
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, router_service_pb2
 from tests.processes import run_python
@@ -134,14 +138,14 @@ def test_an_export_under_former_names_comes_back(exported: Path, tmp_path: Path)
 def test_every_table_of_the_journal_comes_back(exported: Path, tmp_path: Path) -> None:
     """What each key and idempotency string points at is what it pointed at before."""
     import_journal(exported, tmp_path / "new")
-    old, new = SqliteJournal(tmp_path), SqliteJournal(tmp_path / "new")
+    old, new = SqliteStore(tmp_path), SqliteStore(tmp_path / "new")
     try:
-        for row in old.read(1):
+        for row in read_rows(tmp_path):
             event = decode(row).event
             assert new.span(key_of(event)) == old.span(key_of(event))
-            if once_of(event):
-                ask = [Group((), once_of(event))]
-                assert new.append(ask, 0) == old.append(ask, 0)
+            if key := idempotency_key_of(event):
+                assert new.span(key) == old.span(key)
+                assert new.span(key) is not None
     finally:
         old.close()
         new.close()
@@ -155,15 +159,17 @@ def test_repetitions_are_known_after_an_import(exported: Path, tmp_path: Path) -
 
     async def go() -> None:
         journal = SqliteJournal(tmp_path / "new")
-        replica = open_replica(journal, np.random.default_rng(1), lambda: records[-1].time_ns, None)
+        replica = await open_replica(journal, np.random.default_rng(1), lambda: records[-1].time_ns, None)
         try:
             contexts = [Context(numbers={"n": 0.1})] * 3
-            known = await replica.decide("b", contexts, None, None, "batch")
+            known = await replica.decisions.decide("b", contexts, None, None, "batch")
             assert [one.decision.id for one in known] == batch
-            told = await replica.report(Report(report.decision_id, {Signal.LATENCY: 9.0}, report.idempotency_key))
+            told = await replica.outcomes.report(
+                Report(report.decision_id, {Signal.LATENCY: 9.0}, report.idempotency_key)
+            )
             assert told.duplicate
-            assert journal.last_position() == len(records)
-            fresh = await replica.report(Report(batch[0], {Signal.QUALITY: 0.5}, "new"))
+            assert await journal.end() == len(records)
+            fresh = await replica.outcomes.report(Report(batch[0], {Signal.QUALITY: 0.5}, "new"))
             assert not fresh.duplicate
         finally:
             await replica.close()
@@ -271,7 +277,7 @@ def test_a_journal_that_comes_meanwhile_is_not_replaced(exported: Path, tmp_path
 
     def progress(read: int) -> None:
         if not (new / FILE).exists():
-            journal = SqliteJournal(new)
+            journal = SqliteStore(new)
             journal.append([Group((Entry(b"other"),))], 1)
             journal.close()
 

@@ -1,346 +1,546 @@
-"""What every journal engine must do. A new engine joins by being added to ``engine``."""
+"""What every journal engine must do. A new engine joins by being added to ``engine`` and ``share``."""
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import random
-import threading
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pointsman.server.journal.interface import (
+    COUNTER_MAX,
     Appended,
-    Behind,
+    Base,
+    Condition,
     Conflict,
-    Duplicate,
     Entry,
     Group,
+    Guard,
     Journal,
     JournalError,
+    Refused,
+    Result,
+    Row,
     Span,
+    Unknown,
+    read_all,
 )
 from pointsman.server.journal.sqlite import SqliteJournal
+from tests.server.memory_journal import Faults, MemoryJournal, MemoryLog
 
-Open = Callable[[], Journal]
+Open = Callable[[], Awaitable[Journal]]
+PATIENCE = 60.0
+"""Seconds after which something that should happen is taken never to happen."""
 
 
-@pytest.fixture(params=["sqlite"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+def scenario(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run a test on an event loop of its own."""
+
+    @functools.wraps(test)
+    def run(**fixtures: Any) -> None:
+        asyncio.run(asyncio.wait_for(test(**fixtures), PATIENCE))  # type: ignore[arg-type]
+
+    return run
+
+
+class Opener:
+    """Opens the same journal again and again: at the same time (``shared``), or after the one before was closed."""
+
+    def __init__(self, kind: str, directory: Path, shared: bool) -> None:
+        self.kind, self.directory, self.shared = kind, directory, shared
+        self.log = MemoryLog()
+        self.opened: list[Journal] = []
+        if kind == "sqlite-shared":
+            self.holder = SqliteJournal(directory)
+
+    async def __call__(self) -> Journal:
+        if not self.shared and self.opened:
+            await self.opened[-1].close()
+        journal: Journal
+        if self.kind == "memory":
+            journal = MemoryJournal(self.log)
+        else:
+            journal = SqliteJournal(self.directory, shared=self.kind == "sqlite-shared")
+        self.opened.append(journal)
+        return journal
+
+
+@pytest.fixture(params=["sqlite", "sqlite-shared", "memory"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     """Opens (again) the same journal; what was opened before is closed."""
-    opened: list[Journal] = []
+    return Opener(request.param, tmp_path / "journal", shared=False)
 
-    def open_it() -> Journal:
-        if opened:
-            opened[-1].close()
-        opened.append(SqliteJournal(tmp_path / "journal"))
-        return opened[-1]
 
-    yield open_it
-    if opened:
-        opened[-1].close()
+@pytest.fixture(params=["sqlite-shared", "memory"])
+def share(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    """Opens the same journal once more, to be used at the same time as what was opened before."""
+    return Opener(request.param, tmp_path / "journal", shared=True)
 
 
 def one(data: bytes, key: bytes = b"", expect: int | None = None, once: bytes = b"") -> Group:
-    return Group((Entry(data, key, expect),), once)
+    """A group of one entry: filed under ``key``, whose last row must be at ``expect``; and only once under ``once``."""
+    conditions = [Condition(once, 0)] if once else []
+    if expect is not None:
+        conditions.append(Condition(key, expect))
+    return Group((Entry(data, key),), (once,) if once else (), tuple(conditions))
 
 
-def test_positions_run_from_1_without_gaps(engine: Open) -> None:
-    journal = engine()
-    assert journal.last_position() == 0
-    assert journal.append([one(b"a"), Group((Entry(b"b"), Entry(b"c")))], 5) == [Appended(1, 1, 5), Appended(2, 2, 5)]
-    assert journal.append([one(b"d")], 6) == [Appended(4, 1, 6)]
-    assert [(row.position, row.time_ns, row.data) for row in journal.read(1)] == [
-        (1, 5, b"a"),
-        (2, 5, b"b"),
-        (3, 5, b"c"),
-        (4, 6, b"d"),
-    ]
-    assert journal.last_position() == 4
+def at(*positions: int, time_ns: int = 1) -> Appended:
+    return Appended(positions, time_ns)
 
 
-def test_reading_a_range(engine: Open) -> None:
-    journal = engine()
-    journal.append([one(bytes([i])) for i in range(100)] * 25, 1)
-    assert [row.position for row in journal.read(2499)] == [2499, 2500]
-    assert [row.position for row in journal.read(1000, 1002)] == [1000, 1001, 1002]
-    assert list(journal.read(2501)) == []
-    assert sum(1 for _ in journal.read(1)) == 2500
+async def rows_of(journal: Journal, first: int = 1, last: int | None = None) -> list[Row]:
+    last = await journal.end() if last is None else last
+    return [row async for rows in read_all(journal, first, last) for row in rows]
 
 
-def test_time_never_goes_back(engine: Open) -> None:
-    journal = engine()
-    journal.append([one(b"a")], 100)
-    assert journal.append([one(b"b")], 50) == [Appended(2, 1, 100)]
-    journal = engine()
-    assert journal.append([one(b"c")], 7) == [Appended(3, 1, 100)]
+async def data_of(journal: Journal) -> list[bytes]:
+    return [row.data for row in await rows_of(journal)]
 
 
-def test_everything_is_there_after_reopening(engine: Open) -> None:
-    journal = engine()
-    journal.append([one(b"a", b"k", 0, once=b"o")], 1)
-    journal = engine()
-    assert journal.last_position() == 1
-    assert journal.span(b"k") == Span(1, 1)
-    assert journal.append([one(b"again", once=b"o")], 2) == [Duplicate(1, 1)]
-    assert journal.append([one(b"b", b"k", 1)], 2) == [Appended(2, 1, 2)]
+async def followed(journal: Journal, after: int, last: int) -> list[Row]:
+    """What the tail brings from ``after`` to ``last``."""
+    rows: list[Row] = []
+    async with aclosing(journal.tail(after)) as tail:  # type: ignore[type-var]
+        async for batch in tail:
+            rows += batch
+            if rows[-1].position >= last:
+                break
+    return rows
 
 
-def test_a_group_is_written_once(engine: Open) -> None:
-    journal = engine()
-    twice = Group((Entry(b"a"), Entry(b"b")), once=b"o")
-    assert journal.append([one(b"z"), twice, twice], 1) == [Appended(1, 1, 1), Appended(2, 2, 1), Duplicate(2, 2)]
-    assert journal.append([twice], 2) == [Duplicate(2, 2)]
-    assert journal.last_position() == 3
+@scenario
+async def test_positions_run_from_1_and_time_is_stamped(engine: Open) -> None:
+    journal = await engine()
+    assert await journal.end() == 0
+    groups = [one(b"a"), Group((Entry(b"b"), Entry(b"c")))]
+    assert await journal.append(groups, 5) == [at(1, time_ns=5), at(2, 3, time_ns=5)]
+    assert await journal.append([one(b"d")], 6) == [at(4, time_ns=6)]
+    assert await rows_of(journal) == [Row(1, 5, b"a"), Row(2, 5, b"b"), Row(3, 5, b"c"), Row(4, 6, b"d")]
+    assert await journal.end() == 4
+    await journal.close()
 
 
-def test_a_group_without_entries_asks_and_writes_nothing(engine: Open) -> None:
-    journal = engine()
-    asked = Group((), once=b"o")
-    groups = [asked, one(b"a", once=b"o"), asked, one(b"b")]
-    assert journal.append(groups, 1) == [Appended(1, 0, 1), Appended(1, 1, 1), Duplicate(1, 1), Appended(2, 1, 1)]
-    assert journal.append([asked], 2) == [Duplicate(1, 1)]
-    assert journal.last_position() == 2
+def test_a_group_without_entries_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one entry"):
+        Group(())
 
 
-def test_an_expectation_that_fails_writes_nothing(engine: Open) -> None:
-    journal = engine()
+@scenario
+async def test_reading_a_range_in_bounded_chunks(engine: Open) -> None:
+    journal = await engine()
+    await journal.append([one(bytes([i])) for i in range(100)] * 25, 1)
+    assert [row.position for row in await journal.read(2499, 10_000)] == [2499, 2500]
+    assert [row.position for row in await journal.read(1000, 1002)] == [1000, 1001, 1002]
+    assert await journal.read(2501, 3000) == []
+    assert len(await journal.read(1, 2500)) == 1000
+    assert len(await rows_of(journal)) == 2500
+    await journal.close()
+
+
+@scenario
+async def test_time_never_goes_back(engine: Open) -> None:
+    journal = await engine()
+    await journal.append([one(b"a")], 100)
+    assert await journal.append([one(b"b")], 50) == [at(2, time_ns=100)]
+    journal = await engine()
+    assert await journal.append([one(b"c")], 7) == [at(3, time_ns=100)]
+    await journal.close()
+
+
+@scenario
+async def test_everything_is_there_after_reopening(engine: Open) -> None:
+    journal = await engine()
+    guarded = Group((Entry(b"a", b"k"),), (b"o",), (Condition(b"k", 0),), (Guard(b"c", 3, 5),))
+    await journal.append([guarded], 1)
+    journal = await engine()
+    assert await journal.end() == 1
+    assert await journal.span(b"k") == await journal.span(b"o") == Span(1, 1)
+    assert await journal.append([one(b"again", once=b"o")], 2) == [Conflict(b"o", Span(1, 1))]
+    assert await journal.append([Group((Entry(b"x"),), guards=(Guard(b"c", 3, 5),))], 2) == [Refused(b"c", 3, 1)]
+    assert await journal.append([one(b"b", b"k", 1)], 2) == [at(2, time_ns=2)]
+    await journal.close()
+
+
+@scenario
+async def test_a_group_is_written_once(engine: Open) -> None:
+    journal = await engine()
+    twice = Group((Entry(b"a"), Entry(b"b")), (b"o",), (Condition(b"o", 0),))
+    assert await journal.append([one(b"z"), twice, twice], 1) == [at(1), at(2, 3), Conflict(b"o", Span(2, 3))]
+    assert await journal.append([twice], 2) == [Conflict(b"o", Span(2, 3))]
+    assert await journal.end() == 3
+    await journal.close()
+
+
+@scenario
+async def test_a_condition_that_does_not_hold_writes_nothing(engine: Open) -> None:
+    journal = await engine()
     first = [one(b"a", b"k", 0), one(b"b", b"k", 0), one(b"c", b"k", 1)]
-    assert journal.append(first, 1) == [Appended(1, 1, 1), Conflict(b"k", 1), Appended(2, 1, 1)]
-    half = Group((Entry(b"x"), Entry(b"y", b"k", 1)), once=b"o")
-    assert journal.append([half], 2) == [Conflict(b"k", 2)]
-    assert journal.append([Group((Entry(b"x"), Entry(b"y", b"k", 2)), once=b"o")], 2) == [Appended(3, 2, 2)]
-    assert journal.append([one(b"n", b"new", 3)], 2) == [Conflict(b"new", 0)]
-    assert journal.span(b"k") == Span(1, 4)
-    assert journal.span(b"new") is None
-    assert [row.data for row in journal.read(1)] == [b"a", b"c", b"x", b"y"]
+    assert await journal.append(first, 1) == [at(1), Conflict(b"k", Span(1, 1)), at(2)]
+    half = Group((Entry(b"x"), Entry(b"y", b"k")), (b"o",), (Condition(b"o", 0), Condition(b"k", 1)))
+    assert await journal.append([half], 2) == [Conflict(b"k", Span(1, 2))]
+    assert await journal.span(b"o") is None
+    both = Group((Entry(b"x"), Entry(b"y", b"k")), (b"o",), (Condition(b"o", 0), Condition(b"k", 2)))
+    assert await journal.append([both], 2) == [at(3, 4, time_ns=2)]
+    assert await journal.append([one(b"n", b"new", 3)], 2) == [Conflict(b"new", None)]
+    other = Group((Entry(b"free"),), conditions=(Condition(b"k", 4),))
+    assert await journal.append([other], 2) == [at(5, time_ns=2)]  # a condition on what the group does not file
+    assert await journal.span(b"k") == Span(1, 4)
+    assert await data_of(journal) == [b"a", b"c", b"x", b"y", b"free"]
+    await journal.close()
 
 
-def test_nothing_and_large_values(engine: Open) -> None:
-    journal = engine()
-    assert journal.append([], 1) == []
-    big = bytes(range(256)) * 8192
-    journal.append([one(b""), one(big, key=b"\x00" * 200)], 1)
-    assert [row.data for row in journal.read(1)] == [b"", big]
-    assert journal.span(b"\x00" * 200) == Span(2, 2)
+@scenario
+async def test_guards_bound_counters(engine: Open) -> None:
+    journal = await engine()
 
+    def guarded(*guards: Guard) -> Group:
+        return Group((Entry(b"g"),), guards=guards)
 
-def test_many_threads_append_and_read(engine: Open) -> None:
-    journal = engine()
-    seen: list[int] = []
-
-    def writer(number: int) -> None:
-        for i in range(40):
-            (result,) = journal.append([one(f"{number}.{i}".encode(), f"k{number}".encode())], 1)
-            assert isinstance(result, Appended)
-            seen.append(result.first)
-            rows = list(journal.read(result.first, result.first))
-            assert rows[0].data == f"{number}.{i}".encode()
-
-    threads = [threading.Thread(target=writer, args=(n,)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(seen) == list(range(1, 241))
-
-
-def test_reading_while_writing_sees_whole_groups_in_order(engine: Open) -> None:
-    journal = engine()
-    stop = threading.Event()
-    faults: list[str] = []
-
-    def reader() -> None:
-        while not stop.is_set():
-            end = journal.last_position()
-            rows = list(journal.read(1))
-            if [row.position for row in rows] != list(range(1, len(rows) + 1)):
-                faults.append("a gap")
-            if len(rows) < end or len(rows) % 3:
-                faults.append(f"{len(rows)} rows when {end} were durable")
-
-    threads = [threading.Thread(target=reader) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for i in range(200):
-        journal.append([Group(tuple(Entry(f"{i}.{j}".encode()) for j in range(3)))], i)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert not faults
-    assert [row.data for row in journal.read(1)] == [f"{i}.{j}".encode() for i in range(200) for j in range(3)]
-
-
-def test_of_many_threads_with_the_same_expectation_one_wins(engine: Open) -> None:
-    journal = engine()
-    results: list[Appended | Conflict | Duplicate] = []
-
-    def writer(number: int) -> None:
-        for i in range(20):
-            results.extend(journal.append([one(f"{number}".encode(), f"k{i}".encode(), 0)], 1))
-
-    threads = [threading.Thread(target=writer, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(isinstance(result, Appended) for result in results) == 20
-    assert sum(isinstance(result, Conflict) for result in results) == 60
-    assert journal.last_position() == 20
-
-
-def test_of_many_threads_with_the_same_once_one_writes(engine: Open) -> None:
-    journal = engine()
-    results: list[Appended | Conflict | Duplicate] = []
-
-    def writer() -> None:
-        for i in range(20):
-            results.extend(journal.append([Group((Entry(b"a"), Entry(b"b")), once=f"o{i}".encode())], 1))
-
-    threads = [threading.Thread(target=writer) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    written = {result.first for result in results if isinstance(result, Appended)}
-    assert len(written) == 20
-    assert {result.first for result in results if isinstance(result, Duplicate)} == written
-    assert all(result.count == 2 for result in results if isinstance(result, Duplicate))
-
-
-def test_it_behaves_as_a_list_would(engine: Open) -> None:
-    """Random groups against a model of the journal that is a list and two dictionaries, reopened now and then."""
-    rng = random.Random(0)
-    journal = engine()
-    rows: list[tuple[int, bytes]] = []
-    lasts: dict[bytes, list[int]] = {}
-    onces: dict[bytes, tuple[int, int]] = {}
-    time_ns = 0
-    for step in range(300):
-        groups = []
-        for _ in range(rng.randint(0, 4)):
-            entries = tuple(
-                Entry(
-                    rng.randbytes(rng.randint(0, 30)),
-                    rng.choice([b"", b"p", b"q", b"\x00", b"\xff" * 40]),
-                )
-                for _ in range(rng.randint(1, 3))
-            )
-            last = lasts.get(entries[0].key, [0])[-1]
-            if entries[0].key and rng.random() < 0.5:
-                expect = rng.choice([last, 0, 1])
-                entries = (Entry(entries[0].data, entries[0].key, expect), *entries[1:])
-            groups.append(Group(entries, rng.choice([b"", b"", b"o%d" % rng.randint(0, 200)])))
-        now_ns = rng.randint(0, 10 * step + 1)
-        expected: list[Appended | Conflict | Duplicate] = []
-        stamp = max(now_ns, time_ns)
-        for group in groups:
-            first_entry = group.entries[0]
-            last = lasts.get(first_entry.key, [0])[-1]
-            if group.once in onces:
-                expected.append(Duplicate(*onces[group.once]))
-            elif first_entry.expect is not None and first_entry.expect != last:
-                expected.append(Conflict(first_entry.key, last))
-            else:
-                first = len(rows) + 1
-                expected.append(Appended(first, len(group.entries), stamp))
-                for entry in group.entries:
-                    rows.append((stamp, entry.data))
-                    if entry.key:
-                        lasts.setdefault(entry.key, []).append(len(rows))
-                if group.once:
-                    onces[group.once] = (first, len(group.entries))
-                time_ns = stamp
-        assert journal.append(groups, now_ns) == expected
-        assert journal.last_position() == len(rows)
-        if rng.random() < 0.05:
-            journal = engine()
-    assert len(rows) > 300
-    assert [(row.time_ns, row.data) for row in journal.read(1)] == rows
-    for key, found in lasts.items():
-        assert journal.span(key) == Span(found[0], found[-1])
-
-
-def test_many_keys(engine: Open) -> None:
-    journal = engine()
-    for start in range(0, 20_000, 5000):
-        journal.append([one(b"", b"key %d" % i, 0) for i in range(start, start + 5000)], 1)
-    assert journal.span(b"key 0") == Span(1, 1)
-    assert journal.span(b"key 19999") == Span(20_000, 20_000)
-    assert journal.span(b"key 20000") is None
-
-
-def test_a_fault_leaves_nothing_half_written_and_the_journal_usable(engine: Open) -> None:
-    journal = engine()
-    journal.append([one(b"a")], 1)
-    with pytest.raises(JournalError):
-        journal.append([one(b"b", b"k", once=b"o"), one("not bytes at all", b"k")], 2**70)  # type: ignore[arg-type]
-    assert journal.last_position() == 1
-    assert journal.span(b"k") is None
-    assert journal.append([one(b"b", b"k", 0, once=b"o")], 3) == [Appended(2, 1, 3)]
-
-
-@pytest.fixture(params=["sqlite"])
-def share(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
-    """Opens the same journal once more, to be used at the same time as what was opened before."""
-    holder = SqliteJournal(tmp_path / "journal")
-    opened: list[Journal] = []
-
-    def open_it() -> Journal:
-        opened.append(SqliteJournal(tmp_path / "journal", shared=True))
-        return opened[-1]
-
-    yield open_it
-    for journal in (*opened, holder):
-        journal.close()
-
-
-def test_writers_that_share_a_journal_write_one_order(share: Open) -> None:
-    a, b = share(), share()
-    assert a.append([one(b"a", b"k", 0, once=b"o")], 100) == [Appended(1, 1, 100)]
-    assert b.last_position() == 1
-    groups = [one(b"again", once=b"o"), one(b"stale", b"k", 0), one(b"b", b"k", 1)]
-    assert b.append(groups, 50) == [Duplicate(1, 1), Conflict(b"k", 1), Appended(2, 1, 100)]
-    assert a.last_position() == 2
-    assert a.append([one(b"c")], 7) == [Appended(3, 1, 100)]
-    assert [row.data for row in b.read(1)] == [b"a", b"b", b"c"]
-    assert a.span(b"k") == Span(1, 2)
-
-
-def test_a_group_that_has_not_seen_what_another_wrote_is_refused(share: Open) -> None:
-    a, b = share(), share()
-    a.append([one(b"a")], 1)
-    a.append([one(b"b")], 1)
-    own = Group((Entry(b"own"),), seen=0)  # all that came after 0 is its own
-    assert a.append([own], 1) == [Appended(3, 1, 1)]
-    for seen in (0, 2):
-        assert b.append([Group((Entry(b"x"),), seen=seen)], 1) == [Behind(3)]
-    assert b.append([Group((Entry(b"d"),), b"o", seen=3), Group((Entry(b"e"),), seen=3)], 1) == [
-        Appended(4, 1, 1),
-        Appended(5, 1, 1),
+    own, project = functools.partial(Guard, b"own"), functools.partial(Guard, b"project")
+    assert await journal.append([guarded(own(5, 5)), guarded(own(1, 5)), guarded(own(1, 6))], 1) == [
+        at(1),
+        Refused(b"own", 5, 1),
+        at(2),
     ]
-    assert b.append([Group((Entry(b"again"),), b"o", seen=0)], 1) == [
-        Duplicate(4, 1)
-    ]  # what it asks has an answer already
-    assert a.append([Group((Entry(b"x"),), seen=3), one(b"f")], 1) == [Behind(5), Appended(6, 1, 1)]
-    assert b.append([Group((Entry(b"x"),), seen=5)], 1) == [Behind(6)]
-    assert [row.data for row in a.read(1)] == [b"a", b"b", b"own", b"d", b"e", b"f"]
+    both = guarded(own(1, 100), project(3, 2))  # the second does not hold: neither is added
+    assert await journal.append([both, guarded(own(0, 6), project(2, 2))], 1) == [Refused(b"project", 0, 2), at(3)]
+    assert await journal.append([guarded(own(-4)), guarded(own(4, 6)), guarded(own(10)), guarded(own(0, 15))], 1) == [
+        at(4),
+        at(5),
+        at(6),
+        Refused(b"own", 16, 6),
+    ]
+    assert await journal.append([guarded(own(1, 20), own(4, 20)), guarded(own(1, 17), own(0))], 1) == [
+        Refused(b"own", 17, 6),
+        at(7),
+    ]
+    conflict = Group((Entry(b"g", b"k"),), conditions=(Condition(b"k", 3),), guards=(own(1, 0),))
+    assert await journal.append([conflict], 1) == [Conflict(b"k", None)]  # conditions come first
+    assert await journal.append([guarded(own(COUNTER_MAX)), guarded(own(1, COUNTER_MAX))], 1) == [
+        at(8),
+        Refused(b"own", COUNTER_MAX, 8),
+    ]
+    await journal.close()
 
 
-def test_many_writers_that_share_a_journal(share: Open) -> None:
-    """Increments of a number that is read from the journal, each resting on having seen everything: none gets lost."""
+@scenario
+async def test_a_counter_whose_period_has_ended_takes_adjustments_only(engine: Open) -> None:
+    journal = await engine()
 
-    def writer(journal: Journal) -> None:
+    def guarded(amount: int, limit: int | None) -> Group:
+        return Group((Entry(b"g"),), guards=(Guard(b"c", amount, limit, end_ns=100),))
+
+    assert await journal.append([guarded(3, 5)], 99) == [at(1, time_ns=99)]
+    assert await journal.append([guarded(1, 5), guarded(-1, None)], 100) == [Refused(b"c", 3, 1), at(2, time_ns=100)]
+    assert await journal.append([guarded(1, 5)], 50) == [Refused(b"c", 2, 2)]  # a clock behind the journal's time
+    await journal.compact(Base(1, 99), b"s")
+    assert await journal.append([guarded(1, 5)], 50) == [Refused(b"c", 2, 2)]
+    await journal.compact(Base(2, 100), b"s")  # the journal starts after the period: the counter is forgotten
+    assert await journal.append([guarded(1, 5)], 50) == [Refused(b"c", 0, 2)]
+    await journal.close()
+
+
+@scenario
+async def test_nothing_and_large_values(engine: Open) -> None:
+    journal = await engine()
+    assert await journal.append([], 1) == []
+    big = bytes(range(256)) * 8192
+    await journal.append([one(b""), one(big, key=b"\x00" * 200)], 1)
+    assert await data_of(journal) == [b"", big]
+    assert await journal.span(b"\x00" * 200) == Span(2, 2)
+    await journal.close()
+
+
+@scenario
+async def test_appends_at_the_same_time_are_taken_in_order(engine: Open) -> None:
+    journal = await engine()
+    appends = [journal.append([one(b"%d" % i, b"k", expect=i)], 1) for i in range(50)]
+    assert await asyncio.gather(*(asyncio.ensure_future(append) for append in appends)) == [
+        [at(i + 1)] for i in range(50)
+    ]
+    await journal.close()
+
+
+@scenario
+async def test_the_tail_brings_every_row_once_in_order_from_anywhere(engine: Open) -> None:
+    journal = await engine()
+    await journal.append([one(b"%d" % i) for i in range(2500)], 1)
+    tails = [asyncio.create_task(followed(journal, after, 2700)) for after in (0, 1234, 2500, 2600)]
+    for i in range(2500, 2700, 4):
+        await journal.append([Group(tuple(Entry(b"%d" % (i + j)) for j in range(3))), one(b"%d" % (i + 3))], i)
+        if i % 40 == 0:
+            tails.append(asyncio.create_task(followed(journal, i - 100, 2700)))
+    expected = await rows_of(journal)
+    for rows in await asyncio.gather(*tails):
+        assert rows == expected[-len(rows) :]
+    assert sorted(len(tail.result()) for tail in tails)[:3] == [100, 120, 160]
+    await journal.close()
+
+
+@scenario
+async def test_reading_while_writing_sees_whole_groups_in_order(engine: Open) -> None:
+    journal = await engine()
+    writing = True
+
+    async def reader() -> None:
+        while writing:
+            end = await journal.end()
+            rows = await rows_of(journal)
+            assert [row.position for row in rows] == list(range(1, len(rows) + 1))
+            assert len(rows) >= end
+            assert len(rows) % 3 == 0
+
+    readers = [asyncio.create_task(reader()) for _ in range(2)]
+    for i in range(60):
+        await journal.append([Group(tuple(Entry(f"{i}.{j}".encode()) for j in range(3)))], i)
+    writing = False
+    await asyncio.gather(*readers)
+    assert await data_of(journal) == [f"{i}.{j}".encode() for i in range(60) for j in range(3)]
+    await journal.close()
+
+
+@scenario
+async def test_of_many_with_the_same_condition_one_wins(engine: Open) -> None:
+    journal = await engine()
+    groups = [one(b"%d" % n, b"k%d" % i, 0) for n in range(4) for i in range(20)]
+    results = await asyncio.gather(*(asyncio.ensure_future(journal.append([group], 1)) for group in groups))
+    won = [isinstance(result, Appended) for (result,) in results]
+    assert won == [True] * 20 + [False] * 60
+    assert await journal.end() == 20
+    await journal.close()
+
+
+class ListJournal:
+    """A journal as a list and two dictionaries, for groups of one time; the test's own idea of it."""
+
+    def __init__(self) -> None:
+        self.rows: list[bytes] = []
+        self.filed: dict[bytes, list[int]] = {}
+        self.used: dict[bytes, int] = {}
+
+    def append(self, group: Group) -> Result:
+        for condition in group.conditions:
+            filed = self.filed.get(condition.key, [])
+            if (filed[-1] if filed else 0) != condition.position:
+                return Conflict(condition.key, Span(filed[0], filed[-1]) if filed else None)
+        used = dict(self.used)
+        for guard in group.guards:
+            before = used.get(guard.counter, 0)
+            if guard.limit is not None and before + guard.amount > guard.limit:
+                return Refused(guard.counter, before, len(self.rows))
+            used[guard.counter] = before + guard.amount
+        self.used = used
+        positions = tuple(range(len(self.rows) + 1, len(self.rows) + 1 + len(group.entries)))
+        for position, entry in zip(positions, group.entries, strict=True):
+            self.rows.append(entry.data)
+            if entry.key:
+                self.filed.setdefault(entry.key, []).append(position)
+        for key in group.keys:
+            self.filed[key] = sorted({*self.filed.get(key, []), *positions})
+        return Appended(positions, 1)
+
+
+KEYS = [b"p", b"q", b"\x00", b"\xff" * 40]
+GROUPS = st.builds(
+    Group,
+    st.lists(st.builds(Entry, st.binary(max_size=8), st.sampled_from([b"", *KEYS])), min_size=1, max_size=3).map(tuple),
+    st.lists(st.sampled_from(KEYS[:2]), max_size=1).map(tuple),
+    st.lists(st.builds(Condition, st.sampled_from(KEYS), st.integers(0, 6)), max_size=2).map(tuple),
+    st.lists(
+        st.builds(Guard, st.sampled_from([b"c", b"d"]), st.integers(-3, 5), st.none() | st.integers(0, 9)), max_size=2
+    ).map(tuple),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(GROUPS, max_size=5), max_size=6))
+def test_all_engines_give_the_same_verdicts_and_rows(appends: list[list[Group]]) -> None:
+    """The same groups in the same order, also against a model of the journal that is a list and two dictionaries."""
+
+    async def on(journal: Journal) -> tuple[list[Result], list[bytes], list[Span | None]]:
+        results = [result for groups in appends for result in await journal.append(groups, 1)]
+        rows, spans = await data_of(journal), [await journal.span(key) for key in KEYS]
+        await journal.close()
+        return results, rows, spans
+
+    with tempfile.TemporaryDirectory() as directory:
+        on_sqlite = asyncio.run(on(SqliteJournal(Path(directory))))
+    model = ListJournal()
+    expected = [model.append(group) for groups in appends for group in groups]
+    spans = [Span(model.filed[key][0], model.filed[key][-1]) if key in model.filed else None for key in KEYS]
+    assert on_sqlite == (expected, model.rows, spans)
+
+    async def in_memory() -> tuple[list[Result], list[bytes], list[Span | None]]:
+        return await on(MemoryJournal(MemoryLog()))
+
+    assert asyncio.run(in_memory()) == on_sqlite
+
+
+@scenario
+async def test_many_keys(engine: Open) -> None:
+    journal = await engine()
+    for start in range(0, 8000, 2000):
+        await journal.append([one(b"", b"key %d" % i) for i in range(start, start + 2000)], 1)
+    assert await journal.span(b"key 0") == Span(1, 1)
+    assert await journal.span(b"key 7999") == Span(8000, 8000)
+    assert await journal.span(b"key 8000") is None
+    await journal.close()
+
+
+@scenario
+async def test_a_fault_leaves_nothing_half_written_and_the_journal_usable(engine: Open) -> None:
+    journal = await engine()
+    await journal.append([one(b"a")], 1)
+    with pytest.raises(JournalError):
+        await journal.append([one(b"b", b"k", once=b"o"), one("not bytes at all", b"k")], 2**70)  # type: ignore[arg-type]
+    assert await journal.end() == 1
+    assert await journal.span(b"k") is None
+    assert await journal.append([one(b"b", b"k", 0, once=b"o")], 3) == [at(2, time_ns=3)]
+    await journal.close()
+
+
+async def compacted(journal: Journal) -> None:
+    """A journal of 6 rows that starts from position 4: row 2 is permanent, row 3 was open until 70."""
+    await journal.append([one(b"1", b"gone", once=b"o")], 7)
+    await journal.append([Group((Entry(b"2", b"kept", permanent=True), Entry(b"3", expire_ns=70)))], 7)
+    await journal.append([one(b"4", b"gone"), one(b"5", b"new", once=b"p"), one(b"6", b"kept")], 7)
+    assert await journal.open_until(2) == 0
+    assert await journal.open_until(4) == 70
+    await journal.compact(Base(4, 7), b"state")
+
+
+@pytest.mark.parametrize("swept", [False, True])
+@scenario
+async def test_a_compacted_journal(engine: Open, swept: bool) -> None:
+    journal = await engine()
+    await compacted(journal)
+    if swept:
+        await journal.sweep(lambda: False)
+    for _ in range(2):
+        assert (await journal.base(), await journal.base_state()) == (Base(4, 7), b"state")
+        assert await journal.end() == 6
+        assert [row.position for row in await rows_of(journal)] == [2, 5, 6]
+        assert await journal.span(b"kept") == Span(2, 6)
+        assert await journal.span(b"gone") is None
+        assert await journal.span(b"o") is None
+        assert await journal.open_until(6) == 0
+        journal = await engine()
+    # the same verdicts, whether the space was freed or not
+    groups = [one(b"7", b"kept", 6), one(b"8", b"gone", 0, once=b"o"), one(b"x", b"gone", 4), one(b"x", once=b"p")]
+    assert await journal.append(groups, 1) == [
+        at(7, time_ns=7),
+        at(8, time_ns=7),
+        Conflict(b"gone", Span(8, 8)),
+        Conflict(b"p", Span(5, 5)),
+    ]
+    await journal.sweep(lambda: False)
+    assert await journal.span(b"gone") == await journal.span(b"o") == Span(8, 8)
+    with pytest.raises(ValueError, match="expected a base after 4"):
+        await journal.compact(Base(4, 7), b"")
+    with pytest.raises(ValueError, match="expected a base after 4"):
+        await journal.compact(Base(9, 7), b"")
+    await journal.compact(Base(8, 7), b"all")
+    await journal.sweep(lambda: False)
+    journal = await engine()
+    assert (await journal.end(), await journal.base(), await journal.base_state()) == (8, Base(8, 7), b"all")
+    assert await journal.append([one(b"next", b"gone", 0)], 1) == [at(9, time_ns=7)]
+    await journal.close()
+
+
+@scenario
+async def test_writers_that_share_a_journal_write_one_order(share: Open) -> None:
+    a, b = await share(), await share()
+    assert await a.append([one(b"a", b"k", 0, once=b"o")], 100) == [at(1, time_ns=100)]
+    assert await b.end() == 1
+    groups = [one(b"again", once=b"o"), one(b"stale", b"k", 0), one(b"b", b"k", 1)]
+    assert await b.append(groups, 50) == [Conflict(b"o", Span(1, 1)), Conflict(b"k", Span(1, 1)), at(2, time_ns=100)]
+    assert await a.append([one(b"c")], 7) == [at(3, time_ns=100)]
+    assert await data_of(b) == [b"a", b"b", b"c"]
+    assert await a.span(b"k") == Span(1, 2)
+    await asyncio.gather(a.close(), b.close())
+
+
+@scenario
+async def test_the_tail_brings_what_others_wrote_in_the_same_order(share: Open) -> None:
+    writers = [await share() for _ in range(3)]
+    tails = [asyncio.create_task(followed(writer, 0, 240)) for writer in writers]
+
+    async def write(number: int, writer: Journal) -> None:
+        for i in range(40):
+            await writer.append([one(b"%d.%d" % (number, i)), one(b"%d.%d'" % (number, i))], i)
+
+    await asyncio.gather(*(write(number, writer) for number, writer in enumerate(writers)))
+    expected = await rows_of(writers[0])
+    assert len(expected) == 240
+    assert [row.time_ns for row in expected] == sorted(row.time_ns for row in expected)
+    for tail in tails:
+        assert await tail == expected
+    await asyncio.gather(*(writer.close() for writer in writers))
+
+
+@scenario
+async def test_no_two_writers_pass_a_limit_together(share: Open) -> None:
+    writers = [await share() for _ in range(3)]
+
+    async def spend(writer: Journal) -> int:
+        made = 0
+        while True:
+            (result,) = await writer.append([Group((Entry(b"x"),), guards=(Guard(b"c", 7, 1000),))], 1)
+            if not isinstance(result, Appended):
+                assert result == Refused(b"c", 994, 142)
+                return made
+            made += 1
+
+    assert sum(await asyncio.gather(*(spend(writer) for writer in writers))) == 142
+    await asyncio.gather(*(writer.close() for writer in writers))
+
+
+@scenario
+async def test_increments_of_many_writers_are_not_lost(share: Open) -> None:
+    """A number that is read from the journal and written back on condition that nobody else did."""
+
+    async def write(writer: Journal) -> None:
         done = 0
-        while done < 40:
-            rows = list(journal.read(1))
-            number = int(rows[-1].data) if rows else 0
-            (result,) = journal.append([Group((Entry(b"%d" % (number + 1)),), seen=len(rows))], 1)
+        while done < 15:
+            span = await writer.span(b"n")
+            rows = await writer.read(span.last, span.last) if span else []
+            number = int(rows[0].data) if rows else 0
+            group = one(b"%d" % (number + 1), b"n", span.last if span else 0)
+            (result,) = await writer.append([group], 1)
             done += isinstance(result, Appended)
 
-    threads = [threading.Thread(target=writer, args=(share(),)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [int(row.data) for row in share().read(1)] == list(range(1, 121))
+    writers = [await share() for _ in range(3)]
+    await asyncio.gather(*(write(writer) for writer in writers))
+    assert [int(data) for data in await data_of(writers[0])] == list(range(1, 46))
+    await asyncio.gather(*(writer.close() for writer in writers))
+
+
+@pytest.mark.parametrize("seed", range(20))
+@scenario
+async def test_an_unknown_append_is_settled_by_appending_it_again(seed: int) -> None:
+    """The rule that engines whose appends can be unknown must keep, on the one that has such appends."""
+    rng = random.Random(seed)
+    log = MemoryLog(gap=lambda: rng.random() < 0.2)
+    faults = Faults(rng, 0.2, 0.2, 0.3, 0.3, lambda: one(b"foreign"))
+    journal = MemoryJournal(log, faults)
+    for i in range(60):
+        group = one(b"own %d" % i, b"k%d" % i, 0)
+        answers: list[Result] = await journal.append([group], i)
+        while isinstance(answers[-1], Unknown):
+            answers += await journal.append([group], i)
+        assert isinstance(answers[-1], Appended | Conflict)
+        before = [row.data for row in log.rows]
+        assert before.count(b"own %d" % i) == 1
+    assert not journal.under_way or not any(b"own" in group.entries[0].data for group, _ in journal.under_way)
+    positions = [row.position for row in log.rows]
+    assert positions == sorted(set(positions))
+    assert positions[-1] > len(positions)

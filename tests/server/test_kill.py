@@ -16,8 +16,8 @@ import grpc
 import pytest
 
 from pointsman.bandit.state import State, apply, fingerprint
-from pointsman.server.journal.sqlite import SqliteJournal
-from pointsman.server.state.replica import decode, recover
+from pointsman.server.journal.sqlite_store import read_rows
+from pointsman.server.state.rows import decode
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -30,6 +30,7 @@ from pointsman.v1 import (
     router_service_pb2_grpc,
 )
 from tests.processes import Serve, Served, refused_start, until
+from tests.server.conftest import recovered
 
 KILLS = int(os.environ.get("POINTSMAN_KILLS", "6"))
 CALLERS = 12
@@ -148,15 +149,10 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_applied_twice(serve: Serve,
         assert model.spend_usd == pytest.approx(0.5 * len(with_quality))
         assert model.decisions >= len(mine)  # decisions that were made but not acknowledged count too
     assert served.stop() == 0
-    journal = SqliteJournal(data)
-    try:
-        recovered = recover(journal, data / "snapshots")
-        refolded = State()
-        for row in journal.read(1):
-            apply(refolded, decode(row))
-    finally:
-        journal.close()
-    assert fingerprint(recovered) == fingerprint(refolded)
+    refolded = State()
+    for row in read_rows(data):
+        apply(refolded, decode(row))
+    assert fingerprint(recovered(data)) == fingerprint(refolded)
     bucket = refolded.buckets["b"]
     for model in insight.models:
         k = bucket.columns.index(model.model.removeprefix("models/"))

@@ -15,10 +15,13 @@ from google.protobuf import json_format
 
 from pointsman.bandit.state import State, fingerprint
 from pointsman.server.journal.sqlite import SqliteJournal
+from pointsman.server.journal.sqlite_store import SqliteStore, read_rows
 from pointsman.server.state import snapshot
-from pointsman.server.state.replica import fold_rows, open_replica, recover
+from pointsman.server.state.recovery import fold_rows
+from pointsman.server.state.replica import open_replica
+from pointsman.server.state.snapshot_store import SnapshotStore
 from pointsman.v1 import router_service_pb2, router_service_pb2_grpc
-from tests.server.conftest import serving
+from tests.server.conftest import recovered, serving
 
 DATA = Path(__file__).parent / "data" / "format-2"
 JOURNALS = ("whole", "compacted")
@@ -52,34 +55,30 @@ def check(state: State, expected: dict[str, Any]) -> None:
 
 def test_a_journal_folds_to_what_it_was(recorded: tuple[Path, dict[str, Any]]) -> None:
     directory, expected = recorded
-    journal = SqliteJournal(directory)
-    try:
-        assert journal.base().position == expected["base"]
-        check(recover(journal, None), expected)
-    finally:
-        journal.close()
+    store = SqliteStore(directory)
+    assert store.base().position == expected["base"]
+    assert store.is_old
+    store.close()
+    check(recovered(directory, use_snapshots=False), expected)
 
 
 def test_a_snapshot_with_the_rest_of_its_journal_is_the_same_state(recorded: tuple[Path, dict[str, Any]]) -> None:
     directory, expected = recorded
-    journal = SqliteJournal(directory)
-    try:
-        refolded = recover(journal, None)
-        paths = snapshot.saved(directory / "snapshots")
-        assert paths
-        for path in paths:
-            state = snapshot.load(path.read_bytes())
-            fold_rows(journal.read(state.position + 1), state)
-            check(state, expected)
-            for name, bucket in state.buckets.items():
-                np.testing.assert_allclose(
-                    bucket.posteriors.exceedance_kn, refolded.buckets[name].posteriors.exceedance_kn, rtol=1e-9
-                )
-                np.testing.assert_array_equal(bucket.changed_at_k, refolded.buckets[name].changed_at_k)
-            again = snapshot.load(snapshot.whole(snapshot.capture(state)))
-            assert fingerprint(again) == fingerprint(state)  # written under the present names, read under both
-    finally:
-        journal.close()
+    refolded = recovered(directory, use_snapshots=False)
+    rows = list(read_rows(directory))
+    paths = SnapshotStore(directory / "snapshots").newest_first()
+    assert paths
+    for path in paths:
+        state = snapshot.load(path.read_bytes())
+        fold_rows((row for row in rows if row.position > state.position), state)
+        check(state, expected)
+        for name, bucket in state.buckets.items():
+            np.testing.assert_allclose(
+                bucket.posteriors.exceedance_kn, refolded.buckets[name].posteriors.exceedance_kn, rtol=1e-9
+            )
+            np.testing.assert_array_equal(bucket.changed_at_k, refolded.buckets[name].changed_at_k)
+        again = snapshot.load(snapshot.whole(snapshot.capture(state)))
+        assert fingerprint(again) == fingerprint(state)  # written under the present names, read under both
 
 
 def test_decisions_are_answered_as_they_were(recorded: tuple[Path, dict[str, Any]]) -> None:
@@ -89,7 +88,7 @@ def test_decisions_are_answered_as_they_were(recorded: tuple[Path, dict[str, Any
 
     async def ask() -> list[router_service_pb2.GetDecisionResponse]:
         rng = np.random.default_rng(0)
-        replica = open_replica(SqliteJournal(directory), rng, lambda: expected["now_ns"], directory / "snapshots")
+        replica = await open_replica(SqliteJournal(directory), rng, lambda: expected["now_ns"], directory / "snapshots")
         async with serving(replica) as address, grpc.aio.insecure_channel(address) as channel:
             router: Any = router_service_pb2_grpc.RouterServiceStub(channel)
             requests = [router_service_pb2.GetDecisionRequest(name=answer.decision.name) for answer in answers]

@@ -16,13 +16,17 @@ from click.testing import CliRunner
 
 from pointsman.bandit.state import State, fingerprint
 from pointsman.cli import main
-from pointsman.server.journal.interface import Appended, Base, Duplicate, Entry, Group, JournalFormatError, Row, Span
-from pointsman.server.journal.sqlite import FILE, SqliteJournal, read_rows
-from pointsman.server.state.replica import Replica, base_state, fold_rows, open_replica, recover
-from pointsman.server.state.retention import CANDIDATE, DAY_NS, look
+from pointsman.server.journal.interface import Base, Conflict, JournalError, JournalFormatError, Row, Span
+from pointsman.server.journal.sqlite import SqliteJournal
+from pointsman.server.journal.sqlite_store import FILE, SqliteStore, read_rows
+from pointsman.server.names import parse_decision
+from pointsman.server.state.recovery import fold_rows
+from pointsman.server.state.replica import open_replica
+from pointsman.server.state.retention import DAY_NS
+from pointsman.server.state.snapshot_store import CANDIDATE
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, insight_service_pb2, router_service_pb2
-from tests.server.conftest import Service, serving
-from tests.server.test_journal import one
+from tests.server.conftest import Service, recovered, serving
+from tests.server.test_journal import at, one
 
 RETENTION_NS = 1000 * 10**9
 WINDOW_S = 100
@@ -43,7 +47,7 @@ def with_retention(
 
     async def go() -> None:
         clock = [start_ns]
-        replica = open_replica(
+        replica = await open_replica(
             SqliteJournal(directory),
             np.random.default_rng(0),
             lambda: clock[0],
@@ -80,14 +84,8 @@ async def traffic(service: Service, rounds: int, step_s: int = 10) -> list[str]:
         await service.report(decision.name, quality=(i % 10) / 10, cost_usd=0.001, idempotency_key="k")
         names.append(decision.name)
         service.clock[0] += step_s * 10**9
-    await settled(service.replica)
+    await service.replica.snapshotting.finished()
     return names
-
-
-async def settled(replica: Replica) -> None:
-    """Wait for what a snapshot set off."""
-    if replica._snapshot_task is not None:
-        await replica._snapshot_task
 
 
 def base_of(directory: Path) -> int:
@@ -104,7 +102,7 @@ def test_old_rows_go_and_the_state_stays(tmp_path: Path) -> None:
         for _ in range(12):
             last = await traffic(service, 30)
             bases.append(base_of(tmp_path))
-            rows.append(sum(1 for _ in service.replica.export(1, service.replica.state.position)))
+            rows.append(len(await service.rows()))
         for method, request in (
             (service.router.GetDecision, router_service_pb2.GetDecisionRequest(name=first[0])),
             (
@@ -112,7 +110,7 @@ def test_old_rows_go_and_the_state_stays(tmp_path: Path) -> None:
                 router_service_pb2.ReportOutcomeRequest(decision=first[0], outcome={"quality": 0.5}),
             ),
         ):
-            service.replica._recent.clear()
+            service.replica.records.forget()
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await method(request)
             assert caught.value.code() is grpc.StatusCode.NOT_FOUND
@@ -131,19 +129,14 @@ def test_old_rows_go_and_the_state_stays(tmp_path: Path) -> None:
     assert len(set(bases)) > 2, "the journal was compacted more than once"
     # 100 decisions and their outcomes happen in one retention; one snapshot's worth more may be there
     assert max(rows) <= 2 * 2 * 100 + 3 * 60
-    journal = SqliteJournal(tmp_path)
-    try:
-        assert fingerprint(recover(journal, tmp_path / "snapshots")) == live[0]
-        refolded = fold_rows(journal.read(journal.base().position + 1), base_state(journal))
-        assert fingerprint(refolded) == live[0]
-        assert fingerprint(recover(journal, None)) == live[0]
-        count = journal._reader.execute(f"SELECT count(*) FROM journal WHERE position <= {bases[-1]}").fetchone()[0]
+    assert fingerprint(recovered(tmp_path)) == live[0]
+    assert fingerprint(recovered(tmp_path, use_snapshots=False)) == live[0]
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        count = connection.execute(f"SELECT count(*) FROM journal WHERE position <= {bases[-1]}").fetchone()[0]
         assert count == 3, "two models and a bucket are all that is left of what was compacted"
-        for table in ("keys", "once"):
-            query = f"SELECT count(*) FROM {table} WHERE first <= {bases[-1]}"
-            assert journal._reader.execute(query).fetchone()[0] == (3 if table == "keys" else 0)
-    finally:
-        journal.close()
+        query = f"SELECT count(*) FROM keys WHERE first <= {bases[-1]}"
+        assert connection.execute(query).fetchone()[0] == 3
+    connection.close()
     assert next(read_rows(tmp_path)).position == bases[-1] + 1
 
 
@@ -170,7 +163,7 @@ def test_what_is_open_is_not_dropped(tmp_path: Path) -> None:
         await put_bucket(service, WINDOW_S)
         await traffic(service, 300)
         assert base_of(tmp_path) == 0
-        service.replica._recent.clear()
+        service.replica.records.forget()
         await service.report(open_one.name, quality=0.5)
         await traffic(service, 300)
         assert base_of(tmp_path) > 0
@@ -186,8 +179,8 @@ def test_a_decision_keeps_its_scale_when_its_bucket_was_compacted(tmp_path: Path
         await put_bucket(service, WINDOW_S, high=10.0)
         before = (await service.router.GetDecision(router_service_pb2.GetDecisionRequest(name=names[-1]))).decision
         assert max(c.quality_mean for c in before.candidates) <= 4.0
-        known = await service.replica.decision(next(iter(service.replica._recent)), "decision")
-        assert (await service.replica.quality_range(known.decision)).max == 4.0
+        record = await service.replica.records.get(parse_decision(names[-1], ""), "decision")
+        assert (await service.replica.records.quality_range(record.decision)).max == 4.0
 
     with_retention(tmp_path, scenario)
 
@@ -236,93 +229,77 @@ def test_a_clock_that_goes_back_compacts_nothing_and_keeps_the_time(tmp_path: Pa
     assert times[-1] > 10**18
 
 
-def test_an_engine_that_was_compacted(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path)
-    journal.append([one(b"%d" % i, b"k%d" % i, 0, b"o%d" % i) for i in range(1, 3001)], 7)
-    journal.append([one(b"more", b"k5"), one(b"more", b"k7")], 8)
+def test_a_large_base_and_many_rows_that_are_freed(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    store.append([one(b"%d" % i, b"k%d" % i, 0, b"o%d" % i) for i in range(1, 3001)], 7)
+    store.append([one(b"more", b"k5"), one(b"more", b"k2507")], 8)
     state = bytes(range(256)) * 40_000  # more than one part
-    journal.compact(Base(2500, 7), state, [5])
+    store.compact(Base(2500, 7), state)
     for sweep in (False, True):  # the same before the space is freed, and after
         if sweep:
-            journal.sweep(never)
-        assert journal.base() == Base(2500, 7)
-        assert journal.base_state() == state
-        assert journal.last_position() == 3002
-        assert [row.position for row in journal.read(1, 2502)] == [5, 2501, 2502]
-        assert journal.span(b"k5") == Span(5, 3001)
-        assert journal.span(b"k7") is None
-        assert journal.span(b"k2501") == Span(2501, 2501)
-        assert journal.append([Group((), b"o2500"), Group((), b"o2501")], 9) == [
-            Appended(3003, 0, 9),
-            Duplicate(2501, 1),
-        ]
-    with pytest.raises(ValueError, match="expected a base after 2500"):
-        journal.compact(Base(2500, 7), b"", [])
-    journal.compact(Base(3002, 8), b"all", [])
-    journal.sweep(never)
-    journal.close()
-    journal = SqliteJournal(tmp_path)
-    assert (journal.last_position(), journal.base(), journal.base_state()) == (3002, Base(3002, 8), b"all")
-    assert journal.append([one(b"next", b"", None, b"o1")], 1) == [Appended(3003, 1, 8)]
-    journal.close()
-
-
-def test_a_once_that_is_gone_but_not_freed_can_be_used_again(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path)
-    journal.append([one(b"a", once=b"o"), one(b"b")], 1)
-    journal.compact(Base(1, 1), b"s", [])
-    assert journal.append([one(b"c", once=b"o")], 2) == [Appended(3, 1, 2)]
-    journal.sweep(never)
-    assert journal.append([one(b"d", once=b"o")], 2) == [Duplicate(3, 1)]
-    journal.close()
+            store.sweep(never)
+        assert store.base() == Base(2500, 7)
+        assert store.base_state() == state
+        assert store.end() == 3002
+        assert [row.position for row in store.read(1, 2502)] == [2501, 2502]
+        assert store.span(b"k5") is None
+        assert store.span(b"k2507") == Span(2507, 3002)
+        assert store.span(b"o2500") is None
+        assert store.append([one(b"x", once=b"o2501")], 9) == [Conflict(b"o2501", Span(2501, 2501))]
+    store.compact(Base(3002, 8), b"all")
+    store.sweep(never)
+    store.close()
+    store = SqliteStore(tmp_path)
+    assert (store.end(), store.base(), store.base_state()) == (3002, Base(3002, 8), b"all")
+    assert store.append([one(b"next", once=b"o1")], 1) == [at(3003, time_ns=8)]
+    store.close()
 
 
 def test_appends_go_on_while_space_is_freed(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path)
+    store = SqliteStore(tmp_path)
     for i in range(20):
-        journal.append([one(bytes(200), b"%d.%d" % (i, j), 0) for j in range(500)], 1)
-    journal.compact(Base(10_000, 1), b"s", [])
-    sweeping = threading.Thread(target=journal.sweep, args=(never,))
+        store.append([one(bytes(200), b"%d.%d" % (i, j), 0) for j in range(500)], 1)
+    store.compact(Base(10_000, 1), b"s")
+    sweeping = threading.Thread(target=store.sweep, args=(never,))
     sweeping.start()
     appended = 0
     while sweeping.is_alive():
-        assert journal.append([one(b"x", b"new%d" % appended, 0)], 2) == [Appended(10_001 + appended, 1, 2)]
+        assert store.append([one(b"x", b"new%d" % appended, 0)], 2) == [at(10_001 + appended, time_ns=2)]
         appended += 1
     sweeping.join()
     assert appended > 10
-    assert [row.position for row in journal.read(1)] == list(range(10_001, 10_001 + appended))
-    assert journal._reader.execute("SELECT count(*), min(first) FROM keys").fetchone() == (appended, 10_001)
-    journal.close()
+    assert [row.position for row in read_rows(tmp_path)] == list(range(10_001, 10_001 + appended))
+    assert store.reader.execute("SELECT count(*), min(first) FROM keys").fetchone() == (appended, 10_001)
+    store.close()
 
 
 @pytest.mark.parametrize("steps", [0, 1, 7])
 def test_freeing_that_was_cut_off_is_taken_up_again(tmp_path: Path, steps: int) -> None:
-    journal = SqliteJournal(tmp_path)
-    journal.append([one(b"x", b"k%d" % i, 0, b"o%d" % i) for i in range(3000)], 1)
-    journal.compact(Base(2000, 1), b"s", [])
+    store = SqliteStore(tmp_path)
+    store.append([one(b"x", b"k%d" % i, 0, b"o%d" % i) for i in range(3000)], 1)
+    store.compact(Base(2000, 1), b"s")
     left = iter(range(steps))
-    journal.sweep(lambda: next(left, None) is None)
-    journal.close()
-    journal = SqliteJournal(tmp_path)
-    assert [row.position for row in journal.read(1)] == list(range(2001, 3001))
-    journal.sweep(never)
-    for table in ("journal", "keys", "once"):
-        assert journal._reader.execute(f"SELECT count(*) FROM {table}").fetchone() == (1000,)
-    journal.close()
+    store.sweep(lambda: next(left, None) is None)
+    store.close()
+    store = SqliteStore(tmp_path)
+    assert [row.position for row in store.read(1)] == list(range(2001, 3001))
+    store.sweep(never)
+    assert store.reader.execute("SELECT count(*) FROM journal").fetchone() == (1000,)
+    assert store.reader.execute("SELECT count(*) FROM keys").fetchone() == (2000,)
+    store.close()
 
 
-def test_looking_can_be_stopped(tmp_path: Path) -> None:
+def test_how_long_rows_are_to_be_kept_is_stored_with_them(tmp_path: Path) -> None:
     async def scenario(service: Service) -> None:
         await traffic(service, 100)
 
     with_retention(tmp_path, scenario, retention_ns=0)
-    journal = SqliteJournal(tmp_path)
-    assert look(journal, 200, lambda: True) is None
-    looked = look(journal, 203)
-    assert looked is not None
-    assert looked.kept == (1, 2, 3)
-    assert looked.expire_ns == 10**18 + (99 * 10 + WINDOW_S) * 10**9
-    journal.close()
+    store = SqliteStore(tmp_path)
+    query = "SELECT position FROM journal WHERE permanent"
+    assert store.reader.execute(query).fetchall() == [(1,), (2,), (3,)]
+    assert store.open_until(3) == 0
+    assert store.open_until(203) == 10**18 + (99 * 10 + WINDOW_S) * 10**9
+    store.close()
 
 
 FORMAT_1 = """
@@ -333,25 +310,54 @@ PRAGMA user_version = 1;
 """
 
 
-def test_a_journal_of_format_1_is_upgraded_in_place(tmp_path: Path) -> None:
+def lifetime(data: bytes) -> tuple[bool, int]:
+    return data == b"a", 70 if data == b"b" else 0
+
+
+def test_a_journal_of_format_1_is_migrated_in_place(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / FILE) as old:
         old.executescript(FORMAT_1)
         old.executemany("INSERT INTO journal VALUES (?, 5, ?)", [(1, b"a"), (2, b"b")])
         old.execute("INSERT INTO keys VALUES (?, 1, 2)", (b"k",))
         old.execute("INSERT INTO once VALUES (?, 2, 1)", (b"o",))
     old.close()
-    assert list(read_rows(tmp_path)) == [Row(1, 5, b"a"), Row(2, 5, b"b")]  # reading upgrades nothing
-    with sqlite3.connect(tmp_path / FILE) as looked:
-        assert looked.execute("PRAGMA user_version").fetchone() == (1,)
-    looked.close()
+    assert list(read_rows(tmp_path)) == [Row(1, 5, b"a"), Row(2, 5, b"b")]  # reading migrates nothing
+    store = SqliteStore(tmp_path)
+    assert (store.read(1), store.span(b"k"), store.base()) == ([Row(1, 5, b"a"), Row(2, 5, b"b")], Span(1, 2), Base())
+    with pytest.raises(JournalError, match="must be migrated"):
+        store.append([one(b"x")], 6)
+    assert store.reader.execute("PRAGMA user_version").fetchone() == (1,)
+    store.migrate(lifetime, {b"c": (4, 100)})
     for _ in range(2):
-        journal = SqliteJournal(tmp_path)
-        assert list(journal.read(1)) == [Row(1, 5, b"a"), Row(2, 5, b"b")]
-        assert journal.span(b"k") == Span(1, 2)
-        assert journal.append([Group((Entry(b"x"),), b"o")], 6) == [Duplicate(2, 1)]
-        assert journal.base() == Base()
-        assert journal._reader.execute("PRAGMA user_version").fetchone() == (2,)
-        journal.close()
+        assert (store.read(1), store.span(b"k")) == ([Row(1, 5, b"a"), Row(2, 5, b"b")], Span(1, 2))
+        assert store.append([one(b"x", once=b"o")], 6) == [Conflict(b"o", Span(2, 2))]
+        assert (store.base(), store.open_until(2), store.used(b"c")) == (Base(), 70, 4)
+        assert store.reader.execute("PRAGMA user_version").fetchone() == (3,)
+        store.close()
+        store = SqliteStore(tmp_path)
+    store.compact(Base(2, 5), b"s")
+    assert [row.position for row in store.read(1)] == [1]
+    assert store.append([one(b"next", b"k", 2)], 6) == [at(3, time_ns=6)]
+    store.close()
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / FILE) as old:
+        old.executescript(FORMAT_1)
+        old.execute("INSERT INTO journal VALUES (1, 5, ?)", (b"a",))
+        tables = old.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall()
+    old.close()
+
+    def fails(data: bytes) -> tuple[bool, int]:
+        raise ZeroDivisionError
+
+    store = SqliteStore(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        store.migrate(fails, {})
+    assert store.is_old
+    assert store.reader.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall() == tables
+    assert store.read(1) == [Row(1, 5, b"a")]
+    store.close()
 
 
 def test_a_damaged_base_is_refused(tmp_path: Path) -> None:
@@ -365,13 +371,11 @@ def test_a_damaged_base_is_refused(tmp_path: Path) -> None:
             "UPDATE base_part SET data = CAST(substr(data, 1, 5000) || x'00' || substr(data, 5002) AS BLOB)"
         )
     connection.close()
-    journal = SqliteJournal(tmp_path)
-    recover(journal, tmp_path / "snapshots")  # a newer snapshot needs no base
+    recovered(tmp_path)  # a newer snapshot needs no base
     with pytest.raises(
         JournalFormatError, match=f"state at position {base} that cannot be read: its checksum is wrong"
     ):
-        recover(journal, None)
-    journal.close()
+        recovered(tmp_path, use_snapshots=False)
 
 
 def call(*arguments: str | Path | int) -> tuple[int, str]:
@@ -386,9 +390,7 @@ def test_commands_on_a_compacted_journal(tmp_path: Path) -> None:
         await traffic(service, 300)
 
     with_retention(data, scenario, retention_ns=0)
-    journal = SqliteJournal(data)
-    before = fingerprint(fold_rows(journal.read(1), State()))
-    journal.close()
+    before = fingerprint(fold_rows(read_rows(data), State()))
     size = (data / FILE).stat().st_size
     code, out = call("compact", "--data", data, "--older-than", 1, "--json")
     assert code == 0, out

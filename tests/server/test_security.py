@@ -60,7 +60,7 @@ def guarded(tmp_path: Path, scenario: Scenario) -> None:
 
     async def go() -> None:
         clock = [10**18]
-        replica = open_replica(SqliteJournal(tmp_path / "data"), np.random.default_rng(0), lambda: clock[0], None)
+        replica = await open_replica(SqliteJournal(tmp_path / "data"), np.random.default_rng(0), lambda: clock[0], None)
         auth = AuthInterceptor(Keyring(tmp_path / "keys.yaml", lambda: clock[0]), lambda: clock[0])
         async with serving(replica, auth=auth) as address, grpc.aio.insecure_channel(address) as channel:
             await scenario(channel, clock)

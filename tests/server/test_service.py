@@ -342,7 +342,7 @@ def test_watching(run: Run) -> None:
 def test_a_full_disk_refuses_and_recovers(run: Run) -> None:
     async def scenario(service: Service) -> None:
         decision = await service.decide()
-        writer = service.replica._journal._writer  # type: ignore[attr-defined]
+        writer = service.replica.journal.store.writer  # type: ignore[attr-defined]
         pages = writer.execute("PRAGMA page_count").fetchone()[0]
         writer.execute(f"PRAGMA max_page_count = {pages}")
         before = fingerprint(service.replica.state)
@@ -362,7 +362,7 @@ def test_a_full_disk_refuses_and_recovers(run: Run) -> None:
 
 def test_an_unforeseen_fault_of_the_journal_fails_the_call_and_not_the_server(run: Run) -> None:
     async def scenario(service: Service) -> None:
-        journal = service.replica._journal
+        journal = service.replica.journal
         append = journal.append
 
         def broken(*_: object) -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from pointsman.bandit.state import State, apply, fingerprint
 from pointsman.server.state import snapshot
-from pointsman.server.state.replica import decode, fold_rows
+from pointsman.server.state.recovery import fold_rows
+from pointsman.server.state.rows import decode
+from pointsman.server.state.snapshot_store import SnapshotStore
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2
 from tests.server.conftest import Scenario, Service
 from tests.server.test_budgets import PRICES, hard, put_bucket, put_model, put_project
@@ -43,7 +45,7 @@ async def set_up(service: Service) -> None:
 
 
 def saved_and_loaded(state: State, directory: Path) -> State:
-    return snapshot.load(snapshot.save(directory, snapshot.capture(state), state.position).read_bytes())
+    return snapshot.load(SnapshotStore(directory).save(snapshot.capture(state), state.position).read_bytes())
 
 
 def test_a_snapshot_is_the_state_with_projects_and_pool(run: Run, tmp_path: Path) -> None:
@@ -64,7 +66,7 @@ def test_a_snapshot_is_the_state_with_projects_and_pool(run: Run, tmp_path: Path
         await put_bucket(service, "b3", project="projects/p")
         await service.catalog.DeleteBucket(catalog_service_pb2.DeleteBucketRequest(name="buckets/b2"))
         await service.catalog.DeleteProject(catalog_service_pb2.DeleteProjectRequest(name="projects/empty"))
-        rows = list(service.replica.export(1, live.position))
+        rows = await service.rows()
         assert fingerprint(fold_rows(rows[loaded.position :], loaded)) == fingerprint(live)
         assert fingerprint(fold_rows(rows, State())) == fingerprint(live)
 
@@ -83,7 +85,7 @@ def test_a_copy_made_while_the_fold_goes_on_is_of_the_position_where_it_began(
         await put_model(service, "a", PRICES["b"])
         await traffic(service, 40)
         await service.catalog.DeleteBucket(catalog_service_pb2.DeleteBucketRequest(name="buckets/b1"))
-        rows = list(service.replica.export(1, service.replica.state.position))
+        rows = await service.rows()
         rng, state, copies = np.random.default_rng(5), State(), list[tuple[snapshot.Capture, str]]()
         finished = 0
         for row in rows:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from pointsman.server.journal.interface import (
-    Appended,
     Entry,
     Group,
     JournalError,
@@ -16,25 +15,25 @@ from pointsman.server.journal.interface import (
     JournalLockedError,
     Span,
 )
-from pointsman.server.journal.sqlite import FILE, SqliteJournal, read_rows
+from pointsman.server.journal.sqlite_store import FILE, SqliteStore, read_rows
 from tests.processes import run_python
-from tests.server.test_journal import one
+from tests.server.test_journal import at, one
 
 OPEN = """
 import sys
 from pathlib import Path
-from pointsman.server.journal.sqlite import SqliteJournal
-SqliteJournal(Path(sys.argv[1]))
+from pointsman.server.journal.sqlite_store import SqliteStore
+SqliteStore(Path(sys.argv[1]))
 """
 
 
 def test_a_second_process_is_locked_out(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path)
+    journal = SqliteStore(tmp_path)
     done = run_python("-c", OPEN, str(tmp_path))
     assert "JournalLockedError" in done.stderr
     assert str(tmp_path) in done.stderr
     with pytest.raises(JournalLockedError, match="another process"):
-        SqliteJournal(tmp_path)
+        SqliteStore(tmp_path)
     journal.close()
     assert run_python("-c", OPEN, str(tmp_path)).returncode == 0
 
@@ -43,7 +42,7 @@ def test_what_is_not_a_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"this is not a database" * 1000)
     for _ in range(2):  # the lock of a journal that could not be opened is let go
         with pytest.raises(JournalFormatError, match=FILE):
-            SqliteJournal(tmp_path)
+            SqliteStore(tmp_path)
     with pytest.raises(JournalFormatError):
         list(read_rows(tmp_path))
     with pytest.raises(JournalError, match="no journal"):
@@ -51,12 +50,12 @@ def test_what_is_not_a_journal_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_format_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path)
+    journal = SqliteStore(tmp_path)
     journal.append([one(b"a")], 1)
-    journal._writer.execute("PRAGMA user_version = 99")
+    journal.writer.execute("PRAGMA user_version = 99")
     journal.close()
     with pytest.raises(JournalFormatError, match="format 99"):
-        SqliteJournal(tmp_path)
+        SqliteStore(tmp_path)
     with pytest.raises(JournalFormatError, match="format 99"):
         list(read_rows(tmp_path))
 
@@ -64,9 +63,9 @@ def test_another_format_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
 def test_a_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(JournalError, match="cannot use the data directory"):
-        SqliteJournal(tmp_path / "file")
+        SqliteStore(tmp_path / "file")
     with pytest.raises(JournalError, match="cannot use the data directory"):
-        SqliteJournal(tmp_path / "file" / "below")
+        SqliteStore(tmp_path / "file" / "below")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -74,23 +73,23 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(JournalError, match="cannot use the data directory"):
-            SqliteJournal(tmp_path)
+            SqliteStore(tmp_path)
     finally:
         tmp_path.chmod(0o700)
 
 
 def test_a_full_file_fails_the_append_and_nothing_else(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path)
+    journal = SqliteStore(tmp_path)
     journal.append([one(b"before", b"k")], 1)
-    pages = journal._writer.execute("PRAGMA page_count").fetchone()[0]
-    journal._writer.execute(f"PRAGMA max_page_count = {pages}")
+    pages = journal.writer.execute("PRAGMA page_count").fetchone()[0]
+    journal.writer.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(JournalError, match="full"):
         journal.append([one(b"x" * 100_000), one(b"y", b"k")], 2)
-    assert journal.last_position() == 1
+    assert journal.end() == 1
     assert journal.span(b"k") == Span(1, 1)
     assert [row.data for row in journal.read(1)] == [b"before"]
-    journal._writer.execute("PRAGMA max_page_count = 1000000")
-    assert journal.append([one(b"after", b"k", 1)], 3) == [Appended(2, 1, 3)]
+    journal.writer.execute("PRAGMA max_page_count = 1000000")
+    assert journal.append([one(b"after", b"k", 1)], 3) == [at(2, time_ns=3)]
     journal.close()
 
 
@@ -98,22 +97,22 @@ NO_MORE_SPACE = """
 import resource, signal, sys
 from pathlib import Path
 from pointsman.server.journal.interface import Entry, Group, JournalError
-from pointsman.server.journal.sqlite import SqliteJournal
+from pointsman.server.journal.sqlite_store import SqliteStore
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails as on a full disk
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
-journal = SqliteJournal(Path(sys.argv[1]))
+journal = SqliteStore(Path(sys.argv[1]))
 written = 0
 try:
     while True:
-        journal.append([Group((Entry(bytes(20_000), b"k%d" % written, 0), Entry(b"second")))], 1)
+        journal.append([Group((Entry(bytes(20_000), b"k%d" % written), Entry(b"second")))], 1)
         written += 1
 except JournalError as error:
     print("refused:", error)
-assert journal.last_position() == 2 * written
+assert journal.end() == 2 * written
 assert journal.span(b"k%d" % written) is None
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-journal.append([Group((Entry(b"space again", b"k%d" % written, 0),))], 1)
+journal.append([Group((Entry(b"space again", b"k%d" % written),))], 1)
 print(written)
 """
 
@@ -124,7 +123,7 @@ def test_a_write_that_the_system_refuses_loses_nothing(tmp_path: Path) -> None:
     refused, written = done.stdout.splitlines()
     assert refused.startswith("refused: cannot append to")
     assert int(written) > 5
-    journal = SqliteJournal(tmp_path)  # the process above ended without closing it
+    journal = SqliteStore(tmp_path)  # the process above ended without closing it
     rows = list(journal.read(1))
     assert [row.position for row in rows] == list(range(1, 2 * int(written) + 2))
     assert rows[-1].data == b"space again"
@@ -132,7 +131,7 @@ def test_a_write_that_the_system_refuses_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_rows_are_readable_while_it_is_served(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path)
+    journal = SqliteStore(tmp_path)
     journal.append([one(b"a"), one(b"b")], 1)
     rows = read_rows(tmp_path)
     assert next(rows).data == b"a"
@@ -145,7 +144,7 @@ def test_rows_are_readable_while_it_is_served(tmp_path: Path) -> None:
 
 def test_names_that_uris_give_a_meaning(tmp_path: Path) -> None:
     directory = tmp_path / "a b?c#d%20é"
-    journal = SqliteJournal(directory)
+    journal = SqliteStore(directory)
     journal.append([one(b"a")], 1)
     assert [row.data for row in read_rows(directory)] == [b"a"]
     journal.close()

@@ -22,9 +22,9 @@ from click.testing import CliRunner
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
 from pointsman.bandit.state import State, apply, fingerprint
 from pointsman.server.cli.commands import serve as serve_command
-from pointsman.server.journal.sqlite import SqliteJournal, read_rows
+from pointsman.server.journal.sqlite_store import SqliteStore, read_rows
 from pointsman.server.names import parse_decision
-from pointsman.server.state.replica import decode
+from pointsman.server.state.rows import decode
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -329,7 +329,7 @@ def test_the_directory_stays_locked_until_the_last_worker_has_gone(serve: Serve,
     wait_until(lambda: has_gone(first), "the worker ends")
     assert late.returncode == 1
     assert "another process" in late.stderr
-    SqliteJournal(tmp_path / "data").close()
+    SqliteStore(tmp_path / "data").close()
 
 
 def test_a_second_server_on_the_directory_or_the_port_is_refused(serve: Serve, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ async def _play(data: Path, decisions: int, seed: int) -> None:
         return clock[0]
 
     data.mkdir(parents=True)
-    replica = open_replica(SqliteJournal(data), np.random.default_rng(seed), now_ns, None)
+    replica = await open_replica(SqliteJournal(data), np.random.default_rng(seed), now_ns, None)
     router, catalog, context = RouterService(replica), CatalogService(replica), _Context()
     for i in range(len(COSTS)):
         model = catalog_pb2.Model(name=f"models/m{i}")

@@ -1,0 +1,56 @@
+"""Watching: decisions as they become durable, for whoever asked to see them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from pointsman.bandit import event as e
+from pointsman.server.state.records import DecisionRecord, DecisionRecords
+
+QUEUE = 10_000
+"""Decisions that a watcher may be behind before it loses the oldest."""
+
+
+class Watchers:
+    """Those who watch decisions, and the queues that they read from."""
+
+    def __init__(self, records: DecisionRecords) -> None:
+        self._records = records
+        self._queues: set[asyncio.Queue[e.DecisionMade | None]] = set()
+        self._ended = False
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    async def watch(self, bucket_id: str) -> AsyncIterator[DecisionRecord]:
+        """Decisions as they become durable, of one bucket or ("") all, until ``end``. A watcher that falls far behind loses
+        some.
+        """
+        queue: asyncio.Queue[e.DecisionMade | None] = asyncio.Queue(maxsize=QUEUE)
+        self._queues.add(queue)
+        try:
+            while not self._ended:
+                decision = await queue.get()
+                if decision is not None and bucket_id in ("", decision.bucket):
+                    yield await self._records.get(decision.id, "decision")
+        finally:
+            self._queues.discard(queue)
+
+    def end(self) -> None:
+        """End every ``watch``: without this a server that stops would wait for its watchers."""
+        self._ended = True
+        for queue in self._queues:
+            _put(queue, None)
+
+    def observe(self, record: e.Record) -> None:
+        """Show a folded event to those who watch."""
+        if isinstance(record.event, e.DecisionMade):
+            for queue in self._queues:
+                _put(queue, record.event)
+
+
+def _put(queue: asyncio.Queue[e.DecisionMade | None], item: e.DecisionMade | None) -> None:
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(item)
