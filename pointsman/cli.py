@@ -18,7 +18,6 @@ from click.shell_completion import CompletionItem
 
 from pointsman import __version__
 from pointsman.commands import COMMANDS
-from pointsman.extras import missing_extra
 
 
 class MissingExtraError(click.ClickException):
@@ -69,6 +68,8 @@ class _LazyGroup(click.Group):
 
 def _raise_if_missing(error: ImportError, command: str) -> None:
     """Raise ``MissingExtraError`` if ``command`` could not import something because an extra is not installed."""
+    from pointsman.extras import missing_extra  # not at the top: a third of the time that help would take
+
     entry = COMMANDS.get(command)
     missing = missing_extra(error, entry.extra) if entry is not None and entry.extra else None
     if missing is not None:

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import distribution, requires
 from pathlib import Path
 
@@ -27,7 +27,6 @@ class Environment:
     """A virtual environment without pip of its own, at ``path``."""
 
     path: Path
-    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def python(self) -> Path:
