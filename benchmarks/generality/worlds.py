@@ -90,78 +90,90 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """The grid."""
-    base = Case("base")
-    found = [base]
+    """The grid, each case as it differs from the base."""
+    return [Case("base"), *_problems(), *_objectives(), *_budgets(), *_corners()]
 
-    def add(name: str, **changes: Any) -> None:
-        found.append(replace(base, name=name, **changes))
 
+def _case(name: str, **changes: Any) -> Case:
+    return replace(Case("base"), name=name, **changes)
+
+
+def _balanced(weight: float | None = None) -> Objective:
+    return Objective(Mode.BALANCED, cost_weight=weight).resolve(UNIT)
+
+
+def _problems() -> Iterator[Case]:
     for models in (2, 8, 20):
-        add(f"models-{models}", models=models)
+        yield _case(f"models-{models}", models=models)
     for quality in ("graded", "rare"):
-        add(f"quality-{quality}", quality=quality)
+        yield _case(f"quality-{quality}", quality=quality)
     for tasks in (1, 60):
-        add(f"tasks-{tasks}", tasks=tasks)
+        yield _case(f"tasks-{tasks}", tasks=tasks)
     for tasks in (8, 60):
-        add(f"buckets-{tasks}", tasks=tasks, bucket="task")
+        yield _case(f"buckets-{tasks}", tasks=tasks, bucket="task")
     for dim in (16, 64, 384):
         rounds = 1000 if dim == 384 else 2000
-        add(f"x{dim}", dim=dim, rounds=rounds)
-        add(f"x{dim}-noise", dim=dim, effect=0.0, rounds=rounds)
-    add("x16-only", dim=16, tasks=1, effect=1.5)
+        yield _case(f"x{dim}", dim=dim, rounds=rounds)
+        yield _case(f"x{dim}-noise", dim=dim, effect=0.0, rounds=rounds)
+    yield _case("x16-only", dim=16, tasks=1, effect=1.5)
     for rounds in (300, 10_000):
-        add(f"rounds-{rounds}", rounds=rounds)
+        yield _case(f"rounds-{rounds}", rounds=rounds)
     for delay in (50, 200):
-        add(f"delay-{delay}", delay=delay)
-    add("warm", warm=300)
-    add("equal", shape="equal")
-    add("dominated", shape="dominated")
-    add("close", gap=0.15)
-    add("far", gap=2.0)
+        yield _case(f"delay-{delay}", delay=delay)
+    yield _case("warm", warm=300)
+    yield _case("equal", shape="equal")
+    yield _case("dominated", shape="dominated")
+    yield _case("close", gap=0.15)
+    yield _case("far", gap=2.0)
 
-    def balanced(weight: float | None = None) -> Objective:
-        return Objective(Mode.BALANCED, cost_weight=weight).resolve(UNIT)
 
+def _objectives() -> Iterator[Case]:
     for spread in (1.0, 30.0, 1000.0):
-        add(f"balanced-{spread:g}x", objective=balanced(), spread=spread)
-    add("balanced-cheap", objective=balanced(), cheapest=1e-5, spread=30.0)
-    add("balanced-dear", objective=balanced(), cheapest=5e-3, spread=100.0)
-    add("balanced-dear-8", objective=balanced(), cheapest=1e-3, spread=500.0, models=8)
-    add("balanced-w100", objective=balanced(100.0))
-    add("balanced-w1000", objective=balanced(1000.0), cheapest=1e-5)
-    add("balanced-equal", objective=balanced(), shape="equal", spread=100.0, cheapest=1e-3)
-    add("balanced-little-better", objective=balanced(), shape="little", spread=300.0)
-    add("balanced-latency", objective=Objective(Mode.WEIGHTED, cost_weight=10.0, latency_weight=0.05), tail=1.2)
+        yield _case(f"balanced-{spread:g}x", objective=_balanced(), spread=spread)
+    yield _case("balanced-cheap", objective=_balanced(), cheapest=1e-5, spread=30.0)
+    yield _case("balanced-dear", objective=_balanced(), cheapest=5e-3, spread=100.0)
+    yield _case("balanced-dear-8", objective=_balanced(), cheapest=1e-3, spread=500.0, models=8)
+    yield _case("balanced-w100", objective=_balanced(100.0))
+    yield _case("balanced-w1000", objective=_balanced(1000.0), cheapest=1e-5)
+    yield _case("balanced-equal", objective=_balanced(), shape="equal", spread=100.0, cheapest=1e-3)
+    yield _case("balanced-little-better", objective=_balanced(), shape="little", spread=300.0)
+    yield _case("balanced-latency", objective=Objective(Mode.WEIGHTED, cost_weight=10.0, latency_weight=0.05), tail=1.2)
     for loss in (0.02, 0.1):
         objective = Objective(Mode.COST_FIRST, max_quality_loss=loss)
-        add(f"cost-first-{loss:g}", objective=objective)
-        add(f"cost-first-{loss:g}-8", objective=objective, models=8, spread=1000.0)
-    add("cost-first-little", objective=Objective(Mode.COST_FIRST, max_quality_loss=0.05), shape="little", spread=300.0)
-    add("cost-first-equal", objective=Objective(Mode.COST_FIRST, max_quality_loss=0.02), shape="equal")
-    add("cost-first-floor", objective=Objective(Mode.COST_FIRST, min_quality=0.6))
-    add("cost-first-graded", objective=Objective(Mode.COST_FIRST, max_quality_loss=0.05), quality="graded")
-    add("latency-first", objective=Objective(Mode.LATENCY_FIRST, max_quality_loss=0.05), tail=1.5)
+        yield _case(f"cost-first-{loss:g}", objective=objective)
+        yield _case(f"cost-first-{loss:g}-8", objective=objective, models=8, spread=1000.0)
+    yield _case(
+        "cost-first-little", objective=Objective(Mode.COST_FIRST, max_quality_loss=0.05), shape="little", spread=300.0
+    )
+    yield _case("cost-first-equal", objective=Objective(Mode.COST_FIRST, max_quality_loss=0.02), shape="equal")
+    yield _case("cost-first-floor", objective=Objective(Mode.COST_FIRST, min_quality=0.6))
+    yield _case("cost-first-graded", objective=Objective(Mode.COST_FIRST, max_quality_loss=0.05), quality="graded")
+    yield _case("latency-first", objective=Objective(Mode.LATENCY_FIRST, max_quality_loss=0.05), tail=1.5)
+
+
+def _budgets() -> Iterator[Case]:
     for budget in ("tight", "0.33", "0.67", "0.95"):
-        add(f"budget-{budget}", budget=budget)
-    add("budget-1000x", budget="0.5", spread=1000.0)
-    add("budget-1000x-tight", budget="tight", spread=1000.0)
-    add("budget-1000x-short", budget="0.5", spread=1000.0, rounds=300)
-    add("budget-dear", budget="0.5", spread=100.0, cheapest=5e-3)
-    add("budget-20-models", budget="0.5", models=20, spread=1000.0)
-    add("budget-x64", budget="0.5", dim=64)
-    add("budget-delay", budget="0.5", delay=200)
-    add("budget-warm", budget="0.5", warm=300)
-    add("budget-little", budget="0.5", shape="little", spread=300.0)
-    add("budget-rare", budget="0.5", quality="rare")
-    add("corner-2-short", models=2, rounds=300, tasks=1)
-    add("corner-rare-long", quality="rare", rounds=10_000)
-    add("corner-20-tasks-60", models=20, tasks=60)
-    add("corner-20-short", models=20, rounds=300)
-    add("corner-rare-balanced", quality="rare", objective=balanced(1.0), spread=1000.0)
-    add("corner-graded-x64-8", quality="graded", dim=64, models=8)
-    add("corner-buckets-warm", tasks=60, bucket="task", warm=300)
-    return found
+        yield _case(f"budget-{budget}", budget=budget)
+    yield _case("budget-1000x", budget="0.5", spread=1000.0)
+    yield _case("budget-1000x-tight", budget="tight", spread=1000.0)
+    yield _case("budget-1000x-short", budget="0.5", spread=1000.0, rounds=300)
+    yield _case("budget-dear", budget="0.5", spread=100.0, cheapest=5e-3)
+    yield _case("budget-20-models", budget="0.5", models=20, spread=1000.0)
+    yield _case("budget-x64", budget="0.5", dim=64)
+    yield _case("budget-delay", budget="0.5", delay=200)
+    yield _case("budget-warm", budget="0.5", warm=300)
+    yield _case("budget-little", budget="0.5", shape="little", spread=300.0)
+    yield _case("budget-rare", budget="0.5", quality="rare")
+
+
+def _corners() -> Iterator[Case]:
+    yield _case("corner-2-short", models=2, rounds=300, tasks=1)
+    yield _case("corner-rare-long", quality="rare", rounds=10_000)
+    yield _case("corner-20-tasks-60", models=20, tasks=60)
+    yield _case("corner-20-short", models=20, rounds=300)
+    yield _case("corner-rare-balanced", quality="rare", objective=_balanced(1.0), spread=1000.0)
+    yield _case("corner-graded-x64-8", quality="graded", dim=64, models=8)
+    yield _case("corner-buckets-warm", tasks=60, bucket="task", warm=300)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -108,12 +108,20 @@ def same(one: list[RunResult], other: list[RunResult]) -> None:
         np.testing.assert_array_equal(left.share_ck, right.share_ck)
 
 
-def slowly(shared: tuple[Path, int], item: int) -> tuple[int, int]:
-    """Long enough that a worker is killed in the middle; says which process did it."""
+def held(shared: tuple[Path, int], item: int) -> tuple[int, int]:
+    """Notes that it began; all items but the first then wait for a file ``go``. Says which process did it."""
     folder, factor = shared
     (folder / f"{item}-{os.getpid()}").touch()
-    time.sleep(0.2)
+    deadline = time.monotonic() + WAIT
+    while item and not (folder / "go").exists():
+        assert time.monotonic() < deadline, "nobody said go"
+        time.sleep(0.01)
     return factor * item, os.getpid()
+
+
+def begun_by(folder: Path, pid: int) -> set[int]:
+    """The items that a process began and that are held."""
+    return {int(path.name.split("-")[0]) for path in folder.glob(f"*-{pid}")} - {0}
 
 
 def test_a_cluster_gives_the_same_and_survives_a_worker(cluster: Cluster, place: Scenario, tmp_path: Path) -> None:
@@ -124,15 +132,19 @@ def test_a_cluster_gives_the_same_and_survives_a_worker(cluster: Cluster, place:
     same(here, there)
     assert len(progress) == 6
 
-    results = map_over((tmp_path, 10), slowly, list(range(20)), 1, cluster.address)
-    got = [next(results)]
-    victim = next(worker for worker in cluster.workers if worker.pid != got[0][1])
+    results = map_over((tmp_path, 10), held, list(range(20)), 1, cluster.address)
+    finished = [next(results)]
+    victim, deadline = cluster.workers[-1], time.monotonic() + WAIT
+    while not begun_by(tmp_path, victim.pid):
+        assert time.monotonic() < deadline, "the worker began nothing"
+        time.sleep(0.01)
     victim.send_signal(signal.SIGKILL)
-    got += list(results)
-    assert [value for value, _ in got] == [10 * item for item in range(20)]
-    begun = {int(path.name.split("-")[0]) for path in tmp_path.glob("*-*") if path.name.endswith(f"-{victim.pid}")}
-    done_by_victim = {value // 10 for value, pid in got if pid == victim.pid}
-    assert begun - done_by_victim, "the worker was killed while it had work, which another did again"
+    victim.wait(WAIT)
+    lost = begun_by(tmp_path, victim.pid)
+    (tmp_path / "go").touch()
+    finished += list(results)
+    assert [value for value, _ in finished] == [10 * item for item in range(20)]
+    assert all(pid != victim.pid for value, pid in finished if value // 10 in lost), "another did again what was lost"
 
     same(here, run_all([place.world], tasks(place, 3), jobs=1, executor=cluster.address))
 
@@ -161,7 +173,7 @@ def killed(signal_: int, item: int) -> None:
 
 def test_a_scheduler_that_is_lost_midway(tmp_path: Path) -> None:
     with started(tmp_path, 1) as mortal:
-        results = map_over((tmp_path, 10), slowly, list(range(20)), 1, mortal.address)
+        results = map_over((tmp_path, 10), held, list(range(20)), 1, mortal.address)
         next(results)
         mortal.scheduler.kill()
         with pytest.raises(SettingError, match="the scheduler was lost before all was done"):
