@@ -1,10 +1,14 @@
-"""What ``pointsman simulate --log`` does: policies that learn, replayed on a log by rejection."""
+"""What ``pointsman simulate --log`` does: policies that learn, replayed on a log by rejection.
+
+>>> _number_or_none(math.nan), _number_or_none(0.25)
+(None, 0.25)
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from pointsman.simulator.offpolicy.intervals.fixed_time import normal
 from pointsman.simulator.offpolicy.logs.log import Array, Log
 from pointsman.simulator.offpolicy.logs.read import read_log
 from pointsman.simulator.offpolicy.rejection import (
+    Replayed,
     check_policy,
     in_signal_unit,
     replay,
@@ -28,6 +33,9 @@ from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.report.files import write_rows
 from pointsman.simulator.report.summary import LEVEL, Estimate, format_estimate
 from pointsman.simulator.report.terminal import console
+
+_CONTROL_KEYS = {"the best fixed model": "over_fixed", "the best static mix at the same cost": "over_mix"}
+"""What a replay is compared with, and how the gain over it is called in a row."""
 
 
 class _Controls:
@@ -62,62 +70,19 @@ class _Controls:
 
 
 def replay_log(name: str, signal: str, runs: Sequence[tuple[str, Run]], out: Path | None, as_json: bool) -> None:
-    """Replay ``runs`` (each with its objective as it was written), write and show what was kept.
+    """Replay ``runs`` (each with its objective as it was written) on a log, write and show what was kept.
 
-    Raises ``SettingError``, ``LogError`` and ``click.ClickException``.
+    ``signal`` is what counts as quality. Raises ``SettingError``, ``LogError``, and ``click.ClickException`` if ``out`` cannot be
+    written.
     """
     log = read_log(name)
     for _, run in runs:
         check_policy(run)
     world = world_of(log, signal)
     controls = _Controls(log, signal)
-    rows: list[dict[str, Any]] = []
-    sheet = Table(title=escape(f"{len(log)} rounds of {log.name}, replayed by rejection; 95 % t intervals"))
-    said = ("policy", "objective", "seed", "rounds kept", signal, "$ per 1,000")
-    titles = (*said, f"− {controls.fixed}", "− best mix at its cost")
-    for title in titles:
-        sheet.add_column(title, justify="left" if title in ("policy", "objective") else "right", overflow="fold")
-    for objective, run in runs:
-        found = in_signal_unit(replay(log, world, run), log, signal)
-        (quality, interval), (cost, _) = found.mean("quality", LEVEL), found.mean("cost", LEVEL)
-        latency, _ = found.mean("latency", LEVEL)
-        kept = len(found.kept_m)
-        shares = np.bincount(found.chosen_m, minlength=len(log.models)) / max(kept, 1)
-        rows.append(
-            {
-                "world": log.name,
-                "policy": run.policy.text,
-                "objective": objective,
-                "budget": run.budget,
-                "seed": run.seed,
-                "rounds": kept,
-                "mean_quality": _known(quality),
-                "low": None if interval is None else interval.low,
-                "high": None if interval is None else interval.high,
-                "mean_cost": _known(cost),
-                "spend_ratio": None if run.budget is None else _known(cost / run.budget),
-                "mean_latency": _known(latency),
-                "regret": None,
-                "shares": dict(zip(log.models, shares.tolist(), strict=True)),
-            }
-        )
-        half = None if interval is None else interval.width / 2.0
-        dollars = "–" if math.isnan(cost) else f"{1000.0 * cost:.4g}"
-        shown = format_estimate(Estimate(quality, half)) if kept else "–"
-        gains = controls.gains(quality, half, cost)
-        for against, gain in zip(("over_fixed", "over_mix"), gains, strict=True):
-            rows[-1][f"{against}_gain"] = None if gain is None else gain.mean
-            rows[-1][f"{against}_half"] = None if gain is None else gain.half
-        cells = (
-            run.policy.text,
-            objective,
-            str(run.seed),
-            str(kept),
-            shown,
-            dollars,
-            *(format_estimate(gain) for gain in gains),
-        )
-        sheet.add_row(*map(escape, cells))
+    rows = [
+        _row(log, objective, run, in_signal_unit(replay(log, world, run), log, signal), controls) for objective, run in runs
+    ]
     if out is not None:
         try:
             write_rows(out / "results", rows)
@@ -126,19 +91,63 @@ def replay_log(name: str, signal: str, runs: Sequence[tuple[str, Run]], out: Pat
     if as_json:
         click.echo(json.dumps(rows, allow_nan=False))
         return
-    console().print(sheet)
+    console().print(_sheet(log, signal, controls.fixed, rows))
     for row in rows:
-        for control, key in (
-            ("the best fixed model", "over_fixed"),
-            ("the best static mix at the same cost", "over_mix"),
-        ):
-            more, spread = row[f"{key}_gain"], row[f"{key}_half"]
-            if more is not None and spread is not None:
-                how = "beat" if more > spread else "was worse than" if more < -spread else "cannot be told from"
-                click.echo(
-                    f"{row['policy']}, seed {row['seed']}, {how} {control}: {more:+.4g} ± {spread:.2g} {signal}."
-                )
+        for control, key in _CONTROL_KEYS.items():
+            gain, half = row[f"{key}_gain"], row[f"{key}_half"]
+            if gain is not None and half is not None:
+                how = "beat" if gain > half else "was worse than" if gain < -half else "cannot be told from"
+                click.echo(f"{row['policy']}, seed {row['seed']}, {how} {control}: {gain:+.4g} ± {half:.2g} {signal}.")
 
 
-def _known(value: float) -> float | None:
+def _row(log: Log, objective: str, run: Run, replayed: Replayed, controls: _Controls) -> dict[str, Any]:
+    """One replay as a flat row; ``None`` where a number is not known."""
+    (quality, interval), (cost, _) = replayed.mean("quality", LEVEL), replayed.mean("cost", LEVEL)
+    latency, _ = replayed.mean("latency", LEVEL)
+    kept = len(replayed.kept_m)
+    shares = np.bincount(replayed.chosen_m, minlength=len(log.models)) / max(kept, 1)
+    row: dict[str, Any] = {
+        "world": log.name,
+        "policy": run.policy.text,
+        "objective": objective,
+        "budget": run.budget,
+        "seed": run.seed,
+        "rounds": kept,
+        "mean_quality": _number_or_none(quality),
+        "low": None if interval is None else interval.low,
+        "high": None if interval is None else interval.high,
+        "mean_cost": _number_or_none(cost),
+        "spend_ratio": None if run.budget is None else _number_or_none(cost / run.budget),
+        "mean_latency": _number_or_none(latency),
+        "regret": None,
+        "shares": dict(zip(log.models, shares.tolist(), strict=True)),
+    }
+    gains = controls.gains(quality, None if interval is None else interval.width / 2.0, cost)
+    for key, gain in zip(_CONTROL_KEYS.values(), gains, strict=True):
+        row[f"{key}_gain"] = None if gain is None else gain.mean
+        row[f"{key}_half"] = None if gain is None else gain.half
+    return row
+
+
+def _sheet(log: Log, signal: str, fixed: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The table for the terminal."""
+    sheet = Table(title=escape(f"{len(log)} rounds of {log.name}, replayed by rejection; 95 % t intervals"))
+    columns = ("policy", "objective", "seed", "rounds kept", signal, "$ per 1,000")
+    for title in (*columns, f"− {fixed}", "− best mix at its cost"):
+        sheet.add_column(title, justify="left" if title in ("policy", "objective") else "right", overflow="fold")
+    for row in rows:
+        quality, cost = row["mean_quality"], row["mean_cost"]
+        half = None if row["low"] is None else (row["high"] - row["low"]) / 2.0
+        shown = format_estimate(Estimate(quality, half)) if row["rounds"] else "–"
+        dollars = "–" if cost is None else f"{1000.0 * cost:.4g}"
+        gains = [
+            None if row[f"{key}_gain"] is None else Estimate(row[f"{key}_gain"], row[f"{key}_half"])
+            for key in _CONTROL_KEYS.values()
+        ]
+        cells = (row["policy"], row["objective"], str(row["seed"]), str(row["rounds"]), shown, dollars)
+        sheet.add_row(*map(escape, (*cells, *(format_estimate(gain) for gain in gains))))
+    return sheet
+
+
+def _number_or_none(value: float) -> float | None:
     return None if math.isnan(value) else value

@@ -1,4 +1,8 @@
-"""What the text of an option means."""
+"""What the text of an option means.
+
+>>> split_list("thompson, uniform", "--policy"), parse_quality_range("1,5")
+(['thompson', 'uniform'], QualityRange(min=1.0, max=5.0))
+"""
 
 from __future__ import annotations
 

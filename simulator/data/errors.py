@@ -1,4 +1,8 @@
-"""Errors that name the setting at fault."""
+"""Errors that name the setting at fault.
+
+>>> str(SettingError("--budget: expected dollars above 0, got '-1'"))
+"--budget: expected dollars above 0, got '-1'"
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""Files of columns (CSV, JSON Lines, Parquet) read whole or in pieces, and their cells checked, column by column."""
+"""Files of columns (CSV, JSON Lines, Parquet) read whole or in pieces, and their cells checked, column by column.
+
+>>> frame = pd.DataFrame({"cost": ["0.5", ""]})
+>>> numbers("log.csv", frame, "cost", 0, low=0.0, needed=False).tolist()
+[0.5, nan]
+>>> numbers("log.csv", frame, "cost", 0, low=0.0)
+Traceback (most recent call last):
+    ...
+pointsman.simulator.data.frames.FrameError: log.csv: row 2, column cost: expected a finite number from 0, got nothing
+"""
 
 from __future__ import annotations
 
@@ -75,15 +84,15 @@ def _jsonl(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
             objects = []
             for number, line in piece:
                 try:
-                    one = json.loads(line)
+                    cells = json.loads(line)
                 except ValueError as error:
                     raise FrameError(f"{path}: line {number}: expected a JSON object: {error}") from None
-                if not isinstance(one, dict):
+                if not isinstance(cells, dict):
                     raise FrameError(f"{path}: line {number}: expected a JSON object, got {line.strip()[:80]}")
-                objects.append(one)
-            titles = dict.fromkeys(title for one in objects for title in one)
+                objects.append(cells)
+            titles = dict.fromkeys(title for cells in objects for title in cells)
             yield pd.DataFrame(
-                {title: pd.Series([one.get(title) for one in objects], dtype=object) for title in titles}
+                {title: pd.Series([cells.get(title) for cells in objects], dtype=object) for title in titles}
             )
             any_yet = True
         if not any_yet:
@@ -146,11 +155,11 @@ def numbers(
 
 def texts(where: str, frame: pd.DataFrame, title: str, first: int) -> list[str]:
     """A column of texts that are not empty (whole numbers are texts too). Raises ``FrameError`` naming row and column."""
-    found = []
+    column = []
     for i, cell in enumerate(frame[title].tolist()):
         text = str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else cell
         if not isinstance(text, str) or not text:
             shown = "nothing" if cell is None or cell == "" or cell != cell else repr(cell)[:80]
             raise FrameError(f"{where}: row {first + i + 1}, column {title}: expected a text, got {shown}")
-        found.append(text)
-    return found
+        column.append(text)
+    return column

@@ -1,4 +1,13 @@
-"""Outcome tables that are larger than memory, piece by piece, with the checks of ``simulator.data.table``."""
+"""Outcome tables that are larger than memory, piece by piece, with the checks of ``simulator.data.table``.
+
+>>> from tempfile import TemporaryDirectory
+>>> with TemporaryDirectory() as folder:
+...     path = Path(folder, "t.csv")
+...     _ = path.write_text("prompt_id,task,quality/small\\np1,chat,0.5\\np2,maths,0.25\\np3,chat,1\\n")
+...     sizes, whole = [len(piece) for piece in pieces(path, rows=2)], extent(path)
+>>> sizes, whole.tasks, whole.lowest[0]
+([2, 1], ('chat', 'maths'), 0.25)
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,10 @@ One row a prompt. Columns: ``prompt_id``, ``task``, optional ``prompt`` (text) a
 ``x/0`` … ``x/n``, and per model ``quality/<model>``, optional ``cost/<model>`` (dollars), ``latency/<model>`` (seconds),
 ``output_tokens/<model>``. A model's name may contain slashes. Other columns are ignored. Quality must be there in every
 row; cells of the optional columns may be empty.
+
+>>> table = from_columns("two.csv", "", {"prompt_id": ["a", "b"], "task": ["chat", "chat"], "quality/small": [0.5, 1.0]})
+>>> table.models, table.quality_nk.tolist()
+(('small',), [[0.5], [1.0]])
 """
 
 from __future__ import annotations
@@ -209,12 +213,12 @@ def _read_paretobandit(name: str, content: bytes) -> Columns:
         models = list(objects[0]["arms"])
         for model in models:
             columns[f"quality/{model}"], columns[f"cost/{model}"] = [], []
-        for one in objects:
-            columns["task"].append(one["source"])
-            columns["prompt"].append(one["prompt"])
+        for prompt in objects:
+            columns["task"].append(prompt["source"])
+            columns["prompt"].append(prompt["prompt"])
             for model in models:
-                columns[f"quality/{model}"].append(one["arms"][model]["reward"])
-                columns[f"cost/{model}"].append(one["arms"][model]["cost"])
+                columns[f"quality/{model}"].append(prompt["arms"][model]["reward"])
+                columns[f"cost/{model}"].append(prompt["arms"][model]["cost"])
     except (KeyError, TypeError) as error:
         raise TableError(f"{name}: not the data of paretobandit 0.1.1: {error!r} is missing") from None
     return columns

@@ -2,6 +2,11 @@
 
 Chen, Zaharia and Zou, "FrugalGPT" (2023). Here the judge of answers is perfect and free, which flatters the cascade: a real one
 sees a score that only resembles quality. What is called is paid for, and waited for.
+
+>>> quality_nk, cost_nk = np.array([[0.9, 0.8], [0.2, 0.7]]), np.array([[1.0, 5.0], [1.0, 5.0]])
+>>> cascaded = cascade(quality_nk, cost_nk, np.ones((2, 2)), np.ones((2, 2), dtype=bool), threshold=0.5)
+>>> cascaded.quality_n.tolist(), cascaded.cost_n.tolist()
+([0.9, 0.7], [1.0, 6.0])
 """
 
 from __future__ import annotations

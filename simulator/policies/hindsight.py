@@ -9,6 +9,9 @@ All three are one linear program: groups of prompts, each with shares of the mod
 constraint on total cost. It is the relaxed multiple-choice knapsack, whose exact solution is to start every group at its
 cheapest model and buy improvements along each group's concave hull, best utility per dollar first (Sinha and Zoltners 1979;
 Kellerer et al., Knapsack Problems, 2004, 11.2).
+
+>>> mix_at(np.array([0.5, 0.9]), np.array([1.0, 3.0]), cost=2.0).tolist()  # half the prompts to each of two models
+[0.5, 0.5]
 """
 
 from __future__ import annotations

@@ -1,5 +1,10 @@
 """``thompson``, the policy that serves: the same buckets, decisions (``bandit.decide``) and fold of the same events
 (``bandit.state.apply``), one event each for a decision and for its outcome.
+
+>>> from pointsman.bandit.catalog import Schema
+>>> spec = PolicySpec("thompson:half_life=500", "thompson", (("half_life", 500.0),))
+>>> configure_bucket(Bucket("summarize", schema=Schema()), spec).half_life
+500.0
 """
 
 from __future__ import annotations

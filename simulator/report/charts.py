@@ -1,4 +1,10 @@
-"""Charts as SVG text: lines with bands, points with intervals, stacked shares. No library, no file, no script."""
+"""Charts as SVG text: lines with bands, points with intervals, stacked shares. No library, no file, no script.
+
+>>> axis_over("rounds", [0.0, 98.0], zero=True).ticks()
+[0.0, 50.0, 100.0]
+>>> plot(Axis("x", 0.0, 1.0), Axis("y", 0.0, 1.0), [PlotLine("a line", [(0.0, 0.0), (1.0, 1.0)])])[:12]
+'<figure><svg'
+"""
 
 from __future__ import annotations
 

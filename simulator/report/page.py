@@ -1,4 +1,8 @@
-"""The frame of every HTML report: one page that needs nothing else, its style, cards of charts, and a table of settings."""
+"""The frame of every HTML report: one page that needs nothing else, its style, cards of charts, and a table of settings.
+
+>>> settings_table({"seeds": "0 to 4"})
+'<div class="wide"><table><tr><td>seeds</td><td class="text"><span class="as-is">0 to 4</span></td></tr></table></div>'
+"""
 
 from __future__ import annotations
 

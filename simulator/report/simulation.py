@@ -1,4 +1,20 @@
-"""The report of a simulation as one HTML page."""
+"""The report of a simulation as one HTML page.
+
+>>> from pointsman.bandit.catalog import Mode, Objective
+>>> from pointsman.simulator.data.table import from_columns
+>>> from pointsman.simulator.policies.registry import parse_policy
+>>> from pointsman.simulator.world.encoding import Features
+>>> from pointsman.simulator.world.world import make_world
+>>> columns = {"prompt_id": ["a", "b"], "task": ["chat", "maths"], "quality/small": [0.9, 0.1], "quality/large": [0.8, 0.6]}
+>>> world = make_world(from_columns("two", "", columns), Features("none", "one"))
+>>> from pointsman.simulator.policies.spec import Run
+>>> from pointsman.simulator.report.summary import group_runs
+>>> from pointsman.simulator.run.experiment import measure_run
+>>> run = Run(parse_policy("fixed:large"), Objective(Mode.QUALITY_FIRST), None, seed=0)
+>>> groups = group_runs([measure_run(world, "QUALITY_FIRST", run)])
+>>> html(groups, {}).startswith("<!doctype html>")
+True
+"""
 
 from __future__ import annotations
 

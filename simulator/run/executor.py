@@ -1,4 +1,8 @@
-"""Independent pieces of work over processes of this machine, or over a Dask cluster; results in order, and the same."""
+"""Independent pieces of work over processes of this machine, or over a Dask cluster; results in order, and the same.
+
+>>> list(map_over(10, pow, [2, 3], jobs=1))
+[100, 1000]
+"""
 
 from __future__ import annotations
 
@@ -97,18 +101,18 @@ def _over_cluster(shared: S, work: Callable[[S, T], R], items: Sequence[T], addr
 def _check_workers(client: Any, address: str) -> None:
     """Every worker has our Python and our code."""
     here = versions()
-    found: Mapping[str, object] = client.run(versions, on_error="return")
-    if not found:
+    by_worker: Mapping[str, object] = client.run(versions, on_error="return")
+    if not by_worker:
         raise SettingError(f"--executor {address}: expected workers, the scheduler has none")
-    for worker, there in found.items():
+    for worker, there in by_worker.items():
         if there != here:
             raise SettingError(
-                f"--executor {address}: worker {worker}: expected {_said(here)}, got {_said(there)}; "
+                f"--executor {address}: worker {worker}: expected {_describe(here)}, got {_describe(there)}; "
                 "numbers would not be the same"
             )
 
 
-def _said(versions: object) -> str:
+def _describe(versions: object) -> str:
     if isinstance(versions, Mapping):
         return ", ".join(f"{name} {version}" for name, version in versions.items())
     return repr(versions)

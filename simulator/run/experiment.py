@@ -1,4 +1,16 @@
-"""Many runs over processes, each as a row of numbers and a trace for the pictures."""
+"""Many runs over processes, each as a row of numbers and a trace for the pictures.
+
+>>> from pointsman.bandit.catalog import Mode, Objective
+>>> from pointsman.simulator.data.table import from_columns
+>>> from pointsman.simulator.policies.registry import parse_policy
+>>> from pointsman.simulator.world.encoding import Features
+>>> from pointsman.simulator.world.world import make_world
+>>> columns = {"prompt_id": ["a", "b"], "task": ["chat", "maths"], "quality/small": [0.9, 0.1], "quality/large": [0.8, 0.6]}
+>>> world = make_world(from_columns("two", "", columns), Features("none", "one"))
+>>> result = measure_run(world, "QUALITY_FIRST", Run(parse_policy("fixed:large"), Objective(Mode.QUALITY_FIRST), None, seed=0))
+>>> round(result.row["mean_quality"], 9), round(result.row["regret"], 9)
+(0.7, 0.1)
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,17 @@
 
 All policies are ``simulator.policies.base.OnlinePolicy``, so that they play in the same loop; the world may change on the way
 (``simulator.world.changes``).
+
+>>> from pointsman.bandit.catalog import Mode, Objective
+>>> from pointsman.simulator.data.table import from_columns
+>>> from pointsman.simulator.policies.registry import parse_policy
+>>> from pointsman.simulator.world.encoding import Features
+>>> from pointsman.simulator.world.world import make_world
+>>> columns = {"prompt_id": ["a", "b"], "task": ["chat", "maths"], "quality/small": [0.9, 0.1], "quality/large": [0.8, 0.6]}
+>>> world = make_world(from_columns("two", "", columns), Features("none", "one"))
+>>> run = Run(parse_policy("prompt-oracle"), Objective(Mode.QUALITY_FIRST), None, seed=0)
+>>> play(world, run).tolist()  # the best model of each prompt
+[[1.0, 0.0], [0.0, 1.0]]
 """
 
 from __future__ import annotations

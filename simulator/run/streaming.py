@@ -3,6 +3,18 @@
 Policies, and what they are told, are those of ``simulator.run.replay``. What is kept of the rounds are sums up to each
 checkpoint, so that memory does not grow with them; controls in hindsight are made of the same sums. The first piece sets the
 scale of features.
+
+>>> from pointsman.bandit.catalog import Mode, Objective
+>>> from pointsman.simulator.data.table import from_columns
+>>> from pointsman.simulator.policies.registry import parse_policy
+>>> from pointsman.simulator.world.encoding import Features
+>>> from pointsman.simulator.world.world import make_world
+>>> columns = {"prompt_id": ["a", "b"], "task": ["chat", "maths"], "quality/small": [0.9, 0.1], "quality/large": [0.8, 0.6]}
+>>> world = make_world(from_columns("two", "", columns), Features("none", "one"))
+>>> run = Run(parse_policy("fixed:large"), Objective(Mode.QUALITY_FIRST), None, seed=0)
+>>> result = stream(world, lambda: iter([world.table]), 2, "QUALITY_FIRST", run)
+>>> round(result.row["mean_quality"], 9), round(result.row["regret"], 9)
+(0.7, 0.1)
 """
 
 from __future__ import annotations

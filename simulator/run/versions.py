@@ -1,4 +1,8 @@
-"""What has to be the same for results to be the same."""
+"""What has to be the same for results to be the same.
+
+>>> sorted(versions())
+['numpy', 'pointsman', 'python', 'scipy']
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,11 @@
 
 A schedule is a tuple of changes. Each holds from round ``start`` (counted from 0) to before round ``end``, or for good if that
 is ``None``; then the world is as it was.
+
+>>> check_schedule(["small", "large"], QualityRange(), (Outage("large", start=100, end=50),))
+Traceback (most recent call last):
+    ...
+pointsman.simulator.data.errors.SettingError: schedule[0] (Outage).end: expected a round after start 100, got 50
 """
 
 from __future__ import annotations

@@ -15,6 +15,16 @@
 Everything is drawn from ``seed``, so that a file is one world. What a model is worth on a prompt is known, so that regret is
 exact: the probability of a good answer is logistic in the prompt's features around the model's quality on the task, and cost
 grows with the prompt's length. With ``table: FILE`` in place of ``models`` the outcomes are those of a table.
+
+>>> from tempfile import TemporaryDirectory
+>>> with TemporaryDirectory() as folder:
+...     path = Path(folder, "wrong.yaml")
+...     _ = path.write_text("rounds: 100\\nmodels:\\n  small: {quality: 1.7, cost: 0.001}\\n")
+...     try:
+...         _ = read_scenario(path)
+...     except SettingError as error:
+...         print(str(error).partition("wrong.yaml, ")[2])
+line 3: models.small.quality: Input should be less than or equal to 1
 """
 
 from __future__ import annotations

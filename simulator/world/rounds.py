@@ -6,7 +6,7 @@ no random number but those that its seed gives, so that all policies meet the sa
 A table holds outcomes, or with ``Noise`` what outcomes are on average: then each round draws its own around them, and what a
 choice was worth is known exactly.
 
->>> shift_to(np.array([0.2, 0.9]), level=0.7, quality=QualityRange())  # the second is clipped at 1
+>>> round(shift_to(np.array([0.2, 0.9]), level=0.7, quality=QualityRange()), 9)  # 0.4 and, clipped, 1.0
 0.2
 """
 
@@ -315,5 +315,5 @@ def report_of(outcome: CallOutcome, *, success: bool) -> dict[Signal, float]:
         Signal.LATENCY: outcome.latency,
         Signal.OUTPUT_TOKENS: outcome.output_tokens,
     }
-    known = {signal: float(value) for signal, value in cells.items() if not np.isnan(value)}
-    return known | ({Signal.SUCCESS: float(outcome.success)} if success else {})
+    reported = {signal: float(value) for signal, value in cells.items() if not np.isnan(value)}
+    return reported | ({Signal.SUCCESS: float(outcome.success)} if success else {})

@@ -11,6 +11,10 @@ The utility of an outcome with quality q, cost c (dollars) and latency l (second
 Regret is the sum over rounds of the best achievable utility less the achieved one. Best achievable is each prompt's best
 model; with a budget, the best choice for all prompts whose mean cost is within it, so that a policy that overspends can
 have a negative regret.
+
+>>> objective = parse_objective("WEIGHTED:cost_weight=10:latency_weight=0.1", QualityRange())
+>>> utility_of(objective, np.array([[0.8]]), np.array([[0.02]]), np.array([[1.0]])).round(9).tolist()
+[[0.5]]
 """
 
 from __future__ import annotations

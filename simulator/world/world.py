@@ -1,4 +1,11 @@
-"""What a replay needs of a table: encoded contexts, the catalogue before the first round, and what a warm start taught."""
+"""What a replay needs of a table: encoded contexts, the catalogue before the first round, and what a warm start taught.
+
+>>> from pointsman.simulator.data.table import from_columns
+>>> columns = {"prompt_id": ["a", "b"], "task": ["chat", "maths"], "quality/small": [0.9, 0.1], "quality/large": [0.8, 0.6]}
+>>> world = make_world(from_columns("two", "", columns), Features("none", "task"))
+>>> world.bucket_n, world.present
+(('task/0', 'task/1'), ('small', 'large'))
+"""
 
 from __future__ import annotations
 
