@@ -81,7 +81,8 @@ def replay_log(name: str, signal: str, runs: Sequence[tuple[str, Run]], out: Pat
     world = world_of(log, signal)
     controls = _Controls(log, signal)
     rows = [
-        _row(log, objective, run, in_signal_unit(replay(log, world, run), log, signal), controls) for objective, run in runs
+        _row(log, objective, run, in_signal_unit(replay(log, world, run), log, signal), controls)
+        for objective, run in runs
     ]
     if out is not None:
         try:
