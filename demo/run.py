@@ -33,6 +33,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from pointsman.channel import OPTIONS
 from pointsman.simulator.data.table import OutcomeTable, load_table
 from pointsman.v1 import (
     catalog_pb2,
@@ -113,7 +114,7 @@ async def drive(address: str, warm: OutcomeTable, table: OutcomeTable, seed: int
         TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TimeRemainingColumn(),
     )  # fmt: skip
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with grpc.aio.insecure_channel(address, OPTIONS) as channel:  # with retries: a busy machine sheds load
         await set_up(catalog_service_pb2_grpc.CatalogServiceStub(channel), table.models, buckets)
         router = router_service_pb2_grpc.RouterServiceStub(channel)
         with Progress(*columns, console=console) as progress:
