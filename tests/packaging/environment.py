@@ -89,15 +89,16 @@ def serving(
             stderr=errors,
             text=True,
         )
-        hangs = threading.Timer(WAIT, process.kill)
+        hangs = threading.Timer(WAIT, process.kill)  # until it serves; then it may as long as its caller wants
         hangs.start()
         try:
             assert process.stdout is not None
             address = re.search(r"serving on (\S+)", process.stdout.readline())
             assert address, Path(errors.name).read_text()
+            hangs.cancel()
             yield address[1]
             process.send_signal(signal.SIGTERM)
-            assert process.wait() == 0, Path(errors.name).read_text()
+            assert process.wait(WAIT) == 0, Path(errors.name).read_text()
         finally:
             hangs.cancel()
             process.kill()
