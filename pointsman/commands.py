@@ -5,7 +5,7 @@ Nothing here imports a command, so that `pointsman --help` is quick and whole wi
 >>> COMMANDS["serve"].extra
 'server'
 >>> COMMANDS["serve"].target
-'pointsman.server.cli.commands:serve'
+'pointsman.server.cli.serve:serve'
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COMMANDS = {
         "server",
     ),
     "compact": CommandEntry(
-        "pointsman.server.cli.commands:compact_",
+        "pointsman.server.cli.journal:compact_",
         "Replace old decisions and outcomes by the state they led to.",
         "server",
     ),
@@ -45,12 +45,12 @@ COMMANDS = {
         "simulator",
     ),
     "export": CommandEntry(
-        "pointsman.server.cli.commands:export",
+        "pointsman.server.cli.journal:export",
         "Write the journal to a file; the server may be running.",
         "server",
     ),
     "import": CommandEntry(
-        "pointsman.server.cli.commands:import_",
+        "pointsman.server.cli.journal:import_",
         "Make a data directory out of an exported journal: the inverse of export.",
         "server",
     ),
@@ -60,7 +60,7 @@ COMMANDS = {
         "server",
     ),
     "serve": CommandEntry(
-        "pointsman.server.cli.commands:serve",
+        "pointsman.server.cli.serve:serve",
         "Serve decisions over gRPC.",
         "server",
     ),
@@ -70,7 +70,7 @@ COMMANDS = {
         "simulator",
     ),
     "verify": CommandEntry(
-        "pointsman.server.cli.commands:verify",
+        "pointsman.server.cli.journal:verify",
         "Fold the whole journal anew and compare with what a restart would serve.",
         "server",
     ),

@@ -21,7 +21,7 @@ from typing import IO, TypeVar
 ROOT = Path(__file__).parents[1]
 WAIT = 120.0
 """Seconds after which whatever is waited for is taken to hang: many times what it takes on a busy machine."""
-SERVE = "from pointsman.server.cli.commands import serve; serve()"
+SERVE = "from pointsman.server.cli.serve import serve; serve()"
 ANY_PORT = "127.0.0.1:0"
 _LOOK = 0.01
 """Seconds between two looks at what is waited for."""

@@ -16,14 +16,10 @@ import pointsman
 OPTIONAL = {"distributed", "obp", "opentelemetry", "paretobandit"}
 """Packages that extras bring: a module that needs one is skipped where it is missing."""
 EXEMPT = (
-    "pointsman.server.cli.commands",
     "pointsman.server.journal",
-    "pointsman.server.observe.metrics_server",
-    "pointsman.server.observe.state_metrics",
     "pointsman.server.process.supervisor",
     "pointsman.server.process.worker",
     "pointsman.server.state",
-    "pointsman.server.tools",
     "pointsman.simulator",
 )
 """Packages and modules of which not every public module has an example yet. This list only shrinks."""

@@ -25,7 +25,7 @@ def test_the_client_pulls_in_grpcio_and_protobuf_only() -> None:
 def test_every_package_imports() -> None:
     for module in (
         "pointsman.bandit.decide",
-        "pointsman.server.cli.commands",
+        "pointsman.server.cli.serve",
         "pointsman.simulator.cli.simulate",
         "pointsman.cli",
     ):

@@ -42,7 +42,7 @@ UNLIMITED = (
     "a.Admission.__init__.__defaults__ = (10**9, 1e9, 10**9, a.time.perf_counter, lambda: 1.0); "
     "import pointsman.server.guards.connection_limits as l; l.OPTIONS = tuple(o for o in l.OPTIONS if 'pending' not in o[0]); "
 )
-SERVE = "from pointsman.server.cli.commands import serve; serve()"
+SERVE = "from pointsman.server.cli.serve import serve; serve()"
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ class Stubs:
 
 def verify(data: Path) -> dict[str, Any]:
     """What `pointsman verify --json` says; the server must not be running."""
-    code = "from pointsman.server.cli.commands import verify; verify()"
+    code = "from pointsman.server.cli.journal import verify; verify()"
     done = run_python("-c", code, "--data", str(data), "--json", seconds=VERIFY_S)
     if not done.stdout:
         raise RuntimeError(f"verify failed: {done.stderr}")

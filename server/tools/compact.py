@@ -1,4 +1,11 @@
-"""Compaction of a journal that nobody serves: folds it up to a time, and lets it start from there."""
+"""Compaction of a journal that nobody serves: what is older than a time is replaced by the state that it led to.
+
+>>> import asyncio, tempfile
+>>> with tempfile.TemporaryDirectory() as directory:
+...     compacted = asyncio.run(compact(Path(directory), before_ns=0, now_ns=0))
+>>> compacted.position
+0
+"""
 
 from __future__ import annotations
 
@@ -16,7 +23,7 @@ from pointsman.server.state.snapshot_store import SnapshotStore
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
-    """Up to which position the rows are gone (as before, if none were old enough), and the size of the file in bytes."""
+    """The ``position`` up to which there are no rows any more, and the ``size`` of the file in bytes."""
 
     position: int
     size: int

@@ -1,4 +1,13 @@
-"""The journal as files: losslessly as JSON lines, or as a flat table of decisions with what came of them."""
+"""The journal as files: losslessly as JSON lines, or as a flat table of decisions with their outcomes.
+
+>>> import tempfile
+>>> from pointsman.server.codec.event import write_event
+>>> rows = [Row(1, 5, write_event(e.ModelDeleted("small")).SerializeToString())]
+>>> with tempfile.TemporaryDirectory() as directory:
+...     written = write_journal(rows, Path(directory) / "journal.jsonl")
+...     print(written, (Path(directory) / "journal.jsonl").read_text(), end="")
+1 {"position":"1","event":{"time_ns":"5","model_deleted":{"model":"small"}}}
+"""
 
 from __future__ import annotations
 
@@ -37,14 +46,13 @@ def write_decisions(rows: Iterable[Row], path: Path) -> int:
 
     Columns: decision, time_ns, bucket, model (chosen), propensity, explored, limits_violated, eligible (number of eligible
     models), the propensity of every model `p/<model>` (0 if not eligible), features `x/0 …` (intercept last), predicted
-    `quality_mean/<model>`, `quality_sd/<model>`, `cost/<model>`,
-    `latency/<model>`, and the chosen model's outcome as known at the end: quality, cost_usd, latency_seconds, success,
-    input_tokens, output_tokens.
+    `quality_mean/<model>`, `quality_sd/<model>`, `cost/<model>`, `latency/<model>`, and the chosen model's outcome as known at
+    the end: quality, cost_usd, latency_seconds, success, input_tokens, output_tokens. Costs are in dollars, latencies in seconds.
 
     Raises ``ModuleNotFoundError`` where pandas and pyarrow, of the extra ``simulator``, are not installed.
     """
     import pandas as pd  # not at the top: the service runs without it
-    import pyarrow  # noqa: F401  # pandas would say in its own words that it is not there
+    import pyarrow  # noqa: F401  # pandas would report its absence in other words
 
     table = pd.DataFrame(list(decision_rows(rows)))
     match path.suffix:
@@ -60,25 +68,26 @@ def write_decisions(rows: Iterable[Row], path: Path) -> int:
 
 
 def decision_rows(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
-    """The rows of ``write_decisions``."""
-    decisions: dict[bytes, dict[str, Any]] = {}
-    scales: dict[str, QualityRange] = {}
+    """The rows of ``write_decisions``, in the order of the decisions."""
+    table: dict[bytes, dict[str, Any]] = {}
+    quality_by_bucket: dict[str, QualityRange] = {}
     for row in rows:
-        item = decode(row)
-        if isinstance(item.event, e.BucketPut):
-            scales[item.event.bucket.id] = item.event.bucket.quality_range
-        elif isinstance(item.event, e.DecisionMade):
-            scale = scales.get(item.event.bucket, QualityRange())
-            decisions[item.event.id] = _decision_row(item.event, item.time_ns, scale)
-        elif isinstance(item.event, e.OutcomeApplied) and item.event.decision_id in decisions:
-            known = decisions[item.event.decision_id]
-            reported = item.event.reported_outcomes.get(known["model"].removeprefix("models/"))
+        record = decode(row)
+        event = record.event
+        if isinstance(event, e.BucketPut):
+            quality_by_bucket[event.bucket.id] = event.bucket.quality_range
+        elif isinstance(event, e.DecisionMade):
+            quality = quality_by_bucket.get(event.bucket, QualityRange())
+            table[event.id] = _decision_row(event, record.time_ns, quality)
+        elif isinstance(event, e.OutcomeApplied) and event.decision_id in table:
+            decision = table[event.decision_id]
+            reported = event.reported_outcomes.get(decision["model"].removeprefix("models/"))
             if reported is not None:
-                known.update({FIELDS[signal]: aggregate.value for signal, aggregate in reported.aggregates.items()})
-    yield from decisions.values()
+                decision.update({FIELDS[signal]: aggregate.value for signal, aggregate in reported.aggregates.items()})
+    yield from table.values()
 
 
-def _decision_row(event: e.DecisionMade, time_ns: int, scale: QualityRange) -> dict[str, Any]:
+def _decision_row(event: e.DecisionMade, time_ns: int, quality: QualityRange) -> dict[str, Any]:
     row: dict[str, Any] = {
         "decision": decision_name(event.id),
         "time_ns": time_ns,
@@ -91,7 +100,7 @@ def _decision_row(event: e.DecisionMade, time_ns: int, scale: QualityRange) -> d
     }
     row.update(dict.fromkeys(FIELDS.values()))
     row.update({f"x/{i}": float(value) for i, value in enumerate(event.x_d)})
-    for model, propensity in zip(event.models, logged_propensities(event, scale).tolist(), strict=True):
+    for model, propensity in zip(event.models, logged_propensities(event, quality).tolist(), strict=True):
         row[f"p/{model}"] = propensity
     for k, model in enumerate(event.models):
         row[f"quality_mean/{model}"] = float(event.predicted.quality_k[k])

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from pointsman.bandit.state import State, fingerprint
-from pointsman.server.cli.commands import verify
+from pointsman.server.cli.journal import verify
 from pointsman.server.errors import UnavailableError
 from pointsman.server.journal.interface import JournalError, JournalFormatError, JournalLockedError, Row
 from pointsman.server.journal.sqlite import SqliteJournal

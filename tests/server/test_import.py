@@ -17,7 +17,7 @@ from pointsman.bandit.encoder import Context
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.state import State, fingerprint
-from pointsman.server.cli.commands import export, import_, verify
+from pointsman.server.cli.journal import export, import_, verify
 from pointsman.server.journal.interface import Entry, Group, JournalError
 from pointsman.server.journal.keys import idempotency_key_of, key_of
 from pointsman.server.journal.sqlite import SqliteJournal
@@ -26,7 +26,8 @@ from pointsman.server.state.outcomes import Report
 from pointsman.server.state.recovery import fold_rows
 from pointsman.server.state.replica import open_replica
 from pointsman.server.state.rows import decode
-from pointsman.server.tools.import_journal import FORMER_NAMES, ImportFileError, import_journal
+from pointsman.server.tools.exported_records import FORMER_NAMES, ImportFileError
+from pointsman.server.tools.import_journal import import_journal
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, router_service_pb2
 from tests.processes import run_python
 from tests.server.conftest import Service

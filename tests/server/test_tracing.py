@@ -91,7 +91,7 @@ def test_a_collector_gets_calls_and_appends_and_no_contexts(tmp_path: Path, serv
 
 def test_without_the_extra_the_setting_is_refused(tmp_path: Path) -> None:
     program = (
-        "import sys; sys.modules['opentelemetry'] = None; from pointsman.server.cli.commands import serve; "
+        "import sys; sys.modules['opentelemetry'] = None; from pointsman.server.cli.serve import serve; "
         f"serve(['--data', {str(tmp_path / 'data')!r}, '--listen', '127.0.0.1:0', '--traces'])"
     )
     ended = run_python("-c", program)

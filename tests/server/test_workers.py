@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
 from pointsman.bandit.state import State, apply, fingerprint
-from pointsman.server.cli.commands import serve as serve_command
+from pointsman.server.cli.serve import serve as serve_command
 from pointsman.server.journal.sqlite_store import SqliteStore, read_rows
 from pointsman.server.names import parse_decision
 from pointsman.server.state.rows import decode

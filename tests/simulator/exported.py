@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from click.testing import CliRunner
 
-from pointsman.server.cli.commands import export
+from pointsman.server.cli.journal import export
 from pointsman.server.journal.sqlite import SqliteJournal
 from pointsman.server.rpc.catalog import CatalogService
 from pointsman.server.rpc.router import RouterService

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pointsman.server.cli.commands import export
+from pointsman.server.cli.journal import export
 from pointsman.simulator.offpolicy.candidate import BucketPolicy, Candidate
 from pointsman.simulator.offpolicy.evaluation.evaluate import evaluate_candidate
 from pointsman.simulator.offpolicy.logs.log import Log, LogError

@@ -1,13 +1,16 @@
-"""Commands that need the service's code: serve, export, verify."""
+"""`pointsman export`, `import`, `compact` and `verify`: commands on the journal of a data directory.
+
+>>> from click.testing import CliRunner
+>>> CliRunner().invoke(export, ["--data", "none", "--to", "decisions.xls"]).output.splitlines()[-1]
+'Error: --to: expected a file that ends in .jsonl, .parquet or .csv, got decisions.xls'
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
-from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
@@ -16,21 +19,17 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pointsman.bandit.state import State, fingerprint
-from pointsman.server.cli.setting_options import setting_options
 from pointsman.server.journal.interface import JournalError
 from pointsman.server.journal.sqlite import SqliteJournal
 from pointsman.server.journal.sqlite_store import check, read_rows
-from pointsman.server.observe.logs import set_up
 from pointsman.server.process import config as configuration
-from pointsman.server.process.serve import ServeError
-from pointsman.server.process.serve import serve as run
-from pointsman.server.process.supervisor import Supervisor, WorkersError
 from pointsman.server.state.recovery import recover, refold
 from pointsman.server.state.retention import DAY_NS
 from pointsman.server.state.snapshot_store import SnapshotStore
 from pointsman.server.tools.compact import compact
 from pointsman.server.tools.export import write_decisions, write_journal
-from pointsman.server.tools.import_journal import ImportFileError, import_journal
+from pointsman.server.tools.exported_records import ImportFileError
+from pointsman.server.tools.import_journal import import_journal
 
 _DATA = click.option(
     "--data",
@@ -40,38 +39,7 @@ _DATA = click.option(
     envvar="POINTSMAN_DATA",
     help="The server's data directory.",
 )
-
-
-@click.command()
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    envvar="POINTSMAN_CONFIG",
-    help="YAML file of settings.  [env: POINTSMAN_CONFIG]",
-)
-@setting_options(configuration.Config, configuration.PREFIX)
-def serve(config: Path | None, **flags: object) -> None:
-    """Serve decisions over gRPC.
-
-    Prints one line with the bound address when ready. SIGTERM or Ctrl-C lets calls finish and stops. Options take precedence over
-    environment variables, those over the file of settings.
-    """
-    try:
-        settings = configuration.load(config, os.environ, flags)
-    except configuration.ConfigError as error:
-        raise click.UsageError(str(error)) from error
-    set_up(settings.log_format, settings.log_level)
-    try:
-        asyncio.run(_serve(settings, lambda address: click.echo(f"pointsman is serving on {address}")))
-    except (JournalError, ServeError, WorkersError) as error:
-        raise click.ClickException(str(error)) from error
-
-
-async def _serve(settings: configuration.Config, ready: Callable[[str], None]) -> None:
-    if settings.workers == 1:
-        await run(settings, ready)
-    else:
-        await Supervisor(settings).run(ready)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 @click.command()
@@ -88,7 +56,7 @@ async def _serve(settings: configuration.Config, ready: Callable[[str], None]) -
     type=click.Choice(["journal", "decisions"]),
     help="Every event losslessly (JSON lines only), or one row a decision. Default: journal for .jsonl, else decisions.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@_JSON
 def export(data: Path, path: Path, what: str | None, as_json: bool) -> None:
     """Write the journal to a file; the server may be running."""
     if path.suffix not in (".jsonl", ".parquet", ".csv"):
@@ -99,17 +67,17 @@ def export(data: Path, path: Path, what: str | None, as_json: bool) -> None:
     try:
         write = write_journal if what == "journal" else write_decisions
         rows = read_rows(data)
-        begin = next(rows, None)
-        count = write(rows if begin is None else chain((begin,), rows), path)
+        first = next(rows, None)
+        count = write(rows if first is None else chain((first,), rows), path)
     except (JournalError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        done = {"what": what, "file": str(path), "rows": count, "from_position": begin.position if begin else 1}
-        click.echo(json.dumps(done))
+        result = {"what": what, "file": str(path), "rows": count, "from_position": first.position if first else 1}
+        click.echo(json.dumps(result))
     else:
         click.echo(f"wrote {count} {'records' if what == 'journal' else 'decisions'} to {path}")
-        if begin and begin.position > 1:
-            click.echo(f"the journal is compacted: the export starts at position {begin.position}", err=True)
+        if first and first.position > 1:
+            click.echo(f"the journal is compacted: the export starts at position {first.position}", err=True)
 
 
 @click.command(name="import")
@@ -121,7 +89,7 @@ def export(data: Path, path: Path, what: str | None, as_json: bool) -> None:
     required=True,
     help="FILE.jsonl that `pointsman export` wrote.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@_JSON
 def import_(data: Path, path: Path, as_json: bool) -> None:
     """Make a data directory out of an exported journal: the inverse of export.
 
@@ -135,41 +103,43 @@ def import_(data: Path, path: Path, as_json: bool) -> None:
     try:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("", total=path.stat().st_size)
-            done = import_journal(path, data, lambda read: bar.update(task, completed=read))
+            imported = import_journal(path, data, lambda read: bar.update(task, completed=read))
     except (ImportFileError, JournalError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        click.echo(json.dumps({"data": str(data), "records": done.records, "state": done.state}))
+        click.echo(json.dumps({"data": str(data), "records": imported.records, "state": imported.state}))
     else:
-        click.echo(f"imported {done.records} records into {data}; state {done.state}")
+        click.echo(f"imported {imported.records} records into {data}; state {imported.state}")
 
 
 @click.command(name="compact")
 @_DATA
-@click.option("--older-than", "days", metavar="DAYS", type=click.FloatRange(min=0), required=True, help="What may go.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option(
+    "--older-than", "days", metavar="DAYS", type=click.FloatRange(min=0), required=True, help="Age of what goes."
+)
+@_JSON
 def compact_(data: Path, days: float, as_json: bool) -> None:
     """Replace old decisions and outcomes by the state they led to. The server must not be running.
 
-    What was learned stays; what goes cannot be exported, looked up or repeated any more.
+    What was learned stays; what is replaced can no longer be exported, looked up or repeated.
 
     Example: pointsman compact --data DIR --older-than 30
     """
     try:
         next(read_rows(data), None)  # opening would make a journal where there is none
         now_ns = time.time_ns()
-        done = asyncio.run(compact(data, now_ns - int(days * DAY_NS), now_ns))
+        compacted = asyncio.run(compact(data, now_ns - int(days * DAY_NS), now_ns))
     except JournalError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        click.echo(json.dumps({"position": done.position, "bytes": done.size}))
+        click.echo(json.dumps({"position": compacted.position, "bytes": compacted.size}))
     else:
-        click.echo(f"the journal starts after position {done.position}; its file has {done.size:,} bytes")
+        click.echo(f"the journal starts after position {compacted.position}; its file has {compacted.size:,} bytes")
 
 
 @click.command()
 @_DATA
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@_JSON
 def verify(data: Path, as_json: bool) -> None:
     """Fold the whole journal anew and compare with what a restart would serve. The server must not be running.
 
@@ -183,15 +153,7 @@ def verify(data: Path, as_json: bool) -> None:
         raise click.ClickException(str(error)) from error
     equal = fingerprint(recovered) == fingerprint(refolded)
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "equal": equal,
-                    "position": refolded.position,
-                    "state": fingerprint(refolded),
-                }
-            )
-        )
+        click.echo(json.dumps({"equal": equal, "position": refolded.position, "state": fingerprint(refolded)}))
     else:
         click.echo(f"{'equal' if equal else 'DIFFERENT'} at position {refolded.position}: {fingerprint(refolded)}")
     if not equal:
