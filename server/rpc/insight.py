@@ -60,9 +60,9 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
         if bucket:
             self._replica.catalogue.bucket(bucket)
         await context.send_initial_metadata(())  # tells the caller that it misses nothing from here on
-        async for known in self._replica.watchers.watch(bucket):
+        async for record in self._replica.watchers.watch(bucket):
             yield rpc.WatchDecisionsResponse(
-                decision=write_decision(known.decision, known.time_ns, self._replica.state.models)
+                decision=write_decision(record.decision, record.time_ns, self._replica.state.models)
             )
 
     @streaming

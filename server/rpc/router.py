@@ -46,8 +46,8 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         self, request: router_service_pb2.DecideRequest, context: Call
     ) -> router_service_pb2.DecideResponse:
         """Choose a model for one request."""
-        known = await self._decide(request, [read_context(request.context)], "context")
-        return router_service_pb2.DecideResponse(decision=await self._write(known[0], request.explain))
+        (record,) = await self._decide(request, [read_context(request.context)], "context")
+        return router_service_pb2.DecideResponse(decision=await self._write(record, request.explain))
 
     @unary
     async def BatchDecide(
@@ -55,8 +55,9 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
     ) -> router_service_pb2.BatchDecideResponse:
         """Choose models for many requests of one bucket."""
         check_batch(len(request.contexts), "contexts")
-        known = await self._decide(request, [read_context(c) for c in request.contexts], "contexts")
-        decisions = [await self._write(decision, request.explain) for decision in known]
+        contexts = [read_context(message) for message in request.contexts]
+        records = await self._decide(request, contexts, "contexts")
+        decisions = [await self._write(record, request.explain) for record in records]
         return router_service_pb2.BatchDecideResponse(decisions=decisions)
 
     async def _decide(
@@ -77,14 +78,14 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
     async def ReportOutcome(
         self, request: router_service_pb2.ReportOutcomeRequest, context: Call
     ) -> router_service_pb2.ReportOutcomeResponse:
-        """Say what came of a decision."""
+        """Report the outcome of a decision, or a part of it."""
         return _write_reported(await self._replica.outcomes.report(_read_report(request)))
 
     @unary
     async def BatchReportOutcomes(
         self, request: router_service_pb2.BatchReportOutcomesRequest, context: Call
     ) -> router_service_pb2.BatchReportOutcomesResponse:
-        """Say what came of many decisions. Reports on one decision are taken in the order given."""
+        """Report the outcomes of many decisions. Reports on one decision are taken in the order given."""
         check_batch(len(request.requests), "requests")
         by_decision: dict[str, list[int]] = defaultdict(list)
         for i, report in enumerate(request.requests):
@@ -112,23 +113,23 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         self, request: router_service_pb2.GetDecisionRequest, context: Call
     ) -> router_service_pb2.GetDecisionResponse:
         """A decision with its explanation and the outcomes known so far."""
-        known = await self._replica.records.get(parse_decision(request.name, "name"), "name")
+        record = await self._replica.records.get(parse_decision(request.name, "name"), "name")
         outcomes = [
             router_service_pb2.ModelOutcome(
                 model=model_name(model),
                 outcome=write_reported_outcome(outcome),
                 reports=outcome.reports,
             )
-            for model, outcome in known.reported_outcomes.items()
+            for model, outcome in record.reported_outcomes.items()
         ]
-        return router_service_pb2.GetDecisionResponse(decision=await self._write(known, True), outcomes=outcomes)
+        return router_service_pb2.GetDecisionResponse(decision=await self._write(record, True), outcomes=outcomes)
 
-    async def _write(self, known: DecisionRecord, explain: bool) -> decision_pb2.Decision:
+    async def _write(self, record: DecisionRecord, explain: bool) -> decision_pb2.Decision:
         models = self._replica.state.models
-        message = write_decision(known.decision, known.time_ns, models)
+        message = write_decision(record.decision, record.time_ns, models)
         if explain:
-            quality = await self._replica.records.quality_range(known.decision)
-            message.candidates.extend(write_candidates(known.decision, quality, models))
+            quality = await self._replica.records.quality_range(record.decision)
+            message.candidates.extend(write_candidates(record.decision, quality, models))
         return message
 
 
