@@ -29,6 +29,9 @@ from pointsman.simulator.world.world import World
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
+HINDSIGHT = ("best-fixed", "best-mix", "task-lp", "prompt-oracle")
+"""Controls that know every outcome beforehand."""
+
 
 def best_shares(utility_gk: Array, cost_gk: Array | None, weight_g: Array, budget: float | None) -> Array:
     """Shares of k models in g groups, (g, k), that maximise Σ weight·share·utility with mean cost within ``budget``.
@@ -93,9 +96,9 @@ def mix_at(quality_k: Array, cost_k: Array, cost: float) -> Array:
 
     Below the cheapest model that model: then the mix may spend more.
     """
-    known = np.flatnonzero(~np.isnan(quality_k) & ~np.isnan(cost_k))
+    complete = np.flatnonzero(~np.isnan(quality_k) & ~np.isnan(cost_k))
     share_k = np.zeros(len(quality_k))
-    share_k[known] = best_shares(quality_k[None, known], cost_k[None, known], np.ones(1), cost)[0]
+    share_k[complete] = best_shares(quality_k[None, complete], cost_k[None, complete], np.ones(1), cost)[0]
     return share_k
 
 
@@ -116,12 +119,11 @@ def _means(value_nk: Array, group_n: Indices, weight_g: Array) -> Array:
     return sum_gk / weight_g[:, None]
 
 
-HINDSIGHT = ("best-fixed", "best-mix", "task-lp", "prompt-oracle")
-"""Controls that know every outcome beforehand."""
-
-
 def optimum(world: World, run: Run, rounds: Rounds, control: str) -> Array:
-    """The shares (t, k) of a control of ``HINDSIGHT``, which knows what every call is worth."""
+    """The shares (t, k) of a control of ``HINDSIGHT``, which knows what every call is worth.
+
+    All but ``prompt-oracle`` split only between models that are available from first to last.
+    """
     expected, n = rounds.expected, len(rounds)
     cost_tk = None if np.isnan(expected.cost_tk).any() else expected.cost_tk
     if control == "prompt-oracle":
@@ -131,17 +133,17 @@ def optimum(world: World, run: Run, rounds: Rounds, control: str) -> Array:
         if cost_tk is not None:  # what is not there is worth less than anything, and costs more
             cost_tk = np.where(rounds.available_tk, cost_tk, 1.0 + 2.0 * cost_tk.max())
         return grouped_optimum(utility_tk, cost_tk, np.arange(n), run.budget)
-    there = np.flatnonzero(rounds.available_tk.all(axis=0))
+    always = np.flatnonzero(rounds.available_tk.all(axis=0))
     utility_tk = utility_of(
-        run.objective, expected.quality_tk[:, there], expected.cost_tk[:, there], expected.latency_tk[:, there]
+        run.objective, expected.quality_tk[:, always], expected.cost_tk[:, always], expected.latency_tk[:, always]
     )
-    cost_tk = None if cost_tk is None else cost_tk[:, there]
+    cost_tk = None if cost_tk is None else cost_tk[:, always]
     share_tk = np.zeros((n, len(world.table.models)))
     if control == "best-fixed":
-        share_tk[:, there[best_fixed(utility_tk, cost_tk, run.budget)]] = 1.0
+        share_tk[:, always[best_fixed(utility_tk, cost_tk, run.budget)]] = 1.0
         return share_tk
     group_t = np.zeros(n, dtype=np.intp)
     if control == "task-lp":
         group_t = np.unique(world.task_n[rounds.row_t], return_inverse=True)[1]
-    share_tk[:, there] = grouped_optimum(utility_tk, cost_tk, group_t, run.budget)
+    share_tk[:, always] = grouped_optimum(utility_tk, cost_tk, group_t, run.budget)
     return share_tk

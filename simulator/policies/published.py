@@ -319,5 +319,5 @@ def _registry_entry(prices: Prices) -> dict[str, float]:
 
 def _shared(z_p: Array) -> str:
     """The features as Vowpal Wabbit reads them; it adds the intercept itself."""
-    there = np.flatnonzero(z_p[:-1])
-    return "shared |S " + " ".join(f"{i}:{z_p[i]:.5g}" for i in there.tolist())
+    nonzero = np.flatnonzero(z_p[:-1])
+    return "shared |S " + " ".join(f"{i}:{z_p[i]:.5g}" for i in nonzero.tolist())

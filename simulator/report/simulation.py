@@ -146,8 +146,8 @@ def _frontier(groups: Sequence[RunGroup]) -> str:
     cost_k = np.mean([beside.cost_k for beside in benchmarks], axis=0)
     quality_k = np.mean([beside.quality_k for beside in benchmarks], axis=0)
     models = list(groups[0].results[0].row["shares"])
-    known = [k for k in range(len(models)) if not math.isnan(cost_k[k])]
-    if any(beside.mix_n is None for beside in benchmarks) or not known:
+    costed = [k for k in range(len(models)) if not math.isnan(cost_k[k])]
+    if any(beside.mix_n is None for beside in benchmarks) or not costed:
         return "<p>Not every outcome has a cost.</p>"
     colours = _colours(groups)
     points = [
@@ -159,7 +159,7 @@ def _frontier(groups: Sequence[RunGroup]) -> str:
             mark="diamond",
             note=models[k],
         )
-        for k in known
+        for k in costed
     ]
     for group in groups:
         if group.cost is None:
@@ -170,8 +170,8 @@ def _frontier(groups: Sequence[RunGroup]) -> str:
     log = min(costs) > 0.0 and max(costs) > 20.0 * min(costs)
     space = np.geomspace if log else np.linspace
     mixed = [
-        (float(c), float(mix_at(quality_k, cost_k, float(c))[known] @ quality_k[known]))
-        for c in space(cost_k[known].min(), cost_k[known].max(), _MIX_POINTS)
+        (float(c), float(mix_at(quality_k, cost_k, float(c))[costed] @ quality_k[costed]))
+        for c in space(cost_k[costed].min(), cost_k[costed].max(), _MIX_POINTS)
     ]
     mix = PlotLine("best static mix, in hindsight", mixed, colour=MIX_COLOUR, dashed=True)
     x = axis_over("mean cost, $ a request" + (" (logarithmic)" if log else ""), costs, log=log, zero=not log)
@@ -193,10 +193,10 @@ def _regret(groups: Sequence[RunGroup]) -> str:
 
 
 def _spend(groups: Sequence[RunGroup]) -> str:
-    known = [group for group in groups if group.cost is not None and group.budget is not None]
-    if not known:
+    costed = [group for group in groups if group.cost is not None and group.budget is not None]
+    if not costed:
         return "<p>Not every outcome has a cost.</p>"
-    lines = _curves(known, lambda result: result.spend_c / (result.run.budget or math.nan), origin=False)
+    lines = _curves(costed, lambda result: result.spend_c / (result.run.budget or math.nan), origin=False)
     x = axis_over("rounds", [0.0, *(px for px, _ in lines[0].points)], zero=True)
     flat = [PlotLine("the budget", [(x.low, 1.0), (x.high, 1.0)], colour=FIXED_COLOUR, dashed=True)]
     benchmarks, budget = groups[0].results[0].benchmarks, groups[0].budget or math.nan

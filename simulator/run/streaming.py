@@ -20,7 +20,7 @@ scale of features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -35,7 +35,7 @@ from pointsman.simulator.policies.hindsight import best_fixed, mix_at
 from pointsman.simulator.policies.registry import FIXED, THOMPSON, make_policy
 from pointsman.simulator.policies.spec import Run, policy_rng
 from pointsman.simulator.run.experiment import CHECKPOINTS, Benchmarks, RunResult, RunRow
-from pointsman.simulator.world.rounds import CallOutcome
+from pointsman.simulator.world.rounds import CallOutcome, table_outcome
 from pointsman.simulator.world.utility import utilities
 from pointsman.simulator.world.world import World, window
 
@@ -45,19 +45,42 @@ STREAMED = (THOMPSON, "uniform", "epsilon-greedy", "linucb", "beta-thompson", FI
 """Policies that can be streamed."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Sums:
-    """What is added up over rounds; by checkpoint (c) and model (k) where it says so."""
+    """Sums over the rounds so far: of the best and the achieved utility, and of what was achieved; by model (k) of what each
+    would have achieved in all of them, and of how often each was chosen.
+    """
 
-    best: float = 0.0
-    utility: float = 0.0
-    quality: float = 0.0
-    cost: float = 0.0
-    latency: float = 0.0
-    utility_k: Array = field(default_factory=lambda: np.zeros(0))
-    quality_k: Array = field(default_factory=lambda: np.zeros(0))
-    cost_k: Array = field(default_factory=lambda: np.zeros(0))
-    share_k: Array = field(default_factory=lambda: np.zeros(0))
+    best_utility: float
+    utility: float
+    quality: float
+    cost: float
+    latency: float
+    utility_k: Array
+    quality_k: Array
+    cost_k: Array
+    chosen_k: Array
+
+    @staticmethod
+    def of_nothing(k: int) -> _Sums:
+        """Before the first round."""
+        return _Sums(0.0, 0.0, 0.0, 0.0, 0.0, np.zeros(k), np.zeros(k), np.zeros(k), np.zeros(k))
+
+    def plus(self, table: OutcomeTable, row: int, model: int, utility_k: Array) -> _Sums:
+        """With one more round, in which ``model`` was chosen for ``row``."""
+        chosen_k = self.chosen_k.copy()
+        chosen_k[model] += 1.0
+        return _Sums(
+            self.best_utility + float(utility_k.max()),
+            self.utility + float(utility_k[model]),
+            self.quality + float(table.quality_nk[row, model]),
+            self.cost + float(table.cost_nk[row, model]),
+            self.latency + float(table.latency_nk[row, model]),
+            self.utility_k + utility_k,
+            self.quality_k + table.quality_nk[row],
+            self.cost_k + table.cost_nk[row],
+            chosen_k,
+        )
 
 
 def check_streamed(run: Run) -> None:
@@ -107,72 +130,56 @@ def stream(
     """
     check_streamed(run)
     models = first.table.models
-    k = len(models)
     policy = None
     if run.policy.name != FIXED:
         policy = cast(StreamingPolicy, make_policy(first, run, policy_rng(run)))
     fixed = -1 if policy is not None else models.index(run.policy.string("model"))
     ends_c = np.unique(np.linspace(0, rounds, CHECKPOINTS + 1).round().astype(np.int64))[1:]
-    total = _Sums(utility_k=np.zeros(k), quality_k=np.zeros(k), cost_k=np.zeros(k), share_k=np.zeros(k))
-    points: list[tuple[float, float, float, Array, Array]] = []  # best, utility, cost, utility_k, share_k so far
-    waiting: list[tuple[Choice, CallOutcome]] = []
+    sums, checkpoints = _Sums.of_nothing(len(models)), list[_Sums]()
+    pending: list[tuple[Choice, CallOutcome]] = []
     t = 0
     for table in rest():
-        world = window(first, table)
         if policy is not None:
-            policy.move_to(world)
+            policy.move_to(window(first, table))
         utility_nk = utilities(table, run.objective)
         for row in range(min(len(table), rounds - t)):
             model = fixed if policy is None else policy.choose(t, row)
             if policy is not None:
-                waiting.append((Choice(t, row, model), _outcome(table, row, model)))
-                if len(waiting) > run.delay:
-                    policy.learn(t, *waiting.pop(0))
-            total.best += float(utility_nk[row].max())
-            total.utility += float(utility_nk[row, model])
-            total.quality += float(table.quality_nk[row, model])
-            total.cost += float(table.cost_nk[row, model])
-            total.latency += float(table.latency_nk[row, model])
-            total.utility_k += utility_nk[row]
-            total.quality_k += table.quality_nk[row]
-            total.cost_k += table.cost_nk[row]
-            total.share_k[model] += 1.0
+                pending.append((Choice(t, row, model), table_outcome(table, row, model)))
+                if len(pending) > run.delay:
+                    policy.learn(t, *pending.pop(0))
+            sums = sums.plus(table, row, model, utility_nk[row])
             t += 1
-            if t == ends_c[len(points)]:
-                points.append((total.best, total.utility, total.cost, total.utility_k.copy(), total.share_k.copy()))
+            if t == ends_c[len(checkpoints)]:
+                checkpoints.append(sums)
         if t == rounds:
             break
     if t < rounds:
         raise SettingError(f"--rounds: expected at most {t}, as many as there are rows, got {rounds}")
-    return _result(first, run, objective, total, points, ends_c)
-
-
-def _outcome(table: OutcomeTable, row: int, model: int) -> CallOutcome:
-    return CallOutcome(
-        quality=float(table.quality_nk[row, model]),
-        cost=float(table.cost_nk[row, model]),
-        latency=float(table.latency_nk[row, model]),
-        output_tokens=float(table.output_tokens_nk[row, model]),
-    )
+    return _result(first, run, objective, checkpoints, ends_c)
 
 
 def _result(
     world: World,
     run: Run,
     objective: str,
-    total: _Sums,
-    points: list[tuple[float, float, float, Array, Array]],
+    checkpoints: list[_Sums],
     ends_c: npt.NDArray[np.int64],
 ) -> RunResult:
     n, models = int(ends_c[-1]), world.table.models
-    best_c, utility_c, cost_c = (np.array(values) for values in list(zip(*points, strict=True))[:3])
-    utility_ck, share_ck = (np.array([point[i] for point in points]) for i in (3, 4))
+    total = checkpoints[-1]
+    best_c, utility_c, cost_c = (
+        np.array([getattr(sums, name) for sums in checkpoints]) for name in ("best_utility", "utility", "cost")
+    )
+    utility_ck, chosen_ck = (
+        np.array([getattr(sums, name) for sums in checkpoints]) for name in ("utility_k", "chosen_k")
+    )
     quality_k, cost_k = total.quality_k / n, total.cost_k / n
     costs = not np.isnan(cost_k).any()
     fixed = best_fixed(utility_ck[-1:] / n, cost_k[None] if costs else None, None)
-    mean_cost = _known(total.cost / n)
+    mean_cost = _number_or_none(total.cost / n)
     mix_k = mix_at(quality_k, cost_k, mean_cost) if costs and mean_cost is not None else None
-    played_ck = np.diff(share_ck, axis=0, prepend=0.0)
+    played_ck = np.diff(chosen_ck, axis=0, prepend=0.0)
     return RunResult(
         run=run,
         row=RunRow(
@@ -185,12 +192,12 @@ def _result(
             mean_quality=total.quality / n,
             mean_cost=mean_cost,
             spend_ratio=None,
-            mean_latency=_known(total.latency / n),
-            regret=total.best - total.utility,
+            mean_latency=_number_or_none(total.latency / n),
+            regret=total.best_utility - total.utility,
             mean_utility=total.utility / n,
             features=world.features.kind,
             bucket=world.features.bucket,
-            shares=dict(zip(models, (total.share_k / n).tolist(), strict=True)),
+            shares=dict(zip(models, (total.chosen_k / n).tolist(), strict=True)),
         ),
         round_c=ends_c,
         regret_c=best_c - utility_c,
@@ -212,5 +219,5 @@ def _result(
     )
 
 
-def _known(value: float) -> float | None:
+def _number_or_none(value: float) -> float | None:
     return None if np.isnan(value) else value

@@ -307,6 +307,16 @@ def shift_to(quality_n: Array, level: float, quality: QualityRange) -> float:
     return (low + high) / 2.0
 
 
+def table_outcome(table: OutcomeTable, row: int, model: int) -> CallOutcome:
+    """The outcome in the table of calling model number ``model`` on the prompt of ``row``."""
+    return CallOutcome(
+        quality=float(table.quality_nk[row, model]),
+        cost=float(table.cost_nk[row, model]),
+        latency=float(table.latency_nk[row, model]),
+        output_tokens=float(table.output_tokens_nk[row, model]),
+    )
+
+
 def report_of(outcome: CallOutcome, *, success: bool) -> dict[Signal, float]:
     """What a caller would report of ``outcome``: what is known of it, and whether the call succeeded if ``success``."""
     cells = {

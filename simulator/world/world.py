@@ -38,7 +38,7 @@ from pointsman.simulator.world.encoding import (
     encode_rows,
     schema_of,
 )
-from pointsman.simulator.world.rounds import CallOutcome, Noise, report_of
+from pointsman.simulator.world.rounds import Noise, report_of, table_outcome
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -247,13 +247,7 @@ def _warm_up(
         if bucket is None:
             continue
         for number, model in enumerate(warm.models):
-            outcome = CallOutcome(
-                quality=float(warm.quality_nk[row, number]),
-                cost=float(warm.cost_nk[row, number]),
-                latency=float(warm.latency_nk[row, number]),
-                output_tokens=float(warm.output_tokens_nk[row, number]),
-            )
-            report = report_of(outcome, success=False)
+            report = report_of(table_outcome(warm, row, number), success=False)
             check_report(report, bucket.config.quality_range)
             changes = [SignalChange(signal, None, value) for signal, value in report.items()]
             learn(bucket, model, rows.x_nd[row], changes)
