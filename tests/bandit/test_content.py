@@ -19,26 +19,26 @@ MODELS = ("a", "b", "c")
 def routed(strength: float, seed: int, rounds: int = 800) -> tuple[World, float]:
     """A bucket whose models differ by ``strength`` along directions of an embedding; the share of best choices at the end."""
     rng = np.random.default_rng(seed)
-    made = World(Bucket("b", schema=SCHEMA, objective=Objective(Mode.QUALITY_FIRST)), [Model(m) for m in MODELS], seed)
+    world = World(Bucket("b", schema=SCHEMA, objective=Objective(Mode.QUALITY_FIRST)), [Model(m) for m in MODELS], seed)
     effect_kd = rng.normal(size=(3, DIM)) * strength
     best = 0
     for t in range(rounds):
         vector_d = rng.normal(size=DIM)
         vector_d /= np.linalg.norm(vector_d)
-        decision = made.decide(Context(numbers={"n": 0.0}, embeddings={"e": vector_d}))
+        decision = world.decide(Context(numbers={"n": 0.0}, embeddings={"e": vector_d}))
         model = decision.models[decision.chosen]
         level_k = 0.5 + effect_kd @ vector_d
         best += t >= rounds - 300 and MODELS[int(level_k.argmax())] == model
         noisy = level_k[MODELS.index(model)] + 0.1 * rng.normal()
-        made.report(decision, {Signal.QUALITY: float(np.clip(noisy, 0, 1))})
-    return made, best / 300
+        world.report(decision, {Signal.QUALITY: float(np.clip(noisy, 0, 1))})
+    return world, best / 300
 
 
 @pytest.mark.parametrize(("strength", "weaker"), [(0.3, True), (0.0, False)])
 def test_shrinkage_follows_the_evidence(strength: float, weaker: bool) -> None:
-    made, best = routed(strength, seed=1)
-    content = made.bucket.encoder.content
-    ridge_d = made.bucket.posteriors.ridge_d
+    world, best = routed(strength, seed=1)
+    content = world.bucket.encoder.content
+    ridge_d = world.bucket.posteriors.ridge_d
     assert (ridge_d[content] < PRECISION).all() if weaker else (ridge_d[content] >= PRECISION).all()
     assert ridge_d[0] == PRECISION  # a declared number
     if weaker:
@@ -46,6 +46,6 @@ def test_shrinkage_follows_the_evidence(strength: float, weaker: bool) -> None:
 
 
 def test_without_content_nothing_is_fitted() -> None:
-    made = World(Bucket("b", schema=Schema(numbers=(NumberFeature("n"),))), [Model(m) for m in MODELS])
-    made.play(100, lambda t, model: {Signal.QUALITY: 0.5}, lambda t: Context({"n": 1.0}))
-    assert (made.bucket.posteriors.ridge_d == PRECISION).all()
+    world = World(Bucket("b", schema=Schema(numbers=(NumberFeature("n"),))), [Model(m) for m in MODELS])
+    world.play(100, lambda t, model: {Signal.QUALITY: 0.5}, lambda t: Context({"n": 1.0}))
+    assert (world.bucket.posteriors.ridge_d == PRECISION).all()

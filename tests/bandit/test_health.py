@@ -13,7 +13,7 @@ from tests.bandit.worlds import World
 
 def outage(start: int, end: int) -> tuple[list[str], list[str]]:
     """Choices of 3,000 rounds in which the best model fails from ``start`` to ``end``."""
-    made = World(Bucket("b", objective=Objective(Mode.QUALITY_FIRST)), [Model("best"), Model("other")])
+    world = World(Bucket("b", objective=Objective(Mode.QUALITY_FIRST)), [Model("best"), Model("other")])
     dead: list[str] = []
 
     def answer(t: int, model: str) -> dict[Signal, float]:
@@ -22,7 +22,7 @@ def outage(start: int, end: int) -> tuple[list[str], list[str]]:
             return {Signal.SUCCESS: 0.0}
         return {Signal.SUCCESS: 1.0, Signal.QUALITY: 0.9 if model == "best" else 0.6}
 
-    return made.play(3000, answer), dead
+    return world.play(3000, answer), dead
 
 
 def test_less_than_2_percent_goes_to_a_dead_model_after_its_first_20_failures() -> None:
@@ -78,30 +78,30 @@ def test_failures_fade_with_event_time() -> None:
 
 
 def test_a_model_that_often_fails_is_worth_less() -> None:
-    made = World(Bucket("b", objective=Objective(Mode.QUALITY_FIRST)), [Model("flaky"), Model("sound")])
+    world = World(Bucket("b", objective=Objective(Mode.QUALITY_FIRST)), [Model("flaky"), Model("sound")])
 
     def answer(t: int, model: str) -> dict[Signal, float]:
         if model == "flaky" and t % 3 == 0:
             return {Signal.SUCCESS: 0.0}
         return {Signal.SUCCESS: 1.0, Signal.QUALITY: 0.82 if model == "flaky" else 0.8}
 
-    chosen = made.play(600, answer)
+    chosen = world.play(600, answer)
     assert chosen[-200:].count("sound") > 150
 
 
 def test_failed_calls_say_nothing_of_what_answers_cost() -> None:
-    made = World(Bucket("b"), [Model("a"), Model("c")])
-    made.play(100, lambda t, model: {Signal.QUALITY: 0.8, Signal.COST: 0.01, Signal.LATENCY: 2.0, Signal.SUCCESS: 1.0})
-    before = made.decide().predicted
-    made.play(20, lambda t, model: {Signal.COST: 0.0, Signal.LATENCY: 0.01, Signal.SUCCESS: 0.0})
-    after = made.decide().predicted
+    world = World(Bucket("b"), [Model("a"), Model("c")])
+    world.play(100, lambda t, model: {Signal.QUALITY: 0.8, Signal.COST: 0.01, Signal.LATENCY: 2.0, Signal.SUCCESS: 1.0})
+    before = world.decide().predicted
+    world.play(20, lambda t, model: {Signal.COST: 0.0, Signal.LATENCY: 0.01, Signal.SUCCESS: 0.0})
+    after = world.decide().predicted
     np.testing.assert_array_equal(after.cost_k, before.cost_k)
     np.testing.assert_array_equal(after.latency_k, before.latency_k)
-    assert made.bucket.sum_sk[Signal.COST].sum() == pytest.approx(1.0)
+    assert world.bucket.sum_sk[Signal.COST].sum() == pytest.approx(1.0)
 
 
 def test_when_everything_fails_something_is_tried_all_the_same() -> None:
-    made = World(Bucket("b"), [Model("a"), Model("c")])
-    made.play(50, lambda t, model: {Signal.SUCCESS: 0.0})
-    assert all(health.open for health in made.state.health.values())
-    assert {(one := made.decide()).models[one.chosen] for _ in range(40)} == {"a", "c"}
+    world = World(Bucket("b"), [Model("a"), Model("c")])
+    world.play(50, lambda t, model: {Signal.SUCCESS: 0.0})
+    assert all(health.open for health in world.state.health.values())
+    assert {(one := world.decide()).models[one.chosen] for _ in range(40)} == {"a", "c"}

@@ -30,48 +30,48 @@ BEST = Objective(Mode.QUALITY_FIRST)
 
 
 def play(
-    made: World, bucket_id: str, rounds: int, level: float, rng: np.random.Generator, offsets=OFFSETS
+    world: World, bucket_id: str, rounds: int, level: float, rng: np.random.Generator, offsets=OFFSETS
 ) -> list[str]:
     """Decide and report in one bucket; the models differ by ``offsets`` from the bucket's ``level``."""
     chosen = []
     for _ in range(rounds):
-        bucket = made.state.buckets[bucket_id]
+        bucket = world.state.buckets[bucket_id]
         decision = decide(
             bucket,
             [bucket.encoder.encode(Context())],
-            [made.state.position.to_bytes(16, "big")],
-            made.rng,
+            [world.state.position.to_bytes(16, "big")],
+            world.rng,
             health={},
-            now_ns=made.now_ns,
-            state_position=made.state.position,
-            active_budgets=active_budgets(made.state, bucket),
+            now_ns=world.now_ns,
+            state_position=world.state.position,
+            active_budgets=active_budgets(world.state, bucket),
         )[0]
-        made.put(decision)
+        world.put(decision)
         model = decision.models[decision.chosen]
         quality = float(np.clip(level + offsets[model] + 0.2 * rng.normal(), 0, 1))
-        made.put(join(bucket, decision, made.now_ns, {Signal.QUALITY: quality}))
+        world.put(join(bucket, decision, world.now_ns, {Signal.QUALITY: quality}))
         chosen.append(model)
     return chosen
 
 
-def world(seed: int, others: int = 4) -> tuple[World, np.random.Generator]:
+def world_of_buckets(seed: int, others: int = 4) -> tuple[World, np.random.Generator]:
     """Several buckets of different levels in which the models have been tried."""
     rng = np.random.default_rng(seed)
-    made = World(Bucket("b0", objective=BEST), [Model(name) for name in OFFSETS], seed)
+    world = World(Bucket("b0", objective=BEST), [Model(name) for name in OFFSETS], seed)
     for i in range(others):
-        made.put(BucketPut(Bucket(f"b{i}", objective=BEST)))
-        play(made, f"b{i}", 150, 0.3 + 0.1 * i, rng)
-    return made, rng
+        world.put(BucketPut(Bucket(f"b{i}", objective=BEST)))
+        play(world, f"b{i}", 150, 0.3 + 0.1 * i, rng)
+    return world, rng
 
 
 def test_a_new_bucket_starts_far_better_than_ignorant() -> None:
     pooled, alone = [], []
     for seed in range(8):
-        made, rng = world(seed)
-        made.put(BucketPut(Bucket("fresh", objective=BEST)))
-        pooled += play(made, "fresh", 25, 0.75, rng)
-        made.put(BucketPut(Bucket("own", objective=BEST, priors=Priors(quality=0.5))))  # says what to believe
-        alone += play(made, "own", 25, 0.75, rng)
+        world, rng = world_of_buckets(seed)
+        world.put(BucketPut(Bucket("fresh", objective=BEST)))
+        pooled += play(world, "fresh", 25, 0.75, rng)
+        world.put(BucketPut(Bucket("own", objective=BEST, priors=Priors(quality=0.5))))  # says what to believe
+        alone += play(world, "own", 25, 0.75, rng)
     assert pooled.count("good") / len(pooled) > alone.count("good") / len(alone) + 0.2
 
 
@@ -79,25 +79,25 @@ def test_what_buckets_say_gives_way_to_what_is_seen() -> None:
     """Where a model is the opposite of what it is elsewhere, that is found out."""
     found = []
     for seed in range(20, 26):
-        made, rng = world(seed)
-        made.put(BucketPut(Bucket("odd", objective=BEST)))
-        chosen = play(made, "odd", 800, 0.5, rng, {"good": -0.2, "fair": 0.0, "poor": 0.2})
+        world, rng = world_of_buckets(seed)
+        world.put(BucketPut(Bucket("odd", objective=BEST)))
+        chosen = play(world, "odd", 800, 0.5, rng, {"good": -0.2, "fair": 0.0, "poor": 0.2})
         found.append(chosen[600:].count("poor") / 200)
     assert np.median(found) > 0.9
 
 
 def test_buckets_that_existed_before_anybody_knew_anything_profit_too() -> None:
     rng = np.random.default_rng(3)
-    made = World(Bucket("b0", objective=BEST), [Model(name) for name in OFFSETS], 3)
-    made.put(BucketPut(Bucket("waiting", objective=BEST)))
+    world = World(Bucket("b0", objective=BEST), [Model(name) for name in OFFSETS], 3)
+    world.put(BucketPut(Bucket("waiting", objective=BEST)))
     for i in range(4):
-        made.put(BucketPut(Bucket(f"b{i}", objective=BEST)))
-        play(made, f"b{i}", 150, 0.5, rng)
-    assert made.state.buckets["waiting"].posteriors.mass_k.max() == INTERCEPT_PRECISION
-    play(made, "waiting", 1, 0.5, rng)
-    held = made.state.buckets["waiting"]
-    assert held.posteriors.mass_k.max() > 1.0
-    mean = dict(zip(held.columns, held.posteriors.prior_kr2[:, QUALITY, 0], strict=True))
+        world.put(BucketPut(Bucket(f"b{i}", objective=BEST)))
+        play(world, f"b{i}", 150, 0.5, rng)
+    assert world.state.buckets["waiting"].posteriors.mass_k.max() == INTERCEPT_PRECISION
+    play(world, "waiting", 1, 0.5, rng)
+    bucket = world.state.buckets["waiting"]
+    assert bucket.posteriors.mass_k.max() > 1.0
+    mean = dict(zip(bucket.columns, bucket.posteriors.prior_kr2[:, QUALITY, 0], strict=True))
     assert mean["good"] > mean["fair"] > mean["poor"]
 
 
@@ -106,29 +106,29 @@ def test_a_prior_is_worth_less_where_buckets_differ_more(monkeypatch: pytest.Mon
     masses = {}
     for name, swing in (("alike", 0.0), ("unlike", 0.5)):
         rng = np.random.default_rng(4)
-        made = World(Bucket("b0", objective=BEST), [Model(n) for n in OFFSETS], 4)
+        world = World(Bucket("b0", objective=BEST), [Model(n) for n in OFFSETS], 4)
         for i in range(6):
-            made.put(BucketPut(Bucket(f"b{i}", objective=BEST)))
+            world.put(BucketPut(Bucket(f"b{i}", objective=BEST)))
             sign = 1 if i % 2 else -1
             offsets = {
                 m: o + swing * sign * (1 if m == "good" else -1 if m == "poor" else 0) for m, o in OFFSETS.items()
             }
-            play(made, f"b{i}", 300, 0.5, rng, offsets)
-        made.put(BucketPut(Bucket("fresh", objective=BEST)))
-        held = made.state.buckets["fresh"]
-        masses[name] = held.posteriors.mass_k[held.columns.index("good")]
+            play(world, f"b{i}", 300, 0.5, rng, offsets)
+        world.put(BucketPut(Bucket("fresh", objective=BEST)))
+        bucket = world.state.buckets["fresh"]
+        masses[name] = bucket.posteriors.mass_k[bucket.columns.index("good")]
     assert masses["unlike"] < 0.5 * masses["alike"]
 
 
 def test_a_model_new_everywhere_has_the_population_s_prior() -> None:
-    made, _ = world(5)
-    made.put(ModelPut(Model("unheard")))
-    held = made.state.buckets["b1"]
-    k = held.columns.index("unheard")
-    own = [float(held.posteriors.mean_krd[held.columns.index(m), QUALITY] @ held.context_d) for m in OFFSETS]
-    prior = held.posteriors.prior_kr2[k, QUALITY, 0]
+    world, _ = world_of_buckets(5)
+    world.put(ModelPut(Model("unheard")))
+    bucket = world.state.buckets["b1"]
+    k = bucket.columns.index("unheard")
+    own = [float(bucket.posteriors.mean_krd[bucket.columns.index(m), QUALITY] @ bucket.context_d) for m in OFFSETS]
+    prior = bucket.posteriors.prior_kr2[k, QUALITY, 0]
     assert min(own) - 0.1 < prior < max(own) + 0.1
-    assert INTERCEPT_PRECISION <= held.posteriors.mass_k[k] <= MAX_PRIOR_MASS
+    assert INTERCEPT_PRECISION <= bucket.posteriors.mass_k[k] <= MAX_PRIOR_MASS
 
 
 said = st.lists(st.floats(0, 1), min_size=3 * 3 * RESPONSES, max_size=3 * 3 * RESPONSES)
@@ -151,12 +151,12 @@ def test_what_is_said_last_is_all_that_counts(all_said: list[list[float]]) -> No
 
 
 def test_a_deleted_bucket_takes_back_what_it_said() -> None:
-    made, rng = world(6, others=2)
-    before = made.state.hierarchical_prior.level_4r.copy()
-    made.put(BucketPut(Bucket("passing", objective=BEST)))
-    play(made, "passing", 200, 0.5, rng)
-    assert made.state.hierarchical_prior.level_4r[0, QUALITY] > before[0, QUALITY] + 0.5
-    made.put(BucketDeleted("passing"))
-    np.testing.assert_allclose(made.state.hierarchical_prior.level_4r, before, atol=1e-12)
-    assert len(fingerprint(made.state)) == 64
-    assert made.now_ns > SECOND
+    world, rng = world_of_buckets(6, others=2)
+    before = world.state.hierarchical_prior.level_4r.copy()
+    world.put(BucketPut(Bucket("passing", objective=BEST)))
+    play(world, "passing", 200, 0.5, rng)
+    assert world.state.hierarchical_prior.level_4r[0, QUALITY] > before[0, QUALITY] + 0.5
+    world.put(BucketDeleted("passing"))
+    np.testing.assert_allclose(world.state.hierarchical_prior.level_4r, before, atol=1e-12)
+    assert len(fingerprint(world.state)) == 64
+    assert world.now_ns > SECOND

@@ -42,14 +42,16 @@ def test_a_p95_limit_holds_for_what_is_chosen_under_it(shape: str) -> None:
     speed = {"fast": 0.5, "middle": 1.0, "slow": 2.0}
     quality = {"fast": 0.6, "middle": 0.7, "slow": 0.9}
     schema = Schema(numbers=(NumberFeature("size"),))
-    made = World(Bucket("b", schema=schema, objective=Objective(Mode.QUALITY_FIRST)), [Model(m) for m in speed], seed=2)
+    world = World(
+        Bucket("b", schema=schema, objective=Objective(Mode.QUALITY_FIRST)), [Model(m) for m in speed], seed=2
+    )
     limits = Limits(max_latency=4.0, latency_p95=True)
     late, total = 0, 0
     for t in range(2500):
         size = float(rng.uniform(-1, 1))
         limited = t % 2 == 1
         try:
-            decision = made.decide(Context({"size": size}), limits if limited else Limits())
+            decision = world.decide(Context({"size": size}), limits if limited else Limits())
         except NothingEligibleError:
             continue
         model = decision.models[decision.chosen]
@@ -57,16 +59,16 @@ def test_a_p95_limit_holds_for_what_is_chosen_under_it(shape: str) -> None:
         if limited and t > 500:
             late += latency > 4.0
             total += 1
-        made.report(decision, {Signal.QUALITY: quality[model], Signal.LATENCY: latency})
+        world.report(decision, {Signal.QUALITY: quality[model], Signal.LATENCY: latency})
     assert total > 300
     assert late / total <= 0.05
 
 
 def test_a_limit_leaves_models_that_keep_it() -> None:
-    made = World(Bucket("b"), [Model("a")], seed=3)
+    world = World(Bucket("b"), [Model("a")], seed=3)
     rng = np.random.default_rng(4)
-    made.play(500, lambda t, model: {Signal.LATENCY: float(np.exp(0.5 * rng.normal()))})
-    p95 = float(made.decide().predicted.latency_p95_k[0])
+    world.play(500, lambda t, model: {Signal.LATENCY: float(np.exp(0.5 * rng.normal()))})
+    p95 = float(world.decide().predicted.latency_p95_k[0])
     assert math.exp(0.5 * 1.645) <= p95 <= 1.3 * math.exp(0.5 * 1.645)
 
 

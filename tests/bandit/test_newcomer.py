@@ -30,10 +30,10 @@ def established(
     def answer(t: int, model: str) -> dict[Signal, float]:
         return {Signal.QUALITY: float(np.clip(quality[model] + 0.1 * rng.normal(), 0, 1)), Signal.COST: costs[model]}
 
-    made = World(Bucket("b", objective=objective, budget=budget), [Model("a"), Model("b")], seed)
-    made.play(300, answer)
-    made.put(ModelPut(Model("new")))
-    return made, answer
+    world = World(Bucket("b", objective=objective, budget=budget), [Model("a"), Model("b")], seed)
+    world.play(300, answer)
+    world.put(ModelPut(Model("new")))
+    return world, answer
 
 
 MODES = [
@@ -47,39 +47,39 @@ MODES = [
 @pytest.mark.parametrize("objective", MODES, ids=lambda o: f"{o.mode.value} {o.min_quality or ''}")
 def test_before_anything_is_known_its_share_is_bounded(objective: Objective) -> None:
     """However long outcomes take to come."""
-    made, _ = established(objective)
-    chosen = Counter((one := made.decide()).models[one.chosen] for _ in range(3000))
+    world, _ = established(objective)
+    chosen = Counter((decision := world.decide()).models[decision.chosen] for _ in range(3000))
     assert chosen["new"] / 3000 <= QUOTA + 0.01 / 3 + 0.01
 
 
 @pytest.mark.parametrize("objective", MODES, ids=lambda o: f"{o.mode.value} {o.min_quality or ''}")
 def test_propensities_are_those_of_the_mixture(objective: Objective) -> None:
-    made, _ = established(objective)
-    while made.decide().quota == 1.0:  # until ten calls of it wait to be judged
+    world, _ = established(objective)
+    while world.decide().quota == 1.0:  # until ten calls of it wait to be judged
         pass
-    held = made.bucket
-    assert newcomer_counts(held) is not None
+    bucket = world.bucket
+    assert newcomer_counts(bucket) is not None
     many = decide(
-        held,
-        [held.encoder.encode(Context())] * 20_000,
+        bucket,
+        [bucket.encoder.encode(Context())] * 20_000,
         [b""] * 20_000,
-        made.rng,
+        world.rng,
         health={},
         now_ns=0,
         state_position=0,
-        active_budgets=active_budgets(made.state, held),
+        active_budgets=active_budgets(world.state, bucket),
     )
-    counts = Counter(one.chosen for one in many)
-    one = many[0]
+    counts = Counter(decision.chosen for decision in many)
+    decision = many[0]
     pi_k = propensities(
-        one.objective,
-        held.config.quality_range,
-        one.exploration_floor,
-        one.predicted,
-        one.exclusions_k,
-        one.multiplier,
-        one.newcomers,
-        one.quota,
+        decision.objective,
+        bucket.config.quality_range,
+        decision.exploration_floor,
+        decision.predicted,
+        decision.exclusions_k,
+        decision.multiplier,
+        decision.newcomers,
+        decision.quota,
     )
     assert pi_k.sum() == pytest.approx(1.0, abs=1e-9)
     for k in range(3):
@@ -91,36 +91,36 @@ def test_propensities_are_those_of_the_mixture(objective: Objective) -> None:
 def test_a_better_newcomer_is_adopted_soon() -> None:
     shares = []
     for seed in range(6):
-        made, answer = established(Objective(Mode.QUALITY_FIRST), level=0.95, seed=seed)
-        chosen = made.play(600, answer)
+        world, answer = established(Objective(Mode.QUALITY_FIRST), level=0.95, seed=seed)
+        chosen = world.play(600, answer)
         shares.append(chosen[400:].count("new") / 200)
     assert np.mean(shares) > 0.85
 
 
 def test_a_worse_newcomer_costs_little() -> None:
-    made, answer = established(Objective(Mode.QUALITY_FIRST), level=0.3)
-    chosen = made.play(1000, answer)
+    world, answer = established(Objective(Mode.QUALITY_FIRST), level=0.3)
+    chosen = world.play(1000, answer)
     assert chosen.count("new") <= 40
-    assert newcomer_counts(made.bucket) is None or made.bucket.count_sk[Signal.QUALITY, 2] < ADOPTED
+    assert newcomer_counts(world.bucket) is None or world.bucket.count_sk[Signal.QUALITY, 2] < ADOPTED
 
 
 def test_a_dear_newcomer_does_not_break_the_budget() -> None:
-    made, answer = established(Objective(Mode.QUALITY_FIRST), level=0.95, cost=0.05, budget=Budget(5e-4))
-    before = made.bucket.sum_sk[Signal.COST].sum()
-    made.play(1500, answer)
-    assert (made.bucket.sum_sk[Signal.COST].sum() - before) / 1500 <= 1.05 * 5e-4
+    world, answer = established(Objective(Mode.QUALITY_FIRST), level=0.95, cost=0.05, budget=Budget(5e-4))
+    before = world.bucket.sum_sk[Signal.COST].sum()
+    world.play(1500, answer)
+    assert (world.bucket.sum_sk[Signal.COST].sum() - before) / 1500 <= 1.05 * 5e-4
 
 
 def test_models_that_start_together_are_no_newcomers() -> None:
-    made = World(Bucket("b"), [Model("a")])
-    made.put(ModelPut(Model("c")))
-    made.put(ModelPut(Model("d")))
-    assert newcomer_counts(made.bucket) is None
-    assert made.decide().quota == 1.0
+    world = World(Bucket("b"), [Model("a")])
+    world.put(ModelPut(Model("c")))
+    world.put(ModelPut(Model("d")))
+    assert newcomer_counts(world.bucket) is None
+    assert world.decide().quota == 1.0
 
 
 def test_where_only_newcomers_may_run_they_do() -> None:
-    made, _ = established(Objective(Mode.QUALITY_FIRST))
-    made.put(ModelDeleted("a"))
-    made.put(ModelDeleted("b"))
-    assert {made.decide().propensity for _ in range(5)} == {1.0}
+    world, _ = established(Objective(Mode.QUALITY_FIRST))
+    world.put(ModelDeleted("a"))
+    world.put(ModelDeleted("b"))
+    assert {world.decide().propensity for _ in range(5)} == {1.0}

@@ -25,20 +25,20 @@ BY_TIME = Bucket("b", schema=SCHEMA, half_life=0.0, half_life_ns=HOUR_NS)
 
 def told(bucket: Bucket, order: list[int], waits: int = 0) -> tuple[World, list[DecisionMade]]:
     """40 decisions, of which the first 10 are reported at once and the others in ``order``, after a wait of so many hours."""
-    made = World(bucket, [Model("a")], seed=1)
+    world = World(bucket, [Model("a")], seed=1)
     rng = np.random.default_rng(2)
     decisions = []
     for i in range(40):
-        made.now_ns += HOUR_NS // 20
-        decisions.append(made.decide(Context({"n": float(rng.normal())})))
+        world.now_ns += HOUR_NS // 20
+        decisions.append(world.decide(Context({"n": float(rng.normal())})))
         if i < 10:
-            made.report(decisions[-1], {Signal.QUALITY: 0.5, Signal.COST: 0.01})
-    made.now_ns += waits * HOUR_NS
+            world.report(decisions[-1], {Signal.QUALITY: 0.5, Signal.COST: 0.01})
+    world.now_ns += waits * HOUR_NS
     for i in order:
-        made.report(
+        world.report(
             decisions[10 + i], {Signal.QUALITY: (i % 7) / 7, Signal.COST: 0.01 * (1 + i), Signal.LATENCY: 1.0 + i}
         )
-    return made, decisions
+    return world, decisions
 
 
 def assert_same(one: World, other: World, rtol: float = 1e-9) -> None:
@@ -103,16 +103,16 @@ PARTS: tuple[dict[Signal, float], ...] = (
 
 def told_in_parts(bucket: Bucket, order: list[int], success: list[float]) -> World:
     """Six decisions with ``PARTS`` of each reported in ``order``; how decision i went is ``success[i]``, first or last."""
-    made = World(bucket, [Model("a")], seed=4)
+    world = World(bucket, [Model("a")], seed=4)
     decisions, reported_outcomes = [], [ReportedOutcome() for _ in range(6)]
     for i in range(6):
-        made.now_ns += HOUR_NS // 20
-        decisions.append(made.decide(Context({"n": i / 3 - 1})))
+        world.now_ns += HOUR_NS // 20
+        decisions.append(world.decide(Context({"n": i / 3 - 1})))
     for which in order:
         i, part = divmod(which, 3)
         report = {Signal.SUCCESS: success[i]} if part == 0 else {s: v * (1 + i) / 6 for s, v in PARTS[part].items()}
-        reported_outcomes[i] = made.report(decisions[i], report, reported_outcomes[i])
-    return made
+        reported_outcomes[i] = world.report(decisions[i], report, reported_outcomes[i])
+    return world
 
 
 @pytest.mark.parametrize("bucket", [BY_OUTCOMES, BY_TIME], ids=["outcomes", "time"])
@@ -185,9 +185,9 @@ def test_only_the_last_word_on_each_signal_counts(
 
 
 def test_idle_time_widens_what_is_known() -> None:
-    made = World(BY_TIME, [Model("a"), Model("c")], seed=3)
-    made.play(200, lambda t, model: {Signal.QUALITY: 0.9 if model == "a" else 0.1}, lambda t: Context({"n": 0.0}))
-    sure = made.decide(Context({"n": 0.0})).predicted.quality_sd_k
-    made.now_ns += 2 * DAY_NS
-    made.decide(Context({"n": 0.0}))
-    assert (made.decide(Context({"n": 0.0})).predicted.quality_sd_k > 3 * sure).all()
+    world = World(BY_TIME, [Model("a"), Model("c")], seed=3)
+    world.play(200, lambda t, model: {Signal.QUALITY: 0.9 if model == "a" else 0.1}, lambda t: Context({"n": 0.0}))
+    sure = world.decide(Context({"n": 0.0})).predicted.quality_sd_k
+    world.now_ns += 2 * DAY_NS
+    world.decide(Context({"n": 0.0}))
+    assert (world.decide(Context({"n": 0.0})).predicted.quality_sd_k > 3 * sure).all()

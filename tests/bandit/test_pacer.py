@@ -19,7 +19,7 @@ QUALITY = {"cheap": 0.6, "middle": 0.8, "dear": 0.9}
 MODELS = [Model(name) for name in QUALITY]
 
 
-def world(budget: Budget, spread: float, seed: int = 0, mode: Mode = Mode.QUALITY_FIRST) -> tuple[World, object]:
+def paced_world(budget: Budget, spread: float, seed: int = 0, mode: Mode = Mode.QUALITY_FIRST) -> tuple[World, object]:
     """Three models whose costs differ by ``spread`` between neighbours, answering with noise."""
     rng = np.random.default_rng(seed)
     costs = {"cheap": 1e-4, "middle": 1e-4 * spread, "dear": 1e-4 * spread**2}
@@ -28,8 +28,8 @@ def world(budget: Budget, spread: float, seed: int = 0, mode: Mode = Mode.QUALIT
         noisy = float(np.clip(QUALITY[model] + 0.1 * rng.normal(), 0, 1))
         return {Signal.QUALITY: noisy, Signal.COST: costs[model] * float(np.exp(0.3 * rng.normal()))}
 
-    made = World(Bucket("b", objective=Objective(mode), budget=budget), MODELS, seed)
-    return made, answer
+    world = World(Bucket("b", objective=Objective(mode), budget=budget), MODELS, seed)
+    return world, answer
 
 
 @pytest.mark.parametrize("spread", [1.5, 5.0, 30.0])
@@ -37,94 +37,94 @@ def world(budget: Budget, spread: float, seed: int = 0, mode: Mode = Mode.QUALIT
 def test_spend_tracks_the_budget_from_the_first_thousand_requests_on(spread: float, level: float) -> None:
     cheap, dear = 1e-4, 1e-4 * spread**2
     budget = cheap * 1.1 * (dear / cheap) ** level
-    made, answer = world(Budget(budget), spread)
-    made.play(1000, answer)  # type: ignore[arg-type]
+    world, answer = paced_world(Budget(budget), spread)
+    world.play(1000, answer)  # type: ignore[arg-type]
     for rounds in (1000, 1300, 1600, 2000):
         if rounds > 1000:
-            made.play(rounds - made.bucket.decisions_k.sum(), answer)  # type: ignore[arg-type]
-        spend = made.bucket.sum_sk[Signal.COST].sum() / rounds
+            world.play(rounds - world.bucket.decisions_k.sum(), answer)  # type: ignore[arg-type]
+        spend = world.bucket.sum_sk[Signal.COST].sum() / rounds
         assert spend <= 1.03 * budget
     assert spend >= 0.9 * budget  # money that buys quality is not left on the table
 
 
 def test_a_budget_above_the_dearest_does_not_bind() -> None:
-    made, answer = world(Budget(1.0), 5.0)
-    chosen = made.play(600, answer)  # type: ignore[arg-type]
-    assert made.bucket.pacer is not None
-    assert made.bucket.pacer.multiplier == 0.0
+    world, answer = paced_world(Budget(1.0), 5.0)
+    chosen = world.play(600, answer)  # type: ignore[arg-type]
+    assert world.bucket.pacer is not None
+    assert world.bucket.pacer.multiplier == 0.0
     assert chosen[-200:].count("dear") > 150
 
 
 def test_late_costs_do_not_let_spend_run_away() -> None:
-    made, answer = world(Budget(1e-3), 10.0)
-    made.play(300, answer)  # type: ignore[arg-type]
-    costs = made.bucket.sum_sk[Signal.COST].sum()
-    decisions = [made.decide() for _ in range(500)]  # and nothing is reported of them
-    expected = sum(float(one.predicted.cost_k[one.chosen]) for one in decisions)
+    world, answer = paced_world(Budget(1e-3), 10.0)
+    world.play(300, answer)  # type: ignore[arg-type]
+    costs = world.bucket.sum_sk[Signal.COST].sum()
+    decisions = [world.decide() for _ in range(500)]  # and nothing is reported of them
+    expected = sum(float(decision.predicted.cost_k[decision.chosen]) for decision in decisions)
     assert (costs + expected) / 800 <= 1.05e-3
-    assert made.bucket.pacer is not None
-    assert made.bucket.pacer.spent == pytest.approx(costs + expected)
-    for one in decisions:
-        made.report(one, {Signal.COST: 1e-3})
-    assert made.bucket.pacer.spent == pytest.approx(costs + 0.5)
+    assert world.bucket.pacer is not None
+    assert world.bucket.pacer.spent == pytest.approx(costs + expected)
+    for decision in decisions:
+        world.report(decision, {Signal.COST: 1e-3})
+    assert world.bucket.pacer.spent == pytest.approx(costs + 0.5)
 
 
 def test_a_corrected_cost_is_counted_once() -> None:
-    made, _ = world(Budget(1e-3), 10.0)
-    decision = made.decide()
-    reported = made.report(decision, {Signal.COST: 0.5})
-    reported = made.report(decision, {Signal.COST: 0.2}, reported)
-    made.report(decision, {Signal.QUALITY: 1.0}, reported)
-    assert made.bucket.pacer is not None
-    assert made.bucket.pacer.spent == pytest.approx(0.2)
+    world, _ = paced_world(Budget(1e-3), 10.0)
+    decision = world.decide()
+    reported = world.report(decision, {Signal.COST: 0.5})
+    reported = world.report(decision, {Signal.COST: 0.2}, reported)
+    world.report(decision, {Signal.QUALITY: 1.0}, reported)
+    assert world.bucket.pacer is not None
+    assert world.bucket.pacer.spent == pytest.approx(0.2)
 
 
 def test_a_budget_per_period_is_spent_evenly_and_renewed() -> None:
     period = 2000 * SECOND  # a decision and a report a second: 1,000 requests
-    made, answer = world(Budget(1.0, period), 10.0)
-    made.play(3000, answer)  # type: ignore[arg-type]
-    assert made.bucket.pacer is not None
-    spend = made.bucket.sum_sk[Signal.COST].sum()
+    world, answer = paced_world(Budget(1.0, period), 10.0)
+    world.play(3000, answer)  # type: ignore[arg-type]
+    assert world.bucket.pacer is not None
+    spend = world.bucket.sum_sk[Signal.COST].sum()
     assert 2.5 <= spend <= 3.1
 
 
 @pytest.mark.parametrize("mode", [Mode.COST_FIRST, Mode.BALANCED])
 def test_other_objectives_keep_to_it_too(mode: Mode) -> None:
-    made, answer = world(Budget(4e-4), 10.0, mode=mode)
-    made.play(1500, answer)  # type: ignore[arg-type]
-    assert made.bucket.sum_sk[Signal.COST].sum() / 1500 <= 1.05 * 4e-4
+    world, answer = paced_world(Budget(4e-4), 10.0, mode=mode)
+    world.play(1500, answer)  # type: ignore[arg-type]
+    assert world.bucket.sum_sk[Signal.COST].sum() / 1500 <= 1.05 * 4e-4
 
 
 def test_propensities_are_those_of_the_paced_policy() -> None:
-    made, answer = world(Budget(1e-3), 10.0)
-    made.play(200, answer)  # type: ignore[arg-type]
-    one = made.decide()
+    world, answer = paced_world(Budget(1e-3), 10.0)
+    world.play(200, answer)  # type: ignore[arg-type]
+    decision = world.decide()
     counts = dict.fromkeys(QUALITY, 0)
-    state = made.state.buckets["b"]
+    state = world.state.buckets["b"]
     many = decide(
         state,
         [state.encoder.encode(Context())] * 20_000,
         [b""] * 20_000,
-        made.rng,
+        world.rng,
         health={},
         now_ns=0,
         state_position=0,
-        active_budgets=active_budgets(made.state, state),
+        active_budgets=active_budgets(world.state, state),
     )
     for other in many:
         counts[other.models[other.chosen]] += 1
     for other in many[:3]:
         share = counts[other.models[other.chosen]] / len(many)
         assert share == pytest.approx(other.propensity, abs=5 * np.sqrt(0.25 / len(many)))
-    assert one.multiplier > 0.0
+    assert decision.multiplier > 0.0
 
 
 def test_a_changed_budget_starts_afresh_and_the_fold_is_the_same() -> None:
-    made, answer = world(Budget(1e-3), 10.0)
-    made.play(50, answer)  # type: ignore[arg-type]
-    made.put(BucketPut(replace(made.bucket.config, budget=Budget(2e-3))))
-    assert made.bucket.pacer is not None
-    assert made.bucket.pacer.decisions == 0
-    made.put(BucketPut(replace(made.bucket.config, budget=None)))
-    assert made.bucket.pacer is None
-    assert fingerprint(fold([], made.state)) == fingerprint(made.state)
+    world, answer = paced_world(Budget(1e-3), 10.0)
+    world.play(50, answer)  # type: ignore[arg-type]
+    world.put(BucketPut(replace(world.bucket.config, budget=Budget(2e-3))))
+    assert world.bucket.pacer is not None
+    assert world.bucket.pacer.decisions == 0
+    world.put(BucketPut(replace(world.bucket.config, budget=None)))
+    assert world.bucket.pacer is None
+    assert fingerprint(fold([], world.state)) == fingerprint(world.state)

@@ -36,28 +36,28 @@ SCHEMA = Schema(numbers=(NumberFeature("n"),))
 def learned(objective: Objective, floor: float | None = 0.05, models: int = 4, seed: int = 0) -> World:
     """A world whose models differ a little in quality and much in cost and latency."""
     bucket = Bucket("b", schema=SCHEMA, objective=objective, exploration_floor=floor)
-    made = World(bucket, [Model(f"m{k}") for k in range(models)], seed)
+    world = World(bucket, [Model(f"m{k}") for k in range(models)], seed)
     rng = np.random.default_rng(seed)
     for k in range(models):
         for _ in range(6):
-            x_d = made.bucket.encoder.encode(Context({"n": rng.normal()})).x_d
+            x_d = world.bucket.encoder.encode(Context({"n": rng.normal()})).x_d
             quality = float(np.clip(0.5 + 0.05 * k + 0.2 * rng.normal(), 0, 1))
-            learn(made.bucket, f"m{k}", x_d, one_change(Signal.QUALITY, quality))
-            learn(made.bucket, f"m{k}", x_d, one_change(Signal.COST, 1e-4 * 4.0**k))
-            learn(made.bucket, f"m{k}", x_d, one_change(Signal.LATENCY, 0.2 * (models - k)))
-    return made
+            learn(world.bucket, f"m{k}", x_d, one_change(Signal.QUALITY, quality))
+            learn(world.bucket, f"m{k}", x_d, one_change(Signal.COST, 1e-4 * 4.0**k))
+            learn(world.bucket, f"m{k}", x_d, one_change(Signal.LATENCY, 0.2 * (models - k)))
+    return world
 
 
-def many(made: World, count: int, limits: Limits = Limits()) -> list:  # noqa: B008
-    encoded = made.bucket.encoder.encode(Context({"n": 0.3}))
+def many(world: World, count: int, limits: Limits = Limits()) -> list:  # noqa: B008
+    encoded = world.bucket.encoder.encode(Context({"n": 0.3}))
     return decide(
-        made.bucket,
+        world.bucket,
         [encoded] * count,
         [b""] * count,
-        made.rng,
-        health=made.state.health,
+        world.rng,
+        health=world.state.health,
         now_ns=0,
-        state_position=made.state.position,
+        state_position=world.state.position,
         limits=limits,
     )
 
@@ -65,10 +65,10 @@ def many(made: World, count: int, limits: Limits = Limits()) -> list:  # noqa: B
 @pytest.mark.parametrize("floor", [0.0, 0.05, 1.0, None])
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
 def test_choices_are_as_frequent_as_their_propensities_say(objective: Objective, floor: float | None) -> None:
-    made = learned(objective, floor)
-    decisions = many(made, 20_000)
-    one = decisions[0]
-    pi_k = propensities(one.objective, UNIT, one.exploration_floor, one.predicted, one.exclusions_k)
+    world = learned(objective, floor)
+    decisions = many(world, 20_000)
+    decision = decisions[0]
+    pi_k = propensities(decision.objective, UNIT, decision.exploration_floor, decision.predicted, decision.exclusions_k)
     assert pi_k.sum() == pytest.approx(1.0, abs=1e-9)
     counts_k = np.bincount([d.chosen for d in decisions], minlength=4)
     error_k = np.sqrt(pi_k * (1 - pi_k) / len(decisions))
@@ -76,14 +76,14 @@ def test_choices_are_as_frequent_as_their_propensities_say(objective: Objective,
     for k in range(4):
         told = next((d.propensity for d in decisions if d.chosen == k), None)
         assert told is None or told == pytest.approx(pi_k[k], abs=1e-9)
-    single = many(made, 1)[0]
+    single = many(world, 1)[0]
     assert single.propensity == pytest.approx(pi_k[single.chosen], abs=1e-9)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
 def test_fallbacks_are_the_other_eligible_models(objective: Objective) -> None:
-    made = learned(objective, 0.5)
-    for decision in many(made, 200, Limits(deny=frozenset({"m1"}))):
+    world = learned(objective, 0.5)
+    for decision in many(world, 200, Limits(deny=frozenset({"m1"}))):
         assert sorted([decision.chosen, *decision.fallbacks]) == [0, 2, 3]
 
 
@@ -116,14 +116,14 @@ def answers(quality: dict[str, float], cost: dict[str, float]) -> object:
     ids=str,
 )
 def test_each_objective_ends_at_the_model_it_means(objective: Objective, winner: str) -> None:
-    made = World(Bucket("b", objective=objective), [Model("cheap"), Model("middle"), Model("dear")])
+    world = World(Bucket("b", objective=objective), [Model("cheap"), Model("middle"), Model("dear")])
     answer = answers({"cheap": 0.5, "middle": 0.75, "dear": 0.85}, {"cheap": 1e-4, "middle": 1e-3, "dear": 2e-2})
-    chosen = made.play(600, answer)  # type: ignore[arg-type]
+    chosen = world.play(600, answer)  # type: ignore[arg-type]
     assert chosen[-200:].count(winner) >= 180
 
 
 def test_a_context_that_matters_is_learned() -> None:
-    made = World(Bucket("b", schema=SCHEMA, objective=Objective(Mode.QUALITY_FIRST)), [Model("low"), Model("high")])
+    world = World(Bucket("b", schema=SCHEMA, objective=Objective(Mode.QUALITY_FIRST)), [Model("low"), Model("high")])
     rng = np.random.default_rng(2)
     contexts = rng.choice([-1.0, 1.0], size=1000)
 
@@ -131,7 +131,7 @@ def test_a_context_that_matters_is_learned() -> None:
         right = (contexts[t] > 0) == (model == "high")
         return {Signal.QUALITY: float(np.clip((0.8 if right else 0.4) + 0.1 * rng.normal(), 0, 1))}
 
-    chosen = made.play(1000, answer, lambda t: Context({"n": float(contexts[t])}))
+    chosen = world.play(1000, answer, lambda t: Context({"n": float(contexts[t])}))
     right = [(contexts[t] > 0) == (chosen[t] == "high") for t in range(500, 1000)]
     assert sum(right) > 470
 
@@ -142,7 +142,7 @@ def test_every_limit_excludes_and_says_so() -> None:
         Model("able", capabilities=("tools",), tags={"region": "eu"}),
         Model("small", context_window=10, capabilities=("tools",), tags={"region": "eu"}),
     ]
-    made = World(Bucket("b", exploration_floor=0.0), models)
+    world = World(Bucket("b", exploration_floor=0.0), models)
     limits = Limits(
         max_cost=1e-12,
         max_latency=1e-9,
@@ -153,7 +153,7 @@ def test_every_limit_excludes_and_says_so() -> None:
         tags={"region": "eu"},
     )
     with pytest.raises(NothingEligibleError) as caught:
-        made.decide(Context(input_tokens=50, max_output_tokens=20), limits)
+        world.decide(Context(input_tokens=50, max_output_tokens=20), limits)
     plain, able, small = (" ".join(caught.value.reasons[m.id]) for m in models)
     assert "lacks tools" in plain
     assert "lacks region=eu" in plain
@@ -165,36 +165,36 @@ def test_every_limit_excludes_and_says_so() -> None:
         assert "max_latency_seconds 1e-09" in reasons
         assert "min_quality 0.99" in reasons
     soft = Limits(max_cost=1e-12, allow=frozenset({"plain"}), allow_least_violating=True)
-    decision = made.decide(limits=soft)
+    decision = world.decide(limits=soft)
     assert decision.limits_violated
     assert decision.models[decision.chosen] == "plain"
     assert decision.propensity == 1.0
     hard = Limits(capabilities=frozenset({"wings"}), allow_least_violating=True)
     with pytest.raises(NothingEligibleError):
-        made.decide(limits=hard)
+        world.decide(limits=hard)
 
 
 def test_the_least_violating_is_the_nearest_to_the_limit() -> None:
-    made = learned(Objective(Mode.QUALITY_FIRST), 0.0)
-    for decision in many(made, 20, Limits(max_cost=1e-6, allow_least_violating=True)):
+    world = learned(Objective(Mode.QUALITY_FIRST), 0.0)
+    for decision in many(world, 20, Limits(max_cost=1e-6, allow_least_violating=True)):
         assert (decision.chosen, decision.fallbacks) == (0, (1, 2, 3))
 
 
 def test_one_eligible_model_is_certain() -> None:
-    made = learned(Objective(Mode.QUALITY_FIRST), None)
-    for decision in many(made, 50, Limits(allow=frozenset({"m2"}))):
+    world = learned(Objective(Mode.QUALITY_FIRST), None)
+    for decision in many(world, 50, Limits(allow=frozenset({"m2"}))):
         assert (decision.chosen, decision.propensity, decision.fallbacks) == (2, 1.0, ())
 
 
 def test_a_p95_limit_is_stricter_than_one_on_the_mean() -> None:
-    made = learned(Objective(Mode.QUALITY_FIRST))
-    predicted = many(made, 1)[0].predicted
+    world = learned(Objective(Mode.QUALITY_FIRST))
+    predicted = many(world, 1)[0].predicted
     assert (predicted.latency_p95_k > predicted.latency_k).all()
     between = float(predicted.latency_k[3] + predicted.latency_p95_k[3]) / 2
     batch = Predictions(*(getattr(predicted, f)[None] for f in Predictions.__slots__))
     none_b = np.zeros(1, dtype=np.int64)
-    on_mean = exclusions(made.bucket.candidates, Limits(max_latency=between), UNIT, batch, none_b)
-    on_p95 = exclusions(made.bucket.candidates, Limits(max_latency=between, latency_p95=True), UNIT, batch, none_b)
+    on_mean = exclusions(world.bucket.candidates, Limits(max_latency=between), UNIT, batch, none_b)
+    on_p95 = exclusions(world.bucket.candidates, Limits(max_latency=between, latency_p95=True), UNIT, batch, none_b)
     assert on_mean[0, 3] == 0
     assert on_p95[0, 3] == Exclusion.LATENCY.bit
 
@@ -247,8 +247,8 @@ def test_the_even_draw_gives_way_where_it_is_dear() -> None:
 
 
 def test_descriptions_name_numbers() -> None:
-    made = learned(Objective(Mode.QUALITY_FIRST))
-    predicted = many(made, 1)[0].predicted
+    world = learned(Objective(Mode.QUALITY_FIRST))
+    predicted = many(world, 1)[0].predicted
     limits = Limits(max_cost=1e-9)
     ((reason, sentence),) = describe_exclusions(Exclusion.COST.bit, 0, Model("m0"), limits, UNIT, predicted)
     assert reason is Exclusion.COST

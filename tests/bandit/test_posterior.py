@@ -41,10 +41,10 @@ PRIORS = (Prior(0.5, 0.2), Prior(-9.0, 0.5), Prior(-0.7, 0.5), Prior(5.5, 0.5))
 
 
 def fresh(dim: int, models: int = 2) -> Posteriors:
-    made = empty(dim)
+    posteriors = empty(dim)
     for _ in range(models):
-        made = add_models(made, 1, PRIORS)
-    return made
+        posteriors = add_models(posteriors, 1, PRIORS)
+    return posteriors
 
 
 def data(n: int, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -67,32 +67,32 @@ def batch(x_nd: np.ndarray, y_n: np.ndarray, w_n: np.ndarray) -> tuple[np.ndarra
 
 @given(st.integers(1, 12), st.integers(1, 60), st.integers(0, 10**6))
 def test_observing_is_a_batch_solve(dim: int, n: int, seed: int) -> None:
-    made = fresh(dim)
+    posteriors = fresh(dim)
     x_nd, y_n, w_n = data(n, dim, seed)
     for x_d, y, w in zip(x_nd, y_n, w_n, strict=True):
-        observe(made, QUALITY, 1, x_d, float(y), float(w))
+        observe(posteriors, QUALITY, 1, x_d, float(y), float(w))
     mean_d, cov_dd, a, b = batch(x_nd, y_n, w_n)
-    design = made.designs[made.design_r[QUALITY]]
-    np.testing.assert_allclose(made.mean_krd[1, QUALITY], mean_d, rtol=1e-9, atol=1e-11)
+    design = posteriors.designs[posteriors.design_r[QUALITY]]
+    np.testing.assert_allclose(posteriors.mean_krd[1, QUALITY], mean_d, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(unpack(design.cov_kp[1], dim), cov_dd, rtol=1e-9, atol=1e-11)
-    assert made.a_kr[1, QUALITY] == pytest.approx(a)
-    assert made.b_kr[1, QUALITY] == pytest.approx(b, rel=1e-9)
-    np.testing.assert_array_equal(made.mean_krd[0], fresh(dim).mean_krd[0])  # the other model is as it was
+    assert posteriors.a_kr[1, QUALITY] == pytest.approx(a)
+    assert posteriors.b_kr[1, QUALITY] == pytest.approx(b, rel=1e-9)
+    np.testing.assert_array_equal(posteriors.mean_krd[0], fresh(dim).mean_krd[0])  # the other model is as it was
 
 
 def test_the_predicted_variance_is_that_of_the_student_t() -> None:
-    made = fresh(4)
+    posteriors = fresh(4)
     x_nd, y_n, _ = data(30, 4, 1)
     for x_d, y in zip(x_nd, y_n, strict=True):
-        observe(made, QUALITY, 0, x_d, float(y))
+        observe(posteriors, QUALITY, 0, x_d, float(y))
     x_d = x_nd[3]
-    a, b = made.a_kr[0, QUALITY], made.b_kr[0, QUALITY]
-    scale = math.sqrt(b / a * (x_d @ unpack(made.designs[made.design_r[QUALITY]].cov_kp[0], 4) @ x_d))
-    law = stats.t(df=2 * a, loc=made.mean_krd[0, QUALITY] @ x_d, scale=scale)
-    mean_kr, variance_kr = predict(made, x_d)
+    a, b = posteriors.a_kr[0, QUALITY], posteriors.b_kr[0, QUALITY]
+    scale = math.sqrt(b / a * (x_d @ unpack(posteriors.designs[posteriors.design_r[QUALITY]].cov_kp[0], 4) @ x_d))
+    law = stats.t(df=2 * a, loc=posteriors.mean_krd[0, QUALITY] @ x_d, scale=scale)
+    mean_kr, variance_kr = predict(posteriors, x_d)
     assert mean_kr[QUALITY, 0] == pytest.approx(law.mean())
     assert variance_kr[QUALITY, 0] == pytest.approx(law.var())
-    assert noise(made)[QUALITY, 0] == pytest.approx(stats.invgamma(a, scale=b).mean())
+    assert noise(posteriors)[QUALITY, 0] == pytest.approx(stats.invgamma(a, scale=b).mean())
 
 
 @given(st.integers(0, 10**6), st.permutations(range(20)))
@@ -139,45 +139,45 @@ def test_responses_reported_together_share_a_design_until_one_comes_alone() -> N
 
 @pytest.mark.parametrize("b", [1, 2, 7, 300, 700])
 def test_a_batch_predicts_what_each_does(b: int) -> None:
-    made = fresh(6, 5)
+    posteriors = fresh(6, 5)
     x_nd, y_n, _ = data(40, 6, 3)
     for i, x_d in enumerate(x_nd):
-        observe(made, i % 3, i % 5, x_d, float(y_n[i]))
+        observe(posteriors, i % 3, i % 5, x_d, float(y_n[i]))
     x_bd, _, _ = data(b, 6, 4)
-    mean_bkr, quadratics = predict_batch(made, x_bd, range(RESPONSES))
-    variance_bkr = np.stack(quadratics, axis=2) * noise(made)
+    mean_bkr, quadratics = predict_batch(posteriors, x_bd, range(RESPONSES))
+    variance_bkr = np.stack(quadratics, axis=2) * noise(posteriors)
     for i in range(0, b, 13):
-        mean_kr, variance_kr = predict(made, x_bd[i])
+        mean_kr, variance_kr = predict(posteriors, x_bd[i])
         np.testing.assert_allclose(mean_bkr[i], mean_kr, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(variance_bkr[i], variance_kr, rtol=1e-12)
 
 
 def test_refreshing_changes_nothing_beyond_rounding() -> None:
-    made = fresh(5, 1)
+    posteriors = fresh(5, 1)
     x_nd, y_n, w_n = data(REFRESH + 1, 5, 5)
     for i in range(REFRESH - 1):
-        observe(made, QUALITY, 0, x_nd[i], float(y_n[i]))
-    observe(made, QUALITY, 0, x_nd[REFRESH - 1], float(y_n[REFRESH - 1]))  # this one refreshes
+        observe(posteriors, QUALITY, 0, x_nd[i], float(y_n[i]))
+    observe(posteriors, QUALITY, 0, x_nd[REFRESH - 1], float(y_n[REFRESH - 1]))  # this one refreshes
     mean_d, cov_dd, _, _ = batch(x_nd[:REFRESH], y_n[:REFRESH], np.ones_like(w_n[:REFRESH]))
-    design = made.designs[made.design_r[QUALITY]]
-    np.testing.assert_allclose(made.mean_krd[0, QUALITY], mean_d, rtol=1e-11)
+    design = posteriors.designs[posteriors.design_r[QUALITY]]
+    np.testing.assert_allclose(posteriors.mean_krd[0, QUALITY], mean_d, rtol=1e-11)
     np.testing.assert_allclose(unpack(design.cov_kp[0], 5), cov_dd, rtol=1e-11)
 
 
 def test_badly_scaled_features_stay_sound() -> None:
     rng = np.random.default_rng(6)
-    made = fresh(4, 1)
+    posteriors = fresh(4, 1)
     x_nd = rng.normal(size=(20_000, 4)) * [1e-4, 5.0, 5.0, 1.0]
     x_nd[:, 2] = x_nd[:, 1] * (1 + 1e-7)
     x_nd[:, 3] = 1.0
     y_n = x_nd @ [10.0, 0.1, -0.1, 0.5] + 0.1 * rng.normal(size=20_000)
     for x_d, y in zip(x_nd, y_n, strict=True):
-        observe(made, QUALITY, 0, x_d, float(y))
+        observe(posteriors, QUALITY, 0, x_d, float(y))
     mean_d, _, _, b = batch(x_nd, y_n, np.ones(20_000))
-    cov_dd = unpack(made.designs[made.design_r[QUALITY]].cov_kp[0], 4)
+    cov_dd = unpack(posteriors.designs[posteriors.design_r[QUALITY]].cov_kp[0], 4)
     assert np.linalg.eigvalsh(cov_dd).min() > 0
-    np.testing.assert_allclose(x_nd[:50] @ made.mean_krd[0, QUALITY], x_nd[:50] @ mean_d, rtol=1e-8)
-    assert made.b_kr[0, QUALITY] == pytest.approx(b, rel=1e-6)
+    np.testing.assert_allclose(x_nd[:50] @ posteriors.mean_krd[0, QUALITY], x_nd[:50] @ mean_d, rtol=1e-8)
+    assert posteriors.b_kr[0, QUALITY] == pytest.approx(b, rel=1e-6)
 
 
 def test_packing() -> None:
@@ -190,12 +190,12 @@ def test_packing() -> None:
 
 
 def test_adding_and_removing_a_model_leaves_the_others_alone() -> None:
-    made = fresh(3, 3)
+    posteriors = fresh(3, 3)
     x_nd, y_n, _ = data(30, 3, 8)
     for i, x_d in enumerate(x_nd):
-        observe(made, i % 4, i % 3, x_d, float(y_n[i]))
-    before = predict(made, x_nd[0])
-    grown = add_models(made, 1, PRIORS)
+        observe(posteriors, i % 4, i % 3, x_d, float(y_n[i]))
+    before = predict(posteriors, x_nd[0])
+    grown = add_models(posteriors, 1, PRIORS)
     for old, new in zip(before, predict(grown, x_nd[0]), strict=True):
         np.testing.assert_array_equal(old, new[:3])
     left = without_model(grown, 1)
@@ -204,16 +204,16 @@ def test_adding_and_removing_a_model_leaves_the_others_alone() -> None:
 
 
 def test_arrays_come_back_as_they_were() -> None:
-    made = fresh(3, 2)
+    posteriors = fresh(3, 2)
     x_nd, y_n, _ = data(9, 3, 9)
     for i, x_d in enumerate(x_nd):
-        observe(made, i % 4, i % 2, x_d, float(y_n[i]))
-    back = from_arrays({name: array.copy() for name, array in to_arrays(made).items()})
-    for name, array in to_arrays(made).items():
+        observe(posteriors, i % 4, i % 2, x_d, float(y_n[i]))
+    back = from_arrays({name: array.copy() for name, array in to_arrays(posteriors).items()})
+    for name, array in to_arrays(posteriors).items():
         np.testing.assert_array_equal(to_arrays(back)[name], array)
-    observe(made, QUALITY, 0, x_nd[0], 0.1)
+    observe(posteriors, QUALITY, 0, x_nd[0], 0.1)
     observe(back, QUALITY, 0, x_nd[0], 0.1)
-    np.testing.assert_array_equal(made.mean_krd, back.mean_krd)
+    np.testing.assert_array_equal(posteriors.mean_krd, back.mean_krd)
 
 
 @given(st.integers(0, 1000), st.sampled_from([0.1, 1.0, 30.0]))
@@ -221,18 +221,18 @@ def test_evidence_is_the_marginal_likelihood(seed: int, scale: float) -> None:
     """Up to a constant: against scipy's multivariate t (Gelman et al., Bayesian Data Analysis, 14.2)."""
     dim, n = 4, 12
     x_nd, y_n, _ = data(n, dim, seed)
-    made = fresh(dim)
+    posteriors = fresh(dim)
     for x_d, y in zip(x_nd, y_n, strict=True):
-        observe(made, QUALITY, 0, x_d, float(y))
+        observe(posteriors, QUALITY, 0, x_d, float(y))
     other_d = np.full(dim, PRECISION)
     other_d[: dim // 2] *= scale
     exact = []
-    for ridge_d in (made.ridge_d, other_d):
+    for ridge_d in (posteriors.ridge_d, other_d):
         prior_d = prior_precision(ridge_d, INTERCEPT_PRECISION)
-        intercept, b = made.prior_kr2[0, QUALITY]
+        intercept, b = posteriors.prior_kr2[0, QUALITY]
         shape_nn = (np.eye(n) + (x_nd / prior_d) @ x_nd.T) * b / PRIOR_A
         exact.append(stats.multivariate_t(x_nd[:, -1] * intercept, shape_nn, df=2 * PRIOR_A).logpdf(y_n))
-    found = evidence(made, QUALITY, other_d) - evidence(made, QUALITY, made.ridge_d)
+    found = evidence(posteriors, QUALITY, other_d) - evidence(posteriors, QUALITY, posteriors.ridge_d)
     assert found == pytest.approx(exact[1] - exact[0], rel=1e-6, abs=1e-8)
 
 
@@ -242,9 +242,9 @@ def test_another_ridge_is_as_if_it_had_been_there_from_the_start() -> None:
     ridge_d = np.array([1.0, 2.0, 50.0, 8.0, 8.0])
     late, early = fresh(dim, 2), fresh(dim, 2)
     set_ridge(early, ridge_d)
-    for made in (late, early):
+    for posteriors in (late, early):
         for i, (x_d, y) in enumerate(zip(x_nd, y_n, strict=True)):
-            observe_all(made, i % 2, x_d, ((QUALITY, float(y)), (COST, float(-y))))
+            observe_all(posteriors, i % 2, x_d, ((QUALITY, float(y)), (COST, float(-y))))
     set_ridge(late, ridge_d)
     for name in ("mean_krd", "eta_krd", "a_kr", "b_kr"):
         np.testing.assert_allclose(getattr(late, name), getattr(early, name), rtol=1e-9, atol=1e-12)
@@ -255,22 +255,22 @@ def test_another_prior_is_as_if_it_had_been_there_from_the_start() -> None:
     priors = [Prior(0.8, 0.3), Prior(-5.0, 0.5), Prior(0.1, 0.5), Prior(4.0, 0.5)]
     late, early = fresh(3, 2), fresh(3, 2)
     set_prior(early, 1, priors, 2.5)
-    for made in (late, early):
+    for posteriors in (late, early):
         for i, (x_d, y) in enumerate(zip(x_nd, y_n, strict=True)):
-            observe(made, i % 4, 1, x_d, float(y))
+            observe(posteriors, i % 4, 1, x_d, float(y))
     set_prior(late, 1, priors, 2.5)
     for name in ("mean_krd", "eta_krd", "a_kr", "b_kr"):
         np.testing.assert_allclose(getattr(late, name), getattr(early, name), rtol=1e-9, atol=1e-12)
 
 
 def test_what_was_never_reported_takes_no_room_and_predicts_the_prior() -> None:
-    made, x_d = fresh(4, 2), np.array([0.5, -1.0, 2.0, 1.0])
-    assert made.designs == []
-    prior_d = prior_precision(made.ridge_d, INTERCEPT_PRECISION)
-    before = predict(made, x_d)[1]
-    np.testing.assert_allclose(before, noise(made) * ((x_d**2) / prior_d).sum(), rtol=1e-12)
-    observe(made, QUALITY, 0, np.array([0.0, 0.0, 1.0, 1.0]), 0.7)
-    after = predict(made, x_d)[1]
+    posteriors, x_d = fresh(4, 2), np.array([0.5, -1.0, 2.0, 1.0])
+    assert posteriors.designs == []
+    prior_d = prior_precision(posteriors.ridge_d, INTERCEPT_PRECISION)
+    before = predict(posteriors, x_d)[1]
+    np.testing.assert_allclose(before, noise(posteriors) * ((x_d**2) / prior_d).sum(), rtol=1e-12)
+    observe(posteriors, QUALITY, 0, np.array([0.0, 0.0, 1.0, 1.0]), 0.7)
+    after = predict(posteriors, x_d)[1]
     np.testing.assert_array_equal(after[:, 1:], before[:, 1:])
     np.testing.assert_allclose(after[1], before[1], rtol=1e-12)
     assert after[0, QUALITY] < before[0, QUALITY]

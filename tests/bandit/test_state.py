@@ -40,15 +40,15 @@ def recorded(seed: int = 0) -> list[Record]:
             super().put(event)  # type: ignore[arg-type]
             records.append(Record(self.state.position, self.now_ns, event))  # type: ignore[arg-type]
 
-    made = Recording(Bucket("b", schema=SCHEMA), [Model("a"), Model("c")], seed)
+    world = Recording(Bucket("b", schema=SCHEMA), [Model("a"), Model("c")], seed)
     for t in range(40):
-        decision = made.decide(Context({"n": float(made.rng.normal())}))
-        reported = made.report(decision, {Signal.QUALITY: float(made.rng.random()), Signal.SUCCESS: float(t % 7 > 0)})
+        decision = world.decide(Context({"n": float(world.rng.normal())}))
+        reported = world.report(decision, {Signal.QUALITY: float(world.rng.random()), Signal.SUCCESS: float(t % 7 > 0)})
         if t % 3 == 0:
-            made.report(decision, {Signal.QUALITY: 0.5, Signal.COST: 0.01, Signal.LATENCY: 2.0}, reported)
+            world.report(decision, {Signal.QUALITY: 0.5, Signal.COST: 0.01, Signal.LATENCY: 2.0}, reported)
         if t == 20:
-            made.put(ModelPut(Model("new")))
-            made.put(AvailabilitySet("a", False, "tired"))
+            world.put(ModelPut(Model("new")))
+            world.put(AvailabilitySet("a", False, "tired"))
     return records
 
 
@@ -88,13 +88,13 @@ def test_arrays_restore_a_bucket() -> None:
 
 def one_decision_each(order: list[int], reports: list[list[dict[Signal, float]]], rules: OutcomeRules) -> State:
     """Decide once for each list of reports, then report them in the order of decisions that ``order`` gives."""
-    made = World(Bucket("b", schema=SCHEMA, rules=rules), [Model("a")])
-    decisions = [made.decide(Context({"n": i / 3})) for i in range(len(reports))]
+    world = World(Bucket("b", schema=SCHEMA, rules=rules), [Model("a")])
+    decisions = [world.decide(Context({"n": i / 3})) for i in range(len(reports))]
     reported_outcomes = [ReportedOutcome() for _ in reports]
     left = [list(r) for r in reports]
     for i in order:
-        reported_outcomes[i] = made.report(decisions[i], left[i].pop(0), reported_outcomes[i])
-    return made.state
+        reported_outcomes[i] = world.report(decisions[i], left[i].pop(0), reported_outcomes[i])
+    return world.state
 
 
 @given(st.permutations([0, 0, 1, 1, 2, 2, 3]))
@@ -150,89 +150,91 @@ def test_reports_merge_by_the_rule(values: list[float], rule: Aggregation) -> No
 
 
 def test_a_changed_schema_starts_afresh_and_old_decisions_teach_nothing() -> None:
-    made = World(Bucket("b", schema=SCHEMA), [Model("a")])
+    world = World(Bucket("b", schema=SCHEMA), [Model("a")])
     for _ in range(5):
-        made.report(made.decide(Context({"n": 0})), {Signal.QUALITY: 1.0})
-    old = made.decide(Context({"n": 0}))
-    made.put(BucketPut(replace(made.bucket.config, display_name="renamed")))
-    assert made.bucket.count_sk[Signal.QUALITY, 0] == 5
-    made.put(BucketPut(replace(made.bucket.config, schema=Schema())))
-    assert made.bucket.count_sk[Signal.QUALITY, 0] == 0
-    before = {name: a.tobytes() for name, a in to_arrays(made.bucket.posteriors).items()}
-    made.report(old, {Signal.QUALITY: 0.0})
-    assert {name: a.tobytes() for name, a in to_arrays(made.bucket.posteriors).items()} == before
+        world.report(world.decide(Context({"n": 0})), {Signal.QUALITY: 1.0})
+    old = world.decide(Context({"n": 0}))
+    world.put(BucketPut(replace(world.bucket.config, display_name="renamed")))
+    assert world.bucket.count_sk[Signal.QUALITY, 0] == 5
+    world.put(BucketPut(replace(world.bucket.config, schema=Schema())))
+    assert world.bucket.count_sk[Signal.QUALITY, 0] == 0
+    before = {name: a.tobytes() for name, a in to_arrays(world.bucket.posteriors).items()}
+    world.report(old, {Signal.QUALITY: 0.0})
+    assert {name: a.tobytes() for name, a in to_arrays(world.bucket.posteriors).items()} == before
 
 
 def test_a_model_that_is_deleted_and_made_again_starts_afresh() -> None:
-    made = World(Bucket("b"), [Model("a"), Model("c")])
-    old = next(d for d in (made.decide() for _ in range(50)) if d.models[d.chosen] == "a")
-    reported = made.report(old, {Signal.QUALITY: 1.0})
-    made.put(ModelDeleted("a"))
-    assert made.bucket.candidates.names == ("c",)
-    assert made.decide().models == ("c",)
-    made.put(ModelPut(Model("a")))
-    k = made.bucket.columns.index("a")
-    fresh = made.bucket.posteriors.mean_krd[k, QUALITY].copy()
-    made.report(old, {Signal.QUALITY: 0.0}, reported)  # a correction of what is no longer there
-    np.testing.assert_array_equal(made.bucket.posteriors.mean_krd[k, QUALITY], fresh)
+    world = World(Bucket("b"), [Model("a"), Model("c")])
+    old = next(d for d in (world.decide() for _ in range(50)) if d.models[d.chosen] == "a")
+    reported = world.report(old, {Signal.QUALITY: 1.0})
+    world.put(ModelDeleted("a"))
+    assert world.bucket.candidates.names == ("c",)
+    assert world.decide().models == ("c",)
+    world.put(ModelPut(Model("a")))
+    k = world.bucket.columns.index("a")
+    fresh = world.bucket.posteriors.mean_krd[k, QUALITY].copy()
+    world.report(old, {Signal.QUALITY: 0.0}, reported)  # a correction of what is no longer there
+    np.testing.assert_array_equal(world.bucket.posteriors.mean_krd[k, QUALITY], fresh)
 
 
 def test_candidates_follow_the_catalogue() -> None:
-    made = World(Bucket("b"), [Model("a")])
-    made.put(BucketPut(Bucket("pinned", models=("a",))))
-    made.put(ModelPut(Model("later")))
-    assert made.bucket.candidates.names == ("a", "later")
-    assert made.state.buckets["pinned"].candidates.names == ("a",)
-    made.put(AvailabilitySet("a", False))
-    assert made.bucket.candidates.available == (False, True)
-    assert {made.decide().models[made.decide().chosen] for _ in range(20)} == {"later"}
-    made.put(ModelPut(Model("a", display_name="changed")))
-    assert made.bucket.candidates.available == (False, True)  # replacing a model does not switch it on
-    made.put(BucketPut(replace(made.bucket.config, models=("later",))))
-    assert made.bucket.candidates.names == ("later",)
-    assert made.bucket.columns == ("a", "later")  # what was learned is kept
-    made.put(BucketDeleted("b"))
-    assert "b" not in made.state.buckets
+    world = World(Bucket("b"), [Model("a")])
+    world.put(BucketPut(Bucket("pinned", models=("a",))))
+    world.put(ModelPut(Model("later")))
+    assert world.bucket.candidates.names == ("a", "later")
+    assert world.state.buckets["pinned"].candidates.names == ("a",)
+    world.put(AvailabilitySet("a", False))
+    assert world.bucket.candidates.available == (False, True)
+    assert {world.decide().models[world.decide().chosen] for _ in range(20)} == {"later"}
+    world.put(ModelPut(Model("a", display_name="changed")))
+    assert world.bucket.candidates.available == (False, True)  # replacing a model does not switch it on
+    world.put(BucketPut(replace(world.bucket.config, models=("later",))))
+    assert world.bucket.candidates.names == ("later",)
+    assert world.bucket.columns == ("a", "later")  # what was learned is kept
+    world.put(BucketDeleted("b"))
+    assert "b" not in world.state.buckets
 
 
 def test_events_of_what_is_gone_change_nothing_but_the_position() -> None:
-    made = World(Bucket("b"), [Model("a")])
-    decision = made.decide()
-    made.put(BucketDeleted("b"))
+    world = World(Bucket("b"), [Model("a")])
+    decision = world.decide()
+    world.put(BucketDeleted("b"))
     event = OutcomeApplied(b"", "b", decision.generation, "a", decision.x_d, 0, 0.0, (), {})
-    apply(made.state, Record(made.state.position + 1, made.now_ns, event))
-    apply(made.state, Record(made.state.position + 1, made.now_ns, decision))
-    apply(made.state, Record(made.state.position + 1, made.now_ns, AvailabilitySet("none", True)))
-    assert made.state.buckets == {}
+    apply(world.state, Record(world.state.position + 1, world.now_ns, event))
+    apply(world.state, Record(world.state.position + 1, world.now_ns, decision))
+    apply(world.state, Record(world.state.position + 1, world.now_ns, AvailabilitySet("none", True)))
+    assert world.state.buckets == {}
 
 
 def test_a_bucket_that_cannot_learn_starts_afresh_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = World(Bucket("b", schema=SCHEMA), [Model("a"), Model("c")])
-    made.put(BucketPut(Bucket("other", schema=SCHEMA)))
-    decisions = [made.decide(Context({"n": i / 3})) for i in range(20)]
+    world = World(Bucket("b", schema=SCHEMA), [Model("a"), Model("c")])
+    world.put(BucketPut(Bucket("other", schema=SCHEMA)))
+    decisions = [world.decide(Context({"n": i / 3})) for i in range(20)]
     for decision in decisions[:10]:
-        made.report(decision, {Signal.QUALITY: 0.9})
-    made.bucket_id = "other"
-    elsewhere = [made.decide(Context({"n": i / 3})) for i in range(20)]
-    before, position = made.state.buckets["other"], made.state.position
-    made.bucket_id = "b"
+        world.report(decision, {Signal.QUALITY: 0.9})
+    world.bucket_id = "other"
+    elsewhere = [world.decide(Context({"n": i / 3})) for i in range(20)]
+    before, position = world.state.buckets["other"], world.state.position
+    world.bucket_id = "b"
 
     def broken(*_: object, **__: object) -> None:
         raise ArithmeticError("the precision of model 0 in design 0 is not positive definite")
 
-    event = join(made.bucket, decisions[10], made.now_ns, {Signal.QUALITY: 0.5})
+    event = join(world.bucket, decisions[10], world.now_ns, {Signal.QUALITY: 0.5})
     with monkeypatch.context() as patch:
         patch.setattr("pointsman.bandit.state.learn", broken)
-        error = apply(made.state, Record(position + 1, made.now_ns, event))
+        error = apply(world.state, Record(position + 1, world.now_ns, event))
     assert isinstance(error, ArithmeticError)
     assert (
-        made.bucket.generation == position + 1 and not made.bucket.count_sk.any() and not made.bucket.decisions_k.any()
+        world.bucket.generation == position + 1
+        and not world.bucket.count_sk.any()
+        and not world.bucket.decisions_k.any()
     )
-    assert made.state.buckets["other"] is before
-    made.report(decisions[11], {Signal.QUALITY: 0.5})  # decided before it started afresh: not learned
-    assert not made.bucket.count_sk.any()
-    made.report(made.decide(Context({"n": 0.1})), {Signal.QUALITY: 0.5})
-    assert made.bucket.count_sk[Signal.QUALITY].sum() == 1
-    made.bucket_id = "other"
-    made.report(elsewhere[0], {Signal.QUALITY: 0.5})
-    assert made.bucket.count_sk[Signal.QUALITY].sum() == 1
+    assert world.state.buckets["other"] is before
+    world.report(decisions[11], {Signal.QUALITY: 0.5})  # decided before it started afresh: not learned
+    assert not world.bucket.count_sk.any()
+    world.report(world.decide(Context({"n": 0.1})), {Signal.QUALITY: 0.5})
+    assert world.bucket.count_sk[Signal.QUALITY].sum() == 1
+    world.bucket_id = "other"
+    world.report(elsewhere[0], {Signal.QUALITY: 0.5})
+    assert world.bucket.count_sk[Signal.QUALITY].sum() == 1

@@ -44,7 +44,7 @@ class World:
 
     def decide(self, context: Context | None = None, limits: Limits = NO_LIMITS) -> DecisionMade:
         encoded = self.bucket.encoder.encode(context or Context())
-        made = decide(
+        decision = decide(
             self.bucket,
             [encoded],
             [self.state.position.to_bytes(16, "big")],
@@ -55,17 +55,17 @@ class World:
             active_budgets=active_budgets(self.state, self.bucket),
             limits=limits,
         )[0]
-        self.put(made)
-        self.times[made.id] = self.now_ns
-        return made
+        self.put(decision)
+        self.times[decision.id] = self.now_ns
+        return decision
 
     def report(
-        self, made: DecisionMade, signals: dict[Signal, float], reported: ReportedOutcome | None = None
+        self, decision: DecisionMade, signals: dict[Signal, float], reported: ReportedOutcome | None = None
     ) -> ReportedOutcome:
         """Report on the chosen model; gives the reported outcome to hand in with the next report on the same decision."""
-        model = made.models[made.chosen]
+        model = decision.models[decision.chosen]
         reported_outcomes = None if reported is None else {model: reported}
-        joined = join(self.bucket, made, self.times[made.id], signals, reported_outcomes=reported_outcomes)
+        joined = join(self.bucket, decision, self.times[decision.id], signals, reported_outcomes=reported_outcomes)
         self.put(joined)
         return joined.reported_outcomes[model]
 
@@ -73,9 +73,9 @@ class World:
         """Decide and report ``rounds`` times; gives the chosen models."""
         chosen = []
         for t in range(rounds):
-            made = self.decide(context(t) if context else None)
-            chosen.append(made.models[made.chosen])
-            self.report(made, answer(t, chosen[-1]))
+            decision = self.decide(context(t) if context else None)
+            chosen.append(decision.models[decision.chosen])
+            self.report(decision, answer(t, chosen[-1]))
         return chosen
 
 
