@@ -27,18 +27,16 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest.mock import patch
-
-from pointsman.simulator.policies.registry import parse_policy
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import numpy as np
 import numpy.typing as npt
+from coverage_page import BAR, LEVEL, LOOKS, TITLES, coverage_page, relative_biases
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -54,9 +52,8 @@ from pointsman.simulator.offpolicy.evaluation.evidence import Evidence, dr_score
 from pointsman.simulator.offpolicy.expression import parse_requirement
 from pointsman.simulator.offpolicy.gate import judge
 from pointsman.simulator.offpolicy.logs.log import Log
+from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
-from pointsman.simulator.report.charts import COLOURS, Axis, ForestRow, PlotLine, axis_over, forest, plot
-from pointsman.simulator.report.page import cards, page
 from pointsman.simulator.run.executor import map_over
 from pointsman.simulator.world.changes import FeedbackLost
 from pointsman.simulator.world.encoding import Features
@@ -67,9 +64,6 @@ from pointsman.simulator.world.world import UNIT, World, make_world
 Array = npt.NDArray[np.float64]
 T = TypeVar("T")
 
-LEVEL = 0.95
-BAR = 0.94
-LOOKS = 100
 FIRST_LOOK = 200
 """Rounds before which nobody would look at a normal interval."""
 MARGINS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
@@ -148,17 +142,6 @@ class Promotion:
     naive_ever: bool
 
 
-TITLES = {
-    "gate": "the gate",
-    "conditions": "its conditions",
-    "bound": "its bound",
-    "bound_ever": f"bound, any of {LOOKS} looks",
-    "naive": "normal interval",
-    "naive_ever": f"normal, any of {LOOKS} looks",
-}
-"""What lets a candidate through, as tables call it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Replication:
     """All that is said of one log."""
@@ -192,13 +175,13 @@ def made_table(n: int = 2000, seed: int = 0) -> OutcomeTable:
 
 def _once(fit: Callable[..., Array]) -> Callable[..., Array]:
     """``fit``, once for the same arguments: predictions do not depend on the candidate, and there are several for each log."""
-    made: dict[tuple[object, ...], Array] = {}
+    prediction_by_arguments: dict[tuple[object, ...], Array] = {}
 
-    def fitted(*given: Any) -> Array:
-        key = tuple((a.shape, a.tobytes()) if isinstance(a, np.ndarray) else a for a in given)
-        if key not in made:
-            made[key] = fit(*given)
-        return made[key]
+    def fitted(*arguments: Any) -> Array:
+        key = tuple((a.shape, a.tobytes()) if isinstance(a, np.ndarray) else a for a in arguments)
+        if key not in prediction_by_arguments:
+            prediction_by_arguments[key] = fit(*arguments)
+        return prediction_by_arguments[key]
 
     return fitted
 
@@ -234,7 +217,7 @@ def _judged(world: World, scenario: Scenario, log: Log, order: npt.NDArray[np.in
     for name in CANDIDATES if scenario.logger == "ours" else CANDIDATES[:3]:
         candidate = _candidate(name, world, log)
         evaluation = evaluate_candidate(log, candidate, signals=["quality", "cost"], level=LEVEL, seed=seed)
-        target_tk = target_of(candidate, log).target_nk
+        target_tk = evaluation.target.target_nk
         worth_tk = {"quality": table.quality_nk[order], "cost": table.cost_nk[order]}
         for signal in ("quality", "cost"):
             reported_t = ~np.isnan(log.signals[signal])
@@ -361,11 +344,11 @@ def _promotions(
     return promotions
 
 
-def _groups(found: Sequence[T], names: tuple[str, ...]) -> dict[tuple[tuple[str, Any], ...], list[T]]:
-    """What was found by the values of the fields ``names``, in the order in which they first came."""
+def _groups(records: Sequence[T], names: tuple[str, ...]) -> dict[tuple[tuple[str, Any], ...], list[T]]:
+    """Records by the values of their fields ``names``, in the order in which they first came."""
     groups: dict[tuple[tuple[str, Any], ...], list[T]] = {}
-    for one in found:
-        groups.setdefault(tuple((name, getattr(one, name)) for name in names), []).append(one)
+    for record in records:
+        groups.setdefault(tuple((name, getattr(record, name)) for name in names), []).append(record)
     return groups
 
 
@@ -431,7 +414,7 @@ def report(
             group = [row for row in these if (row["estimator"], row["interval"]) == (estimator, interval)]
             least, mean = min(r["coverage"] for r in group), np.mean([r["coverage"] for r in group])
             everywhere = [r["coverage_all_prompts"] for r in group if r["coverage_all_prompts"] is not None]
-            off = _off(group)
+            off = relative_biases(group)
             width = np.mean([r["width"] for r in group if r["signal"] == "quality"])
             sheet.add_row(estimator, interval, f"{least:.3f}", f"{mean:.3f}", f"{np.mean(everywhere):.3f}",
                           f"{np.mean(off):.3f}" if off else "", f"{width:.4f}",
@@ -457,94 +440,6 @@ def report(
     console.print(sheet)
 
 
-def _off(group: list[dict[str, Any]]) -> list[float]:
-    """Bias as a share of the interval's width, of rows that have both."""
-    return [abs(r["bias"]) / r["width"] for r in group if r["bias"] is not None and r["width"] > 0.0]
-
-
-def _wide(group: list[dict[str, Any]], these: list[dict[str, Any]]) -> list[float]:
-    """Widths as multiples of that of ``dr``'s normal interval for the same candidate and signal."""
-    plain = {
-        (r["candidate"], r["signal"]): r["width"] for r in these if (r["estimator"], r["interval"]) == ("dr", "normal")
-    }
-    return [r["width"] / plain[r["candidate"], r["signal"]] for r in group if plain[r["candidate"], r["signal"]] > 0.0]
-
-
-def _pictures(these: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Coverage, bias and width of every estimator in one scenario: means, and ranges over candidates and signals."""
-    of: dict[str, list[ForestRow]] = {"coverage": [], "bias": [], "width": []}
-    for estimator, interval in dict.fromkeys((row["estimator"], row["interval"]) for row in these):
-        group = [r for r in these if (r["estimator"], r["interval"]) == (estimator, interval)]
-        values = {"coverage": [r["coverage"] for r in group], "bias": _off(group), "width": _wide(group, these)}
-        for what, known in values.items():
-            if known:
-                range_ = ("least to greatest, over candidates and signals", min(known), max(known), COLOURS[0])
-                of[what].append(ForestRow(f"{estimator}, {interval}", float(np.mean(known)), [range_]))
-    ends = {what: [end for one in lines for end in one.intervals[0][1:3]] for what, lines in of.items()}
-    return [
-        (
-            f"coverage; dashed: {BAR:.0%}",
-            forest(axis_over("", [min(*ends["coverage"], 0.9), 1.0]), of["coverage"], BAR),
-        ),
-        ("bias, in widths of the interval", forest(axis_over("", ends["bias"], zero=True), of["bias"])),
-        (
-            "width, in widths of dr's; dashed: the same",
-            forest(axis_over("", ends["width"], log=True), of["width"], 1.0),
-        ),
-    ]
-
-
-def _power(these: list[dict[str, Any]]) -> str:
-    """How often a better candidate passes, by how much better it is."""
-    margins = [margin for margin in dict.fromkeys(row["margin"] for row in these) if margin > 0.0]
-    lines = []
-    for name, colour in zip(("gate", "conditions", "bound", "naive"), COLOURS, strict=False):
-        shares = [float(np.mean([r[name] for r in these if r["margin"] == margin])) for margin in margins]
-        dashed = name == "conditions"
-        lines.append(PlotLine(TITLES[name], list(zip(margins, shares, strict=True)), colour=colour, dashed=dashed))
-    x = Axis("margin: how much better than required, in quality", min(margins), max(margins), log=True)
-    return plot(x, Axis("share promoted", 0.0, 1.02), lines)
-
-
-def _sheet(rows: list[dict[str, Any]]) -> str:
-    heads = "".join(f"<th>{escape(column)}</th>" for column in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row.values()) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{heads}</tr>{body}</table></div>'
-
-
-def html(rows: list[dict[str, Any]], looks: list[dict[str, Any]], gates: list[dict[str, Any]], settings: str) -> str:
-    """One page: coverage of every estimator with the bar, bias and width; intervals looked at again and again; the gate."""
-    sections = [
-        "<h1>Can the estimates be trusted?</h1>",
-        f"<p>{escape(settings)} Intervals are meant to hold in {LEVEL:.0%}.</p>",
-    ]
-    for scenario in dict.fromkeys(row["scenario"] for row in rows):
-        sections.append(f"<h2>{escape(scenario)}</h2>")
-        sections.append(cards(_pictures([row for row in rows if row["scenario"] == scenario])))
-    powers = [
-        (scenario, _power([row for row in gates if row["scenario"] == scenario]))
-        for scenario in dict.fromkeys(row["scenario"] for row in gates)
-    ]
-    return page(
-        "Pointsman: can the estimates be trusted?",
-        [
-            *sections,
-            f"<h2>Do they hold at every one of {LOOKS} looks?</h2>",
-            _sheet(looks),
-            "<h2>The gate</h2>",
-            "<p>Where the margin is below 0 the requirement is not true, and nothing should pass.</p>",
-            cards(powers),
-            _sheet(gates),
-            "<h2>All numbers</h2>",
-            _sheet(rows),
-        ],
-    )
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else escape(str(value))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replications", type=int, default=500)
@@ -561,12 +456,12 @@ def main() -> None:
     else:
         worlds["val"] = make_world(load_table("paretobandit:val"), Features("none", "one"))
     items = [(s, seed, arguments.rounds) for s in scenarios for seed in range(arguments.replications)]
-    found = map_over(worlds, replicate, items, arguments.jobs)
+    replications = map_over(worlds, replicate, items, arguments.jobs)
     points, watched, promotions = [], [], []
-    for one in track(found, "replications", total=len(items), console=Console(stderr=True)):
-        points += one.points
-        watched += one.watched
-        promotions += one.promotions
+    for replication in track(replications, "replications", total=len(items), console=Console(stderr=True)):
+        points += replication.points
+        watched += replication.watched
+        promotions += replication.promotions
     rows, looks, gates = summarise(points), held(watched), promoted(promotions)
     console = Console(width=150)
     report(console, rows, looks, gates)
@@ -580,7 +475,7 @@ def main() -> None:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        (arguments.out / "coverage.html").write_text(html(rows, looks, gates, settings), encoding="utf-8")
+        (arguments.out / "coverage.html").write_text(coverage_page(rows, looks, gates, settings), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    given = made(arguments.rows)
+    given = make_log(arguments.rows)
     module = kit.import_obp("obp.ope.estimators")
     if module is None:
         print("obp is not installed: left out")
@@ -72,15 +72,15 @@ def main() -> None:
     every: dict[str, list[float]] = {kind: [0.0] * kit.REPEATS for kind in kinds}
     for name in NAMES:
         estimates = {kind: actions[name]() for kind, actions in kinds.items()}
-        off = max(abs(one - estimates["ours"]) for one in estimates.values())
-        assert off < 1e-10, f"{name}: estimates differ by {off}"
+        difference = max(abs(estimate - estimates["ours"]) for estimate in estimates.values())
+        assert difference < 1e-10, f"{name}: estimates differ by {difference}"
         taken = kit.seconds_in_turn({kind: actions[name] for kind, actions in kinds.items()})
         # of ours the check is added below, once
         for kind, seconds in taken.items():
             added = taken["ours"] if kind == "ours checked" else seconds
             every[kind] = [a + b for a, b in zip(every[kind], added, strict=True)]
         figures[name] = _medians(taken, arguments.rows)
-        sheet.add_row(name, *_cells(taken, figures[name]), "" if module is None else f"{off:.1e}")
+        sheet.add_row(name, *_cells(taken, figures[name]), "" if module is None else f"{difference:.1e}")
     check = kit.seconds_in_turn({"check": lambda: _check(given)})["check"]
     every["ours checked"] = [a + b for a, b in zip(every["ours checked"], check, strict=True)]
     figures["all"] = _medians(every, arguments.rows)
@@ -90,7 +90,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def made(n: int) -> Given:
+def make_log(n: int) -> Given:
     """A log of ``n`` rounds with propensities of at least .2/k, and a candidate unlike the policy that was logged."""
     rng = np.random.default_rng(0)
     logged_nk = rng.dirichlet(np.ones(K), size=n) * 0.8 + 0.2 / K
@@ -161,7 +161,7 @@ def _theirs(module: Any, given: Given) -> dict[str, dict[str, Callable[[], float
         "position": np.zeros(len(given.reward_n), dtype=int),
         "estimated_rewards_by_reg_model": given.q_nk[:, :, None],
     }
-    made = {
+    estimators = {
         "ips": module.InverseProbabilityWeighting(),
         "snips": module.SelfNormalizedInverseProbabilityWeighting(),
         "dm": module.DirectMethod(),
@@ -175,8 +175,10 @@ def _theirs(module: Any, given: Given) -> dict[str, dict[str, Callable[[], float
         return float(np.mean(estimator._estimate_round_rewards(**arrays)))
 
     return {
-        "obp": {name: partial(plain, one) for name, one in made.items()},
-        "obp checked": {name: partial(one.estimate_policy_value, **arrays) for name, one in made.items()},
+        "obp": {name: partial(plain, estimator) for name, estimator in estimators.items()},
+        "obp checked": {
+            name: partial(estimator.estimate_policy_value, **arrays) for name, estimator in estimators.items()
+        },
     }
 
 

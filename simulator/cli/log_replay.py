@@ -139,7 +139,7 @@ def _sheet(log: Log, signal: str, fixed: str, rows: Sequence[Mapping[str, Any]])
     for row in rows:
         quality, cost = row["mean_quality"], row["mean_cost"]
         half = None if row["low"] is None else (row["high"] - row["low"]) / 2.0
-        shown = format_estimate(Estimate(quality, half)) if row["rounds"] else "–"
+        shown = "–" if quality is None else format_estimate(Estimate(quality, half))
         dollars = "–" if cost is None else f"{1000.0 * cost:.4g}"
         gains = [
             None if row[f"{key}_gain"] is None else Estimate(row[f"{key}_gain"], row[f"{key}_half"])

@@ -43,7 +43,7 @@ def as_values(evaluation: Evaluation, verdict: GateVerdict | None, configuration
         "log": {"name": log.name, "rounds": len(log), "models": list(log.models), "groups": list(log.groups)},
         "candidate": evaluation.candidate.name,
         "level": evaluation.level,
-        "replaced": evaluation.replaced,
+        "replaced": evaluation.target.replaced,
         "signals": {name: _report(report) for name, report in evaluation.reports.items()},
         "controls": [_comparator(comparator) for comparator in evaluation.comparators],
         "diagnostics": asdict(evaluation.diagnostics),

@@ -98,9 +98,9 @@ def _weight_warnings(evaluation: Evaluation) -> list[str]:
     if diagnostics.by_propensity is not None and diagnostics.by_propensity.p_value < MIN_P:
         p_value = diagnostics.by_propensity.p_value
         sentences.append(f"Models were not chosen as often as the log says (p = {p_value:.1g}).")
-    if evaluation.replaced:
+    if evaluation.target.replaced:
         sentences.append(
-            f"In {evaluation.replaced} rounds the candidate's model could not be chosen; there it does as the log did."
+            f"In {evaluation.target.replaced} rounds the candidate's model could not be chosen; there it does as the log did."
         )
     return sentences
 

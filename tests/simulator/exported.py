@@ -17,6 +17,8 @@ from pointsman.server.state.replica import open_replica
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, outcome_pb2, router_service_pb2
 
 COSTS = (0.0001, 0.001, 0.01)
+WAVE = 25
+"""Decisions that are made at once, before their outcomes are reported at once: they share a few transactions."""
 MODES = {"chat": catalog_pb2.OBJECTIVE_MODE_BALANCED, "maths": catalog_pb2.OBJECTIVE_MODE_QUALITY_FIRST}
 
 
@@ -62,16 +64,22 @@ async def _play(data: Path, decisions: int, seed: int) -> None:
         )
         await catalog.CreateBucket(catalog_service_pb2.CreateBucketRequest(bucket=bucket), context)  # type: ignore[arg-type]
     rng = np.random.default_rng(seed + 1)
-    for t in range(decisions):
-        z = float(rng.normal())
-        request = router_service_pb2.DecideRequest(
-            bucket=f"buckets/{list(MODES)[t % 2]}", context=context_pb2.Context(numbers={"z": z})
-        )
-        decision = (await router.Decide(request, context)).decision  # type: ignore[arg-type]
-        i = int(decision.model[-1])
-        quality = float(np.clip(0.5 + 0.1 * i + 0.1 * z * (i - 1) + 0.1 * rng.normal(), 0.0, 1.0))
-        if rng.random() < 0.9:
-            outcome = outcome_pb2.Outcome(quality=quality, cost_usd=COSTS[i], latency_seconds=1.0 + i)
-            report = router_service_pb2.ReportOutcomeRequest(decision=decision.name, outcome=outcome)
-            await router.ReportOutcome(report, context)  # type: ignore[arg-type]
+    for start in range(0, decisions, WAVE):
+        wave = range(start, min(start + WAVE, decisions))
+        z_by_round = {t: float(rng.normal()) for t in wave}
+        requests = [
+            router_service_pb2.DecideRequest(
+                bucket=f"buckets/{list(MODES)[t % 2]}", context=context_pb2.Context(numbers={"z": z})
+            )
+            for t, z in z_by_round.items()
+        ]
+        answers = await asyncio.gather(*(router.Decide(request, context) for request in requests))  # type: ignore[arg-type]
+        reports = []
+        for z, answer in zip(z_by_round.values(), answers, strict=True):
+            i = int(answer.decision.model[-1])
+            quality = float(np.clip(0.5 + 0.1 * i + 0.1 * z * (i - 1) + 0.1 * rng.normal(), 0.0, 1.0))
+            if rng.random() < 0.9:
+                outcome = outcome_pb2.Outcome(quality=quality, cost_usd=COSTS[i], latency_seconds=1.0 + i)
+                reports.append(router_service_pb2.ReportOutcomeRequest(decision=answer.decision.name, outcome=outcome))
+        await asyncio.gather(*(router.ReportOutcome(report, context) for report in reports))  # type: ignore[arg-type]
     await replica.close()

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from benchmarks.simulator.coverage_page import coverage_page, relative_widths
+
 REPLICATIONS, ROUNDS = 24, 800
 
 
@@ -109,7 +111,7 @@ def test_its_page_and_tables(
     coverage: ModuleType, found: tuple[list, list, list], capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows, looks, gates = coverage.summarise(found[0]), coverage.held(found[1]), coverage.promoted(found[2])
-    page = coverage.html(rows, looks, gates, "24 replications & more")
+    page = coverage_page(rows, looks, gates, "24 replications & more")
     assert page.count("<svg viewBox") == 4, "coverage, bias, width, power"
     assert "betting" in page and "24 replications &amp; more" in page and "src=" not in page
     coverage.report(coverage.Console(width=150), rows, looks, gates)
@@ -120,6 +122,6 @@ def test_its_page_and_tables(
 def test_widths_are_told_in_widths_of_dr(coverage: ModuleType, found: tuple[list, list, list]) -> None:
     rows = coverage.summarise(found[0])
     plain = [r for r in rows if (r["estimator"], r["interval"]) == ("dr", "normal")]
-    assert coverage._wide(plain, rows) == [1.0] * 8
+    assert relative_widths(plain, rows) == [1.0] * 8
     betting = [r for r in rows if r["estimator"] == "betting"]
-    assert min(coverage._wide(betting, rows)) > 1.0
+    assert min(relative_widths(betting, rows)) > 1.0

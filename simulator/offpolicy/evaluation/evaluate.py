@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pointsman.simulator.offpolicy.candidate import Candidate, target_of
+from pointsman.simulator.offpolicy.candidate import Candidate, Target, target_of
 from pointsman.simulator.offpolicy.estimators.scores import NAMES, weights
 from pointsman.simulator.offpolicy.evaluation.comparators import Comparator, comparators_of
 from pointsman.simulator.offpolicy.evaluation.diagnostics import Diagnostics, diagnose, mean_weight_z, missingness_p
@@ -64,14 +64,14 @@ class SignalReport:
 class Evaluation:
     """Everything that ``log`` says of ``candidate``; ``reports`` and ``evidence`` by signal, intervals at ``level``.
 
-    In ``replaced`` rounds the candidate's models could not be chosen and the logging policy stood in; ``weight_z`` is by how
-    many standard errors the mean weight is off 1.
+    ``target`` is the candidate's distribution in every round; ``weight_z`` is by how many standard errors the mean weight is
+    off 1.
     """
 
     log: Log
     candidate: Candidate
     level: float
-    replaced: int
+    target: Target
     weight_z: float
     diagnostics: Diagnostics
     reports: Mapping[str, SignalReport]
@@ -113,7 +113,7 @@ def evaluate_candidate(
         log=log,
         candidate=candidate,
         level=level,
-        replaced=target.replaced,
+        target=target,
         weight_z=_weight_z(log, target.target_nk, weight_n),
         diagnostics=diagnose(weight_n, log.chosen_n, target.target_nk, log.logged_nk),
         reports=reports,
