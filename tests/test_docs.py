@@ -20,7 +20,6 @@ EXEMPT = (
     "pointsman.server.process.supervisor",
     "pointsman.server.process.worker",
     "pointsman.server.state",
-    "pointsman.simulator",
 )
 """Packages and modules of which not every public module has an example yet. This list only shrinks."""
 

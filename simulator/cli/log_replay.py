@@ -97,7 +97,13 @@ def replay_log(name: str, signal: str, runs: Sequence[tuple[str, Run]], out: Pat
         for control, key in _CONTROL_KEYS.items():
             gain, half = row[f"{key}_gain"], row[f"{key}_half"]
             if gain is not None and half is not None:
-                how = "beat" if gain > half else "was worse than" if gain < -half else "cannot be told from"
+                how = (
+                    "beat"
+                    if gain > half
+                    else "was worse than"
+                    if gain < -half
+                    else "does not differ significantly from"
+                )
                 click.echo(f"{row['policy']}, seed {row['seed']}, {how} {control}: {gain:+.4g} ± {half:.2g} {signal}.")
 
 

@@ -38,7 +38,7 @@ MAX_WEIGHT_SHARE = 0.05
 MAX_WEIGHT_Z = 5.0
 """The mean weight may be fewer standard errors than this off 1."""
 MIN_MISSING_P = 1e-4
-"""Least p-value of outcomes missing alike for all models."""
+"""Least p-value of outcomes missing equally often for all models."""
 MIN_CALIBRATION_P = 1e-6
 """Least p-value of models being chosen as often as their propensities say."""
 
@@ -141,7 +141,7 @@ def _conditions(evaluation: Evaluation, requirement: Requirement) -> tuple[Findi
         report = evaluation.reports[signal]
         findings.append(
             Finding(
-                f"{signal} is missing alike for all models",
+                f"{signal} is missing equally often for all models",
                 report.missing_p >= MIN_MISSING_P,
                 f"reported in {report.reported} of {evaluation.diagnostics.n} rounds, p = {report.missing_p:.2g}",
             )

@@ -11,7 +11,7 @@
 ... )
 >>> candidate = Candidate("large only", BucketPolicy(policy="fixed", model="large"), {})
 >>> comparisons(evaluate_candidate(log, candidate, estimators=["dr"]))
-['The candidate cannot be told from the best fixed model: large: the difference is +0.0000 [+0.0000, +0.0000] in quality.']
+['The candidate does not differ significantly from the best fixed model: large: +0.0000 [+0.0000, +0.0000] in quality.']
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def comparisons(evaluation: Evaluation) -> list[str]:
             sentences.append(f"The candidate is worse than the {comparator.name}, by {-gain:.4f} {numbers}{verdict}.")
         else:
             sentences.append(
-                f"The candidate cannot be told from the {comparator.name}: the difference is {gain:+.4f} {numbers}."
+                f"The candidate does not differ significantly from the {comparator.name}: {gain:+.4f} {numbers}."
             )
     return sentences
 
@@ -90,17 +90,17 @@ def _weight_warnings(evaluation: Evaluation) -> list[str]:
     if diagnostics.largest_weight_share > MAX_WEIGHT_SHARE:
         sentences.append(f"One round carries {diagnostics.largest_weight_share:.0%} of all weight.")
     if diagnostics.tail_index > MAX_TAIL_INDEX:
-        sentences.append(f"Weights have a heavy tail (k = {diagnostics.tail_index:.2f}): prefer the last column.")
+        sentences.append(f"Weights have a heavy tail (k = {diagnostics.tail_index:.2f}): prefer the betting bounds.")
     if diagnostics.unsupported:
         sentences.append(
-            f"{diagnostics.unsupported:.1%} of what the candidate does was never tried: it is counted at the worst."
+            f"{diagnostics.unsupported:.1%} of what the candidate does was never tried: bounds assume the worst of it."
         )
     if diagnostics.by_propensity is not None and diagnostics.by_propensity.p_value < MIN_P:
         p_value = diagnostics.by_propensity.p_value
         sentences.append(f"Models were not chosen as often as the log says (p = {p_value:.1g}).")
     if evaluation.target.replaced:
         sentences.append(
-            f"In {evaluation.target.replaced} rounds the candidate's model could not be chosen; there it does as the log did."
+            f"In {evaluation.target.replaced} rounds the candidate's models could not be chosen: the logging policy stands in."
         )
     return sentences
 
@@ -109,11 +109,11 @@ def _signal_warnings(evaluation: Evaluation, signal: str) -> list[str]:
     report, sentences = evaluation.reports[signal], []
     if report.high_is_observed:
         sentences.append(
-            f"{signal} is taken to be at most {report.high:.4g}, the largest seen; bounds hold if it never is more. "
-            f"Say what it can be with --cap {signal}=VALUE."
+            f"{signal} is assumed to be at most {report.high:.4g}, the largest value seen: bounds hold only if it never is "
+            f"larger. Say how large it can be with --cap {signal}=VALUE."
         )
     if report.missing_p < MIN_P:
         sentences.append(
-            f"Whether {signal} was reported depends on the model (p = {report.missing_p:.1g}): its estimates may be off."
+            f"Whether {signal} was reported depends on the model (p = {report.missing_p:.1g}): its estimates may be biased."
         )
     return sentences

@@ -125,7 +125,7 @@ def test_conditions() -> None:
     quality_n[(log.chosen_n == 2) & (np.arange(len(log)) % 2 == 0)] = np.nan
     hidden = replace(log, signals={**log.signals, "quality": quality_n})
     _, verdict = gate(hidden, {"large": 1.0}, trivially)
-    assert failed(verdict) == ["quality is missing alike for all models"]
+    assert failed(verdict) == ["quality is missing equally often for all models"]
     assert gate(hidden, {"large": 1.0}, "upper(cost) <= 10")[1].passed  # nothing that was asked depends on it
 
 

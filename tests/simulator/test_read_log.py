@@ -86,12 +86,12 @@ def test_what_is_written_is_read(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", FORMATS)
 @settings(max_examples=15, deadline=None)
-@given(rows=st.integers(1, 130))
+@given(rows=st.integers(1, 70))
 def test_pieces_are_the_whole(tmp_path_factory: pytest.TempPathFactory, suffix: str, rows: int) -> None:
-    path = write(decisions(120), tmp_path_factory.mktemp("pieces") / f"log{suffix}")
+    path = write(decisions(60), tmp_path_factory.mktemp("pieces") / f"log{suffix}")
     whole = read_log(str(path))
     pieces = list(read_pieces(path, rows))
-    assert [len(piece) for piece in pieces] == [rows] * (120 // rows) + ([120 % rows] if 120 % rows else [])
+    assert [len(piece) for piece in pieces] == [rows] * (60 // rows) + ([60 % rows] if 60 % rows else [])
 
     def joined(name: str) -> np.ndarray:
         return np.concatenate([getattr(piece, name) for piece in pieces])

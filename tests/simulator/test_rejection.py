@@ -107,7 +107,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert max(row["over_mix_gain"] for row in rows[2:]) < -0.1 < min(row["over_mix_gain"] for row in rows[:2])
     shown = CliRunner().invoke(simulate, args)
     assert shown.exit_code == 0 and "rounds kept" in shown.output and "±" in shown.output
-    assert "thompson, seed 0, cannot be told from the best fixed model" in shown.output
+    assert "thompson, seed 0, does not differ significantly from the best fixed model" in shown.output
     wrong = CliRunner().invoke(simulate, ["--log", str(tmp_path / "log.csv"), "--policy", "task-lp"])
     assert wrong.exit_code == 2 and "expected one of thompson" in wrong.output
     wrong = CliRunner().invoke(simulate, ["--log", str(tmp_path / "none.csv")])

@@ -193,7 +193,7 @@ def tail_index(weight_n: Array) -> float:
 
 
 def missingness_p(chosen_n: Indices, group_n: Indices, reported_n: Flags, k: int) -> float:
-    """The p-value of outcomes being missing alike for all k models of a group: Pearson's χ², summed over groups.
+    """The p-value of outcomes missing equally often for all k models of a group: Pearson's χ², summed over groups.
 
     Models with fewer than five expected events, reported or missing, are left out, where the approximation does not hold; 1
     where nothing is left to compare.

@@ -42,7 +42,7 @@ from pointsman.simulator.offpolicy.logs.log import Array, Log
 class SignalReport:
     """The estimates of one signal, from the ``reported`` rounds that had it.
 
-    ``missing_p`` is the p-value of outcomes missing alike for all models, ``low`` to ``high`` the signal's range (see
+    ``missing_p`` is the p-value of outcomes missing equally often for all models, ``low`` to ``high`` the signal's range (see
     ``SignalValues``), ``logged`` the logging policy's mean.
     """
 
