@@ -15,13 +15,6 @@ import pointsman
 
 OPTIONAL = {"distributed", "obp", "opentelemetry", "paretobandit"}
 """Packages that extras bring: a module that needs one is skipped where it is missing."""
-EXEMPT = (
-    "pointsman.server.journal",
-    "pointsman.server.process.supervisor",
-    "pointsman.server.process.worker",
-    "pointsman.server.state",
-)
-"""Packages and modules of which not every public module has an example yet. This list only shrinks."""
 
 
 def modules() -> Iterator[str]:
@@ -50,5 +43,5 @@ def test_examples(name: str) -> None:
     found = doctest.testmod(module)
     assert found.failed == 0
     assert module.__file__ is not None
-    if not is_bare(Path(module.__file__)) and not name.startswith(EXEMPT):
+    if not is_bare(Path(module.__file__)):
         assert found.attempted, f"{name} has no example in its docstrings"

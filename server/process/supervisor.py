@@ -4,6 +4,12 @@ The supervisor holds the directory's lock and the port, and serves nothing itsel
 directory is free only when the last process has gone, and the end of a pipe: when the supervisor has gone, however it went, the
 pipe closes and the worker ends. A worker that serves writes a byte every second, from its event loop, to another pipe: one that
 does not is killed and started again, for it answers nobody and may hold up all others.
+
+>>> first, second = Worker(index=0, before=0), Worker(index=1, before=0)
+>>> first.rng(7).random() != second.rng(7).random()
+True
+>>> first.rng(7).random() == Worker(index=0, before=0).rng(7).random()
+True
 """
 
 from __future__ import annotations

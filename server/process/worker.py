@@ -1,4 +1,9 @@
-"""One worker of several, as a program. Its supervisor (`server/process/supervisor.py`) starts it and writes it a line of JSON."""
+"""One worker of several, as a program. Its supervisor (`server/process/supervisor.py`) starts it and writes it a line of JSON.
+
+>>> record = _record(logging.LogRecord, 2, "pointsman", logging.INFO, "a.py", 1, "ready", None, None)
+>>> record.getMessage(), record.worker
+('ready', 2)
+"""
 
 from __future__ import annotations
 

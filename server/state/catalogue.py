@@ -1,4 +1,24 @@
-"""The catalogue: models, buckets and projects as they are, and changes to them that rest on what their caller has seen."""
+"""The catalogue: models, buckets and projects as they are, and changes to them that rest on what their caller has seen.
+
+>>> import asyncio, tempfile
+>>> from pathlib import Path
+>>> import numpy as np
+>>> from pointsman.bandit.catalog import Model
+>>> from pointsman.server.journal.sqlite import SqliteJournal
+>>> from pointsman.server.state.replica import open_replica
+>>> async def example():
+...     journal = SqliteJournal(Path(tempfile.mkdtemp()))
+...     replica = await open_replica(journal, np.random.default_rng(0), lambda: 5, None)
+...     first = await replica.catalogue.put_model(Model("gpt"), seen=0)
+...     await replica.catalogue.put_model(Model("gpt", context_window=8000), seen=first.version)
+...     try:
+...         await replica.catalogue.put_model(Model("gpt"), seen=first.version)  # it has changed since
+...     except StaleError as error:
+...         print(error)
+...     await replica.close()
+>>> asyncio.run(example())
+models/gpt has changed since that etag; read it again
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,24 @@
-"""Deciding: callers' requests are gathered, decided together on the state as it is, journalled, and answered once folded."""
+"""Deciding: callers' requests are gathered, decided together on the state as it is, journalled, and answered once folded.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> import numpy as np
+>>> from pointsman.bandit.catalog import Bucket, Model
+>>> from pointsman.bandit.encoder import Context
+>>> from pointsman.server.journal.sqlite import SqliteJournal
+>>> from pointsman.server.state.replica import open_replica
+>>> async def example():
+...     journal = SqliteJournal(Path(tempfile.mkdtemp()))
+...     replica = await open_replica(journal, np.random.default_rng(0), lambda: 5, None)
+...     await replica.catalogue.put_model(Model("gpt"), seen=0)
+...     await replica.catalogue.put_bucket(Bucket("summarize"), seen=0)
+...     first = await replica.decisions.decide("summarize", [Context()], request_id="r1")
+...     again = await replica.decisions.decide("summarize", [Context()], request_id="r1")
+...     await replica.close()
+...     return first[0].decision.id == again[0].decision.id
+>>> asyncio.run(example())
+True
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,25 @@
-"""Outcomes: a report is joined with its decision, journalled, and answered once it is learned."""
+"""Outcomes: a report is joined with its decision, journalled, and answered once it is learned.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> import numpy as np
+>>> from pointsman.bandit.catalog import Bucket, Model
+>>> from pointsman.bandit.encoder import Context
+>>> from pointsman.server.journal.sqlite import SqliteJournal
+>>> from pointsman.server.state.replica import open_replica
+>>> async def example():
+...     journal = SqliteJournal(Path(tempfile.mkdtemp()))
+...     replica = await open_replica(journal, np.random.default_rng(0), lambda: 5, None)
+...     await replica.catalogue.put_model(Model("gpt"), seen=0)
+...     await replica.catalogue.put_bucket(Bucket("summarize"), seen=0)
+...     (record,) = await replica.decisions.decide("summarize", [Context()])
+...     report = Report(record.decision.id, {Signal.QUALITY: 0.5}, key="k1")
+...     reported = [await replica.outcomes.report(report) for _ in range(2)]
+...     await replica.close()
+...     return [(answer.duplicate, answer.position) for answer in reported]
+>>> asyncio.run(example())
+[(False, 4), (True, 4)]
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,26 @@
 """Decisions as they are known: what was decided, and what is known of how it came out.
 
 Recent ones are kept in memory; older ones are read from the journal.
+
+>>> import asyncio, tempfile
+>>> from pathlib import Path
+>>> import numpy as np
+>>> from pointsman.bandit.catalog import Bucket, Model
+>>> from pointsman.bandit.encoder import Context
+>>> from pointsman.server.journal.sqlite import SqliteJournal
+>>> from pointsman.server.state.replica import open_replica
+>>> async def example():
+...     journal = SqliteJournal(Path(tempfile.mkdtemp()))
+...     replica = await open_replica(journal, np.random.default_rng(0), lambda: 5, None)
+...     await replica.catalogue.put_model(Model("gpt"), seen=0)
+...     await replica.catalogue.put_bucket(Bucket("summarize"), seen=0)
+...     (decided,) = await replica.decisions.decide("summarize", [Context()])
+...     replica.records.forget()  # read it from the journal
+...     record = await replica.records.get(decided.decision.id, "decision")
+...     await replica.close()
+...     return record.decision.models, record.last
+>>> asyncio.run(example())
+(('gpt',), 3)
 """
 
 from __future__ import annotations

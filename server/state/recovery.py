@@ -1,4 +1,21 @@
-"""Recovery: the state that a journal folds to, from the newest good snapshot or from where the journal starts."""
+"""Recovery: the state that a journal folds to, from the newest good snapshot or from where the journal starts.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> from pointsman.bandit.catalog import Model
+>>> from pointsman.bandit.event import ModelPut
+>>> from pointsman.server.journal.interface import Group
+>>> from pointsman.server.journal.sqlite import SqliteJournal
+>>> from pointsman.server.state.rows import entry_of
+>>> async def example():
+...     journal = SqliteJournal(Path(tempfile.mkdtemp()))
+...     await journal.append([Group((entry_of(ModelPut(Model("gpt"))),))], now_ns=5)
+...     state = await recover(journal, None)
+...     await journal.close()
+...     return state.position, list(state.models)
+>>> asyncio.run(example())
+(1, ['gpt'])
+"""
 
 from __future__ import annotations
 

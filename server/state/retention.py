@@ -2,6 +2,25 @@
 
 A snapshot is put aside as the candidate. Once it is as old as the retention, and no decision before it is still open, it becomes
 the journal's base and the newest snapshot the next candidate: the journal holds between one and two retentions of traffic.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> from pointsman.bandit.catalog import Model
+>>> from pointsman.bandit.event import ModelPut
+>>> from pointsman.server.journal.interface import Group
+>>> from pointsman.server.journal.sqlite import SqliteJournal
+>>> from pointsman.server.state.recovery import recover
+>>> from pointsman.server.state.rows import entry_of
+>>> async def example():
+...     directory = Path(tempfile.mkdtemp())
+...     journal, store = SqliteJournal(directory), SnapshotStore(directory / "snapshots")
+...     await journal.append([Group((entry_of(ModelPut(Model("gpt"))),))], now_ns=5)
+...     store.save(snapshot.capture(await recover(journal, None)), position=1)
+...     bases = [await retain(journal, store, DAY_NS, now_ns) for now_ns in (6, 2 * DAY_NS)]
+...     await journal.close()
+...     return bases
+>>> asyncio.run(example())  # the snapshot becomes the candidate; a day later, the journal's base
+[0, 1]
 """
 
 from __future__ import annotations

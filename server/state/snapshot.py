@@ -4,6 +4,15 @@ A compacted journal starts from one of these bytes, its base: what they say must
 
 Layout: magic, SHA-256 of the rest, length of the header, a JSON header (configuration as base64 of the contract's
 messages, names and shapes of the arrays), then the arrays' raw little-endian numbers. So a state comes back bit for bit.
+
+>>> from pointsman.bandit.state import fingerprint
+>>> state = State(position=7, time_ns=5)
+>>> data = whole(capture(state))
+>>> position_and_time(data), fingerprint(load(data)) == fingerprint(state)
+(Base(position=7, time_ns=5), True)
+>>> load(data[:-1])
+Traceback (most recent call last):
+pointsman.server.state.snapshot.SnapshotError: its checksum is wrong
 """
 
 from __future__ import annotations

@@ -1,4 +1,18 @@
-"""Snapshotting: when a snapshot is due it is copied while the fold goes on, saved, and the journal compacted after it."""
+"""Snapshotting: when a snapshot is due it is copied while the fold goes on, saved, and the journal compacted after it.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> from pointsman.bandit.state import State
+>>> from pointsman.server.journal.sqlite import SqliteJournal
+>>> async def example():
+...     directory = Path(tempfile.mkdtemp())
+...     journal, store = SqliteJournal(directory), SnapshotStore(directory / "snapshots")
+...     await Snapshotting(Fold(State()), journal, store, lambda: 5).take()
+...     await journal.close()
+...     return [path.name for path in store.newest_first()]
+>>> asyncio.run(example())
+['00000000000000000000.snapshot']
+"""
 
 from __future__ import annotations
 

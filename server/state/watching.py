@@ -1,4 +1,26 @@
-"""Watching: decisions as they become durable, for whoever asked to see them."""
+"""Watching: decisions as they become durable, for whoever asked to see them.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> import numpy as np
+>>> from pointsman.bandit.catalog import Bucket, Model
+>>> from pointsman.bandit.encoder import Context
+>>> from pointsman.server.journal.sqlite import SqliteJournal
+>>> from pointsman.server.state.replica import open_replica
+>>> async def example():
+...     journal = SqliteJournal(Path(tempfile.mkdtemp()))
+...     replica = await open_replica(journal, np.random.default_rng(0), lambda: 5, None)
+...     await replica.catalogue.put_model(Model("gpt"), seen=0)
+...     await replica.catalogue.put_bucket(Bucket("summarize"), seen=0)
+...     watched = asyncio.ensure_future(anext(replica.watchers.watch("summarize")))
+...     await asyncio.sleep(0)
+...     (decided,) = await replica.decisions.decide("summarize", [Context()])
+...     same = (await watched).decision.id == decided.decision.id
+...     await replica.close()
+...     return same
+>>> asyncio.run(example())
+True
+"""
 
 from __future__ import annotations
 
