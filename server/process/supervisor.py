@@ -10,6 +10,8 @@ does not is killed and started again, for it answers nobody and may hold up all 
 True
 >>> first.rng(7).random() == Worker(index=0, before=0).rng(7).random()
 True
+>>> [restart_pause(short_lives) for short_lives in (0, 1, 3, 10)]
+[0.1, 0.2, 0.8, 5.0]
 """
 
 from __future__ import annotations
@@ -37,14 +39,17 @@ from pointsman.server.state.snapshot_store import SnapshotStore
 log = logging.getLogger("pointsman.workers")
 
 ATTEMPTS = 5
-"""How often in a row a worker may fail before it is ready; then the supervisor gives up."""
+"""Failures of a worker in a row, before it is ready, after which the supervisor gives up."""
 PAUSE = 0.1
-"""Seconds before a worker is started again; doubled each time that it ends soon."""
-_LONGEST = 5.0
-_STEADY = 10.0
-"""Seconds after which a worker that ends did not end soon."""
+"""Seconds before a worker is started again; doubled each time that its life was short."""
+MAX_PAUSE = 5.0
+"""Longest pause before a worker is started again, in seconds."""
+SHORT_LIFE = 10.0
+"""Seconds up to which a worker's life counts as short."""
 READY = b"ready\n"
+"""What a worker writes once it serves."""
 BEAT = b"."
+"""What a worker writes at each heartbeat."""
 BEAT_EVERY = 1.0
 """Seconds between two heartbeats of a worker."""
 BEAT_PATIENCE = 10.0
@@ -57,14 +62,19 @@ class WorkersError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One of several: its ``index`` from 0, and how many processes had that index ``before`` it."""
+    """One worker of several: its ``index`` from 0, and how many processes had that index ``before`` it."""
 
     index: int
     before: int
 
     def rng(self, seed: int | None) -> np.random.Generator:
-        """A stream of draws that no other worker has."""
+        """A stream of random numbers that no other worker has; from the system's entropy if ``seed`` is ``None``."""
         return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(self.index, self.before)))
+
+
+def restart_pause(short_lives: int) -> float:
+    """Seconds before a worker is started again after so many short lives in a row."""
+    return min(PAUSE * 2.0**short_lives, MAX_PAUSE)
 
 
 class Supervisor:
@@ -76,7 +86,10 @@ class Supervisor:
         self._running: dict[int, asyncio.subprocess.Process] = {}
 
     async def run(self, ready: Callable[[str], None]) -> None:
-        """Returns when all workers have stopped. Raises ``JournalError`` or ``WorkersError``."""
+        """Run the workers; ``ready`` is called with the address once all serve. Returns when all have stopped.
+
+        Raises ``JournalError``, or ``WorkersError`` if they cannot start.
+        """
         journal = SqliteJournal(self._config.data)  # has the lock, and makes the tables
         try:
             if await journal.is_old():
@@ -87,7 +100,7 @@ class Supervisor:
             await journal.close()
 
     async def _run(self, lock: int, ready: Callable[[str], None]) -> None:
-        held, address = reserve(self._config.listen)
+        port_holder, address = reserve(self._config.listen)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
@@ -95,7 +108,7 @@ class Supervisor:
         tasks = [
             loop.create_task(self._keep(index, address, lock, started[index])) for index in range(self._config.workers)
         ]
-        telling = loop.create_task(_tell(started, lambda: ready(address)))
+        announcement = loop.create_task(_announce(started, lambda: ready(address)))
         try:
             await asyncio.gather(*tasks)
         except WorkersError:
@@ -103,8 +116,8 @@ class Supervisor:
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
         finally:
-            telling.cancel()
-            held.close()
+            announcement.cancel()
+            port_holder.close()
 
     def _stop(self) -> None:
         self._stopping.set()
@@ -113,17 +126,17 @@ class Supervisor:
                 process.terminate()
 
     async def _keep(self, index: int, address: str, lock: int, started: asyncio.Future[None]) -> None:
-        """Have a worker of this index until told to stop."""
-        before, failed, soon = 0, 0, 0
+        """Keep a worker of this index running until told to stop."""
+        before, failures, short_lives = 0, 0, 0
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
-            begun = loop.time()
+            started_at = loop.time()
             process = await self._start(index, before, address, lock)
             assert process.stdout is not None
             assert process.stdin is not None
             is_ready = await process.stdout.readline() == READY
             if self._stopping.is_set() and process.returncode is None:
-                process.terminate()  # it was told before it could listen, perhaps
+                process.terminate()  # again: the first signal may have come before it could handle it
             if is_ready:
                 log.info("worker %d (process %d) serves", index, process.pid)
                 if not started.done():
@@ -131,22 +144,22 @@ class Supervisor:
                 await _kill_when_silent(process, process.stdout, index)
             code = await process.wait()
             process.stdin.close()
-            before, failed = before + 1, 0 if is_ready else failed + 1
-            soon = 0 if loop.time() - begun > _STEADY else soon + 1
+            before, failures = before + 1, 0 if is_ready else failures + 1
+            short_lives = short_lives + 1 if loop.time() - started_at <= SHORT_LIFE else 0
             if self._stopping.is_set():
                 if code not in (0, -signal.SIGTERM):
                     log.warning("worker %d ended with %s", index, code)
                 return
-            if failed and (not started.done() or failed == ATTEMPTS):
+            if failures and (not started.done() or failures == ATTEMPTS):
                 raise WorkersError(f"worker {index} cannot start: it ended with {code}")
             log.warning("worker %d (process %d) ended with %s; it is started again", index, process.pid, code)
             try:
-                await asyncio.wait_for(self._stopping.wait(), min(PAUSE * 2**soon, _LONGEST))
+                await asyncio.wait_for(self._stopping.wait(), restart_pause(short_lives))
             except TimeoutError:
                 continue
 
     async def _start(self, index: int, before: int, address: str, lock: int) -> asyncio.subprocess.Process:
-        """Start a worker and tell it what it is."""
+        """Start a worker and write it its settings and identity."""
         process = await asyncio.create_subprocess_exec(
             *worker_command(),
             stdin=asyncio.subprocess.PIPE,
@@ -173,7 +186,7 @@ async def _kill_when_silent(process: asyncio.subprocess.Process, beats: asyncio.
 
 
 def worker_command() -> list[str]:
-    """What starts a worker: this interpreter, as isolated as it is here, and without the working directory on its path.
+    """The command that starts a worker: this interpreter, as isolated as here, and without the working directory on its path.
 
     A file called numpy.py that happens to lie where the service is started must not be run. Only where ``pointsman`` itself is
     imported from the working directory, as in a checkout that is not installed, does it stay there.
@@ -183,35 +196,39 @@ def worker_command() -> list[str]:
     return [sys.executable, *isolation, "-m", "pointsman.server.process.worker"]
 
 
-async def _tell(started: list[asyncio.Future[None]], ready: Callable[[], None]) -> None:
+async def _announce(started: list[asyncio.Future[None]], ready: Callable[[], None]) -> None:
+    """Call ``ready`` once all workers have started."""
     await asyncio.gather(*started)
     ready()
 
 
 def reserve(listen: str) -> tuple[socket.socket, str]:
-    """Hold the port of HOST:PORT for workers without listening; returns what holds it and the address with the port.
+    """Reserve the port of HOST:PORT for workers, without listening: the socket that holds it, and the address with the port.
 
-    Raises ``WorkersError`` if something else has it, also if that would share it.
+    Raises ``WorkersError`` if another process has the port, even if that process would share it.
     """
     host, _, number = listen.rpartition(":")
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             host.strip("[]"), int(number), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        with socket.socket(family, kind) as alone:
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have ended do not count
-            alone.bind(address)
-            port = alone.getsockname()[1]
-        held = socket.socket(family, kind)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((address[0], port, *address[2:]))
+        with socket.socket(family, kind) as exclusive:
+            exclusive.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections do not count
+            exclusive.bind(address)
+            port = exclusive.getsockname()[1]
+        holder = socket.socket(family, kind)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((address[0], port, *address[2:]))
     except OSError as error:
         raise WorkersError(f"cannot listen on {listen}: {error}") from error
-    return held, f"{host}:{port}"
+    return holder, f"{host}:{port}"
 
 
 def end_with_supervisor() -> None:
-    """End this process at once when standard input closes: what was answered is durable."""
+    """End this process at once when standard input closes, which means that its supervisor has gone.
+
+    Nothing is lost: what was answered is durable.
+    """
 
     def watch() -> None:
         while os.read(0, 1024):

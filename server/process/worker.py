@@ -1,8 +1,7 @@
 """One worker of several, as a program. Its supervisor (`server/process/supervisor.py`) starts it and writes it a line of JSON.
 
->>> record = _record(logging.LogRecord, 2, "pointsman", logging.INFO, "a.py", 1, "ready", None, None)
->>> record.getMessage(), record.worker
-('ready', 2)
+>>> worker_record(logging.LogRecord, 3, "pointsman", logging.INFO, "worker.py", 1, "call", (), None).worker
+3
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from pointsman.server.process.supervisor import BEAT, BEAT_EVERY, READY, Worker,
 def main() -> None:
     """Serve as the line on standard input says, until SIGTERM or the end of standard input."""
     line = b""
-    while not line.endswith(b"\n"):  # not buffered: the rest is for the thread that waits for its end
+    while not line.endswith(b"\n"):  # unbuffered: what follows is for the thread that waits for the end of input
         if not (byte := os.read(0, 1)):
             sys.exit(1)
         line += byte
-    given = json.loads(line)
-    worker = Worker(given["index"], given["before"])
-    config = Config.model_validate(given["config"])
+    message = json.loads(line)
+    worker = Worker(message["index"], message["before"])
+    config = Config.model_validate(message["config"])
     set_up(config.log_format, config.log_level)
-    logging.setLogRecordFactory(partial(_record, logging.getLogRecordFactory(), worker.index))
+    logging.setLogRecordFactory(partial(worker_record, logging.getLogRecordFactory(), worker.index))
     end_with_supervisor()
     try:
         asyncio.run(serve(config, lambda _: _ready(), worker))
@@ -43,24 +42,25 @@ def main() -> None:
         sys.exit(f"Error: worker {worker.index}: {error}")
 
 
-def _record(make: Callable[..., logging.LogRecord], index: int, *arguments: Any, **named: Any) -> logging.LogRecord:
-    """A log record that says which worker it is of."""
-    record = make(*arguments, **named)
+def worker_record(
+    make: Callable[..., logging.LogRecord], index: int, *arguments: Any, **keywords: Any
+) -> logging.LogRecord:
+    """The log record that ``make`` makes, with the index of its worker."""
+    record = make(*arguments, **keywords)
     record.worker = index
     return record
 
 
 def _ready() -> None:
-    """Say that it serves, and from now on that it still does."""
+    """Tell the supervisor that this worker serves, and from now on that it still does."""
     os.write(1, READY)
     os.set_blocking(1, False)
     _beat(asyncio.get_running_loop())
 
 
 def _beat(loop: asyncio.AbstractEventLoop) -> None:
-    with contextlib.suppress(
-        BlockingIOError, BrokenPipeError
-    ):  # a supervisor that hangs or has gone: not for here to notice
+    """Write a heartbeat, now and every ``BEAT_EVERY`` seconds. Whether the supervisor reads it is not noticed here."""
+    with contextlib.suppress(BlockingIOError, BrokenPipeError):
         os.write(1, BEAT)
     loop.call_later(BEAT_EVERY, _beat, loop)
 
