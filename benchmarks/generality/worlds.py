@@ -316,7 +316,7 @@ def run(job: tuple[Case, int]) -> dict[str, Any]:
             "spend": float((share_nk * table.cost_nk).sum(axis=1).mean()) / budget if budget else 1.0,
         }
 
-    found = {name: row(control(name, budget)) for name in CONTROLS}
+    row_by_policy = {name: row(control(name, budget)) for name in CONTROLS}
     for policy in POLICIES:
         if policy.startswith("lin-"):
             chosen_n = linear(
@@ -330,11 +330,11 @@ def run(job: tuple[Case, int]) -> dict[str, Any]:
                 case.delay,
                 np.random.default_rng([seed, 2]),
             )
-            found[policy] = row(np.eye(k)[chosen_n])
+            row_by_policy[policy] = row(np.eye(k)[chosen_n])
         else:
             ours = budget if policy == THOMPSON else None
-            found[policy] = row(play(world, Run(parse_policy(policy), case.objective, ours, seed, case.delay)))
-    return {"case": case.name, "seed": seed, "rows": found}
+            row_by_policy[policy] = row(play(world, Run(parse_policy(policy), case.objective, ours, seed, case.delay)))
+    return {"case": case.name, "seed": seed, "rows": row_by_policy}
 
 
 def _plain_features(table: OutcomeTable, tasks: dict[str, int]) -> Array:

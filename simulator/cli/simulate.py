@@ -69,23 +69,24 @@ def _default_to_recorded(context: click.Context, _: click.Parameter, path: Path 
     "streamed",
     is_flag=True,
     help="The table is larger than memory: it is read in pieces, in the file's order, for "
-    f"{', '.join(STREAMED)}, without budgets. What is best in hindsight is "
-    "reckoned on the way; features are scaled by the first piece, and a prompt_id that is there twice is seen within one.",
+    f"{', '.join(STREAMED)}, without budgets. Benchmarks in hindsight are "
+    "computed on the way; features are scaled by the first piece, and a prompt_id that is there twice is seen within one.",
 )
 @click.option(
     "--log",
     "log_name",
     metavar="L",
-    help="A log, on which policies are replayed by rejection: what they choose otherwise than the log did is skipped. "
+    help="A log, on which policies are replayed by rejection: rounds in which they choose another model "
+    "than the log are skipped. "
     f"{FORMS}.",
 )
-@click.option("--signal", default="quality", show_default=True, help="What of a log is taken for quality.")
-@click.option("--warm-start", metavar="T2", help="A table whose every outcome is learned first.")
+@click.option("--signal", default="quality", show_default=True, help="The signal of a log that counts as quality.")
+@click.option("--warm-start", metavar="T2", help="A table whose outcomes are all learned before the first round.")
 @click.option(
     "--warm-mass",
     metavar="N",
     type=click.FloatRange(min=0.0, min_open=True),
-    help="As how many observations of each model the warm start counts at most; all of them by default.",
+    help="Most observations of each model that the warm start counts as. Default: as many as it has.",
 )
 @click.option(
     "--policy",
@@ -106,7 +107,7 @@ def _default_to_recorded(context: click.Context, _: click.Parameter, path: Path 
 @click.option(
     "--budget",
     metavar="B[,B…]",
-    help="Dollars a request, on average. What knows no budget of its own is given one; "
+    help="Dollars a request, on average. Rivals that know no budget are given the same simple one; "
     "uniform and fixed models spend as they will.",
 )
 @click.option(

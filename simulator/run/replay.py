@@ -47,10 +47,10 @@ def play_online(world: World, run: Run, rounds: Rounds | None = None, policy: On
     rounds = rounds_of(world, run) if rounds is None else rounds
     policy = make_policy(world, run, policy_rng(run)) if policy is None else policy
     chosen_t = np.zeros(len(rounds), dtype=np.intp)
-    waiting: list[
+    pending: list[
         tuple[int, int, Choice, CallOutcome]
-    ] = []  # a heap: the round after which to learn, the round of the decision
-    late: list[int] = (rounds.late_t + run.delay).tolist()
+    ] = []  # a heap, by the round in which to learn and that of the choice
+    delays: list[int] = (rounds.delay_t + run.delay).tolist()
     for t, row in enumerate(rounds.row_t.tolist()):
         for notice in rounds.notices.get(t, ()):
             policy.notice(t, notice)
@@ -58,9 +58,9 @@ def play_online(world: World, run: Run, rounds: Rounds | None = None, policy: On
         if not rounds.available_tk[t, model]:
             raise RuntimeError(f"{run.policy} chose {world.table.models[model]}, which is not in the catalogue")
         chosen_t[t] = model
-        heappush(waiting, (t + late[t], t, Choice(t, row, model), rounds.outcome(t, model)))
-        while waiting and waiting[0][0] <= t:
-            *_, choice, outcome = heappop(waiting)
+        heappush(pending, (t + delays[t], t, Choice(t, row, model), rounds.outcome(t, model)))
+        while pending and pending[0][0] <= t:
+            *_, choice, outcome = heappop(pending)
             policy.learn(t, choice, outcome)
     return Replay(rounds, chosen_t)
 

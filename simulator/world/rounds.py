@@ -112,7 +112,7 @@ class Rounds:
     """What every model would have answered in every round, (t, k); fields as in ``CallOutcome``.
 
     ``row_t`` are rows of the table, ``available_tk`` says which models are in the catalogue, ``notices`` what policies are told
-    before a round, ``late_t`` how many rounds later the outcome is learned. Policies are measured by ``expected``.
+    before a round, ``delay_t`` how many rounds later the outcome is learned. Policies are measured by ``expected``.
     """
 
     row_t: Indices
@@ -123,7 +123,7 @@ class Rounds:
     success_tk: Flags
     quality_reported_tk: Flags
     available_tk: Flags
-    late_t: Indices
+    delay_t: Indices
     expected: ExpectedOutcome
     notices: Mapping[int, tuple[Notice, ...]]
 
@@ -182,7 +182,7 @@ def unfold(
         success_tk=success_tk,
         quality_reported_tk=timeline.quality_reported_tk,
         available_tk=timeline.available_tk,
-        late_t=_delays(timeline.mean_delay_t, seed),
+        delay_t=_delays(timeline.mean_delay_t, seed),
         expected=outcome if noise is None else _with_failures(mean, failure_tk, quality),
         notices=timeline.notices(),
     )

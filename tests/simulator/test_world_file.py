@@ -122,7 +122,7 @@ def test_the_same_file_is_the_same_world_and_seeds_are_not(world: Callable[[str]
     one, two = world(text), world(text)
     np.testing.assert_array_equal(one.world.table.quality_nk, two.world.table.quality_nk)
     first, again, other = (rounds_of(p.world, run_of(p, "uniform", s)) for p, s in ((one, 0), (two, 0), (two, 1)))
-    for name in ("quality_tk", "cost_tk", "latency_tk", "late_t", "row_t"):
+    for name in ("quality_tk", "cost_tk", "latency_tk", "delay_t", "row_t"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
         assert (getattr(first, name) != getattr(other, name)).any()
     different = world(text.replace("rounds: 100", "rounds: 100\nseed: 1"))
@@ -154,8 +154,8 @@ def test_late_outcomes_come_later_and_overtake(
     make_table: Callable[..., OutcomeTable], world: Callable[[str], Scenario]
 ) -> None:
     rounds = unfold(make_table(20), [i % 20 for i in range(20_000)], (FeedbackLate(8.0, 1000),))
-    assert (rounds.late_t[:1000] == 0).all()
-    assert rounds.late_t[1000:].mean() == pytest.approx(8.0, rel=0.05)
+    assert (rounds.delay_t[:1000] == 0).all()
+    assert rounds.delay_t[1000:].mean() == pytest.approx(8.0, rel=0.05)
     place = world(TWO + "rounds: 300\nchanges: [{kind: feedback_late, rounds: 20}]\n")
     learned: list[tuple[int, int]] = []
 
@@ -173,11 +173,11 @@ def test_late_outcomes_come_later_and_overtake(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(replay, "make_policy", lambda *_: Watching())
         run = run_of(place, "uniform")
-        late_t = play_online(place.world, run).rounds.late_t
+        delay_t = play_online(place.world, run).rounds.delay_t
     assert [now for now, _ in learned] == sorted(now for now, _ in learned)
     assert [t for _, t in learned] != sorted(t for _, t in learned)
-    assert all(now == t + late_t[t] for now, t in learned)
-    assert {t for _, t in learned} == {t for t in range(300) if t + late_t[t] < 300}
+    assert all(now == t + delay_t[t] for now, t in learned)
+    assert {t for _, t in learned} == {t for t in range(300) if t + delay_t[t] < 300}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
