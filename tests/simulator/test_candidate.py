@@ -121,9 +121,19 @@ def test_a_propensity_that_its_numbers_do_not_give_is_refused(tmp_path: Path, jo
         read_journal(path)
 
 
+def with_chosen(lines: list[str], chosen: int) -> list[str]:
+    """The first decision of an export chooses another of its candidates."""
+    at = next(i for i, line in enumerate(lines) if "decision_made" in line)
+    record = json.loads(lines[at])
+    record["event"]["decision_made"]["chosen"] = chosen
+    return [*lines[:at], json.dumps(record), *lines[at + 1 :]]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (lambda lines: with_chosen(lines, 3), "chosen: expected the number of one of 3 models, got 3"),
+        (lambda lines: with_chosen(lines, -1), "chosen: expected the number of one of 3 models, got -1"),
         (lambda lines: [*lines[:50], lines[50][:40]], "line 51: expected a record as JSON"),
         (lambda lines: lines[:3], "expected decisions, found none"),
         (lambda lines: [*lines[:60], *lines[10:]], "event.time_ns: expected at least"),

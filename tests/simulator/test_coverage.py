@@ -31,20 +31,20 @@ def coverage() -> Iterator[ModuleType]:
 
 
 @pytest.fixture(scope="module")
-def found(coverage: ModuleType) -> tuple[list, list, list]:
+def records(coverage: ModuleType) -> tuple[list, list, list]:
     world = coverage.make_world(coverage.made_table(600), coverage.Features("none", "one"))
     scenario = coverage.Scenario("small", "made", "ours", floor=0.2)
     points, watched, promotions = [], [], []
     for seed in range(REPLICATIONS):
-        one = coverage.replicate({"made": world}, (scenario, seed, ROUNDS))
-        points += one.points
-        watched += one.watched
-        promotions += one.promotions
+        replication = coverage.replicate({"made": world}, (scenario, seed, ROUNDS))
+        points += replication.points
+        watched += replication.watched
+        promotions += replication.promotions
     return points, watched, promotions
 
 
-def test_intervals_hold_about_as_often_as_they_say(coverage: ModuleType, found: tuple[list, list, list]) -> None:
-    rows = coverage.summarise(found[0])
+def test_intervals_hold_about_as_often_as_they_say(coverage: ModuleType, records: tuple[list, list, list]) -> None:
+    rows = coverage.summarise(records[0])
     of = {(r["candidate"], r["signal"], r["estimator"], r["interval"]): r for r in rows}
     assert len(of) == len(rows)
     least = binom.ppf(1e-4, REPLICATIONS, 0.95) / REPLICATIONS
@@ -57,8 +57,8 @@ def test_intervals_hold_about_as_often_as_they_say(coverage: ModuleType, found: 
     assert min(row["coverage"] for row in rows if row["estimator"] == "betting") == 1.0
 
 
-def test_betting_bounds_hold_at_every_look(coverage: ModuleType, found: tuple[list, list, list]) -> None:
-    rows = coverage.held(found[1])
+def test_betting_bounds_hold_at_every_look(coverage: ModuleType, records: tuple[list, list, list]) -> None:
+    rows = coverage.held(records[1])
     assert len(rows) == 8 and {row["replications"] for row in rows} == {REPLICATIONS}
     most = binom.isf(1e-4, REPLICATIONS, 0.05)
     for row in rows:
@@ -66,16 +66,16 @@ def test_betting_bounds_hold_at_every_look(coverage: ModuleType, found: tuple[li
     assert np.mean([row["normal"] for row in rows]) < np.mean([row["betting"] for row in rows])
 
 
-def test_unbiased_estimates_have_no_bias(coverage: ModuleType, found: tuple[list, list, list]) -> None:
-    for row in coverage.summarise(found[0]):
+def test_unbiased_estimates_have_no_bias(coverage: ModuleType, records: tuple[list, list, list]) -> None:
+    for row in coverage.summarise(records[0]):
         if row["estimator"] in ("ips", "dr") and row["interval"] == "normal":
             assert abs(row["bias"]) < 4.0 * row["rmse"] / np.sqrt(REPLICATIONS), row
 
 
 def test_the_gate_lets_through_what_is_better_and_not_what_is_not(
-    coverage: ModuleType, found: tuple[list, list, list]
+    coverage: ModuleType, records: tuple[list, list, list]
 ) -> None:
-    rows = {(r["candidate"], r["margin"]): r for r in coverage.promoted(found[2])}
+    rows = {(r["candidate"], r["margin"]): r for r in coverage.promoted(records[2])}
     margins = sorted({margin for _, margin in rows})
     assert margins[0] < 0.0
     wrong = [row for (_, margin), row in rows.items() if margin < 0.0]
@@ -87,15 +87,15 @@ def test_the_gate_lets_through_what_is_better_and_not_what_is_not(
     assert rows["by task", max(margins)]["gate"] > 0.9
 
 
-def test_the_gate_passes_what_its_bound_and_its_conditions_do(found: tuple[list, list, list]) -> None:
-    promotions = found[2]
-    assert all(one.gate == (one.bound and one.conditions) for one in promotions)
-    assert all(one.bound_ever for one in promotions if one.bound and one.margin > 0.0)
-    refused = [one for one in promotions if one.bound and not one.gate]
-    assert {"even", "thompson"} <= {one.candidate for one in refused}, "too few of their rounds count"
+def test_the_gate_passes_what_its_bound_and_its_conditions_do(records: tuple[list, list, list]) -> None:
+    promotions = records[2]
+    assert all(promotion.gate == (promotion.bound and promotion.conditions) for promotion in promotions)
+    assert all(promotion.bound_ever for promotion in promotions if promotion.bound and promotion.margin > 0.0)
+    refused = [promotion for promotion in promotions if promotion.bound and not promotion.gate]
+    assert {"even", "thompson"} <= {promotion.candidate for promotion in refused}, "too few of their rounds count"
 
 
-def test_predictions_are_fitted_once_for_the_same_log(coverage: ModuleType, found: tuple[list, list, list]) -> None:
+def test_predictions_are_fitted_once_for_the_same_log(coverage: ModuleType, records: tuple[list, list, list]) -> None:
     fitted = []
     once = coverage._once(lambda *given: fitted.append(given) or given[0] + 1.0)
     rewards, others = np.arange(3.0), np.arange(3)
@@ -104,13 +104,13 @@ def test_predictions_are_fitted_once_for_the_same_log(coverage: ModuleType, foun
     once(rewards, others[::-1], 2)
     once(rewards, others, 3)
     assert len(fitted) == 3
-    assert found[0] and coverage.evidence.past_only is coverage.past_only, "as it was, after replications"
+    assert records[0] and coverage.evidence.past_only is coverage.past_only, "as it was, after replications"
 
 
 def test_its_page_and_tables(
-    coverage: ModuleType, found: tuple[list, list, list], capsys: pytest.CaptureFixture[str]
+    coverage: ModuleType, records: tuple[list, list, list], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows, looks, gates = coverage.summarise(found[0]), coverage.held(found[1]), coverage.promoted(found[2])
+    rows, looks, gates = coverage.summarise(records[0]), coverage.held(records[1]), coverage.promoted(records[2])
     page = coverage_page(rows, looks, gates, "24 replications & more")
     assert page.count("<svg viewBox") == 4, "coverage, bias, width, power"
     assert "betting" in page and "24 replications &amp; more" in page and "src=" not in page
@@ -119,8 +119,8 @@ def test_its_page_and_tables(
     assert "its conditions" in said and "hold at every one of 100 looks" in said
 
 
-def test_widths_are_told_in_widths_of_dr(coverage: ModuleType, found: tuple[list, list, list]) -> None:
-    rows = coverage.summarise(found[0])
+def test_widths_are_told_in_widths_of_dr(coverage: ModuleType, records: tuple[list, list, list]) -> None:
+    rows = coverage.summarise(records[0])
     plain = [r for r in rows if (r["estimator"], r["interval"]) == ("dr", "normal")]
     assert relative_widths(plain, rows) == [1.0] * 8
     betting = [r for r in rows if r["estimator"] == "betting"]

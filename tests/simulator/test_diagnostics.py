@@ -64,11 +64,11 @@ def test_mean_weight_z_is_a_t_statistic() -> None:
 @pytest.mark.parametrize("shape", [-0.3, 0.2, 0.7, 1.2])
 def test_tail_index_of_a_known_tail(shape: float) -> None:
     """Excesses over a threshold of a generalised Pareto are one again, of the same shape; a tail of ~950 of 100,000."""
-    found = [
+    tail_indices = [
         tail_index(stats.genpareto.rvs(shape, size=100_000, random_state=np.random.default_rng(seed)))
         for seed in range(5)
     ]
-    assert float(np.mean(found)) == pytest.approx(shape, abs=0.1)
+    assert float(np.mean(tail_indices)) == pytest.approx(shape, abs=0.1)
 
 
 def test_tail_index_has_no_unit_and_is_near_the_likeliest() -> None:
@@ -99,19 +99,19 @@ def test_diagnose_puts_all_together() -> None:
     target_nk = np.tile([0.2, 0.5, 0.3], (5_000, 1))
     each_n = np.arange(5_000)
     weight_n = target_nk[each_n, chosen_n] / logged_nk[each_n, chosen_n]
-    found = diagnose(weight_n, chosen_n, target_nk, logged_nk)
-    assert found.n == 5_000
-    assert found.ess == effective_sample_size(weight_n)
-    assert found.largest_weight_share == pytest.approx(weight_n.max() / weight_n.sum())
-    assert found.quantiles[0] == np.median(weight_n)
-    assert found.largest == weight_n.max()
-    assert found.overlap == tuple(mass_below(target_nk, logged_nk, level) for level in OVERLAP_LEVELS)
-    assert found.unsupported == 0.0
-    assert found.by_model == calibration_by_model(chosen_n, logged_nk)
-    assert found.by_propensity == calibration(chosen_n, logged_nk)
+    diagnostics = diagnose(weight_n, chosen_n, target_nk, logged_nk)
+    assert diagnostics.n == 5_000
+    assert diagnostics.ess == effective_sample_size(weight_n)
+    assert diagnostics.largest_weight_share == pytest.approx(weight_n.max() / weight_n.sum())
+    assert diagnostics.quantiles[0] == np.median(weight_n)
+    assert diagnostics.largest == weight_n.max()
+    assert diagnostics.overlap == tuple(mass_below(target_nk, logged_nk, level) for level in OVERLAP_LEVELS)
+    assert diagnostics.unsupported == 0.0
+    assert diagnostics.by_model == calibration_by_model(chosen_n, logged_nk)
+    assert diagnostics.by_propensity == calibration(chosen_n, logged_nk)
     alone = diagnose(weight_n, chosen_n, target_nk, None)
     assert (alone.overlap, alone.unsupported, alone.by_model, alone.by_propensity) == (None, None, None, None)
-    assert alone.tail_index == found.tail_index
+    assert alone.tail_index == diagnostics.tail_index
 
 
 # -- Propensities ----------------------------------------------------------------------------------------------------
@@ -121,24 +121,24 @@ def test_calibration_by_model_of_a_fixed_policy_is_pearsons_chi_square() -> None
     chosen_n = np.repeat([0, 1, 2], [130, 250, 120])
     logged_nk = np.tile([0.3, 0.5, 0.2], (500, 1))
     expected = stats.chisquare([130, 250, 120], [150, 250, 100])
-    found = calibration_by_model(chosen_n, logged_nk)
-    assert found.statistic == pytest.approx(expected.statistic, rel=1e-9)
-    assert found.dof == 2
-    assert found.p_value == pytest.approx(min(1.0, 2.0 * expected.pvalue))
-    assert [each.observed for each in found.bins] == [130, 250, 120]
-    assert found.bins[0].z == pytest.approx(-20.0 / math.sqrt(500 * 0.3 * 0.7))
+    result = calibration_by_model(chosen_n, logged_nk)
+    assert result.statistic == pytest.approx(expected.statistic, rel=1e-9)
+    assert result.dof == 2
+    assert result.p_value == pytest.approx(min(1.0, 2.0 * expected.pvalue))
+    assert [each.observed for each in result.bins] == [130, 250, 120]
+    assert result.bins[0].z == pytest.approx(-20.0 / math.sqrt(500 * 0.3 * 0.7))
 
 
 def test_bins_hold_every_pair_once() -> None:
     rng = np.random.default_rng(7)
     logged_nk = rng.dirichlet(np.full(4, 0.3), 3_000)
-    found = calibration(draws(rng, logged_nk), logged_nk)
-    assert sum(each.pairs for each in found.bins) == logged_nk.size
-    assert sum(each.observed for each in found.bins) == 3_000
-    assert sum(each.stated for each in found.bins) == pytest.approx(3_000)
-    inside = (logged_nk >= found.bins[3].low) & (logged_nk < found.bins[3].high)
-    assert found.bins[3].pairs == inside.sum()
-    assert found.bins[3].stated == pytest.approx(logged_nk[inside].sum())
+    result = calibration(draws(rng, logged_nk), logged_nk)
+    assert sum(each.pairs for each in result.bins) == logged_nk.size
+    assert sum(each.observed for each in result.bins) == 3_000
+    assert sum(each.stated for each in result.bins) == pytest.approx(3_000)
+    inside = (logged_nk >= result.bins[3].low) & (logged_nk < result.bins[3].high)
+    assert result.bins[3].pairs == inside.sum()
+    assert result.bins[3].stated == pytest.approx(logged_nk[inside].sum())
 
 
 @pytest.mark.parametrize("test", [calibration, calibration_by_model])
@@ -147,11 +147,11 @@ def test_true_propensities_of_a_learning_policy_are_rarely_refused(
 ) -> None:
     paths = 400
     logs = bandit_paths(11, paths, 400, np.array([[0.7, 0.4, 0.5], [0.3, 0.6, 0.5]]))
-    found = [test(logs.chosen_rn[r], logs.logged_rnk[r]) for r in range(paths)]
+    results = [test(logs.chosen_rn[r], logs.logged_rnk[r]) for r in range(paths)]
     for alpha in (0.2, 0.05):
-        assert sum(each.p_value < alpha for each in found) <= most_misses(paths, alpha)
+        assert sum(each.p_value < alpha for each in results) <= most_misses(paths, alpha)
     # The statistic itself, before it is made safe for rare events, has the mean of a chi-square.
-    assert np.mean([each.statistic / each.dof for each in found if each.dof]) == pytest.approx(1.0, abs=0.2)
+    assert np.mean([each.statistic / each.dof for each in results if each.dof]) == pytest.approx(1.0, abs=0.2)
 
 
 def test_wrong_propensities_are_refused() -> None:
@@ -170,9 +170,9 @@ def test_wrong_propensities_are_refused() -> None:
 def test_a_rare_choice_that_comes_too_often_is_refused_though_nothing_is_normal() -> None:
     logged_nk = np.tile([0.9999, 0.0001], (1_000, 1))
     often_n = np.where(np.arange(1_000) < 20, 1, 0)
-    found = calibration(often_n, logged_nk)
-    assert found.dof == 0
-    assert found.p_value < 1e-10
+    result = calibration(often_n, logged_nk)
+    assert result.dof == 0
+    assert result.p_value < 1e-10
     # Four more than the 0.1 expected: Bennett's bound on either side, of one bin among all, and of one test among two.
     four_n = np.where(np.arange(1_000) < 4, 1, 0)
     variance = 1_000 * 0.0001 * 0.9999
@@ -187,9 +187,9 @@ def test_the_impossible_is_refused_outright() -> None:
     chosen_n = np.arange(100) % 2
     assert calibration_by_model(chosen_n, logged_nk).p_value > 0.5
     chosen_n[7] = 2
-    found = calibration_by_model(chosen_n, logged_nk)
-    assert found.p_value == 0.0
-    assert found.bins[2].z == math.inf
+    result = calibration_by_model(chosen_n, logged_nk)
+    assert result.p_value == 0.0
+    assert result.bins[2].z == math.inf
 
 
 # -- Bad input -------------------------------------------------------------------------------------------------------

@@ -32,9 +32,9 @@ def exact_mean(logged_nk: Array, reward_nk: Array, target_nk: Array, estimate: C
         chosen_n = np.array(actions)
         propensity_n = logged_nk[np.arange(N), chosen_n]
         reward_n = reward_nk[np.arange(N), chosen_n]
-        made = estimate(reward_n, weights(target_nk, chosen_n, propensity_n), chosen_n)
-        assert made.estimate == pytest.approx(float(made.score_n.mean()), abs=1e-12)
-        total += float(propensity_n.prod()) * made.estimate
+        scored = estimate(reward_n, weights(target_nk, chosen_n, propensity_n), chosen_n)
+        assert scored.estimate == pytest.approx(float(scored.score_n.mean()), abs=1e-12)
+        total += float(propensity_n.prod()) * scored.estimate
     return total
 
 
@@ -44,10 +44,10 @@ def test_ips_and_doubly_robust_are_unbiased_whatever_the_reward_model(seed: int)
     logged_nk, target_nk = distributions(rng, 0.02), distributions(rng)
     reward_nk, q_nk = rng.random((N, K)), rng.normal(size=(N, K))
     truth = float((target_nk * reward_nk).sum(axis=1).mean())
-    found = exact_mean(logged_nk, reward_nk, target_nk, lambda r, w, a: est.ips(r, w))
-    assert found == pytest.approx(truth, abs=1e-10)
-    found = exact_mean(logged_nk, reward_nk, target_nk, lambda r, w, a: est.dr(r, w, q_nk, target_nk, a))
-    assert found == pytest.approx(truth, abs=1e-10)
+    mean = exact_mean(logged_nk, reward_nk, target_nk, lambda r, w, a: est.ips(r, w))
+    assert mean == pytest.approx(truth, abs=1e-10)
+    mean = exact_mean(logged_nk, reward_nk, target_nk, lambda r, w, a: est.dr(r, w, q_nk, target_nk, a))
+    assert mean == pytest.approx(truth, abs=1e-10)
 
 
 @given(seed=st.integers(0, 10_000))
@@ -56,14 +56,14 @@ def test_with_a_perfect_model_everything_doubly_robust_is_exact(seed: int) -> No
     target_nk, reward_nk, chosen_n = distributions(rng), rng.random((N, K)), rng.integers(0, K, N)
     reward_n, weight_n = reward_nk[np.arange(N), chosen_n], rng.exponential(size=N)
     truth = float((target_nk * reward_nk).sum(axis=1).mean())
-    for made in (
+    for scored in (
         est.dm(reward_nk, target_nk),
         est.dr(reward_n, weight_n, reward_nk, target_nk, chosen_n),
         est.sndr(reward_n, weight_n, reward_nk, target_nk, chosen_n),
         est.switch_dr(reward_n, weight_n, reward_nk, target_nk, chosen_n, 0.5),
         est.dros(reward_n, weight_n, reward_nk, target_nk, chosen_n, 2.0),
     ):
-        assert made.estimate == pytest.approx(truth, abs=1e-12)
+        assert scored.estimate == pytest.approx(truth, abs=1e-12)
 
 
 @given(seed=st.integers(0, 10_000))
@@ -90,9 +90,9 @@ def test_a_linearised_score_spreads_as_the_estimate_does() -> None:
     for _ in range(400):
         weight_n = rng.gamma(0.5, 2.0, size=1000)
         reward_n = 0.6 + 0.1 * rng.normal(size=1000)
-        made = est.snips(reward_n, weight_n)
-        estimates.append(made.estimate)
-        spreads.append(float(made.score_n.std()) / math.sqrt(1000))
+        scored = est.snips(reward_n, weight_n)
+        estimates.append(scored.estimate)
+        spreads.append(float(scored.score_n.std()) / math.sqrt(1000))
     assert np.std(estimates) == pytest.approx(np.mean(spreads), rel=0.12)
 
 

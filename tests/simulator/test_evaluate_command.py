@@ -111,11 +111,11 @@ def test_every_number_is_written(journal_file: Path, candidate: Path, tmp_path: 
     done = call("--log", journal_file, "--candidate", candidate, "--signal", "worth=quality - 20 * cost", "--signal",
                 "quality", "--require", require, "--out", out, "--json", "--level", "0.9", "--seed", "3")  # fmt: skip
     assert done.exit_code == 0, done.output
-    found = json.loads((out / "evaluation.json").read_text())
-    assert found == json.loads(done.stdout)
-    assert found["configuration"]["require"] == require and found["configuration"]["seed"] == 3
-    assert set(found["signals"]) == {"worth", "quality"} and found["verdict"]["passed"] is True
-    dr = next(line for line in found["signals"]["quality"]["estimates"] if line["estimator"] == "dr")
+    values = json.loads((out / "evaluation.json").read_text())
+    assert values == json.loads(done.stdout)
+    assert values["configuration"]["require"] == require and values["configuration"]["seed"] == 3
+    assert set(values["signals"]) == {"worth", "quality"} and values["verdict"]["passed"] is True
+    dr = next(line for line in values["signals"]["quality"]["estimates"] if line["estimator"] == "dr")
     with (out / "evaluation.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["signal"] == "quality" and row["estimator"] == "dr"]
     assert {row["interval"]: [float(row["low"]), float(row["high"])] for row in rows} == dr["intervals"]

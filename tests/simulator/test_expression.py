@@ -22,15 +22,19 @@ SIGNALS = ("quality", "cost")
 
 
 def test_a_requirement_is_clauses_joined() -> None:
-    found = parse_requirement("lower(quality) >= 0.98 * logged(quality) and (upper(cost) <= 2 or ess() > 10)", SIGNALS)
-    assert [clause.text for clause in found.clauses()] == [
+    requirement = parse_requirement(
+        "lower(quality) >= 0.98 * logged(quality) and (upper(cost) <= 2 or ess() > 10)", SIGNALS
+    )
+    assert [clause.text for clause in requirement.clauses()] == [
         "lower(quality) >= 0.98 * logged(quality)", "upper(cost) <= 2", "ess() > 10",
     ]  # fmt: skip
-    first, second, third = found.clauses()
-    for one in (False, True):
-        for two in (False, True):
-            for three in (False, True):
-                assert found.holds({first: one, second: two, third: three}) == (one and (two or three))
+    first, second, third = requirement.clauses()
+    for first_shown in (False, True):
+        for second_shown in (False, True):
+            for third_shown in (False, True):
+                assert requirement.holds({first: first_shown, second: second_shown, third: third_shown}) == (
+                    first_shown and (second_shown or third_shown)
+                )
 
 
 @pytest.mark.parametrize(
@@ -50,13 +54,13 @@ def test_a_requirement_is_clauses_joined() -> None:
     ],
 )
 def test_a_bound_and_the_logged_value_of_one_signal_are_one_question(text: str, expected: PairedTest | None) -> None:
-    found = paired_test(parse_requirement(text, SIGNALS).clauses()[0])
+    test = paired_test(parse_requirement(text, SIGNALS).clauses()[0])
     if expected is None:
-        assert found is None
+        assert test is None
         return
-    assert found is not None
-    assert (found.signal, found.lower) == (expected.signal, expected.lower)
-    assert (found.factor, found.offset) == pytest.approx((expected.factor, expected.offset))
+    assert test is not None
+    assert (test.signal, test.lower) == (expected.signal, expected.lower)
+    assert (test.factor, test.offset) == pytest.approx((expected.factor, expected.offset))
 
 
 @pytest.mark.parametrize(
@@ -105,8 +109,8 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
 
 
 def test_a_sum_of_signals() -> None:
-    found = parse_combination("quality - 20 * cost / 2 + 1", SIGNALS)
-    assert found.value({Term("", "quality"): 0.9, Term("", "cost"): 0.01}) == pytest.approx(1.8)
+    combination = parse_combination("quality - 20 * cost / 2 + 1", SIGNALS)
+    assert combination.value({Term("", "quality"): 0.9, Term("", "cost"): 0.01}) == pytest.approx(1.8)
     for wrong in ("1 + 2", "lower(quality)", "speed", "quality * cost", ""):
         with pytest.raises(ExpressionError, match="expected"):
             parse_combination(wrong, SIGNALS)

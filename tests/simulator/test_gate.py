@@ -46,8 +46,8 @@ def candidate(**shares: float) -> Candidate:
 def gate(
     log: Log, shares: dict[str, float], text: str, level: float = 0.95, **more: object
 ) -> tuple[Evaluation, GateVerdict]:
-    found = evaluate_candidate(log, candidate(**shares), level=level, **more)  # type: ignore[arg-type]
-    return found, judge(found, parse_requirement(text, found.evidence))
+    evaluation = evaluate_candidate(log, candidate(**shares), level=level, **more)  # type: ignore[arg-type]
+    return evaluation, judge(evaluation, parse_requirement(text, evaluation.evidence))
 
 
 def test_what_is_clearly_so_is_shown() -> None:
@@ -130,14 +130,17 @@ def test_conditions() -> None:
 
 
 def test_a_bound_beside_anothers_logged_value_is_refused() -> None:
-    found = evaluate_candidate(make_log(), candidate(large=1.0))
+    evaluation = evaluate_candidate(make_log(), candidate(large=1.0))
     with pytest.raises(ExpressionError, match=r"so that both can be tested together"):
-        judge(found, parse_requirement("lower(quality) >= 0.1 * logged(cost)", found.evidence))
+        judge(evaluation, parse_requirement("lower(quality) >= 0.1 * logged(cost)", evaluation.evidence))
 
 
 def test_two_bounds_in_one_clause_share_its_error() -> None:
-    found, verdict = gate(make_log(), {"large": 1.0}, "lower(quality) - 0.01 * upper(cost) >= 0.5")
-    lower, upper = found.evidence["quality"].bound(0.975, lower=True), found.evidence["cost"].bound(0.975, lower=False)
+    evaluation, verdict = gate(make_log(), {"large": 1.0}, "lower(quality) - 0.01 * upper(cost) >= 0.5")
+    lower, upper = (
+        evaluation.evidence["quality"].bound(0.975, lower=True),
+        evaluation.evidence["cost"].bound(0.975, lower=False),
+    )
     assert verdict.clauses[0].shown == (lower - 0.01 * upper >= 0.5)
     assert f"lower(quality) = {lower:.6g}" in verdict.clauses[0].why
 
@@ -145,16 +148,16 @@ def test_two_bounds_in_one_clause_share_its_error() -> None:
 def test_any_objective_is_a_sum_of_signals() -> None:
     log = make_log()
     worth = parse_combination("quality - 0.02 * cost", log.signals)
-    found, verdict = gate(log, {"middle": 1.0}, "lower(worth) >= logged(worth) - 0.15", sums={"worth": worth})
-    report = found.reports["worth"]
+    evaluation, verdict = gate(log, {"middle": 1.0}, "lower(worth) >= logged(worth) - 0.15", sums={"worth": worth})
+    report = evaluation.reports["worth"]
     truth = MEAN_K[1] - 0.02 * COST_K[1]
     assert abs(report.estimate("dr").estimate - truth) < 0.03 and verdict.passed
     assert (report.low, report.high) == pytest.approx((-0.18, 1.0))
 
 
 def test_comparators_are_the_best_fixed_model_and_the_mix_of_the_same_cost() -> None:
-    found = evaluate_candidate(make_log(20_000), candidate(small=0.5, large=0.5))
-    fixed, mix = found.comparators
+    evaluation = evaluate_candidate(make_log(20_000), candidate(small=0.5, large=0.5))
+    fixed, mix = evaluation.comparators
     assert (
         fixed.name == "best fixed model: large" and fixed.cost is not None and fixed.gain.intervals["normal"].high < 0.0
     )
@@ -166,16 +169,16 @@ def test_comparators_are_the_best_fixed_model_and_the_mix_of_the_same_cost() -> 
 
 
 def test_estimates_are_near_the_truth_and_bounds_hold_it() -> None:
-    found = evaluate_candidate(make_log(20_000, seed=4), candidate(small=0.2, large=0.8), seed=1)
+    evaluation = evaluate_candidate(make_log(20_000, seed=4), candidate(small=0.2, large=0.8), seed=1)
     truth = 0.2 * MEAN_K[0] + 0.8 * MEAN_K[2]
-    report = found.reports["quality"]
-    assert report.reported == found.evidence["quality"].reward_m.size < 20_000
+    report = evaluation.reports["quality"]
+    assert report.reported == evaluation.evidence["quality"].reward_m.size < 20_000
     for line in report.estimates:
         for interval in line.intervals.values():
             assert interval.low - 0.01 < truth < interval.high + 0.01, line
         assert np.isnan(line.estimate) or abs(line.estimate - truth) < 0.03, line
     again = evaluate_candidate(make_log(20_000, seed=4), candidate(small=0.2, large=0.8), seed=1)
-    assert again.reports == found.reports
+    assert again.reports == evaluation.reports
 
 
 def test_what_the_log_has_not_is_named() -> None:
@@ -205,6 +208,6 @@ def test_comparators_of_a_log_in_which_no_model_is_a_choice_for_long() -> None:
     third_n = np.minimum(np.arange(3000) // 900, 2)
     alone_nk = np.eye(3)[third_n]
     log = replace(log, chosen_n=third_n, propensity_n=np.ones(3000), logged_nk=alone_nk, eligible_nk=alone_nk > 0.0)
-    found = evaluate_candidate(log, Candidate("as it was", BucketPolicy(policy="logged"), {}))
-    assert found.comparators[0].name == "best fixed model: large"
-    assert len(found.comparators) == 2
+    evaluation = evaluate_candidate(log, Candidate("as it was", BucketPolicy(policy="logged"), {}))
+    assert evaluation.comparators[0].name == "best fixed model: large"
+    assert len(evaluation.comparators) == 2

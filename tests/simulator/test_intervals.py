@@ -88,10 +88,12 @@ def test_empirical_bernstein_is_the_theorem_round_by_round() -> None:
 
 
 @each_method
-@given(score_n=scores, one=st.floats(0.05, 0.99), other=st.floats(0.05, 0.99))
+@given(score_n=scores, level=st.floats(0.05, 0.99), other_level=st.floats(0.05, 0.99))
 @settings(deadline=None, max_examples=40)
-def test_more_certain_intervals_hold_the_others(method: Method, score_n: Array, one: float, other: float) -> None:
-    less, more = sorted((one, other))
+def test_more_certain_intervals_hold_the_others(
+    method: Method, score_n: Array, level: float, other_level: float
+) -> None:
+    less, more = sorted((level, other_level))
     inner, outer = method(score_n, less), method(score_n, more)
     # Plug-in bets depend on the level, so its intervals are nested in width, up to their centres.
     if method is _bernstein:
@@ -168,10 +170,10 @@ def test_a_biased_estimates_interval_holds_the_truth_and_the_unbiased_ones() -> 
     for _ in range(paths):
         unbiased_n = 0.6 + 0.9 * rng.standard_normal(400)
         shrunk_n = 0.4 + (unbiased_n - 0.6) / 3.0
-        found = bias_aware(shrunk_n, unbiased_n, 1.0 - alpha)
-        missed += not found.covers(0.6)
-        assert found.low < float(shrunk_n.mean()) < found.high
-        assert found.width >= normal(unbiased_n, 1.0 - alpha).width
+        interval = bias_aware(shrunk_n, unbiased_n, 1.0 - alpha)
+        missed += not interval.covers(0.6)
+        assert interval.low < float(shrunk_n.mean()) < interval.high
+        assert interval.width >= normal(unbiased_n, 1.0 - alpha).width
     assert missed <= most_misses(paths, alpha)
     same = bias_aware(unbiased_n, unbiased_n, 0.9)
     assert (same.low, same.high) == pytest.approx((normal(unbiased_n, 0.95).low, normal(unbiased_n, 0.95).high))
@@ -194,11 +196,11 @@ def test_the_expected_error_sees_weights_that_did_not_come() -> None:
 
 
 def test_an_interval_is_widened_only_where_it_is_too_narrow() -> None:
-    found = Interval(0.4, 0.9, 0.95)
-    assert widened(found, 0.5, 0.01) == found
-    wider = widened(found, 0.5, 0.1)
+    interval = Interval(0.4, 0.9, 0.95)
+    assert widened(interval, 0.5, 0.01) == interval
+    wider = widened(interval, 0.5, 0.1)
     assert (wider.low, wider.high) == pytest.approx((0.5 - 0.1959964, 0.9))
-    assert widened(found, 0.5, 0.0) == found
+    assert widened(interval, 0.5, 0.0) == interval
 
 
 # -- Bad input -------------------------------------------------------------------------------------------------------

@@ -59,12 +59,12 @@ def write(frame: pd.DataFrame, path: Path) -> Path:
     return path
 
 
-def same(one: Log, other: Log) -> None:
-    assert (one.models, one.groups) == (other.models, other.groups)
+def assert_same(log: Log, other: Log) -> None:
+    assert (log.models, log.groups) == (other.models, other.groups)
     for name in ("chosen_n", "propensity_n", "logged_nk", "eligible_nk", "x_nd", "group_n", "time_ns_n"):
-        np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-12)
-    assert one.signals.keys() == other.signals.keys()
-    for name, value_n in one.signals.items():
+        np.testing.assert_allclose(getattr(log, name), getattr(other, name), rtol=1e-12)
+    assert log.signals.keys() == other.signals.keys()
+    for name, value_n in log.signals.items():
         np.testing.assert_allclose(value_n, other.signals[name])
 
 
@@ -202,9 +202,9 @@ def test_other_files(tmp_path: Path, journal_file: Path) -> None:
 
 def test_a_table_can_be_evaluated(tmp_path: Path) -> None:
     log = read_log(str(write(decisions(3000).drop(columns="time"), tmp_path / "log.parquet")))
-    found = evaluate_candidate(log, Candidate("c", BucketPolicy(policy="fixed", model="a"), {}))
-    assert abs(found.reports["quality"].estimate("dr").estimate - 0.5) < 0.1
-    assert set(found.reports) == {"quality", "cost", "thumbs"}
+    evaluation = evaluate_candidate(log, Candidate("c", BucketPolicy(policy="fixed", model="a"), {}))
+    assert abs(evaluation.reports["quality"].estimate("dr").estimate - 0.5) < 0.1
+    assert set(evaluation.reports) == {"quality", "cost", "thumbs"}
 
 
 @pytest.fixture
@@ -321,11 +321,10 @@ def test_a_part_of_a_log_is_that_part_of_the_whole(
     if not path.exists():
         args = ["--data", str(journal_file.parent / "data"), "--to", str(path), "--what", "decisions"]
         assert CliRunner().invoke(export, args).exit_code == 0
-    whole, some = read_log(str(path)), read_log(str(path), first, last)
-    log, found = whole, some
-    assert len(found) == min(last or 2500, 2500) - first
-    np.testing.assert_array_equal(found.propensity_n, log.propensity_n[first:last])
-    np.testing.assert_array_equal(found.signals["quality"], log.signals["quality"][first:last])
-    np.testing.assert_array_equal(found.time_ns_n, log.time_ns_n[first:last])
+    whole, part = read_log(str(path)), read_log(str(path), first, last)
+    assert len(part) == min(last or 2500, 2500) - first
+    np.testing.assert_array_equal(part.propensity_n, whole.propensity_n[first:last])
+    np.testing.assert_array_equal(part.signals["quality"], whole.signals["quality"][first:last])
+    np.testing.assert_array_equal(part.time_ns_n, whole.time_ns_n[first:last])
     with pytest.raises(LogError, match="2500"):
         read_log(str(path), 2500, 2600)

@@ -27,7 +27,7 @@ from pointsman.simulator.world.world import UNIT, World, make_world
 QUALITY = parse_objective("QUALITY_FIRST", UNIT)
 
 
-def made(make_table: object, n: int, seed: int, share_k: tuple[float, float]) -> tuple[World, Log]:
+def logged_world(make_table: object, n: int, seed: int, share_k: tuple[float, float]) -> tuple[World, Log]:
     """A log of a policy that looks at nothing, on a table whose every prompt comes many times."""
     world = make_world(make_table(200), Features("none", "one"))  # type: ignore[operator]
     rng = np.random.default_rng(seed)
@@ -42,10 +42,10 @@ def test_what_is_kept_is_what_the_policy_earns(make_table: object, policy: str, 
     """Means over seeds of the first 100 kept rounds, of as many rounds really played."""
     kept, played = [], []
     for seed in range(12):
-        world, log = made(make_table, 800, seed, share_k)
-        found = replay(log, world_of(log), Run(parse_policy(policy), QUALITY, None, seed))
-        assert abs(len(found.kept_m) - min(share_k) * 800) < 60
-        kept.append(found.quality_m[:100].mean())
+        world, log = logged_world(make_table, 800, seed, share_k)
+        replayed = replay(log, world_of(log), Run(parse_policy(policy), QUALITY, None, seed))
+        assert abs(len(replayed.kept_m) - min(share_k) * 800) < 60
+        kept.append(replayed.quality_m[:100].mean())
         real = play_online(world, Run(parse_policy(policy), QUALITY, None, seed + 100, rounds=100))
         played.append(np.take_along_axis(real.rounds.quality_tk, real.chosen_t[:, None], axis=1).mean())
     spread = np.sqrt((np.var(kept) + np.var(played)) / 11)
@@ -54,7 +54,7 @@ def test_what_is_kept_is_what_the_policy_earns(make_table: object, policy: str, 
 
 def test_what_is_not_kept_changes_nothing(make_table: object) -> None:
     """A log whose unkept rounds have other outcomes gives the same replay."""
-    _, log = made(make_table, 600, 1, (0.5, 0.5))
+    _, log = logged_world(make_table, 600, 1, (0.5, 0.5))
     run = Run(parse_policy("thompson"), QUALITY, None, 0)
     first = replay(log, world_of(log), run)
     quality_n = log.signals["quality"].copy()
@@ -66,18 +66,18 @@ def test_what_is_not_kept_changes_nothing(make_table: object) -> None:
 
 
 def test_other_signals_and_units(make_table: object) -> None:
-    _, log = made(make_table, 600, 1, (0.5, 0.5))
+    _, log = logged_world(make_table, 600, 1, (0.5, 0.5))
     stars = replace(log, signals={"stars": 1.0 + 4.0 * log.signals["quality"], "cost": log.signals["cost"]})
     run = Run(parse_policy("thompson"), QUALITY, None, 0)
-    found = in_signal_unit(replay(stars, world_of(stars, "stars"), run), stars, "stars")
-    np.testing.assert_allclose(found.quality_m, stars.signals["stars"][found.kept_m])
-    mean, interval = found.mean("quality", 0.95)
+    replayed = in_signal_unit(replay(stars, world_of(stars, "stars"), run), stars, "stars")
+    np.testing.assert_allclose(replayed.quality_m, stars.signals["stars"][replayed.kept_m])
+    mean, interval = replayed.mean("quality", 0.95)
     assert interval is not None and interval.covers(mean)
-    assert np.isnan(found.mean("latency", 0.95)[0]) is np.False_ or found.mean("latency", 0.95)[1] is None
+    assert np.isnan(replayed.mean("latency", 0.95)[0]) is np.False_ or replayed.mean("latency", 0.95)[1] is None
 
 
 def test_what_cannot_be_replayed(make_table: object) -> None:
-    _, log = made(make_table, 600, 1, (0.99, 0.01))
+    _, log = logged_world(make_table, 600, 1, (0.99, 0.01))
     with pytest.raises(
         LogError, match=r"expected to keep 20 rounds or more, but the smallest propensity, 0\.01, leaves about 6"
     ):
