@@ -51,7 +51,7 @@ QUOTA_DOUBLES = 2.0
 """Judged outcomes of the newcomer with the fewest after which that share has doubled."""
 
 
-class _Terms(NamedTuple):
+class _Situation(NamedTuple):
     """What all decisions of one call are made under; ``objective`` is resolved."""
 
     health: Mapping[str, Health]
@@ -120,38 +120,40 @@ def decide(
     if limits is not NO_LIMITS:
         with within("limits"):
             limits.check(bucket.candidates.names, bucket.config.quality_range)
-    terms = _Terms(health, now_ns, state_position, tuple(active_budgets), resolved, limits, with_propensity)
-    return _decide(bucket, _Requests(encoded, ids, request_ids), rng, terms)
+    situation = _Situation(health, now_ns, state_position, tuple(active_budgets), resolved, limits, with_propensity)
+    return _decide(bucket, _Requests(encoded, ids, request_ids), rng, situation)
 
 
-def _decide(bucket: BucketState, requests: _Requests, rng: np.random.Generator, terms: _Terms) -> list[DecisionMade]:
+def _decide(
+    bucket: BucketState, requests: _Requests, rng: np.random.Generator, situation: _Situation
+) -> list[DecisionMade]:
     """Predict, exclude, score, draw."""
     candidates, quality = bucket.candidates, bucket.config.quality_range
     input_b = np.array([context.input_tokens for context in requests.encoded])
     max_output_b = np.array([context.max_output_tokens for context in requests.encoded])
     predicted = _predict(bucket, requests.encoded, input_b, max_output_b)
     needed_b = np.maximum(input_b, 0) + np.maximum(max_output_b, 0)
-    exclusions_bk = exclusions(candidates, terms.limits, quality, predicted, needed_b)
-    if terms.health:
-        predicted = _apply_circuit_breakers(terms.health, candidates, predicted, exclusions_bk)
+    exclusions_bk = exclusions(candidates, situation.limits, quality, predicted, needed_b)
+    if situation.health:
+        predicted = _apply_circuit_breakers(situation.health, candidates, predicted, exclusions_bk)
     max_cost_bk = None
-    hard = [active for active in terms.active_budgets if active.budget.hard]
+    hard = [active for active in situation.active_budgets if active.budget.hard]
     if hard:
         max_input_b = np.array([context.max_input_tokens for context in requests.encoded])
         max_cost_bk = max_costs(candidates, max_input_b, max_output_b)
         predicted = replace(predicted, cost_k=np.minimum(predicted.cost_k, max_cost_bk))
-        remaining_usd = min(remaining(active, terms.now_ns) for active in hard)
+        remaining_usd = min(remaining(active, situation.now_ns) for active in hard)
         if len(input_b) > 1 and _dearest(max_cost_bk) > remaining_usd:
-            return _one_by_one(bucket, requests, rng, terms)
+            return _one_by_one(bucket, requests, rng, situation)
         exclusions_bk[~(max_cost_bk <= remaining_usd)] |= Exclusion.BUDGET.bit
-    scores, multiplier, exploration_b = _score(bucket, terms, predicted, exclusions_bk)
+    scores, multiplier, exploration_b = _score(bucket, situation, predicted, exclusions_bk)
     newcomers = _bounded_newcomers(bucket, scores)
-    choices = choose(scores, exploration_b, rng, newcomers, with_propensity=terms.with_propensity)
+    choices = choose(scores, exploration_b, rng, newcomers, with_propensity=situation.with_propensity)
     for i in () if choices.eligible_b.all() else np.flatnonzero(choices.eligible_b == 0).tolist():
-        order_e = least_violating(quality, terms.limits, predicted.at(i), exclusions_bk[i], candidates)
+        order_e = least_violating(quality, situation.limits, predicted.at(i), exclusions_bk[i], candidates)
         _choose_least_violating(choices, i, order_e)
     drawn = _Drawn(predicted, exclusions_bk, max_cost_bk, multiplier, exploration_b, newcomers, choices)
-    return _events(bucket, requests, terms, drawn)
+    return _events(bucket, requests, situation, drawn)
 
 
 def _predict(bucket: BucketState, encoded: Sequence[Encoded], input_b: Ints, max_output_b: Ints) -> Predictions:
@@ -172,34 +174,34 @@ def _dearest(max_cost_bk: Array) -> float:
 
 
 def _one_by_one(
-    bucket: BucketState, requests: _Requests, rng: np.random.Generator, terms: _Terms
+    bucket: BucketState, requests: _Requests, rng: np.random.Generator, situation: _Situation
 ) -> list[DecisionMade]:
     """Decide on a batch that might pass a hard budget as a whole: each decision reserves what it may cost at most."""
     events: list[DecisionMade] = []
     for i in range(len(requests.encoded)):
         reserved = sum(event.max_cost for event in events)
-        budgets = tuple([replace(active, pending=active.pending + reserved) for active in terms.active_budgets])
-        events += _decide(bucket, requests.one(i), rng, terms._replace(active_budgets=budgets))
+        budgets = tuple([replace(active, pending=active.pending + reserved) for active in situation.active_budgets])
+        events += _decide(bucket, requests.one(i), rng, situation._replace(active_budgets=budgets))
     return events
 
 
 def _score(
-    bucket: BucketState, terms: _Terms, predicted: Predictions, exclusions_bk: Ints
+    bucket: BucketState, situation: _Situation, predicted: Predictions, exclusions_bk: Ints
 ) -> tuple[ArmScores, float, Array]:
     """The arms' scores, what budgets add to λ in them (quality per dollar), and the exploration floor of each request (b)."""
     quality = bucket.config.quality_range
-    scores = score_arms(terms.objective, quality, predicted, exclusions_bk)
+    scores = score_arms(situation.objective, quality, predicted, exclusions_bk)
     multiplier, affordable_floor = 0.0, 1.0
-    for active in terms.active_budgets:
+    for active in situation.active_budgets:
         multiplier = max(multiplier, multiplier_for(active, scores, predicted.cost_k))
         affordable_floor = min(affordable_floor, affordable(active, predicted.cost_k))
     if multiplier:
-        scores = score_arms(terms.objective, quality, predicted, exclusions_bk, multiplier)
+        scores = score_arms(situation.objective, quality, predicted, exclusions_bk, multiplier)
     floor_b = exploration_floors(scores, predicted, bucket.config.exploration_floor)
     return scores, multiplier, np.minimum(floor_b, affordable_floor)
 
 
-def _events(bucket: BucketState, requests: _Requests, terms: _Terms, drawn: _Drawn) -> list[DecisionMade]:
+def _events(bucket: BucketState, requests: _Requests, situation: _Situation, drawn: _Drawn) -> list[DecisionMade]:
     """The events of b decisions."""
     candidates, choices, predicted, max_cost_bk = bucket.candidates, drawn.choices, drawn.predicted, drawn.max_cost_bk
     # plain lists: reading numbers out of arrays one by one costs more than all else here
@@ -212,7 +214,7 @@ def _events(bucket: BucketState, requests: _Requests, terms: _Terms, drawn: _Dra
     uncorrected_k = np.exp(-(correction_k if bucket.members is None else correction_k[bucket.members])).tolist()
     newcomers = () if drawn.newcomers is None else tuple(np.flatnonzero(drawn.newcomers.new_k).tolist())
     quota = 1.0 if drawn.newcomers is None else drawn.newcomers.quota
-    expire_ns = terms.now_ns + bucket.config.window_ns
+    expire_ns = situation.now_ns + bucket.config.window_ns
     return [
         DecisionMade(
             id=requests.ids[i],
@@ -228,11 +230,12 @@ def _events(bucket: BucketState, requests: _Requests, terms: _Terms, drawn: _Dra
             predicted=predicted.at(i),
             draw_k=choices.draw_bk[i],
             exclusions_k=drawn.exclusions_bk[i],
-            objective=terms.objective,
+            objective=situation.objective,
+            quality=bucket.config.quality_range,
             multiplier=drawn.multiplier,
             exploration_floor=exploration[i],
-            limits=terms.limits,
-            state_position=terms.state_position,
+            limits=situation.limits,
+            state_position=situation.state_position,
             expire_ns=expire_ns,
             request_id=requests.request_ids[i] if requests.request_ids else "",
             input_tokens=context.input_tokens,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pointsman.bandit.catalog import Bucket, Model, Objective, Project
+from pointsman.bandit.catalog import Bucket, Model, Objective, Project, QualityRange
 from pointsman.bandit.limits import Limits
 from pointsman.bandit.outcome import ReportedOutcome, SignalChange
 from pointsman.bandit.predictions import Predictions
@@ -74,9 +74,10 @@ class DecisionMade:
     """A decision with the numbers it was made with; columns run over ``models`` (k).
 
     ``id`` is the 16 bytes of a ULID, ``x_d`` the features, ``expire_ns`` the end of the attribution window,
-    ``state_position`` the position of the state the draw was made on; token counts are -1 when unknown. ``draw_k`` are the
-    draws of quality that decided (``bandit.policy.INELIGIBLE`` for models that were not eligible), ``multiplier`` what a budget
-    added to λ (quality scaled to [0, 1], per dollar), ``project`` the id of the project that it draws on, or "".
+    ``state_position`` the position of the state the draw was made on; token counts are -1 when unknown. ``quality`` is the
+    bucket's scale at that time, ``draw_k`` are the draws of quality that decided (``bandit.policy.INELIGIBLE`` for models that
+    were not eligible), ``multiplier`` what a budget added to λ (quality scaled to [0, 1], per dollar), ``project`` the id of the
+    project that it draws on, or "".
     ``newcomers`` took part in the draw only with probability ``quota``.
 
     For what is to be learned of the chosen model later: ``max_cost`` are the dollars that a hard budget reserves for it until
@@ -98,6 +99,7 @@ class DecisionMade:
     draw_k: npt.NDArray[np.float64]
     exclusions_k: npt.NDArray[np.int64]
     objective: Objective
+    quality: QualityRange
     multiplier: float
     exploration_floor: float
     limits: Limits

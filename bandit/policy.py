@@ -323,6 +323,10 @@ class DecisionTerms(Protocol):
         """As it was resolved."""
 
     @property
+    def quality(self) -> QualityRange:
+        """The bucket's scale at the decision."""
+
+    @property
     def predicted(self) -> Predictions:
         """Predictions for the candidates."""
 
@@ -351,11 +355,11 @@ class DecisionTerms(Protocol):
         """Whether no candidate kept the limits."""
 
 
-def logged_propensities(decision: DecisionTerms, quality: QualityRange) -> Array:
+def logged_propensities(decision: DecisionTerms) -> Array:
     """The probability with which each candidate (k) would have been chosen: the whole distribution of a logged decision.
 
-    ``quality`` is the bucket's scale at the decision. Where limits could not be kept, the model that violates them least was
-    certain. For explanations, exports and off-policy evaluation.
+    Where limits could not be kept, the model that violates them least was certain. For explanations, exports and off-policy
+    evaluation.
     """
     if decision.limits_violated:
         certain_k = np.zeros(len(decision.exclusions_k))
@@ -363,7 +367,7 @@ def logged_propensities(decision: DecisionTerms, quality: QualityRange) -> Array
         return certain_k
     return propensities(
         decision.objective,
-        quality,
+        decision.quality,
         decision.exploration_floor,
         decision.predicted,
         decision.exclusions_k,

@@ -65,6 +65,7 @@ from pointsman.bandit.posterior import (
     set_prior,
 )
 from pointsman.bandit.predictions import Candidates
+from pointsman.bandit.terms import TermsHistory, note_terms
 
 CONTRIBUTE_EVERY = 16
 """Judged outcomes of a bucket between two updates of its contribution to the pooled prior; the first ones update it each."""
@@ -97,6 +98,7 @@ class State:
     ``health`` has the models of which a success or failure was ever reported; ``hierarchical_prior`` sums what buckets
     contribute to each other's priors. ``candidates`` are those of each list of models that some bucket has: derived, and shared
     by all buckets with that list.
+    ``terms`` are those that decisions of each bucket were and are made on.
     """
 
     position: int = 0
@@ -107,6 +109,7 @@ class State:
     health: dict[str, Health] = field(default_factory=dict)
     hierarchical_prior: HierarchicalPrior = field(default_factory=HierarchicalPrior)
     candidates: dict[tuple[str, ...], Candidates] = field(default_factory=dict)
+    terms: TermsHistory = field(default_factory=dict)
 
 
 def fold(records: Iterable[Record], state: State | None = None) -> State:
@@ -194,6 +197,7 @@ def renew_candidates(state: State, bucket: BucketState, position: int) -> None:
     if bucket.config.budget is not None and bucket.pacer is None:
         bucket.pacer = new_pacer(position)
     refresh_derived(state, bucket)
+    note_terms(state.terms, bucket.config.id, position, now.names, bucket.objective, bucket.config.quality_range)
     if bucket.pacer is not None and (before.models, before.available) != (now.models, now.available):
         restart_ring(bucket.pacer)
 

@@ -23,9 +23,7 @@ def thompson_log(world: World, run: Run, rounds: Rounds) -> Log:
     number_by_model = {model: i for i, model in enumerate(world.table.models)}
     logged_nk = np.zeros((len(decisions), len(number_by_model)))
     for i, decision in enumerate(decisions):
-        logged_nk[i, [number_by_model[model] for model in decision.models]] = logged_propensities(
-            decision, decision.quality
-        )
+        logged_nk[i, [number_by_model[model] for model in decision.models]] = logged_propensities(decision)
     return static_log(world, rounds, chosen_n, logged_nk, decisions)
 
 

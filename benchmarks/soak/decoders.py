@@ -62,6 +62,7 @@ from pointsman.bandit import event as e
 from pointsman.bandit.errors import FieldError
 from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalAggregate, SignalChange
 from pointsman.bandit.state import State, apply, fingerprint
+from pointsman.bandit.terms import BucketTerms
 from pointsman.server.journal.interface import JournalFormatError, Row
 from pointsman.server.state import rows
 from pointsman.v1 import catalog_pb2, context_pb2, decision_pb2, journal_pb2, outcome_pb2
@@ -111,14 +112,15 @@ def _outcome(data: bytes) -> None:
 
 
 def _event(data: bytes) -> None:
-    event = event_codec.read_event(journal_pb2.JournalEvent.FromString(data))
+    terms = {"b": [BucketTerms(0, ("a",), c.Objective(), c.QualityRange())]}
+    event = event_codec.read_event(journal_pb2.JournalEvent.FromString(data), terms)
     again = event_codec.write_event(event).SerializeToString(deterministic=True)
-    once_more = event_codec.write_event(event_codec.read_event(journal_pb2.JournalEvent.FromString(again)))
+    once_more = event_codec.write_event(event_codec.read_event(journal_pb2.JournalEvent.FromString(again), {}))
     assert once_more.SerializeToString(deterministic=True) == again
 
 
 def _journal(data: bytes) -> None:
-    rows.decode(Row(1, 1, data))
+    rows.decode(Row(1, 1, data), terms={})
 
 
 def _snapshot(data: bytes) -> None:

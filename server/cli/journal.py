@@ -21,10 +21,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from pointsman.bandit.state import State, fingerprint
 from pointsman.server.journal.interface import JournalError
 from pointsman.server.journal.sqlite import SqliteJournal
-from pointsman.server.journal.sqlite_store import check, read_rows
+from pointsman.server.journal.sqlite_store import check, read_rows, rows_before_base
 from pointsman.server.process import config as configuration
 from pointsman.server.state.recovery import recover, refold
 from pointsman.server.state.retention import DAY_NS
+from pointsman.server.state.rows import decode_all
 from pointsman.server.state.snapshot_store import SnapshotStore
 from pointsman.server.tools.compact import compact
 from pointsman.server.tools.export import write_decisions, write_journal
@@ -68,7 +69,10 @@ def export(data: Path, path: Path, what: str | None, as_json: bool) -> None:
         write = write_journal if what == "journal" else write_decisions
         rows = read_rows(data)
         first = next(rows, None)
-        count = write(rows if first is None else chain((first,), rows), path)
+        state = State()
+        for _ in decode_all((row for row in rows_before_base(data) if first and row.position < first.position), state):
+            pass  # the catalogue at the beginning is all that is wanted
+        count = write(rows if first is None else chain((first,), rows), path, state)
     except (JournalError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:

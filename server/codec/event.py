@@ -1,9 +1,9 @@
 """Journal events: the contract's messages as the core's values, and back.
 
 >>> message = write_event(e.AvailabilitySet("small", available=False, reason="outage"))
->>> message.model_availability_set.reason, read_event(message).available
+>>> message.model_availability_set.reason, read_event(message, terms={}).available
 ('outage', False)
->>> write_record(7, 1_000, message.SerializeToString()).event.time_ns
+>>> write_record(7, 1_000, message.SerializeToString(), terms={}).event.time_ns
 1000
 """
 
@@ -13,11 +13,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pointsman.bandit import catalog as c
 from pointsman.bandit import event as e
 from pointsman.bandit.limits import NO_LIMITS
 from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalAggregate, SignalChange
 from pointsman.bandit.predictions import Predictions
+from pointsman.bandit.terms import TermsHistory
 from pointsman.server.codec.catalog import (
     read_bucket,
     read_model,
@@ -26,7 +26,8 @@ from pointsman.server.codec.catalog import (
     write_model,
     write_project,
 )
-from pointsman.server.codec.request import read_limits, read_objective, write_limits, write_objective
+from pointsman.server.codec.request import read_limits, write_limits
+from pointsman.server.codec.terms import fill_in, read_terms, write_terms
 from pointsman.v1 import catalog_pb2 as pb
 from pointsman.v1 import journal_pb2
 
@@ -40,11 +41,11 @@ _SIGNAL_NUMBERS = {
 }
 
 
-def write_event(event: e.Event) -> journal_pb2.JournalEvent:
+def write_event(event: e.Event, terms: TermsHistory | None = None) -> journal_pb2.JournalEvent:
     """The message of an event, without its time."""
     match event:
         case e.DecisionMade():
-            return journal_pb2.JournalEvent(decision_made=_write_decision(event))
+            return journal_pb2.JournalEvent(decision_made=_write_decision(event, terms))
         case e.OutcomeApplied():
             return journal_pb2.JournalEvent(outcome_applied=_write_outcome_applied(event))
         case e.ModelPut():
@@ -68,11 +69,15 @@ def write_event(event: e.Event) -> journal_pb2.JournalEvent:
             return journal_pb2.JournalEvent(project_deleted=journal_pb2.ProjectDeleted(project=event.project))
 
 
-def read_event(message: journal_pb2.JournalEvent) -> e.Event:
-    """The event in a message. Raises ``ValueError`` for a kind unknown to this version, ``FieldError`` for a wrong value."""
+def read_event(message: journal_pb2.JournalEvent, terms: TermsHistory) -> e.Event:
+    """The event in a message; ``terms`` have what a stored decision leaves out.
+
+    Raises ``ValueError`` for a kind unknown to this version and a decision whose terms are not known, ``FieldError`` for a wrong
+    value.
+    """
     match message.WhichOneof("kind"):
         case "decision_made":
-            return _read_decision(message.decision_made)
+            return _read_decision(message.decision_made, terms)
         case "outcome_applied":
             return _read_outcome_applied(message.outcome_applied)
         case "model_put":
@@ -98,21 +103,26 @@ def read_event(message: journal_pb2.JournalEvent) -> e.Event:
             raise ValueError("a journal event is of a kind that this version of Pointsman does not know")
 
 
-def write_record(position: int, time_ns: int, data: bytes) -> journal_pb2.JournalRecord:
-    """The message of a stored event: ``data`` is a ``JournalEvent`` without its time."""
+def write_record(position: int, time_ns: int, data: bytes, terms: TermsHistory) -> journal_pb2.JournalRecord:
+    """The message of a stored event, as it is exported: ``data`` is a ``JournalEvent`` without its time, and without what
+    ``terms`` say.
+
+    Raises ``ValueError`` if it refers to terms that are not known.
+    """
     event = journal_pb2.JournalEvent.FromString(data)
+    if event.HasField("decision_made"):
+        fill_in(event.decision_made, terms)
     event.time_ns = time_ns
     return journal_pb2.JournalRecord(position=position, event=event)
 
 
-def _write_decision(event: e.DecisionMade) -> journal_pb2.DecisionMade:
+def _write_decision(event: e.DecisionMade, history: TermsHistory | None) -> journal_pb2.DecisionMade:
     predicted = event.predicted
-    return journal_pb2.DecisionMade(
+    message = journal_pb2.DecisionMade(
         id=event.id,
         bucket=event.bucket,
         generation=event.generation,
         features=event.x_d.tolist(),
-        models=event.models,
         chosen=event.chosen,
         fallbacks=event.fallbacks,
         propensity=event.propensity,
@@ -126,7 +136,6 @@ def _write_decision(event: e.DecisionMade) -> journal_pb2.DecisionMade:
         output_tokens=predicted.tokens_k.tolist(),
         quality_draw=event.draw_k.tolist(),
         exclusions=event.exclusions_k.tolist(),
-        objective=write_objective(event.objective),
         multiplier=event.multiplier,
         exploration_floor=event.exploration_floor,
         limits=write_limits(event.limits),
@@ -142,15 +151,18 @@ def _write_decision(event: e.DecisionMade) -> journal_pb2.DecisionMade:
         log_decays=event.log_decays,
         project=event.project,
     )
+    write_terms(message, event, history)
+    return message
 
 
-def _read_decision(message: journal_pb2.DecisionMade) -> e.DecisionMade:
+def _read_decision(message: journal_pb2.DecisionMade, history: TermsHistory) -> e.DecisionMade:
+    terms = read_terms(message, history)
     return e.DecisionMade(
         id=message.id,
         bucket=message.bucket,
         generation=message.generation,
         x_d=np.array(message.features, dtype=np.float64),
-        models=tuple(message.models),
+        models=terms.models,
         chosen=message.chosen,
         fallbacks=tuple(message.fallbacks),
         propensity=message.propensity,
@@ -166,7 +178,8 @@ def _read_decision(message: journal_pb2.DecisionMade) -> e.DecisionMade:
         ),
         draw_k=np.array(message.quality_draw),
         exclusions_k=np.array(message.exclusions, dtype=np.int64),
-        objective=read_objective(message.objective) or c.Objective(),
+        objective=terms.objective,
+        quality=terms.quality,
         multiplier=message.multiplier,
         exploration_floor=message.exploration_floor,
         limits=read_limits(message.limits) if message.HasField("limits") else NO_LIMITS,

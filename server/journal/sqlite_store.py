@@ -433,6 +433,21 @@ def read_rows(directory: Path) -> Iterator[Row]:
         raise _fault(path, error) from error
 
 
+def rows_before_base(directory: Path) -> list[Row]:
+    """What is left of the rows before the one that ``read_rows`` begins with: the permanent ones. Raises ``JournalError``."""
+    path = directory / FILE
+    try:
+        with closing(_connect_to_read(path)) as connection:
+            format_ = _check_format(connection, path)
+            last = _base(connection, format_).position
+            rows: list[Row] = []
+            while chunk := _read(connection, path, format_, rows[-1].position + 1 if rows else 1, last):
+                rows += chunk
+            return rows
+    except sqlite3.Error as error:
+        raise _fault(path, error) from error
+
+
 def check(directory: Path) -> None:
     """Look at every page of the journal in ``directory``. Raises ``JournalFormatError`` if one is damaged."""
     path = directory / FILE

@@ -3,9 +3,10 @@
 >>> from pointsman.server.codec.event import read_event
 >>> from pointsman.v1 import journal_pb2
 >>> stored = journal_pb2.DecisionMade(
-...     id=bytes(16), bucket="summarize", models=["small", "large"], chosen=1, fallbacks=[0], propensity=0.75
+...     id=bytes(16), bucket="summarize", models=["small", "large"], chosen=1, fallbacks=[0], propensity=0.75,
+...     objective={}, quality_range={"max": 1.0},
 ... )
->>> event = read_event(journal_pb2.JournalEvent(decision_made=stored))
+>>> event = read_event(journal_pb2.JournalEvent(decision_made=stored), terms={})
 >>> message = write_decision(event, time_ns=0, models={})
 >>> message.model, message.upstream, list(message.fallbacks), message.propensity
 ('models/large', 'large', ['models/small'], 0.75)
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pointsman.bandit.catalog import Model, QualityRange
+from pointsman.bandit.catalog import Model
 from pointsman.bandit.event import DecisionMade
 from pointsman.bandit.limits import describe_exclusions
 from pointsman.bandit.policy import logged_propensities, utilities
@@ -47,21 +48,19 @@ def write_decision(event: DecisionMade, time_ns: int, models: Mapping[str, Model
     return message
 
 
-def write_candidates(
-    event: DecisionMade, quality: QualityRange, models: Mapping[str, ModelState]
-) -> list[decision_pb2.Candidate]:
+def write_candidates(event: DecisionMade, models: Mapping[str, ModelState]) -> list[decision_pb2.Candidate]:
     """The explanation of a decision: every candidate and the numbers with which it was judged.
 
-    ``quality`` is the bucket's scale when the decision was made; ``models`` is the catalogue as it is now, by id.
+    ``models`` is the catalogue as it is now, by id.
     """
-    predicted = event.predicted
-    pi_k = logged_propensities(event, quality)
+    predicted, quality = event.predicted, event.quality
+    pi_k = logged_propensities(event)
     utility_k = utilities(event.objective, quality, predicted)
     return [
         decision_pb2.Candidate(
             model=model_name(id_),
             eligible=not event.exclusions_k[k],
-            exclusions=_exclusions(event, k, quality, models.get(id_)),
+            exclusions=_exclusions(event, k, models.get(id_)),
             quality_mean=quality.min + quality.width * predicted.quality_k[k],
             quality_sd=quality.width * predicted.quality_sd_k[k],
             cost_usd=predicted.cost_k[k],
@@ -75,12 +74,10 @@ def write_candidates(
     ]
 
 
-def _exclusions(
-    event: DecisionMade, k: int, quality: QualityRange, state: ModelState | None
-) -> list[decision_pb2.Exclusion]:
+def _exclusions(event: DecisionMade, k: int, state: ModelState | None) -> list[decision_pb2.Exclusion]:
     """Why candidate ``k`` was not eligible; without details if it was deleted meanwhile, and with it what it could do."""
     model = state.model if state else Model(event.models[k])
-    reasons = describe_exclusions(int(event.exclusions_k[k]), k, model, event.limits, quality, event.predicted)
+    reasons = describe_exclusions(int(event.exclusions_k[k]), k, model, event.limits, event.quality, event.predicted)
     return [
         decision_pb2.Exclusion(reason=reason, detail=detail if state else "")  # type: ignore[arg-type]
         for reason, detail in reasons

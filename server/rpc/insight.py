@@ -1,6 +1,6 @@
 """InsightService: posterior summaries, live decisions and the journal itself over gRPC.
 
->>> write_record(position=7, time_ns=5, data=b"").position  # a journal is exported as such records, up to 500 in a message
+>>> write_record(position=7, time_ns=5, data=b"", terms={}).position  # exported are such records, up to 500 in a message
 7
 >>> ROWS_PER_MESSAGE
 500
@@ -72,8 +72,9 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
         """Journal records from a position up to the end at the time of the call."""
         if request.from_position < 0:
             raise FieldError("from_position", f"expected 0 or more, got {request.from_position}")
+        terms = self._replica.state.terms
         async for rows in self._replica.export(max(1, request.from_position), self._replica.state.position):
             for start in range(0, len(rows), ROWS_PER_MESSAGE):
                 some = rows[start : start + ROWS_PER_MESSAGE]
-                records = [write_record(row.position, row.time_ns, row.data) for row in some]
+                records = [write_record(row.position, row.time_ns, row.data, terms) for row in some]
                 yield rpc.ExportJournalResponse(records=records)

@@ -47,7 +47,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
     ) -> router_service_pb2.DecideResponse:
         """Choose a model for one request."""
         (record,) = await self._decide(request, [read_context(request.context)], "context")
-        return router_service_pb2.DecideResponse(decision=await self._write(record, request.explain))
+        return router_service_pb2.DecideResponse(decision=self._write(record, request.explain))
 
     @unary
     async def BatchDecide(
@@ -57,7 +57,7 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
         check_batch(len(request.contexts), "contexts")
         contexts = [read_context(message) for message in request.contexts]
         records = await self._decide(request, contexts, "contexts")
-        decisions = [await self._write(record, request.explain) for record in records]
+        decisions = [self._write(record, request.explain) for record in records]
         return router_service_pb2.BatchDecideResponse(decisions=decisions)
 
     async def _decide(
@@ -122,14 +122,13 @@ class RouterService(router_service_pb2_grpc.RouterServiceServicer):
             )
             for model, outcome in record.reported_outcomes.items()
         ]
-        return router_service_pb2.GetDecisionResponse(decision=await self._write(record, True), outcomes=outcomes)
+        return router_service_pb2.GetDecisionResponse(decision=self._write(record, True), outcomes=outcomes)
 
-    async def _write(self, record: DecisionRecord, explain: bool) -> decision_pb2.Decision:
+    def _write(self, record: DecisionRecord, explain: bool) -> decision_pb2.Decision:
         models = self._replica.state.models
         message = write_decision(record.decision, record.time_ns, models)
         if explain:
-            quality = await self._replica.records.quality_range(record.decision)
-            message.candidates.extend(write_candidates(record.decision, quality, models))
+            message.candidates.extend(write_candidates(record.decision, models))
         return message
 
 

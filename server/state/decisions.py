@@ -238,7 +238,7 @@ class Decisions:
         key = request_key(bucket.config.id, request.request_id)
         conditions, guards = decision_guards(self._state, bucket, request.decisions, now_ns)
         return Group(
-            tuple(entry_of(decision) for decision in request.decisions),
+            tuple(entry_of(decision, self._state.terms) for decision in request.decisions),
             (key,) if key else (),
             (
                 *((Condition(key, 0),) if key else ()),

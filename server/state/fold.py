@@ -35,7 +35,7 @@ class Fold:
     def apply(self, rows: Sequence[tuple[Row, e.Event | None]]) -> None:
         """Apply rows in order, each with its event or ``None`` if it is to be decoded. Raises whatever is wrong with them."""
         for row, event in rows:
-            record = decode(row) if event is None else e.Record(row.position, row.time_ns, event)
+            record = decode(row, self.state.terms) if event is None else e.Record(row.position, row.time_ns, event)
             if self.before is not None:
                 self.before(record.event)
             log_bucket_reset(record, apply(self.state, record))

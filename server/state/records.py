@@ -30,7 +30,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from pointsman.bandit import event as e
-from pointsman.bandit.catalog import QualityRange
 from pointsman.bandit.outcome import ReportedOutcome
 from pointsman.bandit.state import State
 from pointsman.server.errors import NotFoundError
@@ -83,21 +82,10 @@ class DecisionRecords:
         records = []
         async for rows in read_all(self._journal, span.first, span.last):
             for row in rows:
-                event = decode(row).event
+                event = decode(row, self._state.terms).event
                 if isinstance(event, e.DecisionMade) and (event.bucket, event.request_id) == (bucket, request_id):
                     records.append(DecisionRecord(event, row.time_ns, row.position, {}))
         return records
-
-    async def quality_range(self, decision: e.DecisionMade) -> QualityRange:
-        """The scale of quality that ``decision`` was made on, whatever has become of its bucket since."""
-        bucket = self._state.buckets.get(decision.bucket)
-        if bucket is not None and bucket.generation == decision.generation:
-            return bucket.config.quality_range
-        row = await self._row(decision.generation)  # where the bucket's posteriors started afresh
-        put = decode(row).event if row is not None else None
-        if not isinstance(put, e.BucketPut):
-            raise ValueError(f"the journal's position {decision.generation} should hold a bucket")
-        return put.bucket.quality_range
 
     def observe(self, record: e.Record) -> None:
         """Take note of a folded event."""
@@ -131,7 +119,7 @@ class DecisionRecords:
         first, last = await self._row(span.first), await self._row(span.last)
         if first is None or last is None:  # compacted since the span was read
             return None
-        decision, outcome = decode(first).event, decode(last).event
+        decision, outcome = decode(first, self._state.terms).event, decode(last, self._state.terms).event
         if not isinstance(decision, e.DecisionMade):
             raise ValueError(f"the journal's position {span.first} should hold a decision")
         if span.last == span.first:

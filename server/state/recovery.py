@@ -87,7 +87,7 @@ def fold_rows(rows: Iterable[Row], state: State) -> State:
     Raises ``JournalFormatError``, with the position, for an event that cannot be read or folded.
     """
     for row in rows:
-        record = decode(row)
+        record = decode(row, state.terms)
         try:
             log_bucket_reset(record, apply(state, record))
         except Exception as error:
@@ -106,7 +106,7 @@ async def _newest_snapshot(journal: Journal, store: SnapshotStore) -> State | No
     base, end = await journal.base(), await journal.end()
     for path in store.newest_first():
         try:
-            state = snapshot.load(await asyncio.to_thread(path.read_bytes))
+            state = snapshot.load(await asyncio.to_thread(path.read_bytes), with_terms=True)
         except Exception as error:  # a snapshot is a cache: whatever is wrong with it must not keep the service down
             log.warning("skipping the snapshot %s: %s", path.name, error or repr(error))
             continue

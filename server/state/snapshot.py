@@ -29,11 +29,13 @@ import numpy.typing as npt
 
 from pointsman.bandit import pacer
 from pointsman.bandit.bucket import BucketState, arrays, new_bucket, restore_arrays
+from pointsman.bandit.catalog import Mode, Objective, QualityRange
 from pointsman.bandit.event import DecisionMade, Event, OutcomeApplied
 from pointsman.bandit.health import Health
 from pointsman.bandit.hierarchical_prior import HierarchicalPrior
 from pointsman.bandit.posterior import to_arrays
 from pointsman.bandit.state import ModelState, ProjectState, State, refresh_derived
+from pointsman.bandit.terms import BucketTerms
 from pointsman.server.codec.catalog import (
     read_bucket,
     read_model,
@@ -45,7 +47,9 @@ from pointsman.server.codec.catalog import (
 from pointsman.server.journal.interface import Base
 from pointsman.v1 import catalog_pb2
 
-MAGIC = b"POINTSMAN-SNAPSHOT-2\n"
+MAGIC = b"POINTSMAN-SNAPSHOT-3\n"
+MAGIC_2 = b"POINTSMAN-SNAPSHOT-2\n"
+"""The form of version 0.1.0, which has no terms: bases of compacted journals may still have it."""
 SLICE = 500_000
 """Bytes that are copied at a time, in under a millisecond."""
 
@@ -64,6 +68,7 @@ class Capture:
     def __init__(self, state: State) -> None:
         self.position = state.position
         self._buckets = dict(state.buckets)
+        self._terms = state.terms
         self._left = dict.fromkeys(state.buckets)
         self._taken: dict[str, tuple[str, list[bytes]]] = {}
         self._project_blobs: list[bytes] = []
@@ -96,6 +101,9 @@ class Capture:
                     {m: o.tolist() for m, o in state.hierarchical_prior.offset_4r.items()},
                 ],
                 "projects": projects,
+                "terms": {
+                    name: _write_terms(terms) for name, terms in state.terms.items() if name not in state.buckets
+                },
             }
         )
 
@@ -133,6 +141,7 @@ class Capture:
             "version": bucket.version,
             "generation": bucket.generation,
             "columns": bucket.columns,
+            "terms": _write_terms(self._terms[name]),
             "arrays": _shapes(named),
         }
         blobs = [array.tobytes() for array in named.values()]
@@ -148,8 +157,13 @@ def capture(state: State) -> list[bytes]:
     return copy.parts()
 
 
-def load(data: bytes) -> State:
-    """The state that was captured. Raises ``SnapshotError`` if ``data`` is not what was saved."""
+def load(data: bytes, with_terms: bool = False) -> State:
+    """The state that was captured; ``with_terms``: only if its form has them all.
+
+    Raises ``SnapshotError`` if ``data`` is not what was saved.
+    """
+    if with_terms and data.startswith(MAGIC_2):
+        raise SnapshotError("it is of a version before 0.2, which kept no terms of decisions")
     try:
         return _load(data)
     except SnapshotError:
@@ -160,6 +174,7 @@ def load(data: bytes) -> State:
 
 def _load(data: bytes) -> State:
     header, body, at = _header(data)
+    has_terms = data.startswith(MAGIC)
     state = State(position=header["position"], time_ns=header["time_ns"])
     for entry in header["models"]:
         model = read_model(catalog_pb2.Model.FromString(base64.b64decode(entry["config"])))
@@ -170,11 +185,13 @@ def _load(data: bytes) -> State:
         bucket, at = _load_bucket(entry, body, at)
         refresh_derived(state, bucket)
         state.buckets[bucket.config.id] = bucket
+        state.terms[bucket.config.id] = _read_terms(entry["terms"]) if has_terms else [_present_terms(bucket)]
     for entry in header["projects"]:
         project = read_project(catalog_pb2.Project.FromString(base64.b64decode(entry["config"])))
         named, at = _load_arrays(entry["arrays"], body, at)
         held = pacer.from_arrays(named) if named else None
         state.projects[project.id] = ProjectState(project, entry["version"], held)
+    state.terms.update({name: _read_terms(terms) for name, terms in (header["terms"] if has_terms else {}).items()})
     level, offsets = header["pool"]
     state.hierarchical_prior = HierarchicalPrior(
         np.array(level), {model: np.array(offset) for model, offset in offsets.items()}
@@ -192,7 +209,7 @@ def _header(data: bytes) -> tuple[dict[str, Any], memoryview, int]:
     """The header of a whole snapshot, its body, and where in that the arrays start."""
     start = len(MAGIC) + 32
     body = memoryview(data)[start:]
-    if data[: len(MAGIC)] != MAGIC:
+    if data[: len(MAGIC)] not in (MAGIC, MAGIC_2):
         raise SnapshotError("it is not a snapshot of this version")
     if hashlib.sha256(body).digest() != data[len(MAGIC) : start]:
         raise SnapshotError("its checksum is wrong")
@@ -209,6 +226,28 @@ def _load_bucket(entry: dict[str, Any], body: memoryview, at: int) -> tuple[Buck
     if not all(np.isfinite(array).all() for array in to_arrays(bucket.posteriors).values()):
         raise SnapshotError(f"buckets/{config.id} holds numbers that are not finite")
     return bucket, at
+
+
+def _write_terms(terms: Sequence[BucketTerms]) -> list[list[Any]]:
+    return [
+        [t.since, t.models, t.objective.mode.value, *_weights(t.objective), t.quality.min, t.quality.max] for t in terms
+    ]
+
+
+def _weights(objective: Objective) -> tuple[float | None, ...]:
+    return objective.cost_weight, objective.latency_weight, objective.min_quality, objective.max_quality_loss
+
+
+def _read_terms(entries: Sequence[Sequence[Any]]) -> list[BucketTerms]:
+    return [
+        BucketTerms(since, tuple(models), Objective(Mode(mode), *weights), QualityRange(low, high))
+        for since, models, mode, *weights, low, high in entries
+    ]
+
+
+def _present_terms(bucket: BucketState) -> BucketTerms:
+    """What a snapshot without terms says: what decisions need that were made before it is in their events."""
+    return BucketTerms(0, bucket.candidates.names, bucket.objective, bucket.config.quality_range)
 
 
 def _shapes(named: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, list[Any]]:

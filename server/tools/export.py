@@ -4,7 +4,7 @@
 >>> from pointsman.server.codec.event import write_event
 >>> rows = [Row(1, 5, write_event(e.ModelDeleted("small")).SerializeToString())]
 >>> with tempfile.TemporaryDirectory() as directory:
-...     written = write_journal(rows, Path(directory) / "journal.jsonl")
+...     written = write_journal(rows, Path(directory) / "journal.jsonl", State())
 ...     print(written, (Path(directory) / "journal.jsonl").read_text(), end="")
 1 {"position":"1","event":{"time_ns":"5","model_deleted":{"model":"small"}}}
 """
@@ -19,29 +19,31 @@ from typing import Any
 from google.protobuf import json_format
 
 from pointsman.bandit import event as e
-from pointsman.bandit.catalog import QualityRange
 from pointsman.bandit.outcome import FIELDS
 from pointsman.bandit.policy import logged_propensities
+from pointsman.bandit.state import State
 from pointsman.server.codec.event import write_record
 from pointsman.server.journal.interface import Row
 from pointsman.server.names import bucket_name, decision_name, model_name
-from pointsman.server.state.rows import decode
+from pointsman.server.state.rows import decode_all
 
 
-def write_journal(rows: Iterable[Row], path: Path) -> int:
-    """Write every record as one line of JSON (the contract's ``JournalRecord``); returns how many."""
+def write_journal(rows: Iterable[Row], path: Path, state: State) -> int:
+    """Write every record as one line of JSON (the contract's ``JournalRecord``); returns how many.
+
+    ``state`` has the catalogue's events before the rows applied, and takes in those among them.
+    """
     count = 0
     with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            message = json_format.MessageToDict(
-                write_record(row.position, row.time_ns, row.data), preserving_proto_field_name=True
-            )
+        for row, _ in decode_all(rows, state):
+            record = write_record(row.position, row.time_ns, row.data, state.terms)
+            message = json_format.MessageToDict(record, preserving_proto_field_name=True)
             file.write(json.dumps(message, separators=(",", ":")) + "\n")
             count += 1
     return count
 
 
-def write_decisions(rows: Iterable[Row], path: Path) -> int:
+def write_decisions(rows: Iterable[Row], path: Path, state: State) -> int:
     """Write one row for each decision, as CSV, Parquet or JSON lines by the file's ending; returns how many.
 
     Columns: decision, time_ns, bucket, model (chosen), propensity, explored, limits_violated, eligible (number of eligible
@@ -54,7 +56,7 @@ def write_decisions(rows: Iterable[Row], path: Path) -> int:
     import pandas as pd  # not at the top: the service runs without it
     import pyarrow  # noqa: F401  # pandas would report its absence in other words
 
-    table = pd.DataFrame(list(decision_rows(rows)))
+    table = pd.DataFrame(list(decision_rows(rows, state)))
     match path.suffix:
         case ".csv":
             table.to_csv(path, index=False)
@@ -67,18 +69,13 @@ def write_decisions(rows: Iterable[Row], path: Path) -> int:
     return len(table)
 
 
-def decision_rows(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+def decision_rows(rows: Iterable[Row], state: State) -> Iterator[dict[str, Any]]:
     """The rows of ``write_decisions``, in the order of the decisions."""
     table: dict[bytes, dict[str, Any]] = {}
-    quality_by_bucket: dict[str, QualityRange] = {}
-    for row in rows:
-        record = decode(row)
+    for _, record in decode_all(rows, state):
         event = record.event
-        if isinstance(event, e.BucketPut):
-            quality_by_bucket[event.bucket.id] = event.bucket.quality_range
-        elif isinstance(event, e.DecisionMade):
-            quality = quality_by_bucket.get(event.bucket, QualityRange())
-            table[event.id] = _decision_row(event, record.time_ns, quality)
+        if isinstance(event, e.DecisionMade):
+            table[event.id] = _decision_row(event, record.time_ns)
         elif isinstance(event, e.OutcomeApplied) and event.decision_id in table:
             decision = table[event.decision_id]
             reported = event.reported_outcomes.get(decision["model"].removeprefix("models/"))
@@ -87,7 +84,7 @@ def decision_rows(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
     yield from table.values()
 
 
-def _decision_row(event: e.DecisionMade, time_ns: int, quality: QualityRange) -> dict[str, Any]:
+def _decision_row(event: e.DecisionMade, time_ns: int) -> dict[str, Any]:
     row: dict[str, Any] = {
         "decision": decision_name(event.id),
         "time_ns": time_ns,
@@ -100,7 +97,7 @@ def _decision_row(event: e.DecisionMade, time_ns: int, quality: QualityRange) ->
     }
     row.update(dict.fromkeys(FIELDS.values()))
     row.update({f"x/{i}": float(value) for i, value in enumerate(event.x_d)})
-    for model, propensity in zip(event.models, logged_propensities(event, quality).tolist(), strict=True):
+    for model, propensity in zip(event.models, logged_propensities(event).tolist(), strict=True):
         row[f"p/{model}"] = propensity
     for k, model in enumerate(event.models):
         row[f"quality_mean/{model}"] = float(event.predicted.quality_k[k])

@@ -1,9 +1,10 @@
 """The records of an exported journal, checked line by line.
 
 >>> line = b'{"position": "1", "event": {"time_ns": "5", "model_deleted": {"model": "small"}}}'
->>> [(record.line, record.record.time_ns, record.record.event) for record in read_records(Path("j.jsonl"), [line])]
+>>> records = read_records(Path("j.jsonl"), [line], terms={})
+>>> [(record.line, record.record.time_ns, record.record.event) for record in records]
 [(1, 5, ModelDeleted(model='small'))]
->>> list(read_records(Path("j.jsonl"), [b"{}"]))
+>>> list(read_records(Path("j.jsonl"), [b"{}"], terms={}))
 Traceback (most recent call last):
     ...
 pointsman.server.tools.exported_records.ImportFileError: j.jsonl, line 1: position: expected 1, got 0
@@ -20,6 +21,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from pointsman.bandit import event as e
+from pointsman.bandit.terms import TermsHistory
 from pointsman.server.journal.interface import (
     JournalError,
     Row,
@@ -80,10 +82,11 @@ def _rename_fields(event: dict[str, Any]) -> bool:
     return renamed
 
 
-def read_records(file: Path, lines: Iterable[bytes]) -> Iterator[ExportedRecord]:
+def read_records(file: Path, lines: Iterable[bytes], terms: TermsHistory) -> Iterator[ExportedRecord]:
     """The records in ``lines``: line n must have position n, and none may be earlier than the one before.
 
-    ``file`` is what errors call the file. Raises ``ImportFileError``.
+    ``terms`` are those of the lines before the next one, for exports of versions that did not say them all. ``file`` is what
+    errors call the file. Raises ``ImportFileError``.
     """
     time_ns = 0
     for number, line in enumerate(lines, 1):
@@ -102,7 +105,7 @@ def read_records(file: Path, lines: Iterable[bytes]) -> Iterator[ExportedRecord]
         message.event.ClearField("time_ns")  # kept beside the event
         data = message.event.SerializeToString()
         try:
-            record = decode(Row(number, time_ns, data))
+            record = decode(Row(number, time_ns, data), terms)
         except (JournalError, ValueError) as error:
             raise ImportFileError(f"{where}: event: {error}") from error
         yield ExportedRecord(number, record, data)

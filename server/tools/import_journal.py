@@ -72,7 +72,7 @@ def import_journal(file: Path, directory: Path, progress: Callable[[int], None] 
             state = State()
             store = SqliteStore(temporary)
             try:
-                for batch in _batches(_folded(read_records(file, _counted(lines, progress)), file, state)):
+                for batch in _batches(_folded(read_records(file, _counted(lines, progress), state.terms), file, state)):
                     _append(store, file, batch)
                 store.set_counters(counters_of(state))
             finally:

@@ -217,7 +217,7 @@ def thompson_distribution(policy: BucketPolicy, decision: LoggedDecision) -> Arr
             if decision.multiplier:  # a budget may hold exploration down
                 floor = min(floor, decision.exploration_floor)
     changed = replace(decision, objective=objective, exclusions_k=exclusions_k, exploration_floor=floor)
-    return logged_propensities(changed, decision.quality)
+    return logged_propensities(changed)
 
 
 def _logged(log: Log, rows_n: Indices) -> Array:

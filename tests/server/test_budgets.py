@@ -15,9 +15,10 @@ from google.rpc import error_details_pb2, status_pb2
 
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
 from pointsman.bandit.outcome import Signal
+from pointsman.bandit.state import State
 from pointsman.server.journal.sqlite import SqliteJournal
 from pointsman.server.state.reservations import Reservations, counters_of
-from pointsman.server.state.rows import decode
+from pointsman.server.state.rows import decode_all
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, insight_service_pb2, router_service_pb2
 from tests.server.conftest import Scenario, Service
 
@@ -91,8 +92,8 @@ async def most_counted(service: Service) -> dict[tuple[str, int], float]:
     counted: dict[tuple[str, int], float] = defaultdict(float)
     most: dict[tuple[str, int], float] = defaultdict(float)
     decisions: dict[bytes, tuple[list[tuple[str, int]], float]] = {}
-    for row in await service.rows():
-        event = decode(row).event
+    for row, record in decode_all(await service.rows(), State()):
+        event = record.event
         if isinstance(event, DecisionMade):
             start = row.time_ns - row.time_ns % (100 * SECOND)
             of_input, of_output, of_request = PRICES[event.models[event.chosen]]

@@ -173,6 +173,7 @@ def test_decisions(k: int, data: st.DataObject) -> None:
         draw_k=numbers(),
         exclusions_k=np.array(data.draw(st.lists(st.integers(0, 2**11), min_size=k, max_size=k))),
         objective=data.draw(objectives).resolve(c.QualityRange()),
+        quality=data.draw(st.sampled_from([c.QualityRange(), c.QualityRange(-2.0, 10.0)])),
         multiplier=data.draw(amount),
         exploration_floor=data.draw(st.floats(0, 1)),
         limits=data.draw(limits),
@@ -187,7 +188,7 @@ def test_decisions(k: int, data: st.DataObject) -> None:
         raw_p95=data.draw(amount),
         log_decays=tuple(data.draw(st.lists(anything, max_size=4))),
     )
-    same(event, read_event(journal_pb2.JournalEvent.FromString(write_event(event).SerializeToString())))
+    same(event, read_event(journal_pb2.JournalEvent.FromString(write_event(event).SerializeToString()), {}))
 
 
 @given(
@@ -215,7 +216,7 @@ def test_outcomes(
         max_cost=max_cost,
         raw_p95=raw_p95,
     )
-    same(event, read_event(journal_pb2.JournalEvent.FromString(write_event(event).SerializeToString())))
+    same(event, read_event(journal_pb2.JournalEvent.FromString(write_event(event).SerializeToString()), {}))
 
 
 def test_catalogue_events() -> None:
@@ -228,7 +229,7 @@ def test_catalogue_events() -> None:
         e.ProjectPut(c.Project("p", "P", c.Budget(1.0, c.DAY_NS, hard=True))),
         e.ProjectDeleted("p"),
     ):
-        assert read_event(write_event(event)) == event
+        assert read_event(write_event(event), {}) == event
 
 
 def same(one: object, other: object) -> None:

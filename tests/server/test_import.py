@@ -25,7 +25,7 @@ from pointsman.server.journal.sqlite_store import FILE, SqliteStore, read_rows
 from pointsman.server.state.outcomes import Report
 from pointsman.server.state.recovery import fold_rows
 from pointsman.server.state.replica import open_replica
-from pointsman.server.state.rows import decode
+from pointsman.server.state.rows import decode_all
 from pointsman.server.tools.exported_records import FORMER_NAMES, ImportFileError
 from pointsman.server.tools.import_journal import import_journal
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, router_service_pb2
@@ -141,8 +141,8 @@ def test_every_table_of_the_journal_comes_back(exported: Path, tmp_path: Path) -
     import_journal(exported, tmp_path / "new")
     old, new = SqliteStore(tmp_path), SqliteStore(tmp_path / "new")
     try:
-        for row in read_rows(tmp_path):
-            event = decode(row).event
+        for _, record in decode_all(read_rows(tmp_path), State()):
+            event = record.event
             assert new.span(key_of(event)) == old.span(key_of(event))
             if key := idempotency_key_of(event):
                 assert new.span(key) == old.span(key)
@@ -154,7 +154,7 @@ def test_every_table_of_the_journal_comes_back(exported: Path, tmp_path: Path) -
 
 def test_repetitions_are_known_after_an_import(exported: Path, tmp_path: Path) -> None:
     import_journal(exported, tmp_path / "new")
-    records = [decode(row) for row in read_rows(tmp_path / "new")]
+    records = [record for _, record in decode_all(read_rows(tmp_path / "new"), State())]
     batch = [r.event.id for r in records if isinstance(r.event, DecisionMade) and r.event.request_id == "batch"]
     report = next(r.event for r in records if isinstance(r.event, OutcomeApplied) and r.event.idempotency_key)
 

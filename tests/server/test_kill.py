@@ -15,9 +15,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from pointsman.bandit.state import State, apply, fingerprint
+from pointsman.bandit.state import State, fingerprint
 from pointsman.server.journal.sqlite_store import read_rows
-from pointsman.server.state.rows import decode
+from pointsman.server.state.recovery import fold_rows
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -149,9 +149,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_applied_twice(serve: Serve,
         assert model.spend_usd == pytest.approx(0.5 * len(with_quality))
         assert model.decisions >= len(mine)  # decisions that were made but not acknowledged count too
     assert served.stop() == 0
-    refolded = State()
-    for row in read_rows(data):
-        apply(refolded, decode(row))
+    refolded = fold_rows(read_rows(data), State())
     assert fingerprint(recovered(data)) == fingerprint(refolded)
     bucket = refolded.buckets["b"]
     for model in insight.models:

@@ -322,7 +322,7 @@ def test_the_exported_journal_folds_to_the_same_state(run: Run) -> None:
         state = FoldedState()
         async for part in service.insight.ExportJournal(insight_service_pb2.ExportJournalRequest()):
             for record in part.records:
-                apply(state, Record(record.position, record.event.time_ns, read_event(record.event)))
+                apply(state, Record(record.position, record.event.time_ns, read_event(record.event, {})))
         assert fingerprint(state) == fingerprint(service.replica.state)
 
     run(scenario)

@@ -89,7 +89,7 @@ def test_a_copy_made_while_the_fold_goes_on_is_of_the_position_where_it_began(
         rng, state, copies = np.random.default_rng(5), State(), list[tuple[snapshot.Capture, str]]()
         finished = 0
         for row in rows:
-            record = decode(row)
+            record = decode(row, state.terms)
             for copy, before in list(copies):
                 copy.before(record.event)
                 if rng.random() < 0.3 and not copy.step():

@@ -20,11 +20,12 @@ import pytest
 from click.testing import CliRunner
 
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
-from pointsman.bandit.state import State, apply, fingerprint
+from pointsman.bandit.state import State, fingerprint
 from pointsman.server.cli.serve import serve as serve_command
 from pointsman.server.journal.sqlite_store import SqliteStore, read_rows
 from pointsman.server.names import parse_decision
-from pointsman.server.state.rows import decode
+from pointsman.server.state.recovery import fold_rows
+from pointsman.server.state.rows import decode_all
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -143,10 +144,7 @@ def stopped_at(served: Served) -> list[tuple[int, str]]:
 
 def refold(data: Path) -> State:
     """The journal's fold, from nothing."""
-    state = State()
-    for row in read_rows(data):
-        apply(state, decode(row))
-    return state
+    return fold_rows(read_rows(data), State())
 
 
 def test_all_workers_have_the_state_that_the_journal_folds_to(serve: Serve, tmp_path: Path) -> None:
@@ -249,8 +247,8 @@ def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost_or_twice(s
     made: Counter[bytes] = Counter()
     joined: Counter[bytes] = Counter()
     by_request: Counter[str] = Counter()
-    for row in read_rows(tmp_path / "data"):
-        event = decode(row).event
+    for _, record in decode_all(read_rows(tmp_path / "data"), State()):
+        event = record.event
         if isinstance(event, DecisionMade):
             made[event.id] += 1
             by_request[event.request_id] += 1

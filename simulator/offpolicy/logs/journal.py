@@ -140,7 +140,11 @@ class _Reader:
         propensity = float(message["propensity"])
         if not 0.0 < propensity <= 1.0:
             raise ValueError(f"propensity: expected above 0 and at most 1, got {propensity}")
-        quality = self._quality_by_bucket.get(message["bucket"], _DEFAULT_QUALITY)
+        quality = self._quality_by_bucket.get(
+            message["bucket"], _DEFAULT_QUALITY
+        )  # exports before 0.2 say it there alone
+        if "quality_range" in message:
+            quality = _quality(message["quality_range"])
         return _Round(
             position=event.position,
             time_ns=event.time_ns,
@@ -277,7 +281,7 @@ def _distributions(rounds: Sequence[_Round], number_by_model: Mapping[str, int])
     }
     for i, r in enumerate(rounds):
         columns = columns_by_models[r.decision.models]
-        logged_nk[i, columns] = logged_propensities(r.decision, r.decision.quality)
+        logged_nk[i, columns] = logged_propensities(r.decision)
         eligible_nk[i, columns] = r.decision.exclusions_k == 0
         eligible_nk[i, number_by_model[r.model]] = True
     return logged_nk, eligible_nk
