@@ -90,4 +90,7 @@ class LateError(Exception):
 
 
 class UnavailableError(Exception):
-    """Nothing was written: the journal cannot be appended to, or the server is shutting down. May be retried."""
+    """The journal cannot be appended to, or the server is shutting down. May be retried.
+
+    Nothing was written, unless the message says that it is not known: then only with the same request id or idempotency key.
+    """

@@ -46,7 +46,6 @@ from pointsman.server.journal.interface import (
     Result,
     Row,
     Unknown,
-    read_all,
 )
 
 log = logging.getLogger("pointsman.commit")
@@ -149,7 +148,7 @@ class GroupCommit:
         Raises ``ValueError`` for a group that could be appended twice.
         """
         for write in writes:
-            if write.group.settled_by is None:
+            if write.group.once is None:
                 raise ValueError("expected a condition on a key that the group is filed under")
         refusal = self._broken or ("the server is shutting down" if self._closing else "")
         self._unsettled.update(dict.fromkeys(writes))
@@ -206,7 +205,7 @@ class GroupCommit:
             self._wake.clear()
 
     async def _append(self, writes: Sequence[Write]) -> None:
-        begun, folded = time.perf_counter(), self._folded
+        begun = time.perf_counter()
         self._under_way = True
         try:
             results = await self._journal.append([write.group for write in writes], self._clock_ns())
@@ -222,7 +221,7 @@ class GroupCommit:
         self._answer_once_folded(list(zip(writes, results, strict=True)), now - begun, now)
         unknown = [write for write, result in zip(writes, results, strict=True) if isinstance(result, Unknown)]
         if unknown:
-            task = self._loop.create_task(self._settle(unknown, folded))
+            task = self._loop.create_task(self._settle(unknown))
             self._settling.add(task)
             task.add_done_callback(self._settling.discard)
             if len(unknown) == len(writes):
@@ -302,11 +301,8 @@ class GroupCommit:
                 waiter.set_exception(UnavailableError(self._broken))
         self._on_broken()
 
-    async def _settle(self, writes: Sequence[Write], folded: int) -> None:
-        """Append groups again of which it is not known whether they were written, until it is.
-
-        ``folded`` is how far the fold had come before they were first tried: they are not among the rows up to there.
-        """
+    async def _settle(self, writes: Sequence[Write]) -> None:
+        """Append groups again of which it is not known whether they were written, until it is."""
         delay, tried = RETRY, 0.0
         while writes and not self._broken:
             await asyncio.sleep(delay)
@@ -318,38 +314,12 @@ class GroupCommit:
                         write.done.set_exception(UnavailableError(MAYBE_WRITTEN))
             try:
                 results = await self._journal.append([write.group for write in writes], self._clock_ns())
-                settled = [
-                    (
-                        write,
-                        result
-                        if isinstance(result, Appended | Unknown)
-                        else await self._landed(write, folded) or result,
-                    )
-                    for write, result in zip(writes, results, strict=True)
-                ]
             except JournalError as error:
                 log.warning("cannot find out what became of an append (it is tried again): %s", error)
                 continue
+            settled = list(zip(writes, results, strict=True))
             self._answer_once_folded(settled, 0.0, time.perf_counter())
             writes = [write for write, result in settled if isinstance(result, Unknown)]
-
-    async def _landed(self, write: Write, folded: int) -> Appended | None:
-        """Where the group of ``write``, which cannot be appended now, was appended after position ``folded``; if it was."""
-        condition = write.group.settled_by
-        assert condition is not None
-        span = await self._journal.span(condition.key)
-        if span is None or span.last == condition.position:
-            return None
-        positions: list[int] = []
-        entries = write.group.entries
-        first, end = max(folded, condition.position) + 1, await self._journal.end()
-        async for rows in read_all(self._journal, first, end):
-            for row in rows:
-                if row.data == entries[len(positions)].data:
-                    positions.append(row.position)
-                    if len(positions) == len(entries):
-                        return Appended(tuple(positions), row.time_ns)
-        return None
 
     def _fail(self, writes: Sequence[Write], why: str) -> None:
         for write in writes:

@@ -5,7 +5,7 @@ them. Beside them it looks positions and keys up, and is compacted. Engines stor
 engine passes `tests/server/test_journal.py`.
 
 >>> put = Group((Entry(b"created", key=b"models/a"),), conditions=(Condition(b"models/a", 0),))
->>> put.settled_by  # by looking it up one learns whether an append that was not answered landed
+>>> put.once  # this condition does not hold any more once the group is appended
 Condition(key=b'models/a', position=0)
 >>> Group(())
 Traceback (most recent call last):
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 READ_AT_ONCE = 1000
 """Most rows that one ``Journal.read`` returns, and most rows of other writers in one batch of a ``Journal.tail``."""
@@ -34,8 +34,7 @@ class JournalFormatError(JournalError):
     """The stored journal was written by a version that this one cannot read, or is damaged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One event to append: its bytes, and the ``key`` it is filed under (what it is about; empty for none).
 
     A ``permanent`` entry stays readable when the journal is compacted. The journal is to be kept whole from this entry on until
@@ -48,8 +47,7 @@ class Entry:
     expire_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """The last row filed under ``key`` is at ``position``; 0: no row is."""
 
     key: bytes
@@ -95,22 +93,22 @@ class Group:
             raise ValueError("expected at least one entry in a group, got none")
 
     @property
-    def settled_by(self) -> Condition | None:
+    def once(self) -> Condition | None:
         """The first condition that the group itself makes untrue by being appended, so that it cannot be appended twice."""
-        filed = {*self.keys, *(entry.key for entry in self.entries)}
-        return next((condition for condition in self.conditions if condition.key in filed), None)
+        for condition in self.conditions:
+            if condition.key in self.keys or any(condition.key == entry.key for entry in self.entries):
+                return condition
+        return None
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """The first and the last position at which a key is filed."""
 
     first: int
     last: int
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """The group is durable. Its entries are at ``positions``, which increase but may have others' rows or gaps between them."""
 
     positions: tuple[int, ...]
@@ -138,8 +136,9 @@ class Refused:
 class Unknown:
     """It cannot be said whether the group was written, or will be: the connection was lost, or time was over.
 
-    Append an equal group to find out: if that is answered otherwise, the answer holds for both, and the first will not land
-    any more. (A group that had landed is answered by ``Conflict`` on the key of ``Group.settled_by``.)
+    Append an equal group by the same journal to find out: the engine knows that it is the same one again. What it answers holds
+    for both: that the first landed, and where; or that it will not land any more, and what became of the second. (Looking for
+    the group's rows is not enough: one that is not there yet may land later, and another writer may have written an equal one.)
     """
 
     reason: str
@@ -148,8 +147,7 @@ class Unknown:
 Result = Appended | Conflict | Refused | Unknown
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A stored entry: its position from 1, when it was appended (nanoseconds since 1970), and its bytes."""
 
     position: int

@@ -43,7 +43,9 @@ class Judge:
         time_ns: int,
         next_position: Callable[[int], int] = lambda position: position + 1,
     ) -> None:
-        self._spans, self._used = dict(spans), dict(used)
+        # plain tuples, as most are made for keys that nobody asks for again
+        self._spans: dict[bytes, tuple[int, int]] = {key: (span.first, span.last) for key, span in spans.items()}
+        self._used = dict(used)
         self._time_ns, self._next = time_ns, next_position
         self.last = last
         """Position of the last row, what was judged so far included."""
@@ -54,8 +56,14 @@ class Judge:
         """The verdict on the next group; if it is appended, it counts for those that follow."""
         for condition in group.conditions:
             span = self._spans.get(condition.key)
-            if (span.last if span else 0) != condition.position:
-                return Conflict(condition.key, span)
+            if (span[1] if span else 0) != condition.position:
+                return Conflict(condition.key, Span(*span) if span else None)
+        if group.guards and (refusal := self._charge(group)):
+            return refusal
+        return Appended(self._place(group), self._time_ns)
+
+    def _charge(self, group: Group) -> Refused | None:
+        """Add the amounts of a group's guards, unless one does not hold."""
         changed: dict[bytes, tuple[int, int]] = {}
         for guard in group.guards:
             used = changed[guard.counter][0] if guard.counter in changed else self._used.get(guard.counter, 0)
@@ -66,7 +74,7 @@ class Judge:
             changed[guard.counter] = max(-COUNTER_MAX, min(used + guard.amount, COUNTER_MAX)), guard.end_ns
         self._used.update((counter, used) for counter, (used, _) in changed.items())
         self.changed_counters.update(changed)
-        return Appended(self._place(group), self._time_ns)
+        return None
 
     def _place(self, group: Group) -> tuple[int, ...]:
         """The positions of an appended group, which its keys are filed at."""
@@ -83,4 +91,4 @@ class Judge:
 
     def _file(self, key: bytes, first: int, last: int) -> None:
         span = self._spans.get(key)
-        self._spans[key] = Span(first, last) if span is None else Span(span.first, max(span.last, last))
+        self._spans[key] = (first, last) if span is None else (span[0], max(span[1], last))

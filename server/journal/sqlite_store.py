@@ -131,7 +131,7 @@ class SqliteStore:
                 time_ns = max(now_ns, end_ns)
                 judge = Judge(*_stored(cursor, groups), last, time_ns)
                 results: list[Result] = [judge.judge(group) for group in groups]
-                _insert(cursor, groups, results, judge.changed_counters, last + 1)
+                _insert(cursor, groups, results, judge.changed_counters, last + 1, time_ns)
                 cursor.execute("COMMIT")
             except Exception as error:  # an open transaction would refuse every later append, whatever the fault was
                 self._roll_back()
@@ -359,14 +359,19 @@ _SPANS = f"""SELECT json_group_array(json_array(r.key, k.first, k.last))
     FROM json_each(:rows) r JOIN keys k ON k.key = {_DATA} WHERE {_KEPT[FORMAT].format("k.first")}"""
 _USED = f"""SELECT json_group_array(json_array(r.key, c.used))
     FROM json_each(:rows) r JOIN counters c ON c.counter = {_DATA}"""
-_ADD_ROWS = f"""INSERT INTO journal (position, time_ns, permanent, expire_ns, data)
-    SELECT :first + r.key, {_number(2)}, {_number(3)}, {_number(4)}, {_DATA} FROM json_each(:rows) r"""
 _ADD_KEYS = f"""INSERT INTO keys SELECT {_DATA}, {_number(2)}, {_number(3)} FROM json_each(:rows) r WHERE true
     ON CONFLICT (key) DO UPDATE SET last = max(keys.last, excluded.last),
         first = CASE WHEN {_KEPT[FORMAT].format("keys.first")} THEN keys.first ELSE excluded.first END"""
 _SET_COUNTERS = (
     f"""INSERT OR REPLACE INTO counters SELECT {_DATA}, {_number(2)}, {_number(3)} FROM json_each(:rows) r"""
 )
+
+
+def _add_rows(permanent: bool, expires: bool) -> str:
+    """The statement that inserts rows of which some are permanent, and some expire: the less is read of each, the faster."""
+    return f"""INSERT INTO journal (position, time_ns, permanent, expire_ns, data)
+        SELECT :first + r.key, :time_ns, {_number(3) if permanent else 0}, {_number(2) if expires else 0}, {_DATA}
+        FROM json_each(:rows) r"""
 
 
 def _stored(cursor: sqlite3.Cursor, groups: Sequence[Group]) -> tuple[dict[bytes, Span], dict[bytes, int]]:
@@ -395,22 +400,25 @@ def _insert(
     results: Sequence[Result],
     counters: Mapping[bytes, tuple[int, int]],
     first: int,
+    time_ns: int,
 ) -> None:
     """Insert the groups that are to be appended, from position ``first``, and what became of the counters."""
     rows, keys, used = _Packed(), _Packed(), _Packed()
+    permanent, expires = False, False
     for group, result in zip(groups, results, strict=True):
         if not isinstance(result, Appended):
             continue
         for key in group.keys:
             keys.add(key, result.positions[0], result.positions[-1])
         for position, entry in zip(result.positions, group.entries, strict=True):
-            rows.add(entry.data, result.time_ns, int(entry.permanent), entry.expire_ns)
+            rows.add(entry.data, entry.expire_ns, int(entry.permanent))
+            permanent, expires = permanent or entry.permanent, expires or entry.expire_ns > 0
             if entry.key:
                 keys.add(entry.key, position, position)
     for counter, (amount, end_ns) in counters.items():
         used.add(counter, amount, end_ns)
     if len(rows):
-        cursor.execute(_ADD_ROWS, {**rows.parameters(), "first": first})
+        cursor.execute(_add_rows(permanent, expires), {**rows.parameters(), "first": first, "time_ns": time_ns})
     if len(keys):
         cursor.execute(_ADD_KEYS, keys.parameters())
     if len(used):

@@ -74,7 +74,7 @@ def decision_guards(
 
     That bucket and project are as they were when the limits were read, and that all decisions together fit into each budget.
     """
-    amount = sum(nanodollars(decision.max_cost) for decision in decisions)
+    amount = sum(nanodollars(decision.max_cost) for decision in decisions if decision.max_cost)
     if not amount:
         return (), ()
     guards = []
@@ -95,6 +95,11 @@ def outcome_guards(state: State, event: OutcomeApplied) -> tuple[Guard, ...]:
     A budget that was set anew since the decision has another counter, which the decision was not charged to.
     """
     bucket = state.buckets.get(event.bucket)
+    charged = [
+        pair for pair in _hard_budgets(state, bucket, event.project) if event.state_position >= pair[1].pacer.born
+    ]
+    if not charged:
+        return ()
     rule = bucket.config.rules.cost if bucket is not None else Aggregation.LAST
     least = event.max_cost if rule is Aggregation.SUM else 0.0
     amount = 0
@@ -105,10 +110,9 @@ def outcome_guards(state: State, event: OutcomeApplied) -> tuple[Guard, ...]:
     if not amount:
         return ()
     guards = []
-    for holder, active in _hard_budgets(state, bucket, event.project):
-        if event.state_position >= active.pacer.born:
-            start_ns, end_ns = _period(active.budget, event.decided_ns)
-            guards.append(Guard(_counter(holder, active.pacer, start_ns), amount, None, end_ns))
+    for holder, active in charged:
+        start_ns, end_ns = _period(active.budget, event.decided_ns)
+        guards.append(Guard(_counter(holder, active.pacer, start_ns), amount, None, end_ns))
     return tuple(guards)
 
 

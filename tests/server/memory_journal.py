@@ -93,13 +93,22 @@ class MemoryLog:
         return result
 
 
+@dataclass(eq=False)
+class Unanswered:
+    """A group that was answered by ``Unknown``: what became of it, or ``None`` while it may land yet (or is lost)."""
+
+    group: Group
+    now_ns: int
+    result: Result | None
+    is_lost: bool = False
+
+
 class MemoryJournal:
     """One writer's way to a ``MemoryLog``: a ``Journal``."""
 
     def __init__(self, log: MemoryLog, faults: Faults | None = None) -> None:
         self.log, self.faults = log, faults or Faults(random.Random(0))
-        self.under_way: list[tuple[Group, int]] = []
-        """Groups that were answered by ``Unknown`` and may land yet."""
+        self.unanswered: list[Unanswered] = []
 
     async def append(self, groups: Sequence[Group], now_ns: int) -> list[Result]:
         if not 0 <= now_ns < 2**63 or any(type(entry.data) is not bytes for g in groups for entry in g.entries):
@@ -107,7 +116,6 @@ class MemoryJournal:
         await asyncio.sleep(0)
         results = []
         for group in groups:
-            self._arrive(group)
             if self.faults.foreign is not None and self.faults.happens(self.faults.between):
                 self.log.land(self.faults.foreign(), now_ns)
             results.append(self._send(group, now_ns))
@@ -116,21 +124,29 @@ class MemoryJournal:
         return results
 
     def _send(self, group: Group, now_ns: int) -> Result:
-        if self.faults.happens(self.faults.dropped):
-            return Unknown("dropped")
-        if self.faults.happens(self.faults.late):
-            self.under_way.append((group, now_ns))
-            return Unknown("late")
-        result = self.log.land(group, now_ns)
-        return Unknown("unanswered") if self.faults.happens(self.faults.unanswered) else result
+        self._let_some_land()
+        sent = next((before for before in self.unanswered if before.group == group), None)
+        if sent is not None:
+            self.unanswered.remove(sent)
+            if sent.result is None and not sent.is_lost and self.faults.happens(0.5):
+                sent.result = self.log.land(group, sent.now_ns)  # it arrives before the fence does
+        else:
+            sent = Unanswered(group, now_ns, None)
+        if sent.result is None:
+            sent.is_lost = self.faults.happens(self.faults.dropped)
+            if sent.is_lost or self.faults.happens(self.faults.late):
+                self.unanswered.append(sent)
+                return Unknown("dropped or late")
+            sent.result = self.log.land(group, now_ns)
+        if self.faults.happens(self.faults.unanswered):
+            self.unanswered.append(sent)
+            return Unknown("unanswered")
+        return sent.result
 
-    def _arrive(self, group: Group) -> None:
-        """Let some of what is under way land. What is sent again lands now or never."""
-        for waiting in list(self.under_way):
-            if waiting[0] == group or self.faults.happens(0.3):
-                self.under_way.remove(waiting)
-                if waiting[0] != group or self.faults.happens(0.5):
-                    self.log.land(*waiting)
+    def _let_some_land(self) -> None:
+        for sent in self.unanswered:
+            if sent.result is None and not sent.is_lost and self.faults.happens(0.3):
+                sent.result = self.log.land(sent.group, sent.now_ns)
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Row]]:
         while True:

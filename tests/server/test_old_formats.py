@@ -13,12 +13,19 @@ import numpy as np
 import pytest
 from google.protobuf import json_format
 
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.errors import NothingEligibleError
+from pointsman.bandit.outcome import Signal
 from pointsman.bandit.state import State, fingerprint
+from pointsman.server.errors import ExpiredError, NotFoundError
 from pointsman.server.journal.sqlite import SqliteJournal
 from pointsman.server.journal.sqlite_store import SqliteStore, read_rows
+from pointsman.server.names import parse_decision
 from pointsman.server.state import snapshot
+from pointsman.server.state.outcomes import Report
 from pointsman.server.state.recovery import fold_rows
-from pointsman.server.state.replica import open_replica
+from pointsman.server.state.replica import Replica, open_replica
+from pointsman.server.state.reservations import counters_of
 from pointsman.server.state.snapshot_store import SnapshotStore
 from pointsman.v1 import router_service_pb2, router_service_pb2_grpc
 from tests.server.conftest import recovered, serving
@@ -96,6 +103,76 @@ def test_decisions_are_answered_as_they_were(recorded: tuple[Path, dict[str, Any
 
     for now, then in zip(asyncio.run(ask()), answers, strict=True):
         assert_alike(json_format.MessageToDict(now), json_format.MessageToDict(then), then.decision.name)
+
+
+def test_it_is_migrated_and_goes_on(recorded: tuple[Path, dict[str, Any]]) -> None:
+    """It is opened, migrated, decided and reported on, old decisions included, and recovered: the state is its journal's fold,
+    the counters of hard budgets start from what was reserved, and no cap is passed.
+    """
+    directory, expected = recorded
+    states: list[str] = []
+
+    async def session(first: bool) -> None:
+        journal = SqliteJournal(directory)
+        assert await journal.is_old() == first
+        rng = np.random.default_rng(0)
+        replica = await open_replica(journal, rng, lambda: expected["now_ns"], directory / "snapshots")
+        assert not await journal.is_old()
+        states.append(fingerprint(replica.state))
+        counters = {counter: journal.store.used(counter) for counter in counters_of(replica.state)}
+        if first:
+            check(replica.state, expected)
+            for counter, used in counters.items():
+                reserved = expected["reserved"][counter.decode().partition("\n")[0]]
+                assert 0 <= used - reserved * 1e9 <= 1 + 1e-6
+        made = await decide_until_refused(replica)
+        after = {counter: journal.store.used(counter) for counter in counters_of(replica.state)}
+        assert counters.keys() <= after.keys() or not made
+        hard = replica.state.buckets["hard"]
+        assert hard.config.budget is not None
+        assert hard.pacer is not None
+        assert hard.pacer.reserved <= hard.config.budget.amount
+        await report_late(replica, expected["names"])
+        for counter, (nanodollars, _) in counters_of(replica.state).items():
+            assert abs(journal.store.used(counter) - nanodollars) <= replica.state.position
+        (record,) = await replica.decisions.decide("balanced", [CONTEXT], request_id="again")
+        states.append(fingerprint(replica.state))
+        assert (await replica.decisions.decide("balanced", [CONTEXT], request_id="again"))[0].last == record.last
+        await replica.close()
+
+    asyncio.run(session(first=True))
+    assert fingerprint(recovered(directory)) == fingerprint(recovered(directory, use_snapshots=False)) == states[-1]
+    asyncio.run(session(first=False))
+    assert states[2] == states[1]
+
+
+CONTEXT = Context(numbers={"n": 0.5}, text="a prompt", input_tokens=20_000)
+
+
+async def decide_until_refused(replica: Replica) -> int:
+    """Decide on the hard budget, in batches of 10, until nothing is left of it; how many batches that were."""
+    for made in range(2000):
+        try:
+            await replica.decisions.decide("hard", [CONTEXT] * 10)
+        except NothingEligibleError:
+            return made
+    raise AssertionError("a hard budget never ended")
+
+
+async def report_late(replica: Replica, names: list[str]) -> None:
+    """Report on decisions of before the migration, those whose window is open; again with the same key changes nothing."""
+    joined = 0
+    for name in reversed(names):
+        report = Report(parse_decision(name, "name"), {Signal.COST: 0.0005, Signal.QUALITY: 0.5}, "late")
+        try:
+            reported = await replica.outcomes.report(report)
+        except (ExpiredError, NotFoundError):
+            continue
+        assert (await replica.outcomes.report(report)).duplicate
+        joined += not reported.duplicate
+        if joined == 20:
+            break
+    assert joined
 
 
 def assert_alike(now: Any, then: Any, where: str) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pointsman.server.journal.interface import (
+    Appended,
     Entry,
     Group,
     JournalError,
     JournalFormatError,
     JournalLockedError,
+    Row,
     Span,
 )
+from pointsman.server.journal.locks import FORMER_LOCK, TURN_FILE
 from pointsman.server.journal.sqlite_store import FILE, SqliteStore, read_rows
-from tests.processes import run_python
+from tests.processes import WAIT, environment, first_line, pause, run_python
 from tests.server.test_journal import at, one
 
 OPEN = """
@@ -148,3 +155,76 @@ def test_names_that_uris_give_a_meaning(tmp_path: Path) -> None:
     journal.append([one(b"a")], 1)
     assert [row.data for row in read_rows(directory)] == [b"a"]
     journal.close()
+
+
+def test_the_lock_is_on_the_directory_and_cannot_be_deleted(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    for path in tmp_path.iterdir():
+        if not path.name.startswith(FILE):
+            path.unlink()
+    with pytest.raises(JournalLockedError, match="another process"):
+        SqliteStore(tmp_path)
+    store.close()
+    SqliteStore(tmp_path).close()
+
+
+def test_a_server_of_a_version_that_locked_a_file_is_seen(tmp_path: Path) -> None:
+    with (tmp_path / FORMER_LOCK).open("w") as former:
+        fcntl.flock(former, fcntl.LOCK_EX)
+        with pytest.raises(JournalLockedError, match="another process"):
+            SqliteStore(tmp_path)
+    SqliteStore(tmp_path).close()
+
+
+TAKES_THE_TURN = """
+import os, signal, sys
+from pathlib import Path
+from pointsman.server.journal.locks import Turn
+with Turn(Path(sys.argv[1])).taken(60.0):
+    print("taken", flush=True)
+    signal.pause()
+"""
+
+
+def test_a_turn_that_does_not_come_fails_the_append_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    """The process that has the turn is stopped: nobody waits for it for ever, and when it is killed its turn is free."""
+    holder, store = SqliteStore(tmp_path), SqliteStore(tmp_path, shared=True, patience=0.2)
+    with subprocess.Popen(
+        [sys.executable, "-c", TAKES_THE_TURN, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert first_line(process.stdout) == "taken\n"
+            pause(process.pid)
+            for _ in range(2):
+                with pytest.raises(JournalError, match=r"turn to write for more than 0\.2 s; nothing was written"):
+                    store.append([one(b"late", b"k", 0)], 1)
+        finally:
+            process.kill()
+        process.wait(WAIT)
+    assert store.append([one(b"a", b"k", 0)], 1) == [at(1)]
+    assert store.read(1) == [Row(1, 1, b"a")]
+    store.close()
+    holder.close()
+
+
+def test_the_file_of_the_turn_may_be_deleted_under_those_who_write(tmp_path: Path) -> None:
+    holder = SqliteStore(tmp_path)
+    stores = [SqliteStore(tmp_path, shared=True) for _ in range(3)]
+
+    def write(store: SqliteStore) -> int:
+        done = 0
+        while done < 40:
+            span = store.span(b"n")
+            number = int(store.read(span.last)[0].data) if span else 0
+            (result,) = store.append([one(b"%d" % (number + 1), b"n", span.last if span else 0)], 1)
+            done += isinstance(result, Appended)
+            if done % 10 == 0:
+                (tmp_path / TURN_FILE).unlink(missing_ok=True)
+        return done
+
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(write, stores)) == [40, 40, 40]
+    assert [int(row.data) for row in read_rows(tmp_path)] == list(range(1, 121))  # no increment was lost
+    for store in (*stores, holder):
+        store.close()

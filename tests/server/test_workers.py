@@ -330,6 +330,26 @@ def test_the_directory_stays_locked_until_the_last_worker_has_gone(serve: Serve,
     SqliteStore(tmp_path / "data").close()
 
 
+def test_a_worker_that_hangs_is_killed_and_started_again(serve: Serve, tmp_path: Path) -> None:
+    served = serve(tmp_path / "data", "--workers", "2")
+    hanging, other = children(served.process.pid)
+    pause(hanging)
+    wait_until(lambda: has_gone(hanging), "the worker that hangs is killed")
+    assert "has not answered for 10 s: it is killed" in served.said()
+    wait_until(lambda: served.said().count(") serves") == 3, "it is started again")
+    assert other in children(served.process.pid)
+
+    async def load() -> None:
+        async with callers(served) as known:
+            await set_up(known[0])
+            await all_know(known)
+            for caller in known:
+                assert (await caller.decide()).name
+
+    asyncio.run(load())
+    assert served.stop() == 0
+
+
 def test_a_second_server_on_the_directory_or_the_port_is_refused(serve: Serve, tmp_path: Path) -> None:
     served = serve(tmp_path / "data", "--workers", "2")
     for more in (("--workers", "2"), ()):
