@@ -22,7 +22,7 @@ from pointsman.server.state.outcomes import Report
 from pointsman.server.state.recovery import fold_rows
 from pointsman.server.state.replica import Replica, open_replica
 from pointsman.server.state.reservations import counters_of
-from pointsman.server.state.rows import decode
+from pointsman.server.state.rows import decode_all
 from tests.server.memory_journal import Faults, MemoryJournal, MemoryLog
 from tests.server.test_journal import scenario
 
@@ -85,7 +85,7 @@ async def test_two_replicas_lose_nothing_and_pass_no_cap(seed: int) -> None:
         await replica.commit.wait_folded(log.end()[0])
     assert refused > 0
     assert set(made.values()) == {1}
-    events = [decode(row).event for row in log.rows]
+    events = [record.event for _, record in decode_all(log.rows, State())]
     assert Counter(event.id for event in events if isinstance(event, DecisionMade)) == made
     reports = Counter(event.decision_id for event in events if isinstance(event, OutcomeApplied))
     assert set(reports.values()) == {1}
