@@ -23,11 +23,11 @@ from pointsman.bandit.quadrature import (
     ORDER_CAP_BASE,
     ORDER_CAP_SPAN,
     ORDER_SPAN,
-    RULES,
     Z_HIGH,
     Z_LOW,
     FloatArray,
     IntArray,
+    gauss_legendre,
 )
 
 _BATCH_ELEMENTS = 1 << 16  # per work array, 512 kB: larger gains nothing, smaller pays for more calls
@@ -152,7 +152,7 @@ def _add_segments(
         mesh.start_g[chunk_g],
         mesh.width_g[chunk_g],
     )
-    node_n, weight_n = RULES[mesh.order_g[chunk_g[0]]]
+    node_n, weight_n = gauss_legendre(int(mesh.order_g[chunk_g[0]]))
     segment_p, arm_p = np.nonzero(high_bk[row_g] > start_g[:, None])
     row_p = row_g[segment_p]
     inv_sd_p = 1.0 / sd_bk[row_p, arm_p]
