@@ -48,6 +48,8 @@ from pointsman.v1 import (
 
 WARM_UP, MAIN = "paretobandit:val", "paretobandit:test_holdout"
 CALLERS = 32
+START_S = 120.0
+"""Seconds after which a service that has not said its address is taken to hang."""
 LATE = 0.3
 BATCH = 1024
 COST_WEIGHT = 200.0  # quality per dollar: a tenth of a cent is worth 0.2 on the scale from 0 to 1
@@ -95,9 +97,14 @@ async def service(data: Path, seed: int) -> AsyncIterator[str]:
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        line = (await process.stdout.readline()).decode()
+        line = ""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_S):
+                line = (await process.stdout.readline()).decode()
         found = re.search(r"serving on (\S+)", line)
         if not found:
+            if process.returncode is None:
+                process.kill()
             assert process.stderr is not None
             raise SystemExit(f"the service did not start: {line}{(await process.stderr.read()).decode()}")
         yield found[1]

@@ -70,6 +70,24 @@ def first_line(stream: IO[str], seconds: float = WAIT) -> str:
     return line.decode()
 
 
+def address_of(server: subprocess.Popen[str], said: Callable[[], str] = str) -> str:
+    """HOST:PORT from the line that a server prints when it answers; ``said`` gives what it wrote to standard error.
+
+    If it ends instead, or does neither in time, it is killed, and this raises ``RuntimeError`` with what it said.
+    """
+    assert server.stdout is not None
+    try:
+        line = first_line(server.stdout)
+    except TimeoutError as error:
+        line = str(error)
+    serving = re.search(r"serving on (\S+)", line)
+    if not serving:
+        server.kill()
+        server.wait(WAIT)
+        raise RuntimeError(f"the server did not start: {line}{said()[-4000:]}")
+    return serving[1]
+
+
 def run_python(*arguments: str, seconds: float = WAIT) -> subprocess.CompletedProcess[str]:
     """Run Python in a process of its own, which should end by itself within ``seconds``, whatever its exit code."""
     command = [sys.executable, *arguments]
@@ -107,16 +125,7 @@ class Served:
 
     def ready(self) -> Served:
         """Wait until it answers. Raises ``RuntimeError`` with what it said if it ends instead, or does neither in time."""
-        assert self.process.stdout is not None
-        try:
-            line = first_line(self.process.stdout)
-        except TimeoutError as error:
-            line = str(error)
-        serving = re.search(r"serving on (\S+)", line)
-        if not serving:
-            self.end()
-            raise RuntimeError(f"the service did not start: {line}{self.said()[-4000:]}")
-        self.address = serving[1]
+        self.address = address_of(self.process, self.said)
         return self
 
     def said(self) -> str:

@@ -13,19 +13,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import multiprocessing
-import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 import grpc
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -34,6 +35,7 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
+from tests.processes import SERVE, address_of
 
 CONNECTIONS, CALLERS, MODELS, BATCH = 32, 32, 8, 64
 DEADLINE = 10.0
@@ -42,7 +44,6 @@ UNLIMITED = (
     "a.Admission.__init__.__defaults__ = (10**9, 1e9, 10**9, a.time.perf_counter, lambda: 1.0); "
     "import pointsman.server.guards.connection_limits as l; l.OPTIONS = tuple(o for o in l.OPTIONS if 'pending' not in o[0]); "
 )
-SERVE = "from pointsman.server.cli.serve import serve; serve()"
 
 
 def main() -> None:
@@ -69,16 +70,13 @@ def main() -> None:
         code = (UNLIMITED if arguments.no_limit else "") + SERVE
         command = [sys.executable, "-c", code, "--data", directory, "--listen", "127.0.0.1:0"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        found = re.search(r"on (\S+)", process.stdout.readline())
-        if not found:
-            raise SystemExit("the server did not start")
+        address = address_of(process)
         try:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                capacity = pool.apply(measure, (found[1], arguments.seconds))
+                capacity = pool.apply(measure, (address, arguments.seconds))
                 print(f"capacity, {CALLERS} callers: {capacity:,.0f} calls per second")
                 for times in arguments.times:
-                    table.add_row(*pool.apply(offer, (found[1], times * capacity, arguments.seconds)))
+                    table.add_row(*pool.apply(offer, (address, times * capacity, arguments.seconds)))
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()

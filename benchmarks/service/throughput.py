@@ -13,7 +13,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import re
 import signal
 import statistics
 import subprocess
@@ -29,6 +28,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from pointsman.v1 import (
     catalog_pb2,
     catalog_service_pb2,
@@ -38,6 +38,7 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
+from tests.processes import address_of
 
 D, K, BATCH = 32, 8, 4096
 Calls = Callable[[grpc.aio.Channel, int], Awaitable[object]]
@@ -88,11 +89,7 @@ def start(kind: str, directory: str) -> tuple[subprocess.Popen[str], str]:
     else:
         command = [sys.executable, "-m", "pointsman.cli", "serve", "--data", directory, "--listen", "127.0.0.1:0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout is not None
-    found = re.search(r"on (\S+)", process.stdout.readline())
-    if not found:
-        raise SystemExit(f"the {kind} server did not start")
-    return process, found[1]
+    return process, address_of(process)
 
 
 def load(kind: str, address: str, seconds: float, connections: int, rate: float = 0.0) -> dict[str, float]:
@@ -225,7 +222,7 @@ async def serve_echo() -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("echo", {"Call": handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    print(f"echo on 127.0.0.1:{port}", flush=True)
+    print(f"serving on 127.0.0.1:{port}", flush=True)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()
