@@ -66,7 +66,7 @@ def many(world: World, count: int, limits: Limits = Limits()) -> list:  # noqa: 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
 def test_choices_are_as_frequent_as_their_propensities_say(objective: Objective, floor: float | None) -> None:
     world = learned(objective, floor)
-    decisions = many(world, 20_000)
+    decisions = many(world, 10_000)
     decision = decisions[0]
     pi_k = propensities(decision.objective, UNIT, decision.exploration_floor, decision.predicted, decision.exclusions_k)
     assert pi_k.sum() == pytest.approx(1.0, abs=1e-9)

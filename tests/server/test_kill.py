@@ -1,6 +1,6 @@
 """A server that is killed at any moment loses nothing that it acknowledged and applies nothing twice.
 
-Real processes, SIGKILL under load after a seeded random number of answers, and a client that keeps its own ledger. Six kills by
+Real processes, SIGKILL under load after a seeded random number of answers, and a client that keeps its own ledger. Four kills by
 default; set POINTSMAN_KILLS for more.
 """
 
@@ -32,7 +32,7 @@ from pointsman.v1 import (
 from tests.processes import Serve, Served, refused_start, until
 from tests.server.conftest import recovered
 
-KILLS = int(os.environ.get("POINTSMAN_KILLS", "6"))
+KILLS = int(os.environ.get("POINTSMAN_KILLS", "4"))
 CALLERS = 12
 MODELS = ("models/a", "models/b", "models/c")
 

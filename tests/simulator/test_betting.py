@@ -208,7 +208,7 @@ def looks(n: int) -> npt.NDArray[np.intp]:
 @pytest.mark.parametrize("index", [1.1, 1.5, 3.0])
 def test_heavy_tailed_scores(index: float) -> None:
     """Pareto scores, of infinite variance with index < 2, whose mean is known."""
-    paths, alpha = 500, 0.1
+    paths, alpha = 300, 0.1
     score_rn = np.random.default_rng(5).pareto(index, (paths, 800))
     low_rn = of_scores(score_rn, 1.0 - alpha, looks(800))
     missed = int((low_rn > 1.0 / (index - 1.0)).any(axis=1).sum())
@@ -218,7 +218,7 @@ def test_heavy_tailed_scores(index: float) -> None:
 @pytest.mark.parametrize("controlled", [False, True])
 @pytest.mark.parametrize("drift", [0.0, 0.25])
 def test_a_bandits_log(controlled: bool, drift: float) -> None:
-    paths, n, alpha = 300, 600, 0.1
+    paths, n, alpha = 200, 600, 0.1
     logs = bandit_paths(17, paths, n, MEAN_CK, drift=drift)
     control = None
     if controlled:
@@ -256,7 +256,7 @@ def test_looking_again_and_again_breaks_a_fixed_time_interval_and_not_this_one()
 @pytest.mark.parametrize("controlled", [False, True])
 def test_a_candidate_on_the_border_is_not_let_through(controlled: bool) -> None:
     """False promotion: candidates that keep exactly ``factor`` of the logged value, looked at again and again."""
-    paths, n, alpha, factor = 400, 500, 0.05, 0.98
+    paths, n, alpha, factor = 250, 500, 0.05, 0.98
     mean_k = np.array([0.8, 0.6])
     # The favourite has 3/4 of the choices, whoever it is: the logged value differs by path and round.
     logs = bandit_paths(23, paths, n, mean_k[None, :], floor=0.5)
