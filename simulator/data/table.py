@@ -241,13 +241,14 @@ def from_columns(name: str, sha256: str, columns: Columns, first: int = 0) -> Ou
         raise TableError(f"{name}: expected at least one row, got none")
     models = _models(name, columns)
     prompt_ids = _strings(name, columns, "prompt_id", (), first)
-    seen: dict[str, int] = {}
+    row_by_prompt: dict[str, int] = {}
     for i, prompt_id in enumerate(prompt_ids):
-        if prompt_id in seen:
+        if prompt_id in row_by_prompt:
             raise TableError(
-                f"{name}: row {first + i + 1}, column prompt_id: {prompt_id!r} is in row {first + seen[prompt_id] + 1} already"
+                f"{name}: row {first + i + 1}, column prompt_id: {prompt_id!r} is in row "
+                f"{first + row_by_prompt[prompt_id] + 1} already"
             )
-        seen[prompt_id] = i
+        row_by_prompt[prompt_id] = i
     tasks = _strings(name, columns, "task", prompt_ids, first)
     for i, task in enumerate(tasks):
         if len(task) > MAX_TASK:

@@ -104,10 +104,10 @@ def _check_workers(client: Any, address: str) -> None:
     by_worker: Mapping[str, object] = client.run(versions, on_error="return")
     if not by_worker:
         raise SettingError(f"--executor {address}: expected workers, the scheduler has none")
-    for worker, there in by_worker.items():
-        if there != here:
+    for worker, reported in by_worker.items():
+        if reported != here:
             raise SettingError(
-                f"--executor {address}: worker {worker}: expected {_describe(here)}, got {_describe(there)}; "
+                f"--executor {address}: worker {worker}: expected {_describe(here)}, got {_describe(reported)}; "
                 "numbers would not be the same"
             )
 
