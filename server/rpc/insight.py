@@ -59,11 +59,12 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
         bucket = parse(request.bucket, "buckets", "bucket") if request.bucket else ""
         if bucket:
             self._replica.catalogue.bucket(bucket)
-        await context.send_initial_metadata(())  # tells the caller that it misses nothing from here on
-        async for record in self._replica.watchers.watch(bucket):
-            yield rpc.WatchDecisionsResponse(
-                decision=write_decision(record.decision, record.time_ns, self._replica.state.models)
-            )
+        with self._replica.watchers.watch(bucket) as records:
+            await context.send_initial_metadata(())  # tells the caller that it misses nothing from here on
+            async for record in records:
+                yield rpc.WatchDecisionsResponse(
+                    decision=write_decision(record.decision, record.time_ns, self._replica.state.models)
+                )
 
     @streaming
     async def ExportJournal(

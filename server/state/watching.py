@@ -12,10 +12,9 @@
 ...     replica = await open_replica(journal, np.random.default_rng(0), lambda: 5, None)
 ...     await replica.catalogue.put_model(Model("gpt"), seen=0)
 ...     await replica.catalogue.put_bucket(Bucket("summarize"), seen=0)
-...     watched = asyncio.ensure_future(anext(replica.watchers.watch("summarize")))
-...     await asyncio.sleep(0)
-...     (decided,) = await replica.decisions.decide("summarize", [Context()])
-...     same = (await watched).decision.id == decided.decision.id
+...     with replica.watchers.watch("summarize") as records:
+...         (decided,) = await replica.decisions.decide("summarize", [Context()])
+...         same = (await anext(records)).decision.id == decided.decision.id
 ...     await replica.close()
 ...     return same
 >>> asyncio.run(example())
@@ -25,7 +24,8 @@ True
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 from pointsman.bandit import event as e
 from pointsman.server.state.records import DecisionRecord, DecisionRecords
@@ -45,19 +45,25 @@ class Watchers:
     def __len__(self) -> int:
         return len(self._queues)
 
-    async def watch(self, bucket_id: str) -> AsyncIterator[DecisionRecord]:
-        """Decisions as they become durable, of one bucket or ("") all, until ``end``. A watcher that falls far behind loses
-        some.
+    @contextmanager
+    def watch(self, bucket_id: str) -> Iterator[AsyncIterator[DecisionRecord]]:
+        """Decisions that become durable from the moment this is entered, of one bucket or ("") all, until ``end``. A watcher that
+        falls far behind loses some.
         """
         queue: asyncio.Queue[e.DecisionMade | None] = asyncio.Queue(maxsize=QUEUE)
         self._queues.add(queue)
         try:
-            while not self._ended:
-                decision = await queue.get()
-                if decision is not None and bucket_id in ("", decision.bucket):
-                    yield await self._records.get(decision.id, "decision")
+            yield self._records_of(queue, bucket_id)
         finally:
             self._queues.discard(queue)
+
+    async def _records_of(
+        self, queue: asyncio.Queue[e.DecisionMade | None], bucket_id: str
+    ) -> AsyncIterator[DecisionRecord]:
+        while not self._ended:
+            decision = await queue.get()
+            if decision is not None and bucket_id in ("", decision.bucket):
+                yield await self._records.get(decision.id, "decision")
 
     def end(self) -> None:
         """End every ``watch``: without this a server that stops would wait for its watchers."""
