@@ -246,6 +246,6 @@ class Journal(Protocol):
 
 async def read_all(journal: Journal, first: int, last: int) -> AsyncIterator[list[Row]]:
     """All rows of ``journal`` from position ``first`` to ``last`` (inclusive), in chunks."""
-    while chunk := await journal.read(first, last):
+    while first <= last and (chunk := await journal.read(first, last)):
         yield chunk
         first = chunk[-1].position + 1

@@ -12,7 +12,6 @@ An append is one transaction with ``synchronous=FULL``: when it returns, the log
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import threading
@@ -25,7 +24,6 @@ from urllib.parse import quote
 
 from pointsman.server.journal.interface import (
     READ_AT_ONCE,
-    Appended,
     Base,
     Group,
     JournalError,
@@ -36,13 +34,9 @@ from pointsman.server.journal.interface import (
 )
 from pointsman.server.journal.judge import Judge
 from pointsman.server.journal.locks import Turn, lock_directory
+from pointsman.server.journal.sqlite_insert import insert, stored
+from pointsman.server.journal.sqlite_tables import BASE, BASES, COUNTERS, FORMAT, IS_KEPT, KEPT, ROWS
 
-FORMAT = 3
-"""Version of the tables, kept in SQLite's ``user_version``.
-
-Format 1 had no compaction; format 2 listed the rows that compaction keeps in a table of their own, kept request ids and
-idempotency keys apart from other keys, and had no counters. Both are read, and migrated before anything is appended.
-"""
 FILE = "journal.sqlite3"
 PATIENCE = 10.0
 """Seconds that an append waits for another process's turn or transaction before it fails."""
@@ -52,31 +46,6 @@ _SWEPT_AT_ONCE = 500
 """Rows freed in one transaction: appends wait for at most one of these."""
 _SWEEP_PAUSE = 0.005
 """Seconds between two of them, so that appends get their turn."""
-
-# In a migrated file the columns of `journal` have another order.
-_ROWS = """
-CREATE TABLE journal (position INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, permanent INTEGER NOT NULL,
-    expire_ns INTEGER NOT NULL, data BLOB NOT NULL);
-CREATE TABLE keys (key BLOB PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL) WITHOUT ROWID;
-"""
-_COUNTERS = """
-CREATE TABLE counters (counter BLOB PRIMARY KEY, used INTEGER NOT NULL, end_ns INTEGER NOT NULL) WITHOUT ROWID;
-"""
-# At most one base; parts of another position are of a base that was replaced, or never came to be.
-_BASES = """
-CREATE TABLE base (position INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL);
-CREATE TABLE base_part (position INTEGER NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL,
-    PRIMARY KEY (position, number));
-"""
-_BASE = "(SELECT coalesce(max(position), 0) FROM base)"
-_KEPT = {
-    1: "{0} > 0",
-    2: f"({{0}} > {_BASE} OR {{0}} IN (SELECT position FROM kept))",
-    3: f"({{0}} > {_BASE} OR EXISTS (SELECT 1 FROM journal p WHERE p.position = {{0}} AND p.permanent))",
-}
-"""By format, the condition on a position that its row was not compacted away."""
-_IS_KEPT = {**_KEPT, 3: f"(position > {_BASE} OR permanent)"}
-"""The same condition for a row of `journal` itself."""
 
 
 class SqliteStore:
@@ -129,9 +98,9 @@ class SqliteStore:
                 cursor.execute("BEGIN IMMEDIATE")
                 last, end_ns = _end(self.writer, FORMAT) if self.shared else (self._last, self._time_ns)
                 time_ns = max(now_ns, end_ns)
-                judge = Judge(*_stored(cursor, groups), last, time_ns)
+                judge = Judge(*stored(cursor, groups), last, time_ns)
                 results: list[Result] = [judge.judge(group) for group in groups]
-                _insert(cursor, groups, results, judge.changed_counters, last + 1, time_ns)
+                insert(cursor, groups, results, judge.changed_counters, last + 1, time_ns)
                 cursor.execute("COMMIT")
             except Exception as error:  # an open transaction would refuse every later append, whatever the fault was
                 self._roll_back()
@@ -174,7 +143,7 @@ class SqliteStore:
     def span(self, key: bytes) -> Span | None:
         """See ``Journal.span``."""
         with self._reading() as connection:
-            query = f"SELECT first, last FROM keys WHERE key = ? AND {_KEPT[self.format].format('first')}"
+            query = f"SELECT first, last FROM keys WHERE key = ? AND {KEPT[self.format].format('first')}"
             positions = connection.execute(query, (key,)).fetchone()
         return Span(*positions) if positions else None
 
@@ -201,12 +170,12 @@ class SqliteStore:
         if self.format == 1:
             return b""
         with self._reading() as connection:
-            query = f"SELECT data FROM base_part WHERE position = {_BASE} ORDER BY number"
+            query = f"SELECT data FROM base_part WHERE position = {BASE} ORDER BY number"
             return b"".join(part for (part,) in connection.execute(query))
 
     def open_until(self, last: int) -> int:
         """See ``Journal.open_until``. Reads every row up to ``last``, on a connection that keeps nobody waiting."""
-        query = f"SELECT coalesce(max(expire_ns), 0) FROM journal WHERE position > {_BASE} AND position <= ?"
+        query = f"SELECT coalesce(max(expire_ns), 0) FROM journal WHERE position > {BASE} AND position <= ?"
         try:
             with closing(_connect_to_read(self._path)) as connection:
                 expire_ns: int = connection.execute(query, (last,)).fetchone()[0]
@@ -237,7 +206,7 @@ class SqliteStore:
             return
         gone: dict[str, tuple[str, int | bytes, str]] = {
             "journal": ("position", 0, f"position <= {base} AND NOT permanent"),
-            "keys": ("key", b"", f"first <= {base} AND NOT {_KEPT[FORMAT].format('first')}"),
+            "keys": ("key", b"", f"first <= {base} AND NOT {KEPT[FORMAT].format('first')}"),
         }
         for table, (key, start, condition) in gone.items():
             after: int | bytes | None = start
@@ -279,7 +248,7 @@ class SqliteStore:
             return
         with self._writing() as cursor:
             if self.format == 1:
-                _run_all(cursor, _BASES)
+                _run_all(cursor, BASES)
             cursor.execute("ALTER TABLE journal ADD COLUMN permanent INTEGER NOT NULL DEFAULT 0")
             cursor.execute("ALTER TABLE journal ADD COLUMN expire_ns INTEGER NOT NULL DEFAULT 0")
             if self.format == 2:
@@ -287,11 +256,11 @@ class SqliteStore:
                 cursor.execute("DROP TABLE kept")
             _fill_lifetimes(cursor, lifetime)
             cursor.execute(
-                f"""INSERT INTO keys SELECT once, first, first + count - 1 FROM once WHERE first > {_BASE}
+                f"""INSERT INTO keys SELECT once, first, first + count - 1 FROM once WHERE first > {BASE}
                     ON CONFLICT (key) DO NOTHING"""
             )
             cursor.execute("DROP TABLE once")
-            _run_all(cursor, _COUNTERS)
+            _run_all(cursor, COUNTERS)
             rows = [(counter, used, end_ns) for counter, (used, end_ns) in counters.items()]
             cursor.executemany("INSERT INTO counters VALUES (?, ?, ?)", rows)
             cursor.execute(f"PRAGMA user_version = {FORMAT}")
@@ -323,106 +292,6 @@ class SqliteStore:
     def _roll_back(self) -> None:
         if self.writer.in_transaction:
             self.writer.execute("ROLLBACK")
-
-
-class _Packed:
-    """Byte strings and numbers as the two parameters of one statement: a blob, and places in it as JSON.
-
-    Each step of a statement lets go of the interpreter's lock and has to get it back from a busy event loop. So a group commit
-    is a handful of statements that each run through all rows inside SQLite, however many callers share it.
-    """
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._length = 0
-        self._rows: list[tuple[int, ...]] = []
-
-    def add(self, data: bytes, *numbers: int) -> None:
-        self._rows.append((self._length + 1, len(data), *numbers))
-        self._parts.append(data)
-        self._length += len(data)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def parameters(self) -> dict[str, object]:
-        # one byte more, for to SQLite a part of a blob without bytes is NULL
-        return {"blob": b"".join((*self._parts, b"\0")), "rows": json.dumps(self._rows)}
-
-
-def _number(place: int) -> str:
-    return f"json_extract(r.value, '$[{place}]')"
-
-
-_DATA = f"substr(:blob, {_number(0)}, {_number(1)})"
-_SPANS = f"""SELECT json_group_array(json_array(r.key, k.first, k.last))
-    FROM json_each(:rows) r JOIN keys k ON k.key = {_DATA} WHERE {_KEPT[FORMAT].format("k.first")}"""
-_USED = f"""SELECT json_group_array(json_array(r.key, c.used))
-    FROM json_each(:rows) r JOIN counters c ON c.counter = {_DATA}"""
-_ADD_KEYS = f"""INSERT INTO keys SELECT {_DATA}, {_number(2)}, {_number(3)} FROM json_each(:rows) r WHERE true
-    ON CONFLICT (key) DO UPDATE SET last = max(keys.last, excluded.last),
-        first = CASE WHEN {_KEPT[FORMAT].format("keys.first")} THEN keys.first ELSE excluded.first END"""
-_SET_COUNTERS = (
-    f"""INSERT OR REPLACE INTO counters SELECT {_DATA}, {_number(2)}, {_number(3)} FROM json_each(:rows) r"""
-)
-
-
-def _add_rows(permanent: bool, expires: bool) -> str:
-    """The statement that inserts rows of which some are permanent, and some expire: the less is read of each, the faster."""
-    return f"""INSERT INTO journal (position, time_ns, permanent, expire_ns, data)
-        SELECT :first + r.key, :time_ns, {_number(3) if permanent else 0}, {_number(2) if expires else 0}, {_DATA}
-        FROM json_each(:rows) r"""
-
-
-def _stored(cursor: sqlite3.Cursor, groups: Sequence[Group]) -> tuple[dict[bytes, Span], dict[bytes, int]]:
-    """What is stored of the keys that the groups have conditions on, and of the counters that they have guards on."""
-    keys = list({condition.key for group in groups for condition in group.conditions})
-    counters = list({guard.counter for group in groups for guard in group.guards})
-    spans = {keys[i]: Span(first, last) for i, first, last in _ask(cursor, _SPANS, keys)}
-    used = {counters[i]: amount for i, amount in _ask(cursor, _USED, counters)}
-    return spans, used
-
-
-def _ask(cursor: sqlite3.Cursor, query: str, names: Sequence[bytes]) -> list[list[int]]:
-    """What ``query`` says of those of ``names`` that it finds; each answer starts with the name's index."""
-    if not names:
-        return []
-    packed = _Packed()
-    for name in names:
-        packed.add(name)
-    answers: list[list[int]] = json.loads(cursor.execute(query, packed.parameters()).fetchone()[0])
-    return answers
-
-
-def _insert(
-    cursor: sqlite3.Cursor,
-    groups: Sequence[Group],
-    results: Sequence[Result],
-    counters: Mapping[bytes, tuple[int, int]],
-    first: int,
-    time_ns: int,
-) -> None:
-    """Insert the groups that are to be appended, from position ``first``, and what became of the counters."""
-    rows, keys, used = _Packed(), _Packed(), _Packed()
-    permanent, expires = False, False
-    for group, result in zip(groups, results, strict=True):
-        if not isinstance(result, Appended):
-            continue
-        for key in group.keys:
-            keys.add(key, result.positions[0], result.positions[-1])
-        for position, entry in zip(result.positions, group.entries, strict=True):
-            rows.add(entry.data, entry.expire_ns, int(entry.permanent))
-            permanent, expires = permanent or entry.permanent, expires or entry.expire_ns > 0
-            if entry.key:
-                keys.add(entry.key, position, position)
-    for counter, (amount, end_ns) in counters.items():
-        used.add(counter, amount, end_ns)
-    if len(rows):
-        cursor.execute(_add_rows(permanent, expires), {**rows.parameters(), "first": first, "time_ns": time_ns})
-    if len(keys):
-        cursor.execute(_ADD_KEYS, keys.parameters())
-    if len(used):
-        cursor.execute(_SET_COUNTERS, used.parameters())
 
 
 def read_rows(directory: Path) -> Iterator[Row]:
@@ -507,7 +376,7 @@ def _run_all(cursor: sqlite3.Cursor, statements: str) -> None:
 def _prepare(connection: sqlite3.Connection, path: Path) -> int:
     """Make the tables in a new file; returns the format of what is there."""
     if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-        connection.executescript(f"BEGIN; {_ROWS} {_BASES} {_COUNTERS} PRAGMA user_version = {FORMAT}; COMMIT;")
+        connection.executescript(f"BEGIN; {ROWS} {BASES} {COUNTERS} PRAGMA user_version = {FORMAT}; COMMIT;")
     return _check_format(connection, path)
 
 
@@ -526,7 +395,7 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> int:
 
 def _fill_lifetimes(cursor: sqlite3.Cursor, lifetime: Callable[[bytes], tuple[bool, int]]) -> None:
     """Set the columns `permanent` and `expire_ns` of all rows after the base."""
-    (after,) = cursor.execute(f"SELECT {_BASE}").fetchone()
+    (after,) = cursor.execute(f"SELECT {BASE}").fetchone()
     while rows := cursor.execute(
         f"SELECT position, data FROM journal WHERE position > ? ORDER BY position LIMIT {READ_AT_ONCE}", (after,)
     ).fetchall():
@@ -552,10 +421,10 @@ def _end(connection: sqlite3.Connection, format_: int) -> tuple[int, int]:
 
 def _read(connection: sqlite3.Connection, path: Path, format_: int, first: int, last: int | None) -> list[Row]:
     """The next rows, those of them that are after the base without a gap."""
-    base = "0" if format_ == 1 else _BASE
+    base = "0" if format_ == 1 else BASE
     found = connection.execute(
         f"""SELECT position, time_ns, data, {base} FROM journal
-            WHERE position BETWEEN ? AND coalesce(?, 9223372036854775807) AND {_IS_KEPT[format_].format("position")}
+            WHERE position BETWEEN ? AND coalesce(?, 9223372036854775807) AND {IS_KEPT[format_].format("position")}
             ORDER BY position LIMIT {READ_AT_ONCE}""",
         (first, last),
     ).fetchall()

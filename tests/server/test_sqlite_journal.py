@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from pointsman.server.journal.interface import (
     Appended,
+    Base,
     Entry,
     Group,
     JournalError,
@@ -22,9 +24,10 @@ from pointsman.server.journal.interface import (
     Span,
 )
 from pointsman.server.journal.locks import FORMER_LOCK, TURN_FILE
+from pointsman.server.journal.sqlite import SqliteJournal
 from pointsman.server.journal.sqlite_store import FILE, SqliteStore, read_rows
 from tests.processes import WAIT, environment, first_line, pause, run_python
-from tests.server.test_journal import at, one
+from tests.server.test_journal import at, followed, one, scenario
 
 OPEN = """
 import sys
@@ -228,3 +231,41 @@ def test_the_file_of_the_turn_may_be_deleted_under_those_who_write(tmp_path: Pat
     assert [int(row.data) for row in read_rows(tmp_path)] == list(range(1, 121))  # no increment was lost
     for store in (*stores, holder):
         store.close()
+
+
+@scenario
+async def test_a_tail_ends_with_an_error_when_rows_were_compacted_before_it_came_to_them(tmp_path: Path) -> None:
+    holder, late = SqliteStore(tmp_path), SqliteJournal(tmp_path, shared=True)
+    other = SqliteStore(tmp_path, shared=True)
+    other.append([one(b"%d" % i) for i in range(5)], 1)
+    other.compact(Base(4, 1), b"state")
+    with pytest.raises(JournalFormatError, match="rows after position 0 were compacted before they were read"):
+        async for _ in late.tail(0):
+            pass
+    await late.close()
+    other.close()
+    holder.close()
+
+
+@scenario
+async def test_what_others_wrote_is_handed_over_when_it_can_be_read_again(tmp_path: Path) -> None:
+    holder, journal, other = SqliteStore(tmp_path), SqliteJournal(tmp_path, shared=True), SqliteStore(tmp_path, True)
+    read, failed = journal.store.read, asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def fails(first: int, last: int | None = None) -> list[Row]:
+        loop.call_soon_threadsafe(failed.set)
+        raise JournalError("no luck")
+
+    journal.store.read = fails  # type: ignore[method-assign]
+    following = asyncio.create_task(followed(journal, 0, 3))
+    await asyncio.sleep(0)
+    other.append([one(b"others")], 1)
+    await failed.wait()
+    assert await journal.append([one(b"own")], 2) == [at(2, time_ns=2)]
+    journal.store.read = read  # type: ignore[method-assign]
+    await journal.append([one(b"more")], 3)
+    assert [row.data for row in await following] == [b"others", b"own", b"more"]
+    await journal.close()
+    other.close()
+    holder.close()
