@@ -20,6 +20,7 @@ from pointsman.server.journal.sqlite import SqliteJournal
 from pointsman.server.state.reservations import Reservations, counters_of
 from pointsman.server.state.rows import decode_all
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, context_pb2, insight_service_pb2, router_service_pb2
+from tests.processes import WAIT, until
 from tests.server.conftest import Scenario, Service
 
 Run = Callable[[Scenario], None]
@@ -183,6 +184,8 @@ def test_the_cap_holds_whatever_happens_at_once(run: Run, seed: int) -> None:
                     service.clock[0] += rng.randrange(60) * SECOND
 
         await asyncio.gather(*(caller() for _ in range(64)))
+        reserved_for = service.replica.decisions.reservations.reserved
+        await until(lambda: reserved_for("projects/p") == 0.0, "what was cancelled under way is made or has failed")
         assert refused(refusals) > 0
         for error in refusals:
             assert all(part in str(error.details()) for part in ("a: ", "b: ", "c/d: ", "hard budget"))
@@ -265,12 +268,12 @@ def test_a_call_that_was_cancelled_holds_its_dollars_until_its_write_is_known(ru
 
         async def slow(*arguments: Any) -> Any:
             started.set()
-            await asyncio.wait_for(go.wait(), 30)
+            await asyncio.wait_for(go.wait(), WAIT)
             return await append(*arguments)
 
         journal.append = slow  # type: ignore[method-assign]
         call = asyncio.ensure_future(decide(service))
-        await asyncio.wait_for(started.wait(), 30)
+        await asyncio.wait_for(started.wait(), WAIT)
         call.cancel()
         await asyncio.wait([call])
         assert call.cancelled()
@@ -278,8 +281,7 @@ def test_a_call_that_was_cancelled_holds_its_dollars_until_its_write_is_known(ru
         assert refused([await answered(decide(service, limits={"max_cost_usd": 1.0}))]) == 1
         assert await held(service) == pytest.approx(WORST)
         go.set()
-        while service.replica.state.buckets["one"].pacer.reserved == 0.0:  # type: ignore[union-attr]
-            await asyncio.sleep(0.01)
+        await until(lambda: service.replica.state.buckets["one"].pacer.reserved > 0.0, "it is folded")  # type: ignore[union-attr]
         assert await held(service) == pytest.approx(
             WORST
         )  # it was made: the state counts it now, and nothing else does
