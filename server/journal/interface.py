@@ -96,8 +96,11 @@ class Group:
     def once(self) -> Condition | None:
         """The first condition that the group itself makes untrue by being appended, so that it cannot be appended twice."""
         for condition in self.conditions:
-            if condition.key in self.keys or any(condition.key == entry.key for entry in self.entries):
+            if condition.key in self.keys:
                 return condition
+            for entry in self.entries:  # asked of every group: no generator is made
+                if entry.key == condition.key:
+                    return condition
         return None
 
 
