@@ -92,5 +92,9 @@ class LateError(Exception):
 class UnavailableError(Exception):
     """The journal cannot be appended to, or the server is shutting down. May be retried.
 
-    Nothing was written, unless the message says that it is not known: then only with the same request id or idempotency key.
+    <<<<<<< HEAD
+        Nothing was written, unless the message says that it is not known: then only with the same request id or idempotency key.
+    =======
+        Nothing was written, unless the message says that this is not known: then with the same request id or idempotency key.
+    >>>>>>> 09bafc4 (server: answer every caller when the fold breaks or a write stays unknown)
     """

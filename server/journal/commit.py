@@ -230,8 +230,8 @@ class GroupCommit:
     def _answer_once_folded(self, results: Sequence[tuple[Write, Result]], seconds: float, durable: float) -> None:
         """Answer these as soon as the rows that they tell of are folded. ``seconds`` is what it took until ``durable``."""
         known = [(write, result) for write, result in results if not isinstance(result, Unknown)]
-        if self._broken:
-            self._fail([write for write, _ in known], self._broken)
+        if self._broken:  # all have been answered
+            self._on_append_done()
             return
         if not known:
             return
@@ -293,33 +293,31 @@ class GroupCommit:
     def _break(self, error: Exception) -> None:
         """Take nothing any more, and answer all who wait."""
         self._broken = f"the journal cannot be folded any further ({error!r}); nothing is taken until that is mended"
-        self._gathered.clear()
+        gathered, self._gathered = self._gathered, []
         self._appends.clear()
-        self._fail(list(self._unsettled), self._broken)
+        self._fail(gathered, self._broken)
+        self._fail(list(self._unsettled), f"{self._broken}; {MAYBE_WRITTEN}")
         for _, waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(UnavailableError(self._broken))
         self._on_broken()
+        self._on_append_done()
 
     async def _settle(self, writes: Sequence[Write]) -> None:
         """Append groups again of which it is not known whether they were written, until it is."""
-        delay, tried = RETRY, 0.0
+        delay, timer = RETRY, self._loop.call_later(UNKNOWN_PATIENCE, _tell_unknown, writes)
         while writes and not self._broken:
             await asyncio.sleep(delay)
-            tried += delay
             delay = min(2.0 * delay, LONGEST_RETRY)
-            if tried > UNKNOWN_PATIENCE:
-                for write in writes:
-                    if not write.done.done():
-                        write.done.set_exception(UnavailableError(MAYBE_WRITTEN))
             try:
                 results = await self._journal.append([write.group for write in writes], self._clock_ns())
-            except JournalError as error:
-                log.warning("cannot find out what became of an append (it is tried again): %s", error)
+            except Exception as error:  # whatever it is: what they hold may be released only when they are settled
+                log.warning("cannot find out what became of an append (it is tried again): %r", error)
                 continue
             settled = list(zip(writes, results, strict=True))
             self._answer_once_folded(settled, 0.0, time.perf_counter())
             writes = [write for write, result in settled if isinstance(result, Unknown)]
+        timer.cancel()
 
     def _fail(self, writes: Sequence[Write], why: str) -> None:
         for write in writes:
@@ -337,6 +335,13 @@ class _Answered:
     results: Sequence[tuple[Write, Result]]
     seconds: float
     durable: float
+
+
+def _tell_unknown(writes: Sequence[Write]) -> None:
+    """Tell those callers who are not answered yet that it is not known whether their groups were written."""
+    for write in writes:
+        if not write.done.done():
+            write.done.set_exception(UnavailableError(MAYBE_WRITTEN))
 
 
 def _position(result: Result) -> int:

@@ -38,7 +38,7 @@ from pointsman.bandit.limits import NO_LIMITS, Limits
 from pointsman.bandit.pacer import ActiveBudget
 from pointsman.bandit.state import State, active_budgets
 from pointsman.server.errors import NotFoundError, UnavailableError
-from pointsman.server.journal.commit import GroupCommit, Write
+from pointsman.server.journal.commit import MAYBE_WRITTEN, UNKNOWN_PATIENCE, GroupCommit, Write
 from pointsman.server.journal.interface import Appended, Condition, Conflict, Group, Journal, Refused, Result, Span
 from pointsman.server.journal.keys import request_key
 from pointsman.server.names import bucket_name, new_decision_id
@@ -112,7 +112,7 @@ class Decisions:
                 result = await self._have_decided(pending, bucket_id, objective, limits)
             except NothingEligibleError:  # the first decision of this request may have taken the last of a budget
                 if key:
-                    await self._commit.wait_settled()
+                    await self._wait_settled()
                 span = await self._journal.span(key) if key else None
                 if span is None:
                     raise
@@ -224,13 +224,17 @@ class Decisions:
             limits=limits or NO_LIMITS,
             request_ids=request_ids,
         )
-        writes, start = [], 0
+        groups, start = [], 0
         for request in pending:
             request.decisions = decisions[start : start + len(request.contexts)]
             start += len(request.contexts)
+            groups.append(self._group(bucket, request, now_ns))
+        writes = []
+        for request, group in zip(
+            pending, groups, strict=True
+        ):  # nothing fails from here on: what is reserved is released
             max_cost = sum(decision.max_cost for decision in request.decisions)
             release = self.reservations.reserve(holders(bucket.config), max_cost)
-            group = self._group(bucket, request, now_ns)
             writes.append(Write(group, tuple(request.decisions), request.done, release))
         self._commit.submit(writes)
 
@@ -247,6 +251,14 @@ class Decisions:
             ),
             guards,
         )
+
+    async def _wait_settled(self) -> None:
+        """Return once it is known what became of what was decided before. Raises ``UnavailableError`` if that stays unknown."""
+        try:
+            async with asyncio.timeout(UNKNOWN_PATIENCE):
+                await self._commit.wait_settled()
+        except TimeoutError as error:
+            raise UnavailableError(MAYBE_WRITTEN) from error
 
     async def _decided_before(self, span: Span, bucket: str, request_id: str, count: int) -> list[DecisionRecord]:
         """The decisions that a request id was given before; there must be ``count``."""

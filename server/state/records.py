@@ -69,7 +69,6 @@ class DecisionRecords:
         record = await self._look_up(id_)
         if record is None:
             raise NotFoundError(field, decision_name(id_))
-        await self._wait_folded(record.last)  # it may be another process's, just now
         newer = self._recent.get(id_)
         if newer is not None and newer.last >= record.last:  # folded while we were reading
             return newer
@@ -80,6 +79,7 @@ class DecisionRecords:
     async def of_request(self, span: Span, bucket: str, request_id: str) -> list[DecisionRecord]:
         """The decisions that ``bucket`` made for a request id, which are in ``span``, in order."""
         records = []
+        await self._wait_folded(span.last)  # only then are the terms known
         async for rows in read_all(self._journal, span.first, span.last):
             for row in rows:
                 event = decode(row, self._state.terms).event
@@ -116,6 +116,7 @@ class DecisionRecords:
         span = await self._journal.span(id_)
         if span is None:
             return None
+        await self._wait_folded(span.last)  # it may be another process's, just now; only then are its terms known
         first, last = await self._row(span.first), await self._row(span.last)
         if first is None or last is None:  # compacted since the span was read
             return None

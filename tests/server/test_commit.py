@@ -238,3 +238,44 @@ async def test_closing_gives_up_what_is_unknown() -> None:
     with pytest.raises(UnavailableError, match="not known whether this was written"):
         await writing
     assert rig.names() == ["x"]
+
+
+@scenario
+async def test_a_fault_while_something_is_unknown_does_not_leave_it_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "RETRY", 0.0001)
+    rig = Rig(MemoryJournal(MemoryLog()))
+    append = rig.journal.append
+    answers = iter([[Unknown("no connection")], RuntimeError("unforeseen"), RuntimeError("unforeseen")])
+
+    async def faulty(groups: Sequence[Group], now_ns: int) -> list[Result]:
+        answer = next(answers, None)
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return list(answer) if answer else await append(groups, now_ns)
+
+    rig.journal.append = faulty  # type: ignore[method-assign]
+    assert isinstance(await rig.write("x", of("x")), Appended)
+    await rig.commit.wait_settled()
+    assert rig.settled == [("x", 1)]
+    await rig.close()
+
+
+@scenario
+async def test_a_caller_is_told_also_when_nobody_answers_the_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "RETRY", 0.0001)
+    monkeypatch.setattr(commit, "UNKNOWN_PATIENCE", 0.005)
+    rig = Rig(MemoryJournal(MemoryLog()))
+    tries: list[int] = []
+
+    async def silent(groups: Sequence[Group], now_ns: int) -> list[Result]:
+        tries.append(len(groups))
+        if len(tries) > 1:
+            await asyncio.Event().wait()
+        return [Unknown("no connection") for _ in groups]
+
+    rig.journal.append = silent  # type: ignore[method-assign]
+    with pytest.raises(UnavailableError, match="not known whether this was written"):
+        await rig.write("x", of("x"))
+    assert rig.settled == []
+    await rig.close()
+    assert rig.names() == ["x"]

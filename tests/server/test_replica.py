@@ -1,0 +1,156 @@
+"""Replicas on a journal that answers late, wrongly or not at all: every caller gets an answer, and only a right one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+import pytest
+
+from pointsman.bandit.catalog import Bucket, Budget, Model, Prices
+from pointsman.bandit.encoder import Context
+from pointsman.bandit.errors import NothingEligibleError
+from pointsman.bandit.outcome import Signal
+from pointsman.server.errors import UnavailableError
+from pointsman.server.journal.interface import Entry, Group, Result, Row, Unknown
+from pointsman.server.state import decisions
+from pointsman.server.state.outcomes import Report
+from pointsman.server.state.replica import Replica, open_replica
+from tests.server.memory_journal import MemoryJournal, MemoryLog
+from tests.server.test_journal import scenario
+
+PRICED = Model("priced", prices=Prices(per_request=0.001))
+
+
+class HeldJournal(MemoryJournal):
+    """A journal whose tail and appends wait until they are let go, and whose answers may all get lost."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log)
+        self.may_append, self.may_fold = asyncio.Event(), asyncio.Event()
+        self.may_append.set()
+        self.may_fold.set()
+        self.appending = asyncio.Event()
+        self.lost = False
+
+    async def append(self, groups: Sequence[Group], now_ns: int) -> list[Result]:
+        self.appending.set()
+        await self.may_append.wait()
+        return [Unknown("no connection") for _ in groups] if self.lost else await super().append(groups, now_ns)
+
+    async def tail(self, after: int) -> AsyncIterator[Sequence[Row]]:
+        async for rows in super().tail(after):
+            await self.may_fold.wait()
+            yield rows
+
+
+async def opened(journal: MemoryJournal, seed: int = 0) -> Replica:
+    return await open_replica(journal, np.random.default_rng(seed), lambda: 5, None)
+
+
+async def set_up(replica: Replica, budget: float = 1.0) -> None:
+    """The model `priced`, and the bucket `b` with a hard budget."""
+    await replica.catalogue.put_model(PRICED, seen=0)
+    await replica.catalogue.put_bucket(Bucket("b", budget=Budget(budget, 10**15, hard=True)), seen=0)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@scenario
+async def test_who_waits_to_be_decided_is_answered_when_the_fold_breaks(late: bool) -> None:
+    """``late``: the call comes after the fold broke, while an append is still under way."""
+    journal = HeldJournal(MemoryLog())
+    replica = await opened(journal)
+    await set_up(replica)
+    journal.may_append.clear()
+    journal.appending.clear()
+    first = asyncio.ensure_future(replica.decisions.decide("b", [Context()]))
+    await journal.appending.wait()
+    calls = [first]
+    if not late:
+        calls.append(asyncio.ensure_future(replica.decisions.decide("b", [Context()])))
+        await asyncio.sleep(0)
+    journal.log.land(Group((Entry(b"\xff no event"),)), 5)
+    async with journal.log.changed:
+        journal.log.changed.notify_all()
+    await replica.broken.wait()
+    if late:
+        calls.append(asyncio.ensure_future(replica.decisions.decide("b", [Context()])))
+        await asyncio.sleep(0)
+    journal.may_append.set()
+    first_error, second_error = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(first_error, UnavailableError)
+    assert "not known whether this was written" in str(first_error)
+    assert isinstance(second_error, UnavailableError)
+    assert "not known" not in str(second_error)
+    assert replica.decisions.reservations.reserved("buckets/b") == 0.0
+    await replica.close()
+
+
+@scenario
+async def test_a_decision_of_another_process_is_read_once_its_terms_are_known() -> None:
+    log = MemoryLog()
+    one = await opened(MemoryJournal(log))
+    behind_journal = HeldJournal(log)
+    behind = await opened(behind_journal, seed=1)
+    behind_journal.may_fold.clear()
+    await set_up(one)
+    (record,) = await one.decisions.decide("b", [Context()], request_id="r")
+    await one.catalogue.put_model(Model("another"), seen=0)
+    (later,) = await one.decisions.decide("b", [Context()])
+    span = await behind_journal.span(record.decision.id)
+    assert span is not None
+    answers = [
+        asyncio.ensure_future(answer)
+        for answer in (
+            behind.outcomes.report(Report(record.decision.id, {Signal.QUALITY: 0.5})),
+            behind.records.get(later.decision.id, "decision"),
+            behind.records.of_request(span, "b", "r"),
+        )
+    ]
+    for _ in range(50):
+        await asyncio.sleep(0)
+    behind_journal.may_fold.set()
+    reported, read, of_request = await asyncio.gather(*answers)
+    assert reported.position == later.last + 1  # type: ignore[union-attr]
+    assert read.decision.models == later.decision.models == ("another", "priced")  # type: ignore[union-attr]
+    assert [repeated.decision.models for repeated in of_request] == [("priced",)]  # type: ignore[union-attr]
+    await asyncio.gather(one.close(), behind.close())
+
+
+@scenario
+async def test_a_repeated_request_is_answered_though_the_first_stays_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decisions, "UNKNOWN_PATIENCE", 0.01)
+    journal = HeldJournal(MemoryLog())
+    replica = await opened(journal)
+    await set_up(replica, budget=0.0015)
+    journal.lost = True
+    first = asyncio.ensure_future(replica.decisions.decide("b", [Context()], request_id="r"))
+    while not replica.commit._settling:
+        await asyncio.sleep(0)
+    with pytest.raises(UnavailableError, match="not known whether this was written"):
+        await replica.decisions.decide("b", [Context()], request_id="r")
+    with pytest.raises(NothingEligibleError):
+        await replica.decisions.decide("b", [Context()])  # the first may have been made
+    journal.lost = False
+    (record,) = await first
+    (again,) = await replica.decisions.decide("b", [Context()], request_id="r")
+    assert again.decision.id == record.decision.id
+    await replica.close()
+
+
+@scenario
+async def test_a_decision_that_cannot_be_stored_reserves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = await opened(MemoryJournal(MemoryLog()))
+    await set_up(replica)
+
+    def fails(*_: object) -> None:
+        raise OverflowError("no such luck")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decisions, "entry_of", fails)
+        with pytest.raises(OverflowError):
+            await replica.decisions.decide("b", [Context()])
+    assert replica.decisions.reservations.reserved("buckets/b") == 0.0
+    await replica.decisions.decide("b", [Context()])
+    await replica.close()
