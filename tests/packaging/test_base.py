@@ -26,8 +26,8 @@ TABLE = """
 import sys
 from pathlib import Path
 from pointsman.cli import main
-from pointsman.server.journal.sqlite import SqliteJournal
-SqliteJournal(Path(sys.argv[1]) / "data").close()
+from pointsman.server.journal.sqlite_store import SqliteStore
+SqliteStore(Path(sys.argv[1]) / "data").close()
 data = ["--data", sys.argv[1] + "/data"]
 main(["export", *data, "--to", sys.argv[1] + "/events.jsonl"], standalone_mode=False)
 main(["export", *data, "--to", sys.argv[1] + "/table.csv"])
@@ -89,14 +89,16 @@ def test_the_base_writes_the_contract(base: Environment, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("leave_folders", [False, True])
-@pytest.mark.parametrize("absent", ["pydantic", "rich", "googleapis-common-protos"])
-def test_an_incomplete_extra_is_named(service: Environment, absent: str, leave_folders: bool) -> None:
+@pytest.mark.parametrize(
+    ("command", "absent"), [("serve", "pydantic"), ("catalog", "rich"), ("serve", "googleapis-common-protos")]
+)
+def test_an_incomplete_extra_is_named(service: Environment, command: str, absent: str, leave_folders: bool) -> None:
     with without(service, absent, leave_folders):
-        done = service.pointsman("serve", "--help")
+        done = service.pointsman(command, "--help")
     assert done.returncode == 2
     assert done.stderr.endswith("is not installed: pip install 'pointsman[server]'\n")
     assert done.stderr.count("\n") == 1
-    assert service.pointsman("serve", "--help").returncode == 0
+    assert service.pointsman(command, "--help").returncode == 0
 
 
 def test_what_a_package_of_an_extra_needs_is_named_too(service: Environment) -> None:
