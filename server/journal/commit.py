@@ -229,20 +229,20 @@ class GroupCommit:
 
     def _answer_once_folded(self, results: Sequence[tuple[Write, Result]], seconds: float, durable: float) -> None:
         """Answer these as soon as the rows that they tell of are folded. ``seconds`` is what it took until ``durable``."""
-        known = [(write, result) for write, result in results if not isinstance(result, Unknown)]
+        answered = [(write, result) for write, result in results if not isinstance(result, Unknown)]
         if self._broken:  # all have been answered
             self._on_append_done()
             return
-        if not known:
+        if not answered:
             return
         awaited = 0
-        for write, result in known:
+        for write, result in answered:
             if isinstance(result, Appended):
                 for position, event in zip(result.positions, write.events, strict=True):
                     if position > self._folded:
                         self._own[position] = event
             awaited = max(awaited, _position(result))
-        self._appends.append(_Answered(awaited, known, seconds, durable))
+        self._appends.append(_Answered(awaited, answered, seconds, durable))
         self._answer_folded()
 
     def _answer_folded(self) -> None:

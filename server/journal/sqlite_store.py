@@ -422,14 +422,14 @@ def _end(connection: sqlite3.Connection, format_: int) -> tuple[int, int]:
 def _read(connection: sqlite3.Connection, path: Path, format_: int, first: int, last: int | None) -> list[Row]:
     """The next rows, those of them that are after the base without a gap."""
     base = "0" if format_ == 1 else BASE
-    found = connection.execute(
+    columns = connection.execute(
         f"""SELECT position, time_ns, data, {base} FROM journal
             WHERE position BETWEEN ? AND coalesce(?, 9223372036854775807) AND {IS_KEPT[format_].format("position")}
             ORDER BY position LIMIT {READ_AT_ONCE}""",
         (first, last),
     ).fetchall()
-    rows = [Row(position, time_ns, data) for position, time_ns, data, _ in found]
-    expected = max(first, found[0][3] + 1) if found else 0
+    rows = [Row(position, time_ns, data) for position, time_ns, data, _ in columns]
+    expected = max(first, columns[0][3] + 1) if columns else 0
     for row in rows:
         if row.position >= expected:
             if row.position > expected:

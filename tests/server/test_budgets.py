@@ -290,6 +290,35 @@ def test_a_call_that_was_cancelled_holds_its_dollars_until_its_write_is_known(ru
     run(scenario)
 
 
+def test_a_decision_that_would_land_in_the_next_period_is_made_anew_in_it(run: Run) -> None:
+    """The counter that it was judged by and the period that the fold counts it in are the same."""
+
+    async def scenario(service: Service) -> None:
+        await only_a(service, 1.5 * WORST)
+        await decide(service)
+        assert refused([await answered(decide(service))]) == 1
+        service.clock[0] += 200 * SECOND - 1  # the last moment of the next period
+        journal, append, appends = service.replica.journal, service.replica.journal.append, 0
+
+        async def late(groups: Any, now_ns: int) -> Any:
+            nonlocal appends
+            appends += 1
+            service.clock[0] += 100 * SECOND if appends == 1 else 0
+            return await append(groups, service.clock[0])
+
+        journal.append = late  # type: ignore[method-assign]
+        await decide(service)
+        assert appends == 2
+        rows = await service.rows()
+        assert rows[-1].time_ns == service.clock[0]
+        assert rows[-1].position == rows[-2].position + 1
+        assert await held(service) == pytest.approx(WORST)
+        assert refused([await answered(decide(service))]) == 1
+        await check_counters(service)
+
+    run(scenario)
+
+
 def test_a_write_that_fails_holds_nothing(run: Run) -> None:
     async def scenario(service: Service) -> None:
         await only_a(service, 1.5 * WORST)
