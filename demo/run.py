@@ -101,13 +101,13 @@ async def service(data: Path, seed: int) -> AsyncIterator[str]:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_S):
                 line = (await process.stdout.readline()).decode()
-        found = re.search(r"serving on (\S+)", line)
-        if not found:
+        address_match = re.search(r"serving on (\S+)", line)
+        if not address_match:
             if process.returncode is None:
                 process.kill()
             assert process.stderr is not None
             raise SystemExit(f"the service did not start: {line}{(await process.stderr.read()).decode()}")
-        yield found[1]
+        yield address_match[1]
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
@@ -215,7 +215,7 @@ async def route(
     for row in rng.permutation(n):
         work.put_nowait(int(row))
     exceedance_n = rng.random(n) < LATE
-    held: list[router_service_pb2.ReportOutcomeRequest] = []
+    delayed_reports: list[router_service_pb2.ReportOutcomeRequest] = []
 
     async def caller() -> None:
         while not work.empty():
@@ -229,15 +229,15 @@ async def route(
                 idempotency_key="outcome",
             )
             if exceedance_n[row]:
-                held.append(report)
+                delayed_reports.append(report)
             else:
                 await router.ReportOutcome(report)
-            if len(held) > 4 * CALLERS:  # the late ones come in a random order, long after their decision
-                await router.ReportOutcome(held.pop(int(rng.integers(len(held)))))
+            if len(delayed_reports) > 4 * CALLERS:  # the late ones come in a random order, long after their decision
+                await router.ReportOutcome(delayed_reports.pop(int(rng.integers(len(delayed_reports)))))
             tick()
 
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    await asyncio.gather(*(router.ReportOutcome(report) for report in held))
+    await asyncio.gather(*(router.ReportOutcome(report) for report in delayed_reports))
     return chosen_n
 
 

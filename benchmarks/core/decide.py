@@ -77,15 +77,15 @@ def bucket() -> tuple[BucketState, np.ndarray]:
     schema = catalog.Schema(embeddings=(catalog.EmbeddingFeature("e", D - 1),))
     for position, event in enumerate([*events, BucketPut(catalog.Bucket("b", schema=schema))], start=1):
         apply(state, Record(position, position, event))
-    held = state.buckets["b"]
+    bucket_state = state.buckets["b"]
     vectors_nd = rng.normal(size=(BATCH, D - 1)) / np.sqrt(D - 1)
     effects_kd = 0.2 * rng.normal(size=(K, D - 1))
     for vector_d in vectors_nd[:4000]:
         k = int(rng.integers(K))
         quality = float(np.clip(0.5 + 0.03 * k + effects_kd[k] @ vector_d + 0.2 * rng.normal(), 0, 1))
-        x_d = held.encoder.encode(Context(embeddings={"e": vector_d})).x_d
-        learn(held, f"m{k}", x_d, outcome(quality))
-    return held, vectors_nd
+        x_d = bucket_state.encoder.encode(Context(embeddings={"e": vector_d})).x_d
+        learn(bucket_state, f"m{k}", x_d, outcome(quality))
+    return bucket_state, vectors_nd
 
 
 def outcome(quality: float) -> tuple[SignalChange, ...]:
@@ -99,23 +99,26 @@ def outcome(quality: float) -> tuple[SignalChange, ...]:
 
 def ours() -> dict[str, float]:
     """The core's own times."""
-    held, vectors_nd = bucket()
+    bucket_state, vectors_nd = bucket()
     rng = np.random.default_rng(1)
-    encoded = [held.encoder.encode(Context(embeddings={"e": v})) for v in vectors_nd]
-    objective, scale = held.config.objective.resolve(held.config.quality_range), held.config.quality_range
+    encoded = [bucket_state.encoder.encode(Context(embeddings={"e": v})) for v in vectors_nd]
+    objective, scale = (
+        bucket_state.config.objective.resolve(bucket_state.config.quality_range),
+        bucket_state.config.quality_range,
+    )
     turns = itertools.cycle(encoded)
     everyone_bk, floor_b = np.zeros((1, K), dtype=np.int64), np.array([0.01])
 
     def draw_only() -> None:
-        predicted = predictions_batch(held.posteriors, next(turns).x_d[None])
+        predicted = predictions_batch(bucket_state.posteriors, next(turns).x_d[None])
         scores = score_arms(objective, scale, predicted, everyone_bk)
         choose(scores, floor_b, rng, with_propensity=False)
 
-    x_bd = np.array([one.x_d for one in encoded])
+    x_bd = np.array([encoded_context.x_d for encoded_context in encoded])
     nobody_bk, floors_b = np.zeros((BATCH, K), dtype=np.int64), np.full(BATCH, 0.01)
 
     def draw_batch(with_propensity: bool) -> None:
-        scores = score_arms(objective, scale, predictions_batch(held.posteriors, x_bd), nobody_bk)
+        scores = score_arms(objective, scale, predictions_batch(bucket_state.posteriors, x_bd), nobody_bk)
         choose(scores, floors_b, rng, with_propensity=with_propensity)
 
     ids = [b"0" * 16]
@@ -123,19 +126,19 @@ def ours() -> dict[str, float]:
     return {
         "decision without propensity, µs": microseconds(draw_only, 2000),
         "decision with propensity, as an event, µs": microseconds(
-            lambda: decide(held, [next(turns)], ids, rng, health={}, now_ns=0, state_position=0), 2000
+            lambda: decide(bucket_state, [next(turns)], ids, rng, health={}, now_ns=0, state_position=0), 2000
         ),
         f"batch of {BATCH} without propensities, µs each": microseconds(lambda: draw_batch(False), 1) / BATCH,
         f"batch of {BATCH} with propensities, µs each": microseconds(lambda: draw_batch(True), 1) / BATCH,
         f"batch of {BATCH} with propensities, as events, µs each": microseconds(
-            lambda: decide(held, encoded, everything, rng, health={}, now_ns=0, state_position=0), 1
+            lambda: decide(bucket_state, encoded, everything, rng, health={}, now_ns=0, state_position=0), 1
         )
         / BATCH,
         "fold of one outcome (quality, cost, latency), µs": microseconds(
-            lambda: learn(held, "m3", next(turns).x_d, outcome(0.5)), 2000
+            lambda: learn(bucket_state, "m3", next(turns).x_d, outcome(0.5)), 2000
         ),
         "encode an embedding, µs": microseconds(
-            lambda: held.encoder.encode(Context(embeddings={"e": vectors_nd[0]})), 2000
+            lambda: bucket_state.encoder.encode(Context(embeddings={"e": vectors_nd[0]})), 2000
         ),
     }
 
@@ -150,16 +153,16 @@ def vowpal_wabbit() -> dict[str, float]:
     rng = np.random.default_rng(0)
     shared = "shared |s " + " ".join(f"f{i}:{v:.5f}" for i, v in enumerate(rng.normal(size=D - 1)))
     plain = [shared, *(f"|a m{k}" for k in range(K))]
-    told = [shared, *(f"{'0:0.5:0.125 ' if k == 0 else ''}|a m{k}" for k in range(K))]
+    examples = [shared, *(f"{'0:0.5:0.125 ' if k == 0 else ''}|a m{k}" for k in range(K))]
     for _ in range(200):
-        workspace.learn(told)
+        workspace.learn(examples)
     parsed = workspace.parse(plain, vowpalwabbit.LabelType.CONTEXTUAL_BANDIT)
     return {
         "Vowpal Wabbit squarecb predict, a new context, µs": microseconds(lambda: workspace.predict(plain), 500),
         "Vowpal Wabbit squarecb predict, the same parsed context again, µs": microseconds(
             lambda: workspace.predict(parsed), 500
         ),
-        "Vowpal Wabbit squarecb learn, a new context, µs": microseconds(lambda: workspace.learn(told), 500),
+        "Vowpal Wabbit squarecb learn, a new context, µs": microseconds(lambda: workspace.learn(examples), 500),
     }
 
 

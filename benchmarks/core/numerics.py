@@ -74,7 +74,7 @@ def main() -> None:
     for text in figures:
         table.add_column(f"half-life {text}" if float(text) else "never forgets", justify="right")
     for name in next(iter(figures.values())):
-        table.add_row(name, *(f"{one[name]:.3g}" for one in figures.values()))
+        table.add_row(name, *(f"{errors_by_name[name]:.3g}" for errors_by_name in figures.values()))
     Console(width=120).print(table)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1))
@@ -85,8 +85,8 @@ def compare(updates: int, half_life: float) -> dict[str, float]:
     rng = np.random.default_rng(0)
     stream, bucket = Stream(rng), new_bucket(half_life)
     truth = Truth(bucket)
-    every = REFRESH if not half_life else max(1, min(REFRESH, int(half_life / 8)))
-    blocks = -(-updates // every)
+    interval = REFRESH if not half_life else max(1, min(REFRESH, int(half_life / 8)))
+    blocks = -(-updates // interval)
     checked = {int(block) for block in np.linspace(0, blocks - 1, CHECKS)}
     worst = {
         "predicted mean, worst relative error": 0.0,
@@ -103,22 +103,22 @@ def compare(updates: int, half_life: float) -> dict[str, float]:
 
     alarms = 0
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
-        task = progress.add_task(f"half-life {half_life:g}", total=blocks * every)
+        task = progress.add_task(f"half-life {half_life:g}", total=blocks * interval)
         for block in range(blocks):
-            x_nd, values_n4 = stream.draw(every)
-            told, before = 0, log_decays(bucket)
+            x_nd, values_n4 = stream.draw(interval)
+            observed, before = 0, log_decays(bucket)
             for i, (x_d, values) in enumerate(zip(x_nd, values_n4.tolist(), strict=True)):
-                if i == every - 1 and block in checked:
-                    truth.observe(x_nd[told:i], values_n4[told:i])
-                    told = i
+                if i == interval - 1 and block in checked:
+                    truth.observe(x_nd[observed:i], values_n4[observed:i])
+                    observed = i
                     check()
                 learn(bucket, "m", x_d, [SignalChange(s, None, v) for (s, _), v in zip(SIGNALS, values, strict=True)])
                 after = log_decays(bucket)
                 if after != before:
-                    truth.observe(x_nd[told : i + 1], values_n4[told : i + 1])
-                    told, regular = i + 1, 0.0
-                    if half_life and i == every - 1:
-                        share = Long(2.0) ** (-Long(every) / Long(half_life))
+                    truth.observe(x_nd[observed : i + 1], values_n4[observed : i + 1])
+                    observed, regular = i + 1, 0.0
+                    if half_life and i == interval - 1:
+                        share = Long(2.0) ** (-Long(interval) / Long(half_life))
                         truth.fade(range(len(SIGNALS)), share)
                         regular = float(np.log(share))
                     alarmed = [r for r in range(len(SIGNALS)) if after[r] - before[r] < regular - 1e-6]
@@ -126,10 +126,10 @@ def compare(updates: int, half_life: float) -> dict[str, float]:
                     for r in alarmed:
                         truth.fade([r], Long(ESS_AFTER_ALARM) / truth.mass(r))
                     before = after
-            truth.observe(x_nd[told:], values_n4[told:])
+            truth.observe(x_nd[observed:], values_n4[observed:])
             if block in checked:
                 check()
-            progress.advance(task, every)
+            progress.advance(task, interval)
     return {**worst, "alarms of the change detector": float(alarms)}
 
 
@@ -214,8 +214,8 @@ class Truth:
         """Mean and Σ of θ, and E[σ²], of one response."""
         precision_dd = self.precision_rdd[row] + self.prior_dd
         eta_d = self.eta_rd[row] + self.eta0_rd[row]
-        found = refined(precision_dd, np.column_stack([eta_d, np.eye(D, dtype=Long)]))
-        mean_d, cov_dd = found[:, 0], found[:, 1:]
+        solution = refined(precision_dd, np.column_stack([eta_d, np.eye(D, dtype=Long)]))
+        mean_d, cov_dd = solution[:, 0], solution[:, 1:]
         spread = self.square_r[row] + Long(INTERCEPT_PRECISION) * self.intercept_r[row] ** 2 - mean_d @ eta_d
         return mean_d, cov_dd, (self.b_r[row] + spread / 2) / (PRIOR_A + self.weight_r[row] / 2 - 1)
 
@@ -232,7 +232,7 @@ def refined(matrix_dd: Longs, right_dm: Longs) -> Longs:
 def errors(bucket: BucketState, truth: Truth, probe_nd: Array) -> tuple[float, ...]:
     """Worst relative errors of means, variances and Σ, in the order of ``compare``; least eigenvalue and condition of Σ."""
     posteriors = bucket.posteriors
-    told = [predict(posteriors, x_d) for x_d in probe_nd]
+    predicted = [predict(posteriors, x_d) for x_d in probe_nd]
     mean_error = cov_error = condition = 0.0
     variance_errors = []
     least = math.inf
@@ -240,7 +240,7 @@ def errors(bucket: BucketState, truth: Truth, probe_nd: Array) -> tuple[float, .
         mean_d, exact_dd, exact_noise = truth.solve(row)
         wide_nd = probe_nd.astype(Long)
         mean_n, variance_n = wide_nd @ mean_d, ((wide_nd @ exact_dd) * wide_nd).sum(axis=1) * exact_noise
-        got_n, spread_n = (np.array([one[i][0, response] for one in told]) for i in range(2))
+        got_n, spread_n = (np.array([prediction[i][0, response] for prediction in predicted]) for i in range(2))
         mean_error = max(mean_error, float(np.abs(got_n / mean_n - 1).max()))
         noise_error = float(abs(noise(posteriors)[0, response] / exact_noise - 1))
         variance_errors.append(max(noise_error, float(np.abs(spread_n / variance_n - 1).max())))

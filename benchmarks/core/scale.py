@@ -47,7 +47,7 @@ D, K, CALLS, TURNS = 32, 8, 300, 21
 CELLS = 8 * (2 * RESPONSES * D + D * (D + 1))
 """Bytes of m and η of each response and of packed Λ and Σ of one model."""
 FEWEST = 100
-"""Buckets below which the growth of the process says nothing of their size."""
+"""Number of buckets below which the growth of the process is no measure of their size."""
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
     for size in sizes:
         figures = {"buckets": float(size), **grow(state, size)}
         rows.append({**figures, **decisions(alone, state), **memory(state, figures), **changes(state)})
-        for name in ("empty, bytes held", "in use, bytes held"):
+        for name in ("empty, bytes", "in use, bytes"):
             del rows[-1][name]
     beside = beside_arrays(state)
     added = timed(state, ModelPut(catalog.Model("new"))), timed(state, ModelDeleted("new"))
@@ -74,8 +74,8 @@ def main() -> None:
     for size in sizes:
         table.add_column(f"{size:,} buckets", justify="right")
     for name in rows[-1]:
-        found = [row.get(name, math.nan) for row in rows]
-        table.add_row(name, *("" if math.isnan(value) else f"{value:,.4g}" for value in found))
+        values = [row.get(name, math.nan) for row in rows]
+        table.add_row(name, *("" if math.isnan(value) else f"{value:,.4g}" for value in values))
     console.print(table)
     where = Table(title="Bytes of one bucket that are not numbers in arrays")
     where.add_column("of")
@@ -115,29 +115,29 @@ def grow(state: State, size: int) -> dict[str, float]:
     new, began = range(before, size), time.perf_counter()
     for i in track(new, f"{size:,} buckets", disable=len(new) < FEWEST):
         put(state, BucketPut(catalog.Bucket(f"b{i}", schema=schema)))
-    seconds, made = time.perf_counter() - began, resident()
+    seconds, filled = time.perf_counter() - began, resident()
     for i in track(new, "an outcome for each", disable=len(new) < FEWEST):
         bucket = state.buckets[f"b{i}"]
         values = {Signal.QUALITY: rng.random(), Signal.COST: 0.01, Signal.LATENCY: 1.0}
-        told = [SignalChange(signal, None, float(value)) for signal, value in values.items()]
-        learn(bucket, f"m{rng.integers(K)}", context(bucket, rng).x_d, told)
+        changes = [SignalChange(signal, None, float(value)) for signal, value in values.items()]
+        learn(bucket, f"m{rng.integers(K)}", context(bucket, rng).x_d, changes)
     cells = len(new) * K if len(new) >= FEWEST else math.nan
     return {
         "create a bucket, µs": 1e6 * seconds / max(len(new), 1),
-        "empty, bytes held": (made - empty) / cells,
-        "in use, bytes held": (resident() - empty) / cells,
+        "empty, bytes": (filled - empty) / cells,
+        "in use, bytes": (resident() - empty) / cells,
     }
 
 
-def decisions(alone: State, state: State) -> dict[str, float]:
+def decisions(alone: State, crowded: State) -> dict[str, float]:
     """Median times of a decision in the three ways, in microseconds, and the median ratio of the last to the first."""
     rng = np.random.default_rng(1)
-    names = list(state.buckets)
+    names = list(crowded.buckets)
     turns = []
     for _ in range(TURNS):
         anywhere = [names[i] for i in rng.integers(len(names), size=CALLS)]
-        ways = ((alone, ["b0"] * CALLS), (state, anywhere[:1] * CALLS), (state, anywhere))
-        turns.append([decision_time(held, which, rng) for held, which in ways])
+        ways = ((alone, ["b0"] * CALLS), (crowded, anywhere[:1] * CALLS), (crowded, anywhere))
+        turns.append([decision_time(state, which, rng) for state, which in ways])
     only, hot, random = (statistics.median(turn[way] for turn in turns) for way in range(3))
     return {
         "decision, the only bucket, µs": only,
@@ -148,19 +148,19 @@ def decisions(alone: State, state: State) -> dict[str, float]:
 
 
 def memory(state: State, figures: Mapping[str, float]) -> dict[str, float]:
-    """Bytes of a (bucket, model) in the process and in arrays. Buckets are all alike, so one tells of arrays in use."""
+    """Bytes of a (bucket, model) in the process and in arrays. Buckets are all alike, so the arrays of the last stand for all."""
     used = next(iter(state.buckets.values()))
     fresh = new_state()
     put(fresh, BucketPut(used.config))
     raw_empty, raw = (sum(a.nbytes for a in arrays(b).values()) / K for b in (fresh.buckets[used.config.id], used))
     return {
-        "bytes of an empty (bucket, model)": figures["empty, bytes held"],
+        "bytes of an empty (bucket, model)": figures["empty, bytes"],
         "… its arrays": raw_empty,
-        "bytes of a (bucket, model) in use": figures["in use, bytes held"],
+        "bytes of a (bucket, model) in use": figures["in use, bytes"],
         "… of it arrays": raw,
         "… of it m, η, Λ, Σ": CELLS,
-        "ratio to the arrays": figures["in use, bytes held"] / raw,
-        "ratio to m, η, Λ, Σ": figures["in use, bytes held"] / CELLS,
+        "ratio to the arrays": figures["in use, bytes"] / raw,
+        "ratio to m, η, Λ, Σ": figures["in use, bytes"] / CELLS,
     }
 
 
@@ -181,10 +181,10 @@ def context(bucket: BucketState, rng: np.random.Generator) -> Encoded:
 
 def decision_time(state: State, names: Sequence[str], rng: np.random.Generator) -> float:
     """Microseconds of one decision in these buckets, of the processor's time: others may be at work on this machine."""
-    one = context(state.buckets[names[0]], rng)
+    encoded = context(state.buckets[names[0]], rng)
     began = time.process_time()
     for name in names:
-        decide(state.buckets[name], [one], [b"0" * 16], rng, health=state.health, now_ns=0, state_position=0)
+        decide(state.buckets[name], [encoded], [b"0" * 16], rng, health=state.health, now_ns=0, state_position=0)
     return 1e6 * (time.process_time() - began) / len(names)
 
 
@@ -199,14 +199,14 @@ def beside_arrays(state: State) -> Counter[str]:
     """Bytes of the last bucket by attribute, without the data of arrays and without what it shares with others."""
     *others, last = state.buckets.values()
     shared = {id(part) for part in parts(others[0] if others else None)}
-    found: Counter[str] = Counter({"the object itself": sys.getsizeof(last)})
+    bytes_by_field: Counter[str] = Counter({"the object itself": sys.getsizeof(last)})
     for f in fields(last):
         for part in parts(getattr(last, f.name)):
             if id(part) not in shared:
                 shared.add(id(part))
                 data = part.nbytes if isinstance(part, np.ndarray) and part.flags.owndata else 0
-                found[f.name] += sys.getsizeof(part) - data
-    return found
+                bytes_by_field[f.name] += sys.getsizeof(part) - data
+    return bytes_by_field
 
 
 def parts(whole: Any) -> Iterator[object]:

@@ -363,8 +363,8 @@ def _by_case(results: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str
         yield name, sorted((r for r in results if r["case"] == name), key=lambda r: r["seed"])
 
 
-def _values(results: list[dict[str, Any]], policy: str, what: str) -> Array:
-    return np.array([result["rows"][policy][what] for result in results])
+def _values(results: list[dict[str, Any]], policy: str, column: str) -> Array:
+    return np.array([result["rows"][policy][column] for result in results])
 
 
 def report(results: list[dict[str, Any]], console: Console) -> None:

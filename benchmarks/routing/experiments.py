@@ -67,10 +67,10 @@ def main() -> None:
                 check_run(world, trial.run)
         except SettingError as error:
             parser.error(str(error))
-        for one in map_over(world, measure, trials, arguments.jobs):
-            measured.append((case, one))
+        for result in map_over(world, measure, trials, arguments.jobs):
+            measured.append((case, result))
             head = {name: getattr(case, name) for name in ("experiment", "variant", "start", "features")}
-            rows += [Row(**head, **row) for row in one.rows]
+            rows += [Row(**head, **row) for row in result.rows]
         _write(
             arguments.out / "experiments.csv", rows
         )  # after each case: a long run that fails late keeps what it found
@@ -78,8 +78,8 @@ def main() -> None:
         console.print(
             f"({case.experiment}) {case.variant}, {case.start}, {case.features}: {len(trials)} runs, {spent:.0f} s"
         )
-    found, drawn = summaries(rows), curves(measured)
-    _write(arguments.out / "summary.csv", found)
+    summary_rows, drawn = summaries(rows), curves(measured)
+    _write(arguments.out / "summary.csv", summary_rows)
     _write(arguments.out / "curves.csv", drawn)
     settings = {
         "stream": f"{table.name}, {len(table)} prompts (sha256 {table.sha256})",
@@ -87,10 +87,12 @@ def main() -> None:
         "seeds": f"0 to {arguments.seeds - 1}; intervals are 95 % bootstrap intervals of the mean over seeds",
         "features": ", ".join(kinds),
     }
-    page = html(found, drawn, settings, holdout=arguments.split == "test_holdout")
+    page = html(summary_rows, drawn, settings, holdout=arguments.split == "test_holdout")
     (arguments.out / "experiments.html").write_text(page, encoding="utf-8")
     for experiment in experiments:
-        console.print(_sheet(experiment, [one for one in found if one["experiment"] == experiment], arguments.split))
+        console.print(
+            _sheet(experiment, [row for row in summary_rows if row["experiment"] == experiment], arguments.split)
+        )
     console.print(f"{arguments.out / 'experiments.html'}, summary.csv, curves.csv and experiments.csv are written.")
 
 
@@ -112,7 +114,7 @@ def _write(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         writer.writerows(rows)
 
 
-def _sheet(experiment: str, found: Sequence[Summary], split: str) -> Table:
+def _sheet(experiment: str, summary_rows: Sequence[Summary], split: str) -> Table:
     """Ours and the peer, and in hindsight the best per-task mixture, phase by phase."""
     sheet = Table(title=f"({experiment}) {TITLES[experiment]}")
     columns = (
@@ -130,19 +132,19 @@ def _sheet(experiment: str, found: Sequence[Summary], split: str) -> Table:
     )
     for title in (*columns, "bar"):
         sheet.add_column(title, justify="left" if title in ("variant", "features", "phase", "policy") else "right")
-    for one in sorted(found, key=lambda one: (one["variant"], one["features"], one["budget"], one["at"])):
-        if one["policy"] not in (OURS, PEER, "task-lp", "mabwiser-lints"):
+    for row in sorted(summary_rows, key=lambda row: (row["variant"], row["features"], row["budget"], row["at"])):
+        if row["policy"] not in (OURS, PEER, "task-lp", "mabwiser-lints"):
             continue
         bars: dict[float, float] = {}
-        if split == "test_holdout" and experiment in "ae" and one["policy"] == OURS and one["phase"] == "all":
+        if split == "test_holdout" and experiment in "ae" and row["policy"] == OURS and row["phase"] == "all":
             bars = dict(zip(BUDGETS, BAR_WARM if experiment == "a" else PUBLISHED, strict=True))
-        bar = bars.get(one["budget"])
-        ahead = f"{one['ahead']:+.4f} [{one['ahead_low']:+.4f}, {one['ahead_high']:+.4f}]"
+        bar = bars.get(row["budget"])
+        ahead = f"{row['ahead']:+.4f} [{row['ahead_low']:+.4f}, {row['ahead_high']:+.4f}]"
         sheet.add_row(
-            one["variant"], one["features"], f"{one['budget']:g}", one["phase"], one["policy"], f"{one['quality']:.4f}",
-            f"{one['spend_ratio']:.3f}", f"{one['spend_most']:.3f}", f"{one['share']:.3f}", _number(one["settled"]),
-            "" if np.isnan(one["ahead"]) or one["policy"] == PEER else ahead, "" if bar is None else f"{bar:.4f}",
-            style="bold" if one["policy"] == OURS else "",
+            row["variant"], row["features"], f"{row['budget']:g}", row["phase"], row["policy"], f"{row['quality']:.4f}",
+            f"{row['spend_ratio']:.3f}", f"{row['spend_most']:.3f}", f"{row['share']:.3f}", _number(row["settled"]),
+            "" if np.isnan(row["ahead"]) or row["policy"] == PEER else ahead, "" if bar is None else f"{bar:.4f}",
+            style="bold" if row["policy"] == OURS else "",
         )  # fmt: skip
     return sheet
 

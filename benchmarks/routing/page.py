@@ -31,57 +31,57 @@ change by .1). <b>Share after 20</b> is the share of that model after its first 
 task-lp are optima in hindsight of each phase, within the budget.</p>"""
 
 
-def html(found: Sequence[Summary], drawn: Sequence[Curve], settings: Mapping[str, str], *, holdout: bool) -> str:
+def html(summary_rows: Sequence[Summary], drawn: Sequence[Curve], settings: Mapping[str, str], *, holdout: bool) -> str:
     """The page."""
     parts = ["<h1>Pointsman: routing experiments</h1>"]
     rows = "".join(f'<tr><td>{escape(k)}</td><td class="text">{escape(v)}</td></tr>' for k, v in settings.items())
     parts += [f"<table>{rows}</table>", METHOD]
-    for experiment in dict.fromkeys(one["experiment"] for one in found):
+    for experiment in dict.fromkeys(row["experiment"] for row in summary_rows):
         parts.append(f"<h2>({experiment}) {escape(TITLES[experiment])}</h2><p>{escape(ABOUT[experiment])}</p>")
-        members = [one for one in found if one["experiment"] == experiment]
-        for variant, features in dict.fromkeys((one["variant"], one["features"]) for one in members):
-            these = [one for one in members if (one["variant"], one["features"]) == (variant, features)]
+        members = [row for row in summary_rows if row["experiment"] == experiment]
+        for variant, features in dict.fromkeys((row["variant"], row["features"]) for row in members):
+            group = [row for row in members if (row["variant"], row["features"]) == (variant, features)]
             curves = [
                 c for c in drawn if (c["experiment"], c["variant"], c["features"]) == (experiment, variant, features)
             ]
-            parts.append(f"<h3>{escape(variant)}, features {escape(features)}, {these[0]['start']} start</h3>")
-            parts.append(_verdicts(experiment, these, holdout=holdout))
-            charts = [_by_budget(these, holdout=holdout)] if experiment in "ae" else []
-            for budget in dict.fromkeys(one["budget"] for one in these):
+            parts.append(f"<h3>{escape(variant)}, features {escape(features)}, {group[0]['start']} start</h3>")
+            parts.append(_verdicts(experiment, group, holdout=holdout))
+            charts = [_by_budget(group, holdout=holdout)] if experiment in "ae" else []
+            for budget in dict.fromkeys(row["budget"] for row in group):
                 if experiment != "a":
                     charts += _over_time([curve for curve in curves if curve["budget"] == budget], experiment)
-            parts += [cards(charts), _table(these)]
+            parts += [cards(charts), _table(group)]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Pointsman: routing experiments</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
 
 
-def bar_of(one: Summary, *, holdout: bool) -> float | None:
+def bar_of(row: Summary, *, holdout: bool) -> float | None:
     """What the mean quality of ours should reach at least, if there is such a figure."""
-    if not holdout or one["experiment"] not in "ae" or one["policy"] != OURS or one["phase"] != "all":
+    if not holdout or row["experiment"] not in "ae" or row["policy"] != OURS or row["phase"] != "all":
         return None
-    return dict(zip(BUDGETS, BAR_WARM if one["experiment"] == "a" else PUBLISHED, strict=True)).get(one["budget"])
+    return dict(zip(BUDGETS, BAR_WARM if row["experiment"] == "a" else PUBLISHED, strict=True)).get(row["budget"])
 
 
-def _verdicts(experiment: str, these: Sequence[Summary], *, holdout: bool) -> str:
+def _verdicts(experiment: str, group: Sequence[Summary], *, holdout: bool) -> str:
     items = []
-    for one in these:
-        if one["policy"] != OURS:
+    for row in group:
+        if row["policy"] != OURS:
             continue
-        where = f"${one['budget']:g}, {one['phase']}: "
-        bar = bar_of(one, holdout=holdout)
+        where = f"${row['budget']:g}, {row['phase']}: "
+        bar = bar_of(row, holdout=holdout)
         if bar is not None:
-            kind = "yes" if one["quality"] >= bar else "no"
-            items.append((kind, f"{where}quality {one['quality']:.4f}, at least {bar:g} wanted"))
-        if not math.isnan(one["ahead"]):
-            kind = "yes" if one["ahead_low"] > 0.0 else "no" if one["ahead"] <= 0.0 else "open"
+            kind = "yes" if row["quality"] >= bar else "no"
+            items.append((kind, f"{where}quality {row['quality']:.4f}, at least {bar:g} wanted"))
+        if not math.isnan(row["ahead"]):
+            kind = "yes" if row["ahead_low"] > 0.0 else "no" if row["ahead"] <= 0.0 else "open"
             how = {"yes": "ahead of", "no": "not ahead of", "open": "not clearly ahead of"}[kind]
-            span = f"{one['ahead']:+.4f} [{one['ahead_low']:+.4f}, {one['ahead_high']:+.4f}]"
+            span = f"{row['ahead']:+.4f} [{row['ahead_low']:+.4f}, {row['ahead_high']:+.4f}]"
             items.append((kind, f"{where}{how} {PEER} at equal spend: {span}"))
-        if one["spend_ratio"] > ALLOWED[experiment]:
+        if row["spend_ratio"] > ALLOWED[experiment]:
             items.append(
-                ("no", f"{where}spend {one['spend_ratio']:.3f} of the budget, at most {ALLOWED[experiment]:g} wanted")
+                ("no", f"{where}spend {row['spend_ratio']:.3f} of the budget, at most {ALLOWED[experiment]:g} wanted")
             )
     good = sum(kind == "yes" for kind, _ in items)
     listed = "".join(f'<li class="{kind}">{escape(text)}</li>' for kind, text in items)
@@ -89,36 +89,36 @@ def _verdicts(experiment: str, these: Sequence[Summary], *, holdout: bool) -> st
     return f"<details{state}><summary>{good} of {len(items)} met</summary><ul>{listed}</ul></details>"
 
 
-def _table(these: Sequence[Summary]) -> str:
+def _table(group: Sequence[Summary]) -> str:
     titles = ("policy", "budget", "phase", "quality", "95 %", "spend / budget", "95 %", "largest", "share", "share after 20",
               "settled", "gain", "ahead", "95 %")  # fmt: skip
     head = "".join(f"<th>{title}</th>" for title in titles)
     rows = []
-    for one in sorted(these, key=lambda one: (one["budget"], one["at"])):
+    for row in sorted(group, key=lambda row: (row["budget"], row["at"])):
         cells = [
-            f"{one['budget']:g}", one["phase"], f"{one['quality']:.4f}", _span(one["quality_low"], one["quality_high"], 4),
-            f"{one['spend_ratio']:.3f}", _span(one["spend_low"], one["spend_high"], 3), f"{one['spend_most']:.3f}",
-            f"{one['share']:.3f}", _or_dash(one["share_warned"], ".3f"), _or_dash(one["settled"], ".0f"),
-            f"{one['gain']:+.4f}", _or_dash(one["ahead"], "+.4f"),
-            "–" if math.isnan(one["ahead"]) else _span(one["ahead_low"], one["ahead_high"], 4),
+            f"{row['budget']:g}", row["phase"], f"{row['quality']:.4f}", _span(row["quality_low"], row["quality_high"], 4),
+            f"{row['spend_ratio']:.3f}", _span(row["spend_low"], row["spend_high"], 3), f"{row['spend_most']:.3f}",
+            f"{row['share']:.3f}", _or_dash(row["share_warned"], ".3f"), _or_dash(row["settled"], ".0f"),
+            f"{row['gain']:+.4f}", _or_dash(row["ahead"], "+.4f"),
+            "–" if math.isnan(row["ahead"]) else _span(row["ahead_low"], row["ahead_high"], 4),
         ]  # fmt: skip
-        ours = " class=ours" if one["policy"] == OURS else ""
-        rows.append(f"<tr{ours}><td>{escape(one['policy'])}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+        ours = " class=ours" if row["policy"] == OURS else ""
+        rows.append(f"<tr{ours}><td>{escape(row['policy'])}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     table = f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
     return f"<details><summary>All numbers</summary>{table}</details>"
 
 
-def _by_budget(these: Sequence[Summary], *, holdout: bool) -> tuple[str, str]:
-    whole = [one for one in these if one["phase"] == "all"]
+def _by_budget(group: Sequence[Summary], *, holdout: bool) -> tuple[str, str]:
+    all_phases = [row for row in group if row["phase"] == "all"]
     lines = []
-    for policy, colour in _colours([one["policy"] for one in whole]).items():
-        mine = sorted((one for one in whole if one["policy"] == policy), key=lambda one: one["budget"])
+    for policy, colour in _colours([row["policy"] for row in all_phases]).items():
+        mine = sorted((row for row in all_phases if row["policy"] == policy), key=lambda row: row["budget"])
         lines.append(
             PlotLine(
                 policy,
-                [(one["budget"], one["quality"]) for one in mine],
-                [one["quality_low"] for one in mine],
-                [one["quality_high"] for one in mine],
+                [(row["budget"], row["quality"]) for row in mine],
+                [row["quality_low"] for row in mine],
+                [row["quality_high"] for row in mine],
                 colour,
                 dashed=policy in CONTROLS,
             )
@@ -126,7 +126,7 @@ def _by_budget(these: Sequence[Summary], *, holdout: bool) -> tuple[str, str]:
     if holdout:
         bars = [(b, q) for b, q in zip(BUDGETS, PUBLISHED, strict=True)]
         lines.append(PlotLine("published for ParetoBandit", bars, colour="#5a5a5a", dashed=True))
-    x = axis_over("budget, $ a request (logarithmic)", [one["budget"] for one in whole], log=True)
+    x = axis_over("budget, $ a request (logarithmic)", [row["budget"] for row in all_phases], log=True)
     return "quality by budget", plot(x, axis_over("mean quality", [y for line in lines for _, y in line.points]), lines)
 
 

@@ -151,9 +151,9 @@ def mix_quality(rounds: Rounds, phase: Phase, cost: float) -> float:
     Below the cheapest model it is that model's, which costs more: the comparison then errs against who spent so little.
     """
     part = slice(phase.start, phase.end)
-    there = np.flatnonzero(rounds.available_tk[part].all(axis=0))
-    quality_1k = rounds.quality_tk[part][:, there].mean(axis=0, keepdims=True)
-    cost_1k = rounds.cost_tk[part][:, there].mean(axis=0, keepdims=True)
+    available = np.flatnonzero(rounds.available_tk[part].all(axis=0))
+    quality_1k = rounds.quality_tk[part][:, available].mean(axis=0, keepdims=True)
+    cost_1k = rounds.cost_tk[part][:, available].mean(axis=0, keepdims=True)
     return float((best_shares(quality_1k, cost_1k, np.ones(1), cost) * quality_1k).sum())
 
 
@@ -209,15 +209,15 @@ def _whole(rows: list[PhaseRow]) -> PhaseRow:
 def _optimum(world: World, rounds: Rounds, phase: Phase, budget: float, control: str) -> Array:
     """The shares (t, k) of a control in hindsight of one phase, of the models that were there."""
     part = slice(phase.start, phase.end)
-    there = np.flatnonzero(rounds.available_tk[part].all(axis=0))
-    quality_tk, cost_tk = rounds.quality_tk[part][:, there], rounds.cost_tk[part][:, there]
+    available = np.flatnonzero(rounds.available_tk[part].all(axis=0))
+    quality_tk, cost_tk = rounds.quality_tk[part][:, available], rounds.cost_tk[part][:, available]
     share_tk = np.zeros((phase.end - phase.start, len(world.table.models)))
     if control == "best-fixed":
-        share_tk[:, there[best_fixed(quality_tk, cost_tk, budget)]] = 1.0
+        share_tk[:, available[best_fixed(quality_tk, cost_tk, budget)]] = 1.0
         return share_tk
     task_t = world.task_n[rounds.row_t[part]]
     group_t = (
         np.unique(task_t, return_inverse=True)[1] if control == "task-lp" else np.zeros(len(task_t), dtype=np.intp)
     )
-    share_tk[:, there] = grouped_optimum(quality_tk, cost_tk, group_t, budget)
+    share_tk[:, available] = grouped_optimum(quality_tk, cost_tk, group_t, budget)
     return share_tk

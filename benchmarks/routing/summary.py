@@ -95,10 +95,10 @@ def summaries(rows: Sequence[Row]) -> list[Summary]:
             row["policy"],
         )
         groups.setdefault(key, {})[row["seed"]] = row
-        seen = phases.setdefault((row["experiment"], row["variant"]), [])
-        if row["phase"] not in seen:
-            seen.append(row["phase"])
-    found = []
+        phase_names = phases.setdefault((row["experiment"], row["variant"]), [])
+        if row["phase"] not in phase_names:
+            phase_names.append(row["phase"])
+    summary_rows = []
     for key, by_seed in groups.items():
         experiment, variant, start, features, budget, phase, policy = key
         peers = groups.get((*key[:-1], PEER))
@@ -113,7 +113,7 @@ def summaries(rows: Sequence[Row]) -> list[Summary]:
             ahead = (float(ahead_s.mean()), *interval(ahead_s))
         warned_s = of("share_warned")
         quality, spend, gain = interval(of("quality")), interval(of("spend_ratio")), interval(of("gain"))
-        found.append(
+        summary_rows.append(
             Summary(
                 experiment=experiment,
                 variant=variant,
@@ -143,20 +143,20 @@ def summaries(rows: Sequence[Row]) -> list[Summary]:
                 ahead_high=ahead[2],
             )
         )
-    return found
+    return summary_rows
 
 
 def curves(measured: Sequence[tuple[Case, Measured]]) -> list[Curve]:
     """Means over seeds, by case, budget and policy."""
     groups: dict[tuple[str, str, str, str, float, str], list[Measured]] = {}
-    for case, one in measured:
-        run = one.trial.run
+    for case, result in measured:
+        run = result.trial.run
         assert run.budget is not None
         key = (case.experiment, case.variant, case.start, case.features, run.budget, run.policy.text)
-        groups.setdefault(key, []).append(one)
+        groups.setdefault(key, []).append(result)
     drawn = []
     for (experiment, variant, start, features, budget, policy), members in groups.items():
-        curves_s3c = np.array([one.curves_3c for one in members])
+        curves_s3c = np.array([result.curves_3c for result in members])
         mean_3c = curves_s3c.mean(axis=0)
         spread_c = curves_s3c[:, 0].std(axis=0, ddof=1) if len(members) > 1 else np.zeros(mean_3c.shape[1])
         for c, at in enumerate(members[0].round_c):

@@ -52,22 +52,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    found: dict[str, list[dict[str, float]]] = {}
+    rounds_by_kind: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as directory:
         for round_ in range(arguments.rounds):
             for kind in ("echo", "decide", "report", "batch"):
                 process, address = start(kind, f"{directory}/{round_}-{kind}")
                 try:
                     figures = load(kind, address, arguments.seconds, arguments.connections)
-                    found.setdefault(kind, []).append(figures)
+                    rounds_by_kind.setdefault(kind, []).append(figures)
                     if kind in ("echo", "decide"):
                         half = load(kind, address, arguments.seconds, arguments.connections, figures["rate"] / 2)
-                        found.setdefault(f"{kind}, half load", []).append(half)
+                        rounds_by_kind.setdefault(f"{kind}, half load", []).append(half)
                 finally:
                     process.send_signal(signal.SIGTERM)
                     process.wait()
     middle = {
-        kind: {name: statistics.median(r[name] for r in rounds) for name in rounds[0]} for kind, rounds in found.items()
+        kind: {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
+        for kind, rounds in rounds_by_kind.items()
     }
     table = Table(
         title=f"{arguments.connections} connections, {os.cpu_count()} cores, median of {arguments.rounds} rounds"

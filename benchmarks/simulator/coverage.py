@@ -355,21 +355,21 @@ def _groups(records: Sequence[T], names: tuple[str, ...]) -> dict[tuple[tuple[st
 def summarise(points: list[Point]) -> list[dict[str, Any]]:
     """Coverage, bias, error and width by scenario, candidate, signal, estimator and interval."""
     rows = []
-    for key, these in _groups(points, ("scenario", "candidate", "signal", "estimator", "interval")).items():
-        off = np.array([p.estimate - p.truth for p in these])
-        scale = float(np.mean([p.truth for p in these]))
-        everywhere = [p.low <= p.everywhere <= p.high for p in these if not np.isnan(p.everywhere)]
+    for key, replications in _groups(points, ("scenario", "candidate", "signal", "estimator", "interval")).items():
+        off = np.array([p.estimate - p.truth for p in replications])
+        scale = float(np.mean([p.truth for p in replications]))
+        everywhere = [p.low <= p.everywhere <= p.high for p in replications if not np.isnan(p.everywhere)]
         rows.append(
             dict(key)
             | {
-                "replications": len(these),
-                "coverage": float(np.mean([p.low <= p.truth <= p.high for p in these])),
+                "replications": len(replications),
+                "coverage": float(np.mean([p.low <= p.truth <= p.high for p in replications])),
                 "coverage_all_prompts": float(np.mean(everywhere)) if everywhere else None,
                 "bias": None if np.isnan(off).all() else float(np.nanmean(off)),
                 "rmse": None if np.isnan(off).all() else float(np.sqrt(np.nanmean(off**2))),
-                "width": float(np.mean([p.high - p.low for p in these])),
+                "width": float(np.mean([p.high - p.low for p in replications])),
                 "truth": scale,
-                "ess": float(np.mean([p.ess for p in these])),
+                "ess": float(np.mean([p.ess for p in replications])),
             }
         )
     return rows
@@ -378,18 +378,18 @@ def summarise(points: list[Point]) -> list[dict[str, Any]]:
 def promoted(promotions: list[Promotion]) -> list[dict[str, Any]]:
     """Shares of promotions by scenario, candidate and margin."""
     rows = []
-    for key, these in _groups(promotions, ("scenario", "candidate", "margin")).items():
-        shares = {name: float(np.mean([getattr(p, name) for p in these])) for name in TITLES}
-        rows.append(dict(key) | {"replications": len(these)} | shares)
+    for key, replications in _groups(promotions, ("scenario", "candidate", "margin")).items():
+        shares = {name: float(np.mean([getattr(p, name) for p in replications])) for name in TITLES}
+        rows.append(dict(key) | {"replications": len(replications)} | shares)
     return rows
 
 
-def held(watched: list[Watched]) -> list[dict[str, Any]]:
+def interval_coverage(watched: list[Watched]) -> list[dict[str, Any]]:
     """How often intervals held at every look, by scenario, candidate and signal."""
     rows = []
-    for key, these in _groups(watched, ("scenario", "candidate", "signal")).items():
-        shares = {name: float(np.mean([getattr(w, name) for w in these])) for name in ("betting", "normal")}
-        rows.append(dict(key) | {"replications": len(these)} | shares)
+    for key, replications in _groups(watched, ("scenario", "candidate", "signal")).items():
+        shares = {name: float(np.mean([getattr(w, name) for w in replications])) for name in ("betting", "normal")}
+        rows.append(dict(key) | {"replications": len(replications)} | shares)
     return rows
 
 
@@ -409,9 +409,9 @@ def report(
             "mean width, quality",
         ):
             sheet.add_column(title, justify="left" if title in ("estimator", "interval") else "right")
-        these = [row for row in rows if row["scenario"] == scenario]
-        for estimator, interval in dict.fromkeys((row["estimator"], row["interval"]) for row in these):
-            group = [row for row in these if (row["estimator"], row["interval"]) == (estimator, interval)]
+        scenario_rows = [row for row in rows if row["scenario"] == scenario]
+        for estimator, interval in dict.fromkeys((row["estimator"], row["interval"]) for row in scenario_rows):
+            group = [row for row in scenario_rows if (row["estimator"], row["interval"]) == (estimator, interval)]
             least, mean = min(r["coverage"] for r in group), np.mean([r["coverage"] for r in group])
             everywhere = [r["coverage_all_prompts"] for r in group if r["coverage_all_prompts"] is not None]
             off = relative_biases(group)
@@ -424,9 +424,10 @@ def report(
     for title in ("scenario", "betting", f"normal of dr, from {FIRST_LOOK} rounds"):
         sheet.add_column(title, justify="left" if title == "scenario" else "right")
     for scenario in dict.fromkeys(row["scenario"] for row in looks):
-        these = [row for row in looks if row["scenario"] == scenario]
+        scenario_rows = [row for row in looks if row["scenario"] == scenario]
         cells = [
-            f"{np.mean([r[n] for r in these]):.3f} ({min(r[n] for r in these):.3f})" for n in ("betting", "normal")
+            f"{np.mean([r[n] for r in scenario_rows]):.3f} ({min(r[n] for r in scenario_rows):.3f})"
+            for n in ("betting", "normal")
         ]
         sheet.add_row(scenario, *cells)
     console.print(sheet)
@@ -434,8 +435,8 @@ def report(
     for title in ("margin", *TITLES.values()):
         sheet.add_column(title, justify="right")
     for margin in dict.fromkeys(row["margin"] for row in gates):
-        these = [row for row in gates if row["margin"] == margin]
-        cells = [f"{np.mean([r[n] for r in these]):.4f} ({max(r[n] for r in these):.3f})" for n in TITLES]
+        margin_rows = [row for row in gates if row["margin"] == margin]
+        cells = [f"{np.mean([r[n] for r in margin_rows]):.4f} ({max(r[n] for r in margin_rows):.3f})" for n in TITLES]
         sheet.add_row(f"{margin:g}", *cells)
     console.print(sheet)
 
@@ -462,7 +463,7 @@ def main() -> None:
         points += replication.points
         watched += replication.watched
         promotions += replication.promotions
-    rows, looks, gates = summarise(points), held(watched), promoted(promotions)
+    rows, looks, gates = summarise(points), interval_coverage(watched), promoted(promotions)
     console = Console(width=150)
     report(console, rows, looks, gates)
     if arguments.out is not None:

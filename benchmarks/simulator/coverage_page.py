@@ -58,15 +58,15 @@ def coverage_page(
     )
 
 
-def _pictures(these: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def _pictures(scenario_rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Coverage, bias and width of every estimator in one scenario: means, and ranges over candidates and signals."""
     forests: dict[str, list[ForestRow]] = {"coverage": [], "bias": [], "width": []}
-    for estimator, interval in dict.fromkeys((row["estimator"], row["interval"]) for row in these):
-        group = [r for r in these if (r["estimator"], r["interval"]) == (estimator, interval)]
+    for estimator, interval in dict.fromkeys((row["estimator"], row["interval"]) for row in scenario_rows):
+        group = [r for r in scenario_rows if (r["estimator"], r["interval"]) == (estimator, interval)]
         values = {
             "coverage": [r["coverage"] for r in group],
             "bias": relative_biases(group),
-            "width": relative_widths(group, these),
+            "width": relative_widths(group, scenario_rows),
         }
         for measure, numbers in values.items():
             if numbers:
@@ -86,12 +86,12 @@ def _pictures(these: list[dict[str, Any]]) -> list[tuple[str, str]]:
     ]
 
 
-def _power(these: list[dict[str, Any]]) -> str:
+def _power(gate_rows: list[dict[str, Any]]) -> str:
     """How often a better candidate passes, by how much better it is."""
-    margins = [margin for margin in dict.fromkeys(row["margin"] for row in these) if margin > 0.0]
+    margins = [margin for margin in dict.fromkeys(row["margin"] for row in gate_rows) if margin > 0.0]
     lines = []
     for name, colour in zip(("gate", "conditions", "bound", "naive"), COLOURS, strict=False):
-        shares = [float(np.mean([r[name] for r in these if r["margin"] == margin])) for margin in margins]
+        shares = [float(np.mean([r[name] for r in gate_rows if r["margin"] == margin])) for margin in margins]
         dashed = name == "conditions"
         lines.append(PlotLine(TITLES[name], list(zip(margins, shares, strict=True)), colour=colour, dashed=dashed))
     x = Axis("margin: how much better than required, in quality", min(margins), max(margins), log=True)
@@ -103,10 +103,12 @@ def relative_biases(rows: list[dict[str, Any]]) -> list[float]:
     return [abs(r["bias"]) / r["width"] for r in rows if r["bias"] is not None and r["width"] > 0.0]
 
 
-def relative_widths(group: list[dict[str, Any]], these: list[dict[str, Any]]) -> list[float]:
+def relative_widths(group: list[dict[str, Any]], scenario_rows: list[dict[str, Any]]) -> list[float]:
     """Widths as multiples of that of ``dr``'s normal interval for the same candidate and signal."""
     plain = {
-        (r["candidate"], r["signal"]): r["width"] for r in these if (r["estimator"], r["interval"]) == ("dr", "normal")
+        (r["candidate"], r["signal"]): r["width"]
+        for r in scenario_rows
+        if (r["estimator"], r["interval"]) == ("dr", "normal")
     }
     return [r["width"] / plain[r["candidate"], r["signal"]] for r in group if plain[r["candidate"], r["signal"]] > 0.0]
 

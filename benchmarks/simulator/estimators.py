@@ -32,7 +32,7 @@ NAMES = ("ips", "snips", "dm", "dr", "sndr", "switch-dr", "dros")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Given:
+class LoggedRounds:
     """A log, the candidate's probabilities, and a reward model's predictions."""
 
     reward_n: Array
@@ -47,12 +47,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    given = make_log(arguments.rows)
+    log = make_log(arguments.rows)
     module = kit.import_obp("obp.ope.estimators")
     if module is None:
         print("obp is not installed: left out")
-    kinds = {"ours": _ours(given), "ours checked": _ours_checked(given)}
-    kinds |= {} if module is None else _theirs(module, given)
+    kinds = {"ours": _ours(log), "ours checked": _ours_checked(log)}
+    kinds |= {} if module is None else _theirs(module, log)
     titles = (
         "estimator",
         "ours",
@@ -69,7 +69,7 @@ def main() -> None:
     for title in titles:
         sheet.add_column(title, justify="left" if title == "estimator" else "right")
     figures: dict[str, dict[str, float]] = {}
-    every: dict[str, list[float]] = {kind: [0.0] * kit.REPEATS for kind in kinds}
+    totals: dict[str, list[float]] = {kind: [0.0] * kit.REPEATS for kind in kinds}
     for name in NAMES:
         estimates = {kind: actions[name]() for kind, actions in kinds.items()}
         difference = max(abs(estimate - estimates["ours"]) for estimate in estimates.values())
@@ -78,25 +78,25 @@ def main() -> None:
         # of ours the check is added below, once
         for kind, seconds in taken.items():
             added = taken["ours"] if kind == "ours checked" else seconds
-            every[kind] = [a + b for a, b in zip(every[kind], added, strict=True)]
+            totals[kind] = [a + b for a, b in zip(totals[kind], added, strict=True)]
         figures[name] = _medians(taken, arguments.rows)
         sheet.add_row(name, *_cells(taken, figures[name]), "" if module is None else f"{difference:.1e}")
-    check = kit.seconds_in_turn({"check": lambda: _check(given)})["check"]
-    every["ours checked"] = [a + b for a, b in zip(every["ours checked"], check, strict=True)]
-    figures["all"] = _medians(every, arguments.rows)
-    sheet.add_row("all of them", *_cells(every, figures["all"]))
+    check = kit.seconds_in_turn({"check": lambda: _check(log)})["check"]
+    totals["ours checked"] = [a + b for a, b in zip(totals["ours checked"], check, strict=True)]
+    figures["all"] = _medians(totals, arguments.rows)
+    sheet.add_row("all of them", *_cells(totals, figures["all"]))
     Console(width=110).print(sheet)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def make_log(n: int) -> Given:
+def make_log(n: int) -> LoggedRounds:
     """A log of ``n`` rounds with propensities of at least .2/k, and a candidate unlike the policy that was logged."""
     rng = np.random.default_rng(0)
     logged_nk = rng.dirichlet(np.ones(K), size=n) * 0.8 + 0.2 / K
     chosen_n = (rng.random(n)[:, None] > np.cumsum(logged_nk, axis=1)[:, :-1]).sum(axis=1)
     target_nk, q_nk, reward_n = rng.dirichlet(np.ones(K), size=n), rng.random((n, K)), rng.random(n)
-    return Given(reward_n, chosen_n, logged_nk[np.arange(n), chosen_n], target_nk, q_nk)
+    return LoggedRounds(reward_n, chosen_n, logged_nk[np.arange(n), chosen_n], target_nk, q_nk)
 
 
 def _medians(taken: Mapping[str, list[float]], rows: int) -> dict[str, float]:
@@ -118,22 +118,22 @@ def _ratio(taken: Mapping[str, list[float]], ours: str, theirs: str) -> str:
     return f"{statistics.median(b / a for a, b in zip(taken[ours], taken[theirs], strict=True)):.1f}"
 
 
-def _check(given: Given) -> None:
-    weight_n = est.weights(given.target_nk, given.chosen_n, given.propensity_n)
-    est.check(given.reward_n, weight_n, given.q_nk, given.target_nk, given.chosen_n)
+def _check(log: LoggedRounds) -> None:
+    weight_n = est.weights(log.target_nk, log.chosen_n, log.propensity_n)
+    est.check(log.reward_n, weight_n, log.q_nk, log.target_nk, log.chosen_n)
 
 
-def _ours(given: Given) -> dict[str, Callable[[], float]]:
+def _ours(log: LoggedRounds) -> dict[str, Callable[[], float]]:
     """From the log to the estimate, weights included."""
 
     def weights() -> Array:
-        return est.weights(given.target_nk, given.chosen_n, given.propensity_n)
+        return est.weights(log.target_nk, log.chosen_n, log.propensity_n)
 
-    reward_n, doubly = given.reward_n, (given.q_nk, given.target_nk, given.chosen_n)
+    reward_n, doubly = log.reward_n, (log.q_nk, log.target_nk, log.chosen_n)
     return {
         "ips": lambda: est.ips(reward_n, weights()).estimate,
         "snips": lambda: est.snips(reward_n, weights()).estimate,
-        "dm": lambda: est.dm(given.q_nk, given.target_nk).estimate,
+        "dm": lambda: est.dm(log.q_nk, log.target_nk).estimate,
         "dr": lambda: est.dr(reward_n, weights(), *doubly).estimate,
         "sndr": lambda: est.sndr(reward_n, weights(), *doubly).estimate,
         "switch-dr": lambda: est.switch_dr(reward_n, weights(), *doubly, TUNED).estimate,
@@ -141,25 +141,25 @@ def _ours(given: Given) -> dict[str, Callable[[], float]]:
     }
 
 
-def _ours_checked(given: Given) -> dict[str, Callable[[], float]]:
+def _ours_checked(log: LoggedRounds) -> dict[str, Callable[[], float]]:
     """The same after a check of all arrays: what one estimator alone takes."""
 
     def checked(action: Callable[[], float]) -> float:
-        _check(given)
+        _check(log)
         return action()
 
-    return {name: partial(checked, action) for name, action in _ours(given).items()}
+    return {name: partial(checked, action) for name, action in _ours(log).items()}
 
 
-def _theirs(module: Any, given: Given) -> dict[str, dict[str, Callable[[], float]]]:
+def _theirs(module: Any, log: LoggedRounds) -> dict[str, dict[str, Callable[[], float]]]:
     """obp's estimates without its checks, and as it gives them."""
     arrays = {
-        "reward": given.reward_n,
-        "action": given.chosen_n,
-        "pscore": given.propensity_n,
-        "action_dist": given.target_nk[:, :, None],
-        "position": np.zeros(len(given.reward_n), dtype=int),
-        "estimated_rewards_by_reg_model": given.q_nk[:, :, None],
+        "reward": log.reward_n,
+        "action": log.chosen_n,
+        "pscore": log.propensity_n,
+        "action_dist": log.target_nk[:, :, None],
+        "position": np.zeros(len(log.reward_n), dtype=int),
+        "estimated_rewards_by_reg_model": log.q_nk[:, :, None],
     }
     estimators = {
         "ips": module.InverseProbabilityWeighting(),

@@ -1,10 +1,10 @@
-"""Bytes that nobody wrote, to all that reads bytes: only the documented errors come out.
+"""Fuzzing of everything that decodes bytes: only documented errors may be raised.
 
     python benchmarks/soak/decoders.py [--minutes 2] [--runs N] [--engine atheris|mutate] [--json]
 
-Guided by coverage with atheris (`pip install -e '.[soak]'`); without it, or with ``--engine mutate``, by seeded mutations of
-what is valid. What was read is written and read again, and must be the same. Every kind of failure is shown once, with the
-bytes that cause it.
+Coverage-guided with atheris (`pip install -e '.[soak]'`); without it, or with ``--engine mutate``, by seeded mutations of valid
+input. A value that decodes is encoded and decoded again, and must be equal. Every kind of failure is shown once, with bytes that
+cause it.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _journal(data: bytes) -> None:
 
 
 def _snapshot(data: bytes) -> None:
-    """As it is, and with the checksum put right: damage that has one is no accident, but must not go unnoticed either."""
+    """Load a snapshot as it is, and with a valid checksum in place: damage under a valid checksum must be detected too."""
     for whole in (data, snapshot.MAGIC + hashlib.sha256(data[53:]).digest() + data[53:]):
         try:
             snapshot.load(whole)
@@ -178,7 +178,7 @@ NAMES = list(TARGETS)
 
 
 def attempt(name: str, data: bytes) -> tuple[str, str] | None:
-    """The kind of failure and its traceback, if anything else comes out than what is documented."""
+    """The kind of failure and its traceback if an undocumented error is raised, else None."""
     target, documented = TARGETS[name]
     try:
         target(data)
@@ -191,7 +191,7 @@ def attempt(name: str, data: bytes) -> tuple[str, str] | None:
 
 
 def seeds() -> dict[str, list[bytes]]:
-    """Something valid of each kind."""
+    """Valid inputs by decoder."""
     model = c.Model("a", "A", "up", c.Prices(1.0, 2.0, 0.1), 1000, 100, ("vision",), {"region": "eu"})
     schema = c.Schema(
         (c.NumberFeature("n"),), (c.CategoryFeature("c", ("x", "y")),), (c.EmbeddingFeature("e", 3),), c.TextFeature()
@@ -218,10 +218,10 @@ def seeds() -> dict[str, list[bytes]]:
     state = State()
     for position, event in enumerate(put, 1):
         apply(state, e.Record(position, position, event))
-    whole = b"".join(snapshot.capture(state))
-    saved = snapshot.MAGIC + hashlib.sha256(whole).digest() + whole
+    body = b"".join(snapshot.capture(state))
+    saved = snapshot.MAGIC + hashlib.sha256(body).digest() + body
     assert len(snapshot.MAGIC) + 32 == 53 and fingerprint(snapshot.load(saved)) == fingerprint(state)
-    events = [event_codec.write_event(one).SerializeToString() for one in [*put, outcome]]
+    events = [event_codec.write_event(written).SerializeToString() for written in [*put, outcome]]
     events.append(journal_pb2.JournalEvent(decision_made=decision).SerializeToString())
     context = context_pb2.Context(numbers={"n": 1.0}, categories={"c": "x"}, text="t", input_tokens=3)
     context.embeddings["e"].values.extend([1.0, 2.0, 3.0])
@@ -296,16 +296,16 @@ def mutate(runs: int, seconds: float, seed: int) -> tuple[Counter[str], dict[str
 
 def guided(name: str, corpus: Path, seconds: int, runs: int) -> None:
     """Runs one target under atheris in this process, which it ends; prints each kind of failure once, as JSON."""
-    known: set[str] = set()
+    reported: set[str] = set()
 
-    def one(data: bytes) -> None:
+    def try_input(data: bytes) -> None:
         failed = attempt(name, data)
-        if failed is not None and failed[0] not in known:
-            known.add(failed[0])
+        if failed is not None and failed[0] not in reported:
+            reported.add(failed[0])
             print(json.dumps({"kind": failed[0], "story": f"{failed[1]}from {data[:300]!r}"}), flush=True)
 
     flags = [f"-max_total_time={seconds}", f"-runs={runs}", "-max_len=8192", "-rss_limit_mb=4096", "-timeout=60"]
-    atheris.Setup([sys.argv[0], str(corpus), *flags], one)
+    atheris.Setup([sys.argv[0], str(corpus), *flags], try_input)
     atheris.Fuzz()
 
 
@@ -322,8 +322,8 @@ def by_coverage(runs: int, seconds: float) -> tuple[Counter[str], dict[str, tupl
             ended = subprocess.run(command, capture_output=True, text=True, cwd=directory, check=False)
         for line in ended.stdout.splitlines():
             if line.startswith("{"):
-                found = json.loads(line)
-                failures[found["kind"]] = 1, found["story"]
+                failure = json.loads(line)
+                failures[failure["kind"]] = 1, failure["story"]
         counts = [line.split()[1] for line in ended.stderr.splitlines() if line.startswith("Done ")]
         done[name] = int(counts[-1]) if counts else 0
         if ended.returncode != 0 or not counts:

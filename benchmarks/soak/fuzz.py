@@ -127,7 +127,7 @@ class Maker:
         self.names: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=CORPUS))
         self.accepted: dict[str, deque[bytes]] = defaultdict(lambda: deque(maxlen=CORPUS))
         for kind in ("models/", "buckets/", "projects/"):
-            self.names[kind].extend(kind + one for one in ("a", "b", "f", "g/h"))
+            self.names[kind].extend(kind + resource_id for resource_id in ("a", "b", "f", "g/h"))
 
     def request(self, method: MethodDescriptor) -> bytes:
         """A request of ``method``, as bytes."""
@@ -268,15 +268,15 @@ class Maker:
         for field, value in message.ListFields():
             if is_map(field) or depth > 3:
                 continue
-            for one in list(value)[:5] if field.is_repeated else [value]:
-                if isinstance(one, Message):
-                    self._harvest(one, depth + 1)
-                elif isinstance(one, str) and field.name in ("name", "etag", "next_page_token"):
+            for item in list(value)[:5] if field.is_repeated else [value]:
+                if isinstance(item, Message):
+                    self._harvest(item, depth + 1)
+                elif isinstance(item, str) and field.name in ("name", "etag", "next_page_token"):
                     collection = (
-                        one.partition("/")[0] + "/" if field.name == "name" else field.name.removeprefix("next_")
+                        item.partition("/")[0] + "/" if field.name == "name" else field.name.removeprefix("next_")
                     )
-                    if one not in self.names[collection]:
-                        self.names[collection].append(one)
+                    if item not in self.names[collection]:
+                        self.names[collection].append(item)
 
 
 CONTAINERS = {"Decision": "decisions/", "Bucket": "buckets/", "Project": "projects/", "Model": "models/"}
@@ -421,8 +421,10 @@ def soak(count: int, seconds: float, seed: int, data: Path, flags: list[str]) ->
         if (code := server.stop()) != 0:
             violations.append(f"the server ended with {code}")
     if tracebacks(server.said()):
-        said = server.said()
-        violations.append(f"the server logged {tracebacks(said)} tracebacks: {said[said.find('Traceback') :][:3000]}")
+        output = server.said()
+        violations.append(
+            f"the server logged {tracebacks(output)} tracebacks: {output[output.find('Traceback') :][:3000]}"
+        )
     folded = verify(data)
     if not folded["equal"]:
         violations.append(f"the state is not the fold of the journal: {folded}")

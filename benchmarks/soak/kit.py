@@ -1,4 +1,4 @@
-"""What the soaks share: stubs, a look at what a server left behind, and a table at the end."""
+"""Shared by the soak tests: stubs, checks of a stopped server's data and log, and the final table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Stubs:
 
 
 def verify(data: Path) -> dict[str, Any]:
-    """What `pointsman verify --json` says; the server must not be running."""
+    """The report of `pointsman verify --json`; the server must not be running."""
     code = "from pointsman.server.cli.journal import verify; verify()"
     done = run_python("-c", code, "--data", str(data), "--json", seconds=VERIFY_S)
     if not done.stdout:
@@ -41,13 +41,13 @@ def verify(data: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def tracebacks(said: str) -> int:
-    """How many exceptions the server logged that nobody expected."""
-    return said.count("Traceback (most recent call last)")
+def tracebacks(output: str) -> int:
+    """The number of tracebacks in a server's log."""
+    return output.count("Traceback (most recent call last)")
 
 
 def finish(title: str, rows: Mapping[str, object], violations: Sequence[str], started: float, as_json: bool) -> int:
-    """Print the table (or JSON) and what was violated; the exit code."""
+    """Print the table (or JSON) and the violations; returns the exit code."""
     rows = {**rows, "violations": len(violations), "seconds": round(time.perf_counter() - started)}
     if as_json:
         print(json.dumps({"title": title, **rows, "violated": list(violations[:50])}))

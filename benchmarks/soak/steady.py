@@ -3,12 +3,12 @@
     python benchmarks/soak/steady.py [--minutes 10] [--load 0.5] [--json] [-- more flags of `pointsman serve`]
 
 First the server is filled: a hundred buckets, and more decisions than it keeps in memory (20,000 of about 3 kB), each with an
-outcome, as fast as it goes; that also says what full load is. Then it gets ``--load`` of it, for what is left of the time. Each
+outcome, as fast as it goes; the rate reached is full load. Then it gets ``--load`` of that for the rest of the time. Each
 second its memory is read. The medians of the second and the last quarter may differ by 5 % or 10 MiB; the slope is the median
 of those between all pairs of readings from the second quarter on (Theil and Sen).
 
 Then the clock: a data directory is opened with clocks an hour and a hundred days ahead, behind, and as before, in this process.
-Journal times never go back, a repeated report or request is known whatever the clock says, decisions end when their window
+Journal times never go back, a repeated report or request is recognised at any clock, decisions expire when their window
 has passed and not before, and the state is the fold of the journal.
 """
 
@@ -54,7 +54,7 @@ HOUR_NS = 3600 * 10**9
 
 @dataclass(frozen=True)
 class Reading:
-    """What a process has at a time."""
+    """A process's resources at a time."""
 
     seconds: float
     rss_mib: float
@@ -91,15 +91,15 @@ async def set_up(stubs: Stubs) -> None:
         )
 
 
-async def one(stubs: Stubs, rng: np.random.Generator) -> int:
-    """A decision and its outcome; how often the server was too busy to begin."""
+async def decide_and_report(stubs: Stubs, rng: np.random.Generator) -> int:
+    """A decision and its outcome; returns how often the server refused to admit a call."""
     numbers = {f"n{i}": float(x) for i, x in enumerate(rng.normal(size=8))}
     request = router_service_pb2.DecideRequest(bucket=f"buckets/b{rng.integers(BUCKETS)}", context={"numbers": numbers})
-    made, refused = await patient(stubs.router.Decide, request)
+    answer, refused = await patient(stubs.router.Decide, request)
     outcome = outcome_pb2.Outcome(quality=float(rng.random()), cost_usd=float(rng.random()), latency_seconds=1.0)
     _, more = await patient(
         stubs.router.ReportOutcome,
-        router_service_pb2.ReportOutcomeRequest(decision=made.decision.name, outcome=outcome, idempotency_key="k"),
+        router_service_pb2.ReportOutcomeRequest(decision=answer.decision.name, outcome=outcome, idempotency_key="k"),
     )
     return refused + more
 
@@ -116,7 +116,7 @@ async def drive(server: Served, fill: int, minutes: float, load: float) -> tuple
             nonlocal left
             while left > 0:
                 left -= 1
-                await one(stubs, rng)
+                await decide_and_report(stubs, rng)
 
         await asyncio.gather(*(filling() for _ in range(AT_ONCE)))
         full = fill / (time.perf_counter() - began)
@@ -131,7 +131,7 @@ async def drive(server: Served, fill: int, minutes: float, load: float) -> tuple
                 sent += 1
                 if due > now:
                     await asyncio.sleep(due - now)
-                more = await one(stubs, rng)
+                more = await decide_and_report(stubs, rng)
                 refused += more  # not in one line: others count while this one waits
 
         async def watch() -> list[Reading]:
@@ -153,11 +153,11 @@ def slope(readings: list[Reading]) -> float:
 
 
 async def jumps(data: Path) -> tuple[dict[str, object], list[str]]:
-    """Restarts with clocks that jump; what was done and what was wrong."""
+    """Restarts with clocks that jump; counts by title, and violations."""
     start = 1_700_000_000 * 10**9
     offsets = [0, HOUR_NS, -HOUR_NS, 100 * DAY_NS, -100 * DAY_NS, 0, 5 * HOUR_NS, -DAY_NS]
     wrong: list[str] = []
-    made: list[tuple[bytes, int, str]] = []  # id, end of the window, request id
+    decided: list[tuple[bytes, int, str]] = []  # id, end of the window, request id
     first: dict[str, bytes] = {}
     checked = 0
     for turn, offset in enumerate(offsets):
@@ -173,18 +173,18 @@ async def jumps(data: Path) -> tuple[dict[str, object], list[str]]:
             for i in range(10):
                 clock[0] += 10**9
                 id_ = f"{turn}.{i}"
-                (known,) = await replica.decisions.decide("b", [Context()], None, None, id_)
-                made.append((known.decision.id, known.decision.expire_ns, id_))
-                first[id_] = known.decision.id
-                if known.decision.expire_ns < clock[0] + HOUR_NS:
+                (record,) = await replica.decisions.decide("b", [Context()], None, None, id_)
+                decided.append((record.decision.id, record.decision.expire_ns, id_))
+                first[id_] = record.decision.id
+                if record.decision.expire_ns < clock[0] + HOUR_NS:
                     wrong.append(f"turn {turn}: the window of a new decision ends within the hour")
-                told = await replica.outcomes.report(Report(known.decision.id, {Signal.QUALITY: 0.5}, "k"))
-                if told.duplicate:
+                reported = await replica.outcomes.report(Report(record.decision.id, {Signal.QUALITY: 0.5}, "k"))
+                if reported.duplicate:
                     wrong.append(f"turn {turn}: a new report is taken for a repetition")
-            for id_bytes, expire_ns, id_ in made:
+            for id_bytes, expire_ns, id_ in decided:
                 checked += 1
-                (known,) = await replica.decisions.decide("b", [Context()], None, None, id_)
-                if known.decision.id != first[id_]:
+                (record,) = await replica.decisions.decide("b", [Context()], None, None, id_)
+                if record.decision.id != first[id_]:
                     wrong.append(f"turn {turn}: request {id_} was decided twice")
                 try:
                     again = await replica.outcomes.report(Report(id_bytes, {Signal.QUALITY: 0.5}, "k"))
@@ -195,7 +195,7 @@ async def jumps(data: Path) -> tuple[dict[str, object], list[str]]:
                     late = clock[0] <= expire_ns
                 if late:
                     wrong.append(
-                        f"turn {turn}: at {clock[0]} the window of {id_}, which ends at {expire_ns}, is not kept to"
+                        f"turn {turn}: at {clock[0]} the window of {id_}, which ends at {expire_ns}, is not respected"
                     )
         finally:
             await replica.close()
@@ -226,10 +226,10 @@ async def soak(
     before, after = (statistics.median(r.rss_mib for r in some) for some in (second, last))
     if after > before * TOLERANCE + SLACK_MIB:
         violations.append(f"memory grew from {before:.1f} MiB to {after:.1f} MiB")
-    for what in ("descriptors", "threads"):
-        was, is_ = (max(getattr(r, what) for r in some) for some in (second, last))
+    for resource in ("descriptors", "threads"):
+        was, is_ = (max(getattr(r, resource) for r in some) for some in (second, last))
         if is_ > was + 2:
-            violations.append(f"{what} grew from {was} to {is_}")
+            violations.append(f"{resource} grew from {was} to {is_}")
     if (most := max(r.snapshots for r in readings)) > 3:
         violations.append(f"{most} snapshots are kept")
     return {

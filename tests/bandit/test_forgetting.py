@@ -64,8 +64,8 @@ def test_a_half_life_weighs_observations_as_a_batch_solve_does() -> None:
     y_n = np.random.default_rng(2).random(n)
     for x_d, y in zip(x_nd, y_n, strict=True):
         observe_all(posteriors, 0, x_d, ((QUALITY, float(y)),), half_life=half_life)
-    every = int(half_life / 8)
-    weight_n = 2.0 ** (-((n // every) - np.arange(n) // every) * every / half_life)
+    interval = int(half_life / 8)
+    weight_n = 2.0 ** (-((n // interval) - np.arange(n) // interval) * interval / half_life)
     prior_d = prior_precision(fresh(dim).ridge_d, INTERCEPT_PRECISION)
     precision_dd = np.diag(prior_d) + (x_nd * weight_n[:, None]).T @ x_nd
     eta_d = x_nd.T @ (weight_n * y_n)
@@ -76,16 +76,16 @@ def test_a_half_life_weighs_observations_as_a_batch_solve_does() -> None:
 
 
 def test_a_correction_counts_what_is_left() -> None:
-    told, corrected = fresh(3), fresh(3)
+    uncorrected, corrected = fresh(3), fresh(3)
     x_nd = contexts(200, 3)
-    for posteriors, first in ((told, 0.9), (corrected, 0.1)):
+    for posteriors, first in ((uncorrected, 0.9), (corrected, 0.1)):
         observe_all(posteriors, 0, x_nd[0], ((QUALITY, first),), half_life=32.0)
         for x_d in x_nd[1:]:
             observe_all(posteriors, 0, x_d, ((QUALITY, 0.5),), half_life=32.0)
     left = math.exp(corrected.designs[corrected.design_r[QUALITY]].log_decay_k[0])
     assert 0.0 < left < 0.1
     correct(corrected, QUALITY, 0, x_nd[0], 0.1, 0.9, left)
-    np.testing.assert_allclose(corrected.mean_krd[:, QUALITY], told.mean_krd[:, QUALITY], rtol=1e-9)
+    np.testing.assert_allclose(corrected.mean_krd[:, QUALITY], uncorrected.mean_krd[:, QUALITY], rtol=1e-9)
 
 
 def test_years_of_updates_with_forgetting_stay_sound() -> None:

@@ -104,4 +104,4 @@ def test_when_everything_fails_something_is_tried_all_the_same() -> None:
     world = World(Bucket("b"), [Model("a"), Model("c")])
     world.play(50, lambda t, model: {Signal.SUCCESS: 0.0})
     assert all(health.open for health in world.state.health.values())
-    assert {(one := world.decide()).models[one.chosen] for _ in range(40)} == {"a", "c"}
+    assert {(decision := world.decide()).models[decision.chosen] for _ in range(40)} == {"a", "c"}

@@ -77,13 +77,13 @@ def test_a_new_bucket_starts_far_better_than_ignorant() -> None:
 
 def test_what_buckets_say_gives_way_to_what_is_seen() -> None:
     """Where a model is the opposite of what it is elsewhere, that is found out."""
-    found = []
+    poor_shares = []
     for seed in range(20, 26):
         world, rng = world_of_buckets(seed)
         world.put(BucketPut(Bucket("odd", objective=BEST)))
         chosen = play(world, "odd", 800, 0.5, rng, {"good": -0.2, "fair": 0.0, "poor": 0.2})
-        found.append(chosen[600:].count("poor") / 200)
-    assert np.median(found) > 0.9
+        poor_shares.append(chosen[600:].count("poor") / 200)
+    assert np.median(poor_shares) > 0.9
 
 
 def test_buckets_that_existed_before_anybody_knew_anything_profit_too() -> None:
@@ -138,16 +138,18 @@ said = st.lists(st.floats(0, 1), min_size=3 * 3 * RESPONSES, max_size=3 * 3 * RE
 @given(st.lists(said, max_size=6))
 def test_what_is_said_last_is_all_that_counts(all_said: list[list[float]]) -> None:
     models = ("m", "n")
-    one, other, known = HierarchicalPrior(), HierarchicalPrior(), zero_contribution(2)
+    incremental, direct, latest = HierarchicalPrior(), HierarchicalPrior(), zero_contribution(2)
     for numbers in all_said:
         new = np.array(numbers).reshape(3, 3, RESPONSES)
-        replace_contribution(one, models, known, new)
-        known = new
-    replace_contribution(other, models, zero_contribution(2), known)
-    np.testing.assert_allclose(one.level_4r, other.level_4r, atol=1e-12)
+        replace_contribution(incremental, models, latest, new)
+        latest = new
+    replace_contribution(direct, models, zero_contribution(2), latest)
+    np.testing.assert_allclose(incremental.level_4r, direct.level_4r, atol=1e-12)
     for model in models:
         zero = np.zeros((MOMENTS, RESPONSES))
-        np.testing.assert_allclose(one.offset_4r.get(model, zero), other.offset_4r.get(model, zero), atol=1e-12)
+        np.testing.assert_allclose(
+            incremental.offset_4r.get(model, zero), direct.offset_4r.get(model, zero), atol=1e-12
+        )
 
 
 def test_a_deleted_bucket_takes_back_what_it_said() -> None:

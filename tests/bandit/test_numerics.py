@@ -79,10 +79,10 @@ class Truth:
 
     def _forget(self, before: list[float]) -> None:
         half_life = self.bucket.config.half_life
-        every = max(1, min(REFRESH, int(half_life / 8)))
+        interval = max(1, min(REFRESH, int(half_life / 8)))
         regular = Long(0)
-        if half_life and len(self.x) % every == 0:
-            regular = -Long(every) / Long(half_life) * np.log(Long(2))
+        if half_life and len(self.x) % interval == 0:
+            regular = -Long(interval) / Long(half_life) * np.log(Long(2))
         for row, now in enumerate(self.clocks()):
             self.faded[row] += regular
             if now - before[row] < float(regular) - 1e-6:  # further than declared: an alarm of the change detector
@@ -92,7 +92,7 @@ class Truth:
     def check(self, probe_nd: Array) -> float:
         """The worst error of predictions at ``probe_nd``, relative to what they should be."""
         posteriors = self.bucket.posteriors
-        told = [predict(posteriors, x_d) for x_d in probe_nd]
+        predicted = [predict(posteriors, x_d) for x_d in probe_nd]
         x_nd, worst = np.array(self.x, dtype=Long), 0.0
         for row, (_, response) in enumerate(SIGNALS):
             w_n = self.weights(row)
@@ -102,13 +102,13 @@ class Truth:
             precision_dd = (x_nd * w_n[:, None]).T @ x_nd + np.diag(prior_d)
             eta_d = x_nd.T @ (w_n * y_n)
             eta_d[-1] += prior_d[-1] * intercept
-            found = refined(precision_dd, np.column_stack([eta_d, np.eye(len(eta_d))]))
-            mean_d, cov_dd = found[:, 0], found[:, 1:]
+            solution = refined(precision_dd, np.column_stack([eta_d, np.eye(len(eta_d))]))
+            mean_d, cov_dd = solution[:, 0], solution[:, 1:]
             b += (w_n @ (y_n * y_n) + prior_d[-1] * intercept**2 - mean_d @ eta_d) / 2
             exact_noise = b / (PRIOR_A + w_n.sum() / 2 - 1)
             mean_n = probe_nd @ mean_d
             variance_n = ((probe_nd @ cov_dd) * probe_nd).sum(axis=1) * exact_noise
-            got_n, spread_n = (np.array([one[i][0, response] for one in told]) for i in range(2))
+            got_n, spread_n = (np.array([prediction[i][0, response] for prediction in predicted]) for i in range(2))
             # a mean may be nearly nothing: what counts is the larger of it and its standard deviation
             unit_n = np.maximum(np.abs(mean_n), np.sqrt(variance_n))
             worst = max(worst, float((np.abs(got_n - mean_n) / unit_n).max()))

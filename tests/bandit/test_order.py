@@ -41,8 +41,8 @@ def told(bucket: Bucket, order: list[int], waits: int = 0) -> tuple[World, list[
     return world, decisions
 
 
-def assert_same(one: World, other: World, rtol: float = 1e-9) -> None:
-    a, b = one.bucket.posteriors, other.bucket.posteriors
+def assert_same(left: World, right: World, rtol: float = 1e-9) -> None:
+    a, b = left.bucket.posteriors, right.bucket.posteriors
     atol = 1e-12 if rtol < 1e-6 else 1e-3
     for name in ("mean_krd", "eta_krd", "a_kr", "b_kr", "square_kr", "exceedance_kn", "p95_correction_k"):
         np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=rtol, atol=atol, err_msg=name)
@@ -124,9 +124,11 @@ def test_it_does_not_matter_when_it_is_said_that_a_call_failed(
     straight = told_in_parts(bucket, list(range(18)), success)
     shuffled = told_in_parts(bucket, list(order), success)
     assert_same(shuffled, straight)
-    one, other = shuffled.bucket, straight.bucket
-    np.testing.assert_allclose(one.sum_sk, other.sum_sk, rtol=1e-12)
-    np.testing.assert_array_equal(observation_counts(one.posteriors), observation_counts(other.posteriors))
+    shuffled_bucket, straight_bucket = shuffled.bucket, straight.bucket
+    np.testing.assert_allclose(shuffled_bucket.sum_sk, straight_bucket.sum_sk, rtol=1e-12)
+    np.testing.assert_array_equal(
+        observation_counts(shuffled_bucket.posteriors), observation_counts(straight_bucket.posteriors)
+    )
 
 
 def test_a_failure_that_is_taken_back_is_learned_from_and_one_said_late_is_unlearned() -> None:
@@ -167,21 +169,21 @@ def test_only_the_last_word_on_each_signal_counts(
     half_life: float, reports: list[tuple[int, dict[Signal, float]]]
 ) -> None:
     bucket = Bucket("b", schema=SCHEMA, half_life=half_life)
-    one, other = World(bucket, [Model("a")], seed=6), World(bucket, [Model("a")], seed=6)
+    corrected, direct = World(bucket, [Model("a")], seed=6), World(bucket, [Model("a")], seed=6)
     contexts = [Context({"n": n}) for n in (-1.0, 0.5, 2.0)]
-    decisions, same = [one.decide(c) for c in contexts], [other.decide(c) for c in contexts]
+    decisions, same = [corrected.decide(c) for c in contexts], [direct.decide(c) for c in contexts]
     reported_outcomes, final = [ReportedOutcome() for _ in contexts], [dict[Signal, float]() for _ in contexts]
     for i, report in reports:
-        reported_outcomes[i] = one.report(decisions[i], report, reported_outcomes[i])
+        reported_outcomes[i] = corrected.report(decisions[i], report, reported_outcomes[i])
         final[i] |= report
     for decision, report in zip(same, final, strict=True):
         if report:
-            other.report(decision, report)
-    assert_same(one, other, rtol=1e-8)
+            direct.report(decision, report)
+    assert_same(corrected, direct, rtol=1e-8)
     np.testing.assert_array_equal(
-        observation_counts(one.bucket.posteriors), observation_counts(other.bucket.posteriors)
+        observation_counts(corrected.bucket.posteriors), observation_counts(direct.bucket.posteriors)
     )
-    np.testing.assert_allclose(one.bucket.sum_sk, other.bucket.sum_sk, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(corrected.bucket.sum_sk, direct.bucket.sum_sk, rtol=1e-9, atol=1e-9)
 
 
 def test_idle_time_widens_what_is_known() -> None:

@@ -74,8 +74,8 @@ def test_choices_are_as_frequent_as_their_propensities_say(objective: Objective,
     error_k = np.sqrt(pi_k * (1 - pi_k) / len(decisions))
     assert (np.abs(counts_k / len(decisions) - pi_k) <= 5 * error_k + 1e-9).all()
     for k in range(4):
-        told = next((d.propensity for d in decisions if d.chosen == k), None)
-        assert told is None or told == pytest.approx(pi_k[k], abs=1e-9)
+        logged = next((d.propensity for d in decisions if d.chosen == k), None)
+        assert logged is None or logged == pytest.approx(pi_k[k], abs=1e-9)
     single = many(world, 1)[0]
     assert single.propensity == pytest.approx(pi_k[single.chosen], abs=1e-9)
 

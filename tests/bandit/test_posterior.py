@@ -98,26 +98,26 @@ def test_the_predicted_variance_is_that_of_the_student_t() -> None:
 @given(st.integers(0, 10**6), st.permutations(range(20)))
 def test_order_does_not_matter(seed: int, order: list[int]) -> None:
     x_nd, y_n, w_n = data(20, 5, seed)
-    one, other = fresh(5), fresh(5)
+    forward, backward = fresh(5), fresh(5)
     for i in range(20):
-        observe(one, COST, 0, x_nd[i], float(y_n[i]), float(w_n[i]))
+        observe(forward, COST, 0, x_nd[i], float(y_n[i]), float(w_n[i]))
     for i in order:
-        observe(other, COST, 0, x_nd[i], float(y_n[i]), float(w_n[i]))
-    np.testing.assert_allclose(one.mean_krd, other.mean_krd, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(one.b_kr, other.b_kr, rtol=1e-9)
+        observe(backward, COST, 0, x_nd[i], float(y_n[i]), float(w_n[i]))
+    np.testing.assert_allclose(forward.mean_krd, backward.mean_krd, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(forward.b_kr, backward.b_kr, rtol=1e-9)
 
 
 @given(st.integers(0, 10**6), st.floats(-3, 3), st.floats(0.1, 4))
 def test_a_correction_is_having_been_told_right_at_first(seed: int, wrong: float, weight: float) -> None:
     x_nd, y_n, _ = data(15, 4, seed)
-    told, corrected = fresh(4), fresh(4)
+    direct, corrected = fresh(4), fresh(4)
     for i in range(15):
-        observe(told, LATENCY, 0, x_nd[i], float(y_n[i]), weight)
+        observe(direct, LATENCY, 0, x_nd[i], float(y_n[i]), weight)
         observe(corrected, LATENCY, 0, x_nd[i], wrong if i == 4 else float(y_n[i]), weight)
     correct(corrected, LATENCY, 0, x_nd[4], wrong, float(y_n[4]), weight)
-    np.testing.assert_allclose(told.mean_krd, corrected.mean_krd, rtol=1e-8, atol=1e-11)
-    np.testing.assert_allclose(told.eta_krd, corrected.eta_krd, rtol=1e-8, atol=1e-11)
-    np.testing.assert_allclose(told.b_kr, corrected.b_kr, rtol=1e-8)
+    np.testing.assert_allclose(direct.mean_krd, corrected.mean_krd, rtol=1e-8, atol=1e-11)
+    np.testing.assert_allclose(direct.eta_krd, corrected.eta_krd, rtol=1e-8, atol=1e-11)
+    np.testing.assert_allclose(direct.b_kr, corrected.b_kr, rtol=1e-8)
 
 
 def test_responses_reported_together_share_a_design_until_one_comes_alone() -> None:
@@ -232,8 +232,8 @@ def test_evidence_is_the_marginal_likelihood(seed: int, scale: float) -> None:
         intercept, b = posteriors.prior_kr2[0, QUALITY]
         shape_nn = (np.eye(n) + (x_nd / prior_d) @ x_nd.T) * b / PRIOR_A
         exact.append(stats.multivariate_t(x_nd[:, -1] * intercept, shape_nn, df=2 * PRIOR_A).logpdf(y_n))
-    found = evidence(posteriors, QUALITY, other_d) - evidence(posteriors, QUALITY, posteriors.ridge_d)
-    assert found == pytest.approx(exact[1] - exact[0], rel=1e-6, abs=1e-8)
+    difference = evidence(posteriors, QUALITY, other_d) - evidence(posteriors, QUALITY, posteriors.ridge_d)
+    assert difference == pytest.approx(exact[1] - exact[0], rel=1e-6, abs=1e-8)
 
 
 def test_another_ridge_is_as_if_it_had_been_there_from_the_start() -> None:

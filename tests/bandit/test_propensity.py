@@ -201,14 +201,14 @@ def test_two_arms_have_a_closed_form(m0: float, m1: float, s0: float, s1: float)
 
 def test_one_arm_is_certain() -> None:
     for sd in (0.0, 1e-9, 3.0):
-        one = np.array([2.5]), np.array([sd])
-        assert argmax_propensities(*one).tolist() == [1.0]
-        assert argmax_propensity(*one, 0) == 1.0
-        assert argmax_propensity_batch(one[0][None], one[1][None], np.array([0])).tolist() == [1.0]
+        arm = np.array([2.5]), np.array([sd])
+        assert argmax_propensities(*arm).tolist() == [1.0]
+        assert argmax_propensity(*arm, 0) == 1.0
+        assert argmax_propensity_batch(arm[0][None], arm[1][None], np.array([0])).tolist() == [1.0]
         for floor in (2.0, 9.0, 2.5):
-            p_k = floor_propensities(*one, np.array([0]), floor=floor)
+            p_k = floor_propensities(*arm, np.array([0]), floor=floor)
             assert p_k == pytest.approx([1.0], abs=TOLERANCE)
-            assert floor_propensity(*one, np.array([0]), 0, floor=floor) == pytest.approx(1, abs=TOLERANCE)
+            assert floor_propensity(*arm, np.array([0]), 0, floor=floor) == pytest.approx(1, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("k", [2, 3, 8, 50])

@@ -132,11 +132,11 @@ def test_reports_merge_by_the_rule(values: list[float], rule: Aggregation) -> No
         Aggregation.MEAN: lambda v: sum(v) / len(v),
         Aggregation.SUM: sum,
     }[rule]
-    reported, seen, before = ReportedOutcome(), [], None
+    reported, merged_values, before = ReportedOutcome(), [], None
     for value in values:
         reported, changes = merge(reported, {Signal.QUALITY: value}, OutcomeRules(quality=rule))
-        seen.append(value)
-        assert reported.aggregates[Signal.QUALITY].value == pytest.approx(expected(seen))
+        merged_values.append(value)
+        assert reported.aggregates[Signal.QUALITY].value == pytest.approx(expected(merged_values))
         for change in changes:
             assert change.before == before
             before = change.after

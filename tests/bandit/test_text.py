@@ -97,7 +97,7 @@ def test_another_process_makes_the_same_features() -> None:
         "import sys; from pointsman.bandit.text import text_features; print(text_features(sys.argv[1]).tobytes().hex())"
     )
     folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(module.__file__))))
-    seen = {
+    feature_bytes = {
         subprocess.run(
             [sys.executable, "-c", code, CODE[0]],
             env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": folder},
@@ -107,7 +107,7 @@ def test_another_process_makes_the_same_features() -> None:
         ).stdout.strip()
         for seed in ("1", "2")
     }
-    assert seen == {text_features(CODE[0]).tobytes().hex()}
+    assert feature_bytes == {text_features(CODE[0]).tobytes().hex()}
 
 
 @given(ANY_TEXT)
@@ -240,18 +240,18 @@ def test_prompts_of_one_template_are_closer_than_others() -> None:
     within = [float(np.linalg.norm(a - b)) for family in vectors for a, b in pairwise(family)]
     between = [
         float(np.linalg.norm(a - b))
-        for i, one in enumerate(vectors)
-        for other in vectors[:i]
-        for a in one
-        for b in other
+        for i, family_vectors in enumerate(vectors)
+        for earlier in vectors[:i]
+        for a in family_vectors
+        for b in earlier
     ]
     assert np.mean(within) < 0.7 * np.mean(between)
     assert np.max(within) < np.median(between)
 
 
 def test_prompts_that_differ_in_a_number_are_near() -> None:
-    one, other = (text_features(f"Tom has {n} apples and gives 2 to Ann. How many apples are left?") for n in (3, 81))
-    assert np.linalg.norm(one - other) < 0.1 * min(np.linalg.norm(one - text_features(prompt)) for prompt in CODE)
+    small, large = (text_features(f"Tom has {n} apples and gives 2 to Ann. How many apples are left?") for n in (3, 81))
+    assert np.linalg.norm(small - large) < 0.1 * min(np.linalg.norm(small - text_features(prompt)) for prompt in CODE)
 
 
 def test_a_long_body_does_not_drown_the_instruction() -> None:
@@ -265,16 +265,16 @@ def test_a_long_body_does_not_drown_the_instruction() -> None:
 
 def test_the_last_line_of_a_long_prompt_is_read() -> None:
     document = "The committee met again and nothing was decided. " * 2000
-    asked = text_features(f"{document}\nWhich option is the cheapest?")
+    at_the_end = text_features(f"{document}\nWhich option is the cheapest?")
     ordered = text_features(f"{document}\nTranslate everything into German.")
-    assert asked[NAMES.index("text/ends_asking")] > ordered[NAMES.index("text/ends_asking")]
-    assert asked[MARKS:] @ ordered[MARKS:] < 0.95
+    assert at_the_end[NAMES.index("text/ends_asking")] > ordered[NAMES.index("text/ends_asking")]
+    assert at_the_end[MARKS:] @ ordered[MARKS:] < 0.95
 
 
 def test_the_middle_of_a_long_prompt_is_not_read() -> None:
     start, end = "begin here " * READ, " and end here" * READ
-    one, other = start + "x" * READ + end, start + "7" * READ + end
-    np.testing.assert_array_equal(text_features(one), text_features(other))
+    letters, digits = start + "x" * READ + end, start + "7" * READ + end
+    np.testing.assert_array_equal(text_features(letters), text_features(digits))
     assert READ_END < READ
 
 
@@ -298,8 +298,8 @@ def test_huge_texts_are_bounded_work(piece: str) -> None:
 
 def test_an_option_is_found_from_its_own_line() -> None:
     # Were blank lines part of the match, each would be a start that runs over all later ones: time in their square.
-    found = module._OPTION.search("\n\n \n  (B) no")
-    assert found is not None and found.group() == "  (B) "
+    option = module._OPTION.search("\n\n \n  (B) no")
+    assert option is not None and option.group() == "  (B) "
 
 
 def test_the_cache_is_bounded() -> None:
@@ -323,9 +323,9 @@ def test_places_are_even_and_kinds_differ() -> None:
     expected = count * module.PLACES / (2 * WORDS)
     observed = np.bincount(places.ravel(), minlength=2 * WORDS)
     assert np.abs(observed / expected - 1.0).max() < 0.1  # five standard deviations
-    for one in range(module.PLACES):
-        for other in range(one):
-            assert np.mean(places[:, one] == places[:, other]) == pytest.approx(1 / (2 * WORDS), abs=0.01)
+    for left in range(module.PLACES):
+        for right in range(left):
+            assert np.mean(places[:, left] == places[:, right]) == pytest.approx(1 / (2 * WORDS), abs=0.01)
     assert module._places("p", "write") != module._places("e", "write")
 
 
@@ -334,9 +334,9 @@ def test_projection_keeps_inner_products_in_expectation() -> None:
     overlaps = []
     for _ in range(400):
         ids = rng.integers(0, 10**9, size=30)
-        one = module._bag("u", [f"w{i}" for i in ids[:20]])
-        other = module._bag("u", [f"w{i}" for i in ids[10:]])
-        overlaps.append((one @ other / module.PLACES, one @ one / module.PLACES))
+        first_bag = module._bag("u", [f"w{i}" for i in ids[:20]])
+        second_bag = module._bag("u", [f"w{i}" for i in ids[10:]])
+        overlaps.append((first_bag @ second_bag / module.PLACES, first_bag @ first_bag / module.PLACES))
     shared, own = np.mean(overlaps, axis=0)
     assert shared == pytest.approx(0.5, abs=0.06)
     assert own == pytest.approx(1.0, abs=0.06)
@@ -368,8 +368,8 @@ def test_tokens_of_any_text(text: str) -> None:
 
 
 @given(st.text(max_size=100), st.text(max_size=100))
-def test_more_text_is_more_tokens(one: str, other: str) -> None:
-    assert estimate_tokens(one + other) >= max(estimate_tokens(one), estimate_tokens(other))
+def test_more_text_is_more_tokens(first: str, second: str) -> None:
+    assert estimate_tokens(first + second) >= max(estimate_tokens(first), estimate_tokens(second))
 
 
 @given(st.integers(0, 3 * READ))

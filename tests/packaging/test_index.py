@@ -48,12 +48,12 @@ print(asyncio.run(main()).model)
 @cache
 def pythons() -> dict[str, str]:
     """The interpreters of PATH that the project runs on, by version, besides this one."""
-    found = {f"{sys.version_info[0]}.{sys.version_info[1]}": sys.executable}
+    interpreters = {f"{sys.version_info[0]}.{sys.version_info[1]}": sys.executable}
     for minor in range(11, 20):
         path = shutil.which(f"python3.{minor}")
         if path and subprocess.run([path, "-c", "import venv"], capture_output=True, check=False).returncode == 0:
-            found.setdefault(f"3.{minor}", path)
-    return found
+            interpreters.setdefault(f"3.{minor}", path)
+    return interpreters
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,8 +105,8 @@ def damaged(environment: Environment) -> list[str]:
             wrong.append(name)
         elif digest:
             method, _, expected = digest.partition("=")
-            found = base64.urlsafe_b64encode(hashlib.new(method, path.read_bytes()).digest()).decode().rstrip("=")
-            wrong += [] if found == expected else [name]
+            actual = base64.urlsafe_b64encode(hashlib.new(method, path.read_bytes()).digest()).decode().rstrip("=")
+            wrong += [] if actual == expected else [name]
     return wrong
 
 

@@ -57,8 +57,8 @@ def test_the_table_says_what_the_command_says(name: str) -> None:
 
 def test_completion_reads_the_table() -> None:
     complete = ShellComplete(main, {}, "pointsman", "_POINTSMAN_COMPLETE")
-    found = {item.value: item.help for item in complete.get_completions([], "ex")}
-    assert found == {"export": COMMANDS["export"].help}
+    completions = {item.value: item.help for item in complete.get_completions([], "ex")}
+    assert completions == {"export": COMMANDS["export"].help}
     assert [item.value for item in complete.get_completions([], "--v")] == ["--version"]
 
 
@@ -81,13 +81,15 @@ def test_all_that_is_imported_is_asked_for(folder: str) -> None:
         if top in sys.stdlib_module_names or top in OPTIONAL:
             continue
         for extra in EXTRAS_OF[folder]:
-            known = (*base, *(name.removesuffix(".status_pb2") for name in MODULES[extra]))
-            assert (extra, top) in TABLES or any(f"{a}.".startswith(f"{b}.") for a, b in pairs(module, known)), module
+            provided = (*base, *(name.removesuffix(".status_pb2") for name in MODULES[extra]))
+            assert (extra, top) in TABLES or any(f"{a}.".startswith(f"{b}.") for a, b in pairs(module, provided)), (
+                module
+            )
 
 
-def pairs(module: str, known: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def pairs(module: str, provided: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Each of ``known`` with ``module``, both ways: one may be a part of the other."""
-    for name in known:
+    for name in provided:
         yield module, name
         yield name, module
 

@@ -49,8 +49,8 @@ def observed(address: str, model: str) -> Any:
     """What the service has counted of a model."""
     with grpc.insecure_channel(address) as channel:
         stub = insight_service_pb2_grpc.InsightServiceStub(channel)
-        found = stub.GetBucketInsight(insight.GetBucketInsightRequest(name="buckets/t"))
-    return next(one for one in found.models if one.model == model)
+        insight_now = stub.GetBucketInsight(insight.GetBucketInsightRequest(name="buckets/t"))
+    return next(arm for arm in insight_now.models if arm.model == model)
 
 
 def test_decide_report_and_look_back(start: Callable[[], Served]) -> None:
@@ -61,10 +61,10 @@ def test_decide_report_and_look_back(start: Callable[[], Served]) -> None:
         client.report(first, quality=0.7, cost_usd=0.01, idempotency_key="k")
         client.report(first, quality=0.7, idempotency_key="k")
         client.report(first.name, success=True)
-        (known,) = client.get_decision(first).outcomes
-        assert (known.reports, known.outcome.quality, known.outcome.success) == (2, 0.7, True)
+        (reported,) = client.get_decision(first).outcomes
+        assert (reported.reports, reported.outcome.quality, reported.outcome.success) == (2, 0.7, True)
         many = client.batch_decide("t", [{"text": "x"}, {}, {"text": "y"}])
-        assert len({one.name for one in many}) == 3
+        assert len({decision.name for decision in many}) == 3
         with pytest.raises(grpc.RpcError) as refused:
             client.decide("t", numbers={"n": 1.0})
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -83,13 +83,13 @@ def test_call_takes_the_time_and_reports_what_the_block_did(start: Callable[[], 
             assert rescued.model == other
             rescued.succeeded(cost_usd=0.5)
         assert client.flush(WAIT) == 0
-        (known,) = client.get_decision(good.decision).outcomes
-        assert known.outcome.success and known.outcome.quality == 0.9 and known.outcome.latency_seconds >= 0.02
-        (known,) = client.get_decision(bad.decision).outcomes
-        assert not known.outcome.success
-        both = {one.model: one.outcome for one in client.get_decision(rescued.decision).outcomes}
-        assert not both[rescued.decision.model].success
-        assert both[other].success and both[other].cost_usd == 0.5
+        (reported,) = client.get_decision(good.decision).outcomes
+        assert reported.outcome.success and reported.outcome.quality == 0.9 and reported.outcome.latency_seconds >= 0.02
+        (reported,) = client.get_decision(bad.decision).outcomes
+        assert not reported.outcome.success
+        outcomes = {outcome.model: outcome.outcome for outcome in client.get_decision(rescued.decision).outcomes}
+        assert not outcomes[rescued.decision.model].success
+        assert outcomes[other].success and outcomes[other].cost_usd == 0.5
 
 
 def test_reports_outlive_a_kill_of_the_service_and_count_once(start: Callable[[], Served]) -> None:
@@ -153,7 +153,7 @@ def test_reports_that_will_never_be_taken_are_given_up_one_by_one(start: Callabl
         client.report_later(good, quality=7.0)
         client.report_later(good, quality=0.5)
         assert client.flush(WAIT) == 0
-        assert sorted(one.code for one in refused) == ["INVALID_ARGUMENT", "NOT_FOUND"]
+        assert sorted(report.code for report in refused) == ["INVALID_ARGUMENT", "NOT_FOUND"]
         assert client.get_decision(good).outcomes[0].outcome.quality == 0.5
     with pytest.raises(ValueError, match="closed"):
         client.report_later(good, quality=0.5)

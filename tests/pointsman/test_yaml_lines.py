@@ -47,7 +47,7 @@ def test_the_line_of_a_place_or_of_the_nearest_around_it(place: tuple[str | int,
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: [\n", "f, line 2: is not YAML: "),
         ("a: 1\nb: *c\n", "f, line 2: is not YAML: found undefined alias 'c'"),
@@ -64,10 +64,10 @@ def test_the_line_of_a_place_or_of_the_nearest_around_it(place: tuple[str | int,
         ("a: " + "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "is nested too deeply or too large"),
     ],
 )
-def test_errors_name_file_line_and_field(text: str, said: str) -> None:
+def test_errors_name_file_line_and_field(text: str, message: str) -> None:
     with pytest.raises(YamlError) as caught:
         parse_yaml(text, "f")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert str(caught.value).startswith(caught.value.where)
 
 

@@ -1,4 +1,4 @@
-"""The soaks run, and they notice what they are there to notice. `make soak` runs them at length."""
+"""Short runs of the soak tests, and that they detect the faults they look for. `make soak` runs them at length."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ SOAK_S = 600.0
 
 
 def run_soak(name: str, *arguments: str) -> dict[str, Any]:
-    """What a soak reports; it must find nothing wrong."""
+    """The figures a soak test prints; it must report no violation."""
     done = run_python(str(FOLDER / name), "--json", *arguments, seconds=SOAK_S)
     assert done.returncode == 0, (done.stdout, done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert found["violations"] == 0
-    return found
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert report["violations"] == 0
+    return report
 
 
 def test_kills() -> None:
-    found = run_soak("kills.py", "--kills", "2", "--seed", "2")
-    assert found["kills"] == 2
-    assert found["whole folds compared"] >= 1
-    assert found["acknowledged and lost"] == found["applied twice"] == 0
+    report = run_soak("kills.py", "--kills", "2", "--seed", "2")
+    assert report["kills"] == 2
+    assert report["whole folds compared"] >= 1
+    assert report["acknowledged and lost"] == report["applied twice"] == 0
 
 
 def test_fuzz() -> None:
-    found = run_soak("fuzz.py", "--requests", "400")
-    assert found["requests"] == 400
-    assert found["methods"] > 20
-    assert found["  OK"] > 20
+    report = run_soak("fuzz.py", "--requests", "400")
+    assert report["requests"] == 400
+    assert report["methods"] > 20
+    assert report["  OK"] > 20
 
 
 def test_decoders() -> None:
@@ -48,20 +48,20 @@ def test_decoders() -> None:
 
 
 def test_steady() -> None:
-    found = run_soak("steady.py", "--minutes", "0", "--fill", "100")
-    assert found["decisions with outcomes, filling"] == 100
-    assert found["decisions with outcomes, steady"] > 0
-    assert found["restarts with another time"] == 7
+    report = run_soak("steady.py", "--minutes", "0", "--fill", "100")
+    assert report["decisions with outcomes, filling"] == 100
+    assert report["decisions with outcomes, steady"] > 0
+    assert report["restarts with another time"] == 7
 
 
 @pytest.fixture
 def soak(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    """A soak's module by name."""
+    """Imports a soak test by its module's name."""
     monkeypatch.syspath_prepend(str(FOLDER))
     return importlib.import_module
 
 
-def test_the_ledger_notices_what_is_lost_or_applied_twice(
+def test_the_history_reveals_loss_and_double_application(
     soak: Callable[[str], Any], serve: Serve, tmp_path: Path
 ) -> None:
     kills = soak("kills")
@@ -69,51 +69,51 @@ def test_the_ledger_notices_what_is_lost_or_applied_twice(
 
     async def scenario() -> None:
         async with grpc.aio.insecure_channel(served.address) as channel:
-            ledger = kills.Ledger(catalog=dict.fromkeys(kills.MODELS, ("", "")))
-            callers = kills.Callers(channel, ledger, random.Random(0))
+            history = kills.History(catalog=dict.fromkeys(kills.MODELS, ("", "")))
+            callers = kills.Callers(channel, history, random.Random(0))
             await kills.set_up(callers.stubs)
             for i in range(10):
-                ledger.wanted[f"r{i}"] = kills.router_service_pb2.BatchDecideRequest(
+                history.wanted[f"r{i}"] = kills.router_service_pb2.BatchDecideRequest(
                     bucket=kills.PARTS, contexts=[{"numbers": {"n": 0.5}}] * 2, request_id=f"r{i}"
                 )
                 await callers.decide(f"r{i}")
-            for name in ledger.order:
+            for name in history.order:
                 await callers.new_report(name)
-            await callers.check(ledger.order)
-            await kills.check_insight(callers.stubs, ledger)
+            await callers.check(history.order)
+            await kills.check_insight(callers.stubs, history)
             await callers.check_catalog()
-            assert not ledger.violations()
+            assert not history.violations()
 
-            first, second, third = ledger.order[:3]
-            ledger.sent[first]["never sent"] = {"quality": 1.0, "cost_usd": 1.0}
+            first, second, third = history.order[:3]
+            history.sent[first]["never sent"] = {"quality": 1.0, "cost_usd": 1.0}
             await callers.check([first])
-            assert len(ledger.lost) == 1
-            del ledger.sent[first]["never sent"]
+            assert len(history.lost) == 1
+            del history.sent[first]["never sent"]
 
-            del ledger.sent[second]["key 0"]  # the server has a report that the ledger has not
+            del history.sent[second]["key 0"]  # the server has a report that the history has not
             await callers.check([second])
-            assert len(ledger.twice) == 1
+            assert len(history.twice) == 1
 
-            ledger.sent[third]["key 0"] = {"quality": 0.123}  # another outcome than was sent
+            history.sent[third]["key 0"] = {"quality": 0.123}  # another outcome than was sent
             await callers.check([third])
-            assert len(ledger.twice) == 2
+            assert len(history.twice) == 2
 
-            ledger.decisions["decisions/" + "0" * 26] = kills.PARTS, "models/a"
+            history.decisions["decisions/" + "0" * 26] = kills.PARTS, "models/a"
             await callers.check(["decisions/" + "0" * 26])
-            assert len(ledger.lost) == 2
-            await kills.check_insight(callers.stubs, ledger)
-            assert len(ledger.lost) > 2
+            assert len(history.lost) == 2
+            await kills.check_insight(callers.stubs, history)
+            assert len(history.lost) > 2
 
-            ledger.catalog["models/a"] = "other", "other"
-            before = len(ledger.lost)
+            history.catalog["models/a"] = "other", "other"
+            before = len(history.lost)
             await callers.check_catalog()
-            assert len(ledger.lost) == before + 1
+            assert len(history.lost) == before + 1
 
     asyncio.run(scenario())
     assert served.stop() == 0
 
 
-def test_the_decoders_notice_what_is_not_documented(
+def test_undocumented_errors_of_decoders_are_reported(
     soak: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoders = soak("decoders")

@@ -55,8 +55,8 @@ def test_weighted_means_move_with_their_scores(score_n: Array, shift: float, sca
     h_n = np.linspace(0.1, 2.0, 30)
     mean, plain = weighted_mean(score_n, h_n, 0.9)
     moved_mean, moved = weighted_mean(score_n * scale + shift, 7.0 * h_n, 0.9)
-    got = moved_mean, moved.low, moved.high
-    assert got == pytest.approx([v * scale + shift for v in (mean, plain.low, plain.high)], rel=1e-7, abs=1e-6)
+    bounds = moved_mean, moved.low, moved.high
+    assert bounds == pytest.approx([v * scale + shift for v in (mean, plain.low, plain.high)], rel=1e-7, abs=1e-6)
     _, wider = weighted_mean(score_n, h_n, 0.99)
     assert wider.low <= plain.low <= mean <= plain.high <= wider.high
 
@@ -101,7 +101,7 @@ def test_intervals_cover_at_their_level_where_no_arm_is_starved() -> None:
     """Normal only in the limit: one point of 1 - level is allowed for that, besides chance."""
     paths = 1_500
     of_paths = _intervals(101, paths, 1_500, 0.5)
-    assert sum(not each.covers(0.5) for each in of_paths["stable"]) <= most_misses(paths, 0.11)
+    assert sum(not interval.covers(0.5) for interval in of_paths["stable"]) <= most_misses(paths, 0.11)
 
 
 def test_of_a_starved_arm_weighted_intervals_are_narrower_and_miss_no_more() -> None:
@@ -112,10 +112,10 @@ def test_of_a_starved_arm_weighted_intervals_are_narrower_and_miss_no_more() -> 
     """
     of_paths = _intervals(103, 1_500, 1_500, 0.7)
     plain, stable = of_paths["plain"], of_paths["stable"]
-    pairs = [(each.covers(0.5), other.covers(0.5)) for each, other in zip(stable, plain, strict=True)]
+    pairs = [(weighted.covers(0.5), unweighted.covers(0.5)) for weighted, unweighted in zip(stable, plain, strict=True)]
     only_plain, only_this = pairs.count((False, True)), pairs.count((True, False))
     assert stats.binomtest(only_plain, only_plain + only_this, alternative="greater").pvalue > 0.001
-    assert np.mean([each.width for each in stable]) < 0.9 * np.mean([each.width for each in plain])
+    assert np.mean([interval.width for interval in stable]) < 0.9 * np.mean([interval.width for interval in plain])
 
 
 def test_contextual_policy_on_a_contextual_bandits_log() -> None:

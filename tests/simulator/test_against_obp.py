@@ -55,7 +55,7 @@ def test_estimates_agree_on_the_open_bandit_data(theirs: Any, policy: str, campa
     rng = np.random.default_rng(1)
     target_nk, q_nk = rng.dirichlet(np.ones(k), size=n), 0.01 * rng.random((n, k))
     weight_n = est.weights(target_nk, chosen_n, pscore_n)
-    given = {
+    arguments = {
         "reward": reward_n,
         "action": chosen_n,
         "pscore": pscore_n,
@@ -75,4 +75,4 @@ def test_estimates_agree_on_the_open_bandit_data(theirs: Any, policy: str, campa
     ]
     assert n > 9000
     for ours, their in pairs:
-        assert ours.estimate == pytest.approx(their.estimate_policy_value(**given), abs=1e-10), ours.name
+        assert ours.estimate == pytest.approx(their.estimate_policy_value(**arguments), abs=1e-10), ours.name

@@ -66,9 +66,9 @@ def test_best_shares_is_the_linear_programs_optimum(problem: tuple[np.ndarray, n
         assert spent == pytest.approx(float(weight_g @ cost_gk.min(axis=1)))
         return
     assert spent <= budget * weight_g.sum() * (1.0 + 1e-12) + 1e-12
-    got = float((weight_g[:, None] * share_gk * utility_gk).sum())
-    assert got == pytest.approx(expected, abs=1e-8)
-    assert got >= by_force(utility_gk, cost_gk, weight_g, budget) - 1e-12
+    utility = float((weight_g[:, None] * share_gk * utility_gk).sum())
+    assert utility == pytest.approx(expected, abs=1e-8)
+    assert utility >= by_force(utility_gk, cost_gk, weight_g, budget) - 1e-12
 
 
 @given(problems())

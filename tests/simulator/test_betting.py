@@ -74,8 +74,8 @@ def test_the_bound_is_where_wealth_reaches_one_over_alpha(score: list[float], le
 
 @given(scores, levels, levels)
 @settings(deadline=None)
-def test_more_certain_bounds_are_wider(score_n: Array, one: float, other: float) -> None:
-    less, more = sorted((one, other))
+def test_more_certain_bounds_are_wider(score_n: Array, level: float, other_level: float) -> None:
+    less, more = sorted((level, other_level))
     assert (of_scores(score_n, more) <= of_scores(score_n, less)).all()
     reward_n, weight_n = score_n / 50.0, np.ones_like(score_n)
     assert (upper_bounds(reward_n, weight_n, more) >= upper_bounds(reward_n, weight_n, less)).all()
@@ -311,11 +311,11 @@ def test_mass_that_the_log_cannot_tell_of_only_widens() -> None:
     target_nk = np.tile([0.3, 0.4, 0.3], (n, 1))
     logged_nk = np.tile([0.5, 0.5, 0.0], (n, 1))
     weight_n = target_nk[np.arange(n), chosen_n] / 0.5
-    known = 0.3 * 0.4 + 0.4 * 0.6
+    observed_part = 0.3 * 0.4 + 0.4 * 0.6
     for control in (None, ControlVariate(np.full((n, 3), 0.5), target_nk, logged_nk, chosen_n)):
         of_log = last_interval(reward_n, weight_n, 0.95, control_variate=control)
-        assert of_log.low < known
-        assert of_log.high > known + 0.3
+        assert of_log.low < observed_part
+        assert of_log.high > observed_part + 0.3
         assert of_log.width < 0.5
 
 
@@ -343,11 +343,11 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="weight_n: shape"):
         upper_bounds(good_n, np.ones(3), 0.9)
     half_nk, chosen_n = np.full((2, 2), 0.5), np.array([0, 1])
-    for said, variate, weight_n in (
+    for message, variate, weight_n in (
         ("weight_n: not the control", ControlVariate(half_nk, half_nk, half_nk, chosen_n), np.array([1.0, 2.0])),
         (r"predicted_nk: .* over high", ControlVariate(half_nk * 3, half_nk, half_nk, chosen_n), np.ones(2)),
         ("logged_nk: a row", ControlVariate(half_nk, half_nk, half_nk / 2, chosen_n), np.ones(2)),
     ):
         for bounds in (lower_bounds, upper_bounds):
-            with pytest.raises(ValueError, match=said):
+            with pytest.raises(ValueError, match=message):
                 bounds(good_n, weight_n, 0.9, control_variate=variate)

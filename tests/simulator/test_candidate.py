@@ -67,7 +67,7 @@ def test_static_candidates(tmp_path: Path, journal: Log) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "line 1: expected settings"),
         ("[]", "line 1: expected settings"),
@@ -86,24 +86,24 @@ def test_static_candidates(tmp_path: Path, journal: Log) -> None:
         ("{policy: thompson, objective: {mode: CHEAP}}", "objective.mode: Input should be"),
     ],
 )
-def test_a_bad_file_names_line_and_field(tmp_path: Path, text: str, said: str) -> None:
+def test_a_bad_file_names_line_and_field(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "candidate.yaml"
     path.write_text(text)
     with pytest.raises(CandidateError) as error:
         read_candidate(path)
-    assert said in str(error.value) and str(path) in str(error.value)
+    assert message in str(error.value) and str(path) in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{policy: fixed, model: m9}", "models/m9: expected one of the log's models: m0, m1, m2"),
         ("buckets: {poems: {policy: uniform}}", "buckets: poems: expected one of the log's: chat, maths"),
         ("{policy: thompson, objective: {mode: COST_FIRST, max_quality_loss: -1}}", "max_quality_loss"),
     ],
 )
-def test_a_candidate_that_the_log_does_not_know(tmp_path: Path, journal: Log, text: str, said: str) -> None:
-    with pytest.raises(CandidateError, match=said.replace("(", r"\(")):
+def test_a_candidate_that_the_log_does_not_know(tmp_path: Path, journal: Log, text: str, message: str) -> None:
+    with pytest.raises(CandidateError, match=message.replace("(", r"\(")):
         of(tmp_path, text, journal)
 
 
@@ -130,7 +130,7 @@ def with_chosen(lines: list[str], chosen: int) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda lines: with_chosen(lines, 3), "chosen: expected the number of one of 3 models, got 3"),
         (lambda lines: with_chosen(lines, -1), "chosen: expected the number of one of 3 models, got -1"),
@@ -140,12 +140,12 @@ def with_chosen(lines: list[str], chosen: int) -> list[str]:
         (lambda lines: ['{"position": 1}'], "line 1: expected a record as JSON with position and event.time_ns"),
     ],
 )
-def test_a_damaged_export_names_the_line(tmp_path: Path, journal_file: Path, change: object, said: str) -> None:
+def test_a_damaged_export_names_the_line(tmp_path: Path, journal_file: Path, change: object, message: str) -> None:
     path = tmp_path / "export.jsonl"
     path.write_text("\n".join(change(journal_file.read_text().splitlines())))  # type: ignore[operator]
     with pytest.raises(LogError) as error:
         read_journal(path)
-    assert said in str(error.value) and str(path) in str(error.value)
+    assert message in str(error.value) and str(path) in str(error.value)
 
 
 def test_part_of_a_log(journal_file: Path, journal: Log) -> None:

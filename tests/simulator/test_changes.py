@@ -114,7 +114,7 @@ def test_lost_feedback_is_seeded_and_keeps_costs(make_table: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             PriceFactor("huge", 2.0),
@@ -127,8 +127,8 @@ def test_lost_feedback_is_seeded_and_keeps_costs(make_table: Make) -> None:
         (FeedbackLost(1.5), "share: expected 0 to 1, got 1.5"),
     ],
 )
-def test_a_schedule_that_cannot_be(make_table: Make, change: WorldChange, said: str) -> None:
-    with pytest.raises(SettingError, match=said):
+def test_a_schedule_that_cannot_be(make_table: Make, change: WorldChange, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
         unfold(make_table(10), range(10), (change,))
 
 

@@ -106,8 +106,8 @@ def test_the_report_stands_alone_and_is_honest(file: str, tmp_path: Path) -> Non
         for element in ElementTree.fromstring(figure).iter():
             assert not re.search("nan|inf", element.get("d", "")), "a point without a place"
     assert "routing beat the best fixed model" in page
-    for said in ("Configuration", "table.jsonl", "QUALITY_FIRST", "seeds"):
-        assert said in page
+    for heading in ("Configuration", "table.jsonl", "QUALITY_FIRST", "seeds"):
+        assert heading in page
 
 
 def test_the_report_says_when_routing_was_not_worth_it(
@@ -129,7 +129,7 @@ def test_the_report_says_when_routing_was_not_worth_it(
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         ([], "--table, --world, --log: expected one of them"),
         (["--table", "nowhere.csv"], "nowhere.csv"),
@@ -153,10 +153,10 @@ def test_the_report_says_when_routing_was_not_worth_it(
         (["--table", "FILE", "--warm-start", "FILE", "--warm-mass", "0"], "--warm-mass"),
     ],
 )  # fmt: skip
-def test_usage_errors_exit_2_and_say_what_was_expected(file: str, args: list[str], said: str) -> None:
+def test_usage_errors_exit_2_and_say_what_was_expected(file: str, args: list[str], message: str) -> None:
     done = call(*(file if arg == "FILE" else arg for arg in args))
     assert done.exit_code == 2
-    assert said in re.sub(r"\s+", " ", done.stderr)
+    assert message in re.sub(r"\s+", " ", done.stderr)
     assert done.stdout == ""
 
 
@@ -179,9 +179,9 @@ def test_features_from_npz(file: str, tmp_path: Path) -> None:
 
 
 def test_worlds_are_played_and_their_options_give_the_same_again(tmp_path: Path) -> None:
-    two = "models: {small: {quality: 0.4, cost: 0.001}, large: {quality: 0.8, cost: 0.01}}\nrounds: 80\n"
-    (tmp_path / "calm.yaml").write_text(two)
-    (tmp_path / "storm.yaml").write_text(two + "changes: [{kind: outage, model: large, start: 20, end: 40}]\n")
+    world_yaml = "models: {small: {quality: 0.4, cost: 0.001}, large: {quality: 0.8, cost: 0.01}}\nrounds: 80\n"
+    (tmp_path / "calm.yaml").write_text(world_yaml)
+    (tmp_path / "storm.yaml").write_text(world_yaml + "changes: [{kind: outage, model: large, start: 20, end: 40}]\n")
     worlds = f"{tmp_path / 'calm.yaml'},{tmp_path / 'storm.yaml'}"
     out, again = tmp_path / "out", tmp_path / "again"
     done = call(
@@ -196,8 +196,11 @@ def test_worlds_are_played_and_their_options_give_the_same_again(tmp_path: Path)
     ] == 80
     with (out / "traces.csv").open(newline="") as file:
         assert [float(row["regret"]) for row in csv.DictReader(file)] == [point["regret"] for point in points]
-    said = json.loads((out / "verdicts.json").read_text())
-    assert {(one["world"], one["policy"]) for one in said} == {("calm", "thompson"), ("storm", "thompson")}
+    verdicts = json.loads((out / "verdicts.json").read_text())
+    assert {(verdict["world"], verdict["policy"]) for verdict in verdicts} == {
+        ("calm", "thompson"),
+        ("storm", "thompson"),
+    }
     page = (out / "report.html").read_text()
     for text in (
         "storm, BALANCED, $0.005 a request",
@@ -216,7 +219,7 @@ def test_worlds_are_played_and_their_options_give_the_same_again(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (("--world", "none.yaml"), "cannot read none.yaml"),
         (("--world", "a.yaml,b/a.yaml"), "cannot read a.yaml"),
@@ -226,6 +229,6 @@ def test_worlds_are_played_and_their_options_give_the_same_again(tmp_path: Path)
         (("--config", __file__), "expected the run.json of an earlier run"),
     ],
 )
-def test_wrong_worlds_and_executors(args: tuple[str, ...], said: str) -> None:
+def test_wrong_worlds_and_executors(args: tuple[str, ...], message: str) -> None:
     done = call(*args)
-    assert done.exit_code == 2 and said in re.sub(r"\s+", " ", done.output), done.output
+    assert done.exit_code == 2 and message in re.sub(r"\s+", " ", done.output), done.output

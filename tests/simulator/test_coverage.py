@@ -58,7 +58,7 @@ def test_intervals_hold_about_as_often_as_they_say(coverage: ModuleType, records
 
 
 def test_betting_bounds_hold_at_every_look(coverage: ModuleType, records: tuple[list, list, list]) -> None:
-    rows = coverage.held(records[1])
+    rows = coverage.interval_coverage(records[1])
     assert len(rows) == 8 and {row["replications"] for row in rows} == {REPLICATIONS}
     most = binom.isf(1e-4, REPLICATIONS, 0.05)
     for row in rows:
@@ -110,13 +110,17 @@ def test_predictions_are_fitted_once_for_the_same_log(coverage: ModuleType, reco
 def test_its_page_and_tables(
     coverage: ModuleType, records: tuple[list, list, list], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows, looks, gates = coverage.summarise(records[0]), coverage.held(records[1]), coverage.promoted(records[2])
+    rows, looks, gates = (
+        coverage.summarise(records[0]),
+        coverage.interval_coverage(records[1]),
+        coverage.promoted(records[2]),
+    )
     page = coverage_page(rows, looks, gates, "24 replications & more")
     assert page.count("<svg viewBox") == 4, "coverage, bias, width, power"
     assert "betting" in page and "24 replications &amp; more" in page and "src=" not in page
     coverage.report(coverage.Console(width=150), rows, looks, gates)
-    said = capsys.readouterr().out
-    assert "its conditions" in said and "hold at every one of 100 looks" in said
+    output = capsys.readouterr().out
+    assert "its conditions" in output and "hold at every one of 100 looks" in output
 
 
 def test_widths_are_told_in_widths_of_dr(coverage: ModuleType, records: tuple[list, list, list]) -> None:

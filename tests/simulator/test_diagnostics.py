@@ -125,7 +125,7 @@ def test_calibration_by_model_of_a_fixed_policy_is_pearsons_chi_square() -> None
     assert result.statistic == pytest.approx(expected.statistic, rel=1e-9)
     assert result.dof == 2
     assert result.p_value == pytest.approx(min(1.0, 2.0 * expected.pvalue))
-    assert [each.observed for each in result.bins] == [130, 250, 120]
+    assert [result_bin.observed for result_bin in result.bins] == [130, 250, 120]
     assert result.bins[0].z == pytest.approx(-20.0 / math.sqrt(500 * 0.3 * 0.7))
 
 
@@ -133,9 +133,9 @@ def test_bins_hold_every_pair_once() -> None:
     rng = np.random.default_rng(7)
     logged_nk = rng.dirichlet(np.full(4, 0.3), 3_000)
     result = calibration(draws(rng, logged_nk), logged_nk)
-    assert sum(each.pairs for each in result.bins) == logged_nk.size
-    assert sum(each.observed for each in result.bins) == 3_000
-    assert sum(each.stated for each in result.bins) == pytest.approx(3_000)
+    assert sum(result_bin.pairs for result_bin in result.bins) == logged_nk.size
+    assert sum(result_bin.observed for result_bin in result.bins) == 3_000
+    assert sum(result_bin.stated for result_bin in result.bins) == pytest.approx(3_000)
     inside = (logged_nk >= result.bins[3].low) & (logged_nk < result.bins[3].high)
     assert result.bins[3].pairs == inside.sum()
     assert result.bins[3].stated == pytest.approx(logged_nk[inside].sum())
@@ -149,9 +149,9 @@ def test_true_propensities_of_a_learning_policy_are_rarely_refused(
     logs = bandit_paths(11, paths, 400, np.array([[0.7, 0.4, 0.5], [0.3, 0.6, 0.5]]))
     results = [test(logs.chosen_rn[r], logs.logged_rnk[r]) for r in range(paths)]
     for alpha in (0.2, 0.05):
-        assert sum(each.p_value < alpha for each in results) <= most_misses(paths, alpha)
+        assert sum(result.p_value < alpha for result in results) <= most_misses(paths, alpha)
     # The statistic itself, before it is made safe for rare events, has the mean of a chi-square.
-    assert np.mean([each.statistic / each.dof for each in results if each.dof]) == pytest.approx(1.0, abs=0.2)
+    assert np.mean([result.statistic / result.dof for result in results if result.dof]) == pytest.approx(1.0, abs=0.2)
 
 
 def test_wrong_propensities_are_refused() -> None:

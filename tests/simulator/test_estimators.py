@@ -151,14 +151,16 @@ def test_reward_models_of_nothing() -> None:
 def test_wrong_arrays_are_named() -> None:
     target_nk, q_nk, chosen_n = np.full((4, 2), 0.5), np.zeros((4, 2)), np.zeros(4, int)
     reward_n, weight_n = np.ones(4), np.ones(4)
-    assert [one.name for one in est.estimate_all(reward_n, weight_n, q_nk, target_nk, chosen_n)] == list(est.NAMES)
-    for what, arrays in {
+    assert [estimate.name for estimate in est.estimate_all(reward_n, weight_n, q_nk, target_nk, chosen_n)] == list(
+        est.NAMES
+    )
+    for name, arrays in {
         "reward_n": (np.array([1.0, np.nan, 1.0, 1.0]), weight_n, q_nk, target_nk, chosen_n),
         "weight_n": (reward_n, -weight_n, q_nk, target_nk, chosen_n),
         "q_nk": (reward_n, weight_n, q_nk[:, :1], target_nk, chosen_n),
         "target_nk": (reward_n, weight_n, q_nk, target_nk * 0.5, chosen_n),
     }.items():
-        with pytest.raises(ValueError, match=what):
+        with pytest.raises(ValueError, match=name):
             est.estimate_all(*arrays)
     with pytest.raises(ValueError, match="best"):
         est.estimate_all(reward_n, weight_n, q_nk, target_nk, chosen_n, ["best"])

@@ -44,7 +44,7 @@ def test_exit_codes_are_the_verdict(journal_file: Path, candidate: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (("--require", "lower(quality) >= "), "--require: expected an expression"),
         (("--require", "lower(speed) >= 1"), "lower of one of the log's signals"),
@@ -61,10 +61,10 @@ def test_exit_codes_are_the_verdict(journal_file: Path, candidate: Path) -> None
     ],
 )
 def test_a_wrong_command_exits_2_and_says_what(
-    journal_file: Path, candidate: Path, more: tuple[str, ...], said: str
+    journal_file: Path, candidate: Path, more: tuple[str, ...], message: str
 ) -> None:
     done = call("--log", journal_file, "--candidate", candidate, *more)
-    assert done.exit_code == 2 and said in done.output, done.output
+    assert done.exit_code == 2 and message in done.output, done.output
 
 
 def test_some_of_the_decisions(journal_file: Path, candidate: Path) -> None:

@@ -51,8 +51,8 @@ def started(folder: Path, workers: int, allowed_failures: int = 3) -> Iterator[C
             line = [sys.executable, "-m", f"distributed.cli.{command}", "--host", "127.0.0.1", *arguments]
             processes.append(subprocess.Popen(line, stderr=file, stdout=file, env=variables, cwd=ROOT))
 
-    def said(pattern: str) -> str:
-        """What the process started last says."""
+    def wait_for_log(pattern: str) -> str:
+        """The first group of ``pattern`` in the log of the process that was started last, once it is there."""
         file, process = folder / f"{len(processes) - 1}.log", processes[-1]
         wait_until(lambda: re.search(pattern, file.read_text()) or process.poll() is not None, f"{pattern} in {file}")
         match = re.search(pattern, file.read_text())
@@ -61,10 +61,10 @@ def started(folder: Path, workers: int, allowed_failures: int = 3) -> Iterator[C
 
     try:
         start("dask_scheduler", "--port", "0", "--no-dashboard", "--no-jupyter")
-        address = said(r"Scheduler at:\s+(tcp://\S+)")
+        address = wait_for_log(r"Scheduler at:\s+(tcp://\S+)")
         for _ in range(workers):
             start("dask_worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny")
-            said("(Registered to)")
+            wait_for_log("(Registered to)")
         yield Cluster(address, processes[0], processes[1:])
     finally:
         for process in reversed(processes):
@@ -74,8 +74,8 @@ def started(folder: Path, workers: int, allowed_failures: int = 3) -> Iterator[C
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with started(tmp_path_factory.mktemp("cluster"), 2) as one:
-        yield one
+    with started(tmp_path_factory.mktemp("cluster"), 2) as running:
+        yield running
 
 
 @pytest.fixture
@@ -97,15 +97,15 @@ def tasks(place: Scenario, seeds: int) -> list[PlannedRun]:
     ]
 
 
-def same(one: list[RunResult], other: list[RunResult]) -> None:
-    assert [result.row for result in one] == [result.row for result in other]
-    for left, right in zip(one, other, strict=True):
+def same(mine: list[RunResult], theirs: list[RunResult]) -> None:
+    assert [result.row for result in mine] == [result.row for result in theirs]
+    for left, right in zip(mine, theirs, strict=True):
         np.testing.assert_array_equal(left.regret_c, right.regret_c)
         np.testing.assert_array_equal(left.share_ck, right.share_ck)
 
 
-def held(shared: tuple[Path, int], item: int) -> tuple[int, int]:
-    """Notes that it began; all items but the first then wait for a file ``go``. Says which process did it."""
+def wait_for_go(shared: tuple[Path, int], item: int) -> tuple[int, int]:
+    """Record the start of an item; all but the first then wait for a file ``go``. Returns the item and the process."""
     folder, factor = shared
     (folder / f"{item}-{os.getpid()}").touch()
     if item:
@@ -114,19 +114,21 @@ def held(shared: tuple[Path, int], item: int) -> tuple[int, int]:
 
 
 def begun_by(folder: Path, pid: int) -> set[int]:
-    """The items that a process began and that are held."""
+    """The items that a process has started and that wait."""
     return {int(path.name.split("-")[0]) for path in folder.glob(f"*-{pid}")} - {0}
 
 
 def test_a_cluster_gives_the_same_and_survives_a_worker(cluster: Cluster, place: Scenario, tmp_path: Path) -> None:
     """One test, for a killed worker does not come back."""
-    here = run_all([place.world], tasks(place, 3), jobs=1)
+    local_results = run_all([place.world], tasks(place, 3), jobs=1)
     progress: list[int] = []
-    there = run_all([place.world], tasks(place, 3), jobs=1, done=lambda: progress.append(1), executor=cluster.address)
-    same(here, there)
+    cluster_results = run_all(
+        [place.world], tasks(place, 3), jobs=1, done=lambda: progress.append(1), executor=cluster.address
+    )
+    same(local_results, cluster_results)
     assert len(progress) == 6
 
-    results = map_over((tmp_path, 10), held, list(range(20)), 1, cluster.address)
+    results = map_over((tmp_path, 10), wait_for_go, list(range(20)), 1, cluster.address)
     finished = [next(results)]
     victim = cluster.workers[-1]
     wait_until(lambda: begun_by(tmp_path, victim.pid), "the worker has begun an item")
@@ -138,7 +140,7 @@ def test_a_cluster_gives_the_same_and_survives_a_worker(cluster: Cluster, place:
     assert [value for value, _ in finished] == [10 * item for item in range(20)]
     assert all(pid != victim.pid for value, pid in finished if value // 10 in lost), "another did again what was lost"
 
-    same(here, run_all([place.world], tasks(place, 3), jobs=1, executor=cluster.address))
+    same(local_results, run_all([place.world], tasks(place, 3), jobs=1, executor=cluster.address))
 
 
 def test_what_fails_in_a_cluster_is_said_here_and_not_tried_again(cluster: Cluster, tmp_path: Path) -> None:
@@ -165,7 +167,7 @@ def killed(signal_: int, item: int) -> None:
 
 def test_a_scheduler_that_is_lost_midway(tmp_path: Path) -> None:
     with started(tmp_path, 1) as mortal:
-        results = map_over((tmp_path, 10), held, list(range(20)), 1, mortal.address)
+        results = map_over((tmp_path, 10), wait_for_go, list(range(20)), 1, mortal.address)
         next(results)
         mortal.scheduler.kill()
         with pytest.raises(SettingError, match="the scheduler was lost before all was done"):

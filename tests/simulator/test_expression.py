@@ -64,7 +64,7 @@ def test_a_bound_and_the_logged_value_of_one_signal_are_one_question(text: str, 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "expected an expression such as"),
         ("lower(quality) >=", "expected an expression such as"),
@@ -96,10 +96,10 @@ def test_a_bound_and_the_logged_value_of_one_signal_are_one_question(text: str, 
         ("1 >= " + "1+" * 1500 + "1", "expected at most 2000 characters"),
     ],
 )
-def test_what_makes_no_sense_is_refused(text: str, said: str) -> None:
+def test_what_makes_no_sense_is_refused(text: str, message: str) -> None:
     with pytest.raises(ExpressionError) as error:
         parse_requirement(text, SIGNALS)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @given(st.text(alphabet="lowerupqaitycsg()<>=+-*/.0198 andornt_", max_size=60))

@@ -86,10 +86,10 @@ def test_clauses_share_the_error() -> None:
     """Each of two bounds is wider than the one of a clause alone: 97.5 %."""
     log, shares = make_log(), {"large": 1.0}
     alone, _ = gate(log, shares, "lower(quality) >= 0.5")
-    one = alone.evidence["quality"]
-    assert one.bound(0.975, lower=True) < one.bound(0.95, lower=True)
+    interval = alone.evidence["quality"]
+    assert interval.bound(0.975, lower=True) < interval.bound(0.95, lower=True)
     _, both = gate(log, shares, "lower(quality) >= 0.5 and upper(cost) <= 9.5")
-    assert "97.50%" in both.clauses[0].why and f"{one.bound(0.975, lower=True):.6g}" in both.clauses[0].why
+    assert "97.50%" in both.clauses[0].why and f"{interval.bound(0.975, lower=True):.6g}" in both.clauses[0].why
     _, with_weights = gate(log, shares, "lower(quality) >= 0.5 and ess() > 1")
     assert "95.00%" in with_weights.clauses[0].why
 
@@ -108,18 +108,18 @@ def test_conditions() -> None:
 
     wrong = replace(log, propensity_n=log.propensity_n * 0.8, logged_nk=None)
     _, verdict = gate(wrong, {"large": 1.0}, trivially)
-    assert any("weights are 1 on average" in what for what in failed(verdict))
+    assert any("weights are 1 on average" in condition for condition in failed(verdict))
 
     said_k = np.array([0.3, 0.3, 0.4])
     lied = replace(log, propensity_n=said_k[log.chosen_n], logged_nk=np.tile(said_k, (len(log), 1)))
     _, verdict = gate(lied, {"large": 1.0}, trivially)
-    assert any("as often as the propensities say" in what for what in failed(verdict))
+    assert any("as often as the propensities say" in condition for condition in failed(verdict))
 
     never_nk = np.tile([0.5, 0.5, 0.0], (len(log), 1))
     two_n = np.where(log.chosen_n == 2, 0, log.chosen_n)
     never = replace(log, chosen_n=two_n, propensity_n=np.full(len(log), 0.5), logged_nk=never_nk)
     _, verdict = gate(never, {"middle": 0.9, "large": 0.1}, trivially)
-    assert any("could be chosen" in what for what in failed(verdict))
+    assert any("could be chosen" in condition for condition in failed(verdict))
 
     quality_n = log.signals["quality"].copy()
     quality_n[(log.chosen_n == 2) & (np.arange(len(log)) % 2 == 0)] = np.nan

@@ -71,12 +71,12 @@ def test_bootstrap_of_very_many_scores_is_that_of_their_blocks() -> None:
 def test_empirical_bernstein_is_the_theorem_round_by_round() -> None:
     x = np.random.default_rng(2).random(300).tolist()
     n, log, total, earned, spent = len(x), math.log(2.0 / 0.1), 0.0, 0.0, 0.0
-    seen, squares = 0.5, 0.25
+    mean, squares = 0.5, 0.25
     for t, score in enumerate(x):
         bet = min(math.sqrt(2.0 * log / (n * squares / (t + 1))), 0.75)
-        spent += (score - seen / (t + 1)) ** 2 * (-math.log(1.0 - bet) - bet)
-        earned, total, seen = earned + bet * score, total + bet, seen + score
-        squares += (score - seen / (t + 2)) ** 2
+        spent += (score - mean / (t + 1)) ** 2 * (-math.log(1.0 - bet) - bet)
+        earned, total, mean = earned + bet * score, total + bet, mean + score
+        squares += (score - mean / (t + 2)) ** 2
     expected = (earned - log - spent) / total, (earned + log + spent) / total
     of_scores = empirical_bernstein(np.array(x), 0.9, 0.0, 1.0)
     assert (of_scores.low, of_scores.high) == pytest.approx(expected, rel=1e-12)
@@ -182,17 +182,17 @@ def test_a_biased_estimates_interval_holds_the_truth_and_the_unbiased_ones() -> 
 def test_the_expected_error_sees_weights_that_did_not_come() -> None:
     """A model drawn at .02: with too few of its rounds the variance seen is too small, the expected one is not."""
     rng = np.random.default_rng(6)
-    n, paths, seen, hoped = 300, 400, [], []
+    n, paths, sample_variances, hoped = 300, 400, [], []
     logged_nk, target_nk = np.tile([0.98, 0.02], (n, 1)), np.tile([0.5, 0.5], (n, 1))
     for _ in range(paths):
         chosen_n = (rng.random(n) < 0.02).astype(np.intp)
         residual_n = rng.choice([-1.0, 1.0], n)
         score_n = (target_nk / logged_nk)[np.arange(n), chosen_n] * residual_n
-        seen.append(score_n.var())
+        sample_variances.append(score_n.var())
         hoped.append(expected_squares(residual_n, chosen_n, target_nk, logged_nk).mean())
     truth = 0.25 / 0.98 + 0.25 / 0.02
     assert hoped == pytest.approx([truth] * paths)
-    assert np.mean(np.array(seen) < 0.7 * truth) > 0.15, "and far less was seen in many"
+    assert np.mean(np.array(sample_variances) < 0.7 * truth) > 0.15, "and far less was seen in many"
 
 
 def test_an_interval_is_widened_only_where_it_is_too_narrow() -> None:

@@ -32,8 +32,8 @@ OURS = ("thompson", "uniform", "epsilon-greedy")
 
 
 def run(policy: str, schedule: Schedule = (), objective: str = "QUALITY_FIRST", **settings: object) -> Run:
-    made = Run(parse_policy(policy), parse_objective(objective, UNIT), None, 0, schedule=schedule)
-    return replace(made, **settings)  # type: ignore[arg-type]
+    plain = Run(parse_policy(policy), parse_objective(objective, UNIT), None, 0, schedule=schedule)
+    return replace(plain, **settings)  # type: ignore[arg-type]
 
 
 def share(played: Replay, model: int, start: int, end: int) -> float:
@@ -202,8 +202,10 @@ def test_whether_propensities_are_computed_changes_no_choice(
     make_table: Make, objective: str, budget: float | None, seed: int
 ) -> None:
     world = make_world(make_table(150), Features("x", "one"))
-    one = run("thompson", objective=objective, budget=budget, seed=seed, delay=3)
-    made: list[DecisionMade] = []
-    watched = play_online(world, one, policy=Thompson(world, one, policy_rng(one), watch=made.append))
-    np.testing.assert_array_equal(play_online(world, one).chosen_t, watched.chosen_t)
-    assert all(0.0 < decision.propensity <= 1.0 for decision in made) and len(made) == 150
+    settings = run("thompson", objective=objective, budget=budget, seed=seed, delay=3)
+    decisions: list[DecisionMade] = []
+    watched = play_online(
+        world, settings, policy=Thompson(world, settings, policy_rng(settings), watch=decisions.append)
+    )
+    np.testing.assert_array_equal(play_online(world, settings).chosen_t, watched.chosen_t)
+    assert all(0.0 < decision.propensity <= 1.0 for decision in decisions) and len(decisions) == 150

@@ -54,8 +54,8 @@ def test_it_learns_without_a_prior(make_table: Make, policy: str) -> None:
     table = make_table(900, features=24)
     played = play_online(make_world(table, Features("x", "one")), Run(parse_policy(policy), QUALITY, None, 0))
     quality_tk = played.rounds.quality_tk[300:]
-    got = np.take_along_axis(quality_tk, played.chosen_t[300:, None], axis=1).mean()
-    assert got > quality_tk.mean(axis=0).max() + 0.02
+    mean_quality = np.take_along_axis(quality_tk, played.chosen_t[300:, None], axis=1).mean()
+    assert mean_quality > quality_tk.mean(axis=0).max() + 0.02
 
 
 @pytest.mark.parametrize("policy", INSTALLED)

@@ -107,6 +107,6 @@ def test_measured_the_same_over_processes(make_table: Make) -> None:
         Trial(Run(parse_policy("thompson"), QUALITY, 5e-4, seed, rounds=80), (Phase("p", 0, 80),), "small")
         for seed in (0, 1)
     ]
-    alone = [one.rows for one in map_over(world, measure, trials, 1)]
-    shared = [one.rows for one in map_over(world, measure, trials, 2)]
+    alone = [result.rows for result in map_over(world, measure, trials, 1)]
+    shared = [result.rows for result in map_over(world, measure, trials, 2)]
     assert repr(alone) == repr(shared)

@@ -45,14 +45,14 @@ EVERY = [
     for name in ONLINE
 ]
 LEARNING = [param for param in EVERY if param.values[0] not in ("uniform", "length-rule")]
-every, learning = pytest.mark.parametrize("policy", EVERY), pytest.mark.parametrize("policy", LEARNING)
+every_policy, learning = pytest.mark.parametrize("policy", EVERY), pytest.mark.parametrize("policy", LEARNING)
 
 
 def run(policy: str, seed: int = 0, schedule: Schedule = (), budget: float | None = None, **more: object) -> Run:
     return replace(Run(parse_policy(policy), QUALITY, budget, seed, schedule=schedule), **more)  # type: ignore[arg-type]
 
 
-@every
+@every_policy
 def test_the_same_seed_gives_the_same_choices_whatever_else_is_random(make_table: Make, policy: str) -> None:
     world = make_world(make_table(80), X)
     np.random.seed(1)  # noqa: NPY002
@@ -61,31 +61,31 @@ def test_the_same_seed_gives_the_same_choices_whatever_else_is_random(make_table
     np.testing.assert_array_equal(first, play_online(world, run(policy)).chosen_t)
 
 
-@every
+@every_policy
 def test_only_what_is_there_is_chosen(make_table: Make, policy: str) -> None:
     table = with_model(make_table(60), "new", quality_of=LARGE, cost_of="small")
     schedule = (ModelAdded("new", 20), Outage("small", 30, 40))
     world = make_world(table, ONE, later=("new",))
     for seed in range(3):
-        one = run(policy, seed, schedule)
-        check_run(world, one)
-        played = play_online(world, one)
+        settings = run(policy, seed, schedule)
+        check_run(world, settings)
+        played = play_online(world, settings)
         assert (played.chosen_t[:20] != 2).all() and set(played.chosen_t) <= {0, 1, 2}
 
 
-@every
+@every_policy
 def test_no_outcome_is_known_before_it_is_learned(make_table: Make, policy: str) -> None:
     """Worlds that differ only in what is not yet learned: the same choices, until the difference can be known."""
     table, rng = make_table(80), np.random.default_rng(5)
     other = replace(table, quality_nk=table.quality_nk[:, ::-1].copy(), latency_nk=table.latency_nk[::-1].copy())
     warm = make_table(50, seed=9)
-    one, two = (make_world(t, ONE, warm=warm) for t in (table, other))
+    plain_world, changed_world = (make_world(t, ONE, warm=warm) for t in (table, other))
     delay = int(rng.integers(20, 30))
-    first, second = (play_online(w, run(policy, delay=delay)).chosen_t for w in (one, two))
+    first, second = (play_online(w, run(policy, delay=delay)).chosen_t for w in (plain_world, changed_world))
     np.testing.assert_array_equal(first[: delay + 1], second[: delay + 1])
 
 
-@every
+@every_policy
 def test_everything_may_go_wrong(make_table: Make, policy: str) -> None:
     table = make_table(80, latency=False, cost=policy == "length-rule")
     schedule = (Outage("small", 10, 30), Outage(LARGE, 20, 40, 0.5), FeedbackLost(0.5), FeedbackLate(10.0))
@@ -93,7 +93,7 @@ def test_everything_may_go_wrong(make_table: Make, policy: str) -> None:
     assert len(played.chosen_t) == 80
 
 
-@every
+@every_policy
 def test_one_model_and_one_prompt(make_table: Make, policy: str) -> None:
     table = make_table(1)
     single = replace(
@@ -178,7 +178,7 @@ def test_a_cascade_calls_on_until_it_is_content(seed: int, threshold: float) -> 
     cost_nk = rng.random((20, 3)) + np.array([0.0, 5.0, 2.0])
     available_nk = rng.random((20, 3)) < 0.8
     available_nk[:, 1] = True
-    found = cascade(quality_nk, cost_nk, latency_nk, available_nk, threshold)
+    outcome = cascade(quality_nk, cost_nk, latency_nk, available_nk, threshold)
     for i in range(20):
         spent = waited = 0.0
         for model in (0, 2, 1):
@@ -187,8 +187,8 @@ def test_a_cascade_calls_on_until_it_is_content(seed: int, threshold: float) -> 
             spent, waited, last = spent + cost_nk[i, model], waited + latency_nk[i, model], model
             if quality_nk[i, model] >= threshold:
                 break
-        assert (found.stopped_n[i], found.quality_n[i]) == (last, quality_nk[i, last])
-        assert (found.cost_n[i], found.latency_n[i]) == pytest.approx((spent, waited))
+        assert (outcome.stopped_n[i], outcome.quality_n[i]) == (last, quality_nk[i, last])
+        assert (outcome.cost_n[i], outcome.latency_n[i]) == pytest.approx((spent, waited))
 
 
 def test_a_cascade_is_measured_and_keeps_its_budget(make_table: Make) -> None:
@@ -210,15 +210,20 @@ def test_settings_of_the_policy_that_serves(make_table: Make) -> None:
     coin = play_online(world, run("thompson:exploration_floor=1"))
     assert np.mean(coin.chosen_t[150:] == coin.rounds.quality_tk[150:].argmax(axis=1)) < 0.7
     bucket = next(iter(world.start.buckets.values())).config
-    made = configure_bucket(
+    configured = configure_bucket(
         bucket, parse_policy("thompson:half_life=50:prior_quality=0.9:prior_cost=0.5:prior_latency=2")
     )
-    assert (made.half_life, made.priors.quality, made.priors.cost, made.priors.latency) == (50.0, 0.9, 0.5, 2.0)
+    assert (configured.half_life, configured.priors.quality, configured.priors.cost, configured.priors.latency) == (
+        50.0,
+        0.9,
+        0.5,
+        2.0,
+    )
     assert configure_bucket(bucket, parse_policy("thompson")) == bucket
 
 
 @pytest.mark.parametrize(
-    ("policy", "said"),
+    ("policy", "message"),
     [
         ("thompson:floor=1", "expected setting=value, each once, with one of exploration_floor"),
         ("thompson:half_life=9:half_life=9", "each once"),
@@ -230,10 +235,10 @@ def test_settings_of_the_policy_that_serves(make_table: Make) -> None:
         ("best", "expected one of thompson, uniform"),
     ],
 )
-def test_a_wrong_name_says_what_was_expected(make_table: Make, policy: str, said: str) -> None:
+def test_a_wrong_name_says_what_was_expected(make_table: Make, policy: str, message: str) -> None:
     with pytest.raises(SettingError) as error:
         check_run(make_world(make_table(30), ONE), run(policy))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("policy", ["linucb", "beta-thompson", "cascade"])

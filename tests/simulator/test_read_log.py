@@ -126,7 +126,7 @@ def test_little_is_enough(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "expected columns in the first line"),
         ("model,propensity,quality\n", "expected at least one decision, got none"),
@@ -152,16 +152,16 @@ def test_little_is_enough(tmp_path: Path) -> None:
         ("model,propensity,quality\na,1,1,1,1\n", "cannot be read as CSV"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "log.csv"
     path.write_text(text)
     with pytest.raises(LogError) as error:
         read_log(str(path))
-    assert said in str(error.value) and str(path) in str(error.value)
+    assert message in str(error.value) and str(path) in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("[1]", "line 2: expected a JSON object, got [1]"),
         ("{", "line 2: expected a JSON object"),
@@ -174,15 +174,15 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
         ('{"model": "a", "propensity": 1, "quality": "0.5"}', ""),
     ],
 )
-def test_json_lines(tmp_path: Path, line: str, said: str) -> None:
+def test_json_lines(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"model": "a", "propensity": 1, "quality": 1}\n' + line + "\n")
-    if not said:
+    if not message:
         assert isinstance(read_log(str(path)), Log)
         return
     with pytest.raises(LogError) as error:
         read_log(str(path))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_other_files(tmp_path: Path, journal_file: Path) -> None:
@@ -236,7 +236,7 @@ def test_the_open_bandit_dataset(dataset: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         ("obd:{}:random/kids", "expected obd:FOLDER:POLICY/CAMPAIGN with a policy of random, bts"),
         ("obd:random/men", "expected obd:FOLDER:POLICY/CAMPAIGN"),
@@ -244,14 +244,14 @@ def test_the_open_bandit_dataset(dataset: Path) -> None:
         ("obd:{}:random/all", "cannot be read"),
     ],
 )
-def test_a_wrong_dataset(dataset: Path, spec: str, said: str) -> None:
+def test_a_wrong_dataset(dataset: Path, spec: str, message: str) -> None:
     with pytest.raises(LogError) as error:
         read_log(spec.format(dataset))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "said"),
+    ("column", "value", "message"),
     [
         ("item_id", -1, "column item_id: expected a finite number from 0"),
         ("propensity_score", 0, "column propensity_score: expected a finite number above 0"),
@@ -259,14 +259,14 @@ def test_a_wrong_dataset(dataset: Path, spec: str, said: str) -> None:
         ("timestamp", "later", "row 1, column timestamp: expected a time, got 'later'"),
     ],
 )
-def test_a_damaged_dataset(dataset: Path, column: str, value: object, said: str) -> None:
+def test_a_damaged_dataset(dataset: Path, column: str, value: object, message: str) -> None:
     path = dataset / "random" / "men" / "men.csv"
     frame = pd.read_csv(path, index_col=0).astype({column: object})
     frame.loc[0, column] = value
     frame.to_csv(path)
     with pytest.raises(LogError) as error:
         read_log(f"obd:{dataset}:random/men")
-    assert said in str(error.value) and "men.csv" in str(error.value)
+    assert message in str(error.value) and "men.csv" in str(error.value)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("obp") is None, reason="the package obp is not installed")

@@ -72,9 +72,9 @@ def test_the_same_seed_gives_the_same_rows_whatever_the_jobs(make_table: Make) -
     tasks = [task(policy, seed=s) for policy in ("thompson", "epsilon-greedy", "uniform", "task-lp") for s in (0, 1)]
     alone, shared = run_all([world], tasks, jobs=1), run_all([world], tasks, jobs=2)
     assert [r.row for r in alone] == [r.row for r in shared]
-    for one, other in zip(alone, shared, strict=True):
-        np.testing.assert_array_equal(one.regret_c, other.regret_c)
-        np.testing.assert_array_equal(one.utility_n, other.utility_n)
+    for left, right in zip(alone, shared, strict=True):
+        np.testing.assert_array_equal(left.regret_c, right.regret_c)
+        np.testing.assert_array_equal(left.utility_n, right.utility_n)
     assert alone[0].row != alone[1].row
 
 
@@ -88,16 +88,16 @@ def test_a_run_leaves_the_world_as_it_was(make_table: Make) -> None:
 def test_a_warm_start_learns_every_outcome_of_every_row(make_table: Make) -> None:
     warm = make_table(90, seed=4)
     cold, started = make_world(make_table(20), TASK), make_world(make_table(20), TASK, warm=warm)
-    seen = 0
+    learned = 0
     for name, bucket in started.start.buckets.items():
         before = cold.start.buckets[name]
         rows = warm.tasks.count(bucket.config.display_name)
-        seen += rows
+        learned += rows
         for response in (QUALITY, COST, LATENCY):
             gained_k = bucket.posteriors.a_kr[:, response] - before.posteriors.a_kr[:, response]
             np.testing.assert_allclose(gained_k, 0.5 * rows)
         assert (bucket.count_sk[Signal.QUALITY] == rows).all()
-    assert seen == 90
+    assert learned == 90
     assert result(started, "thompson").row["regret"] < 0.5 * result(cold, "thompson").row["regret"]
 
 
@@ -111,7 +111,7 @@ def test_a_warm_start_may_list_models_and_tasks_otherwise(make_table: Make) -> N
         **{name: np.vstack([getattr(warm, name)[:, ::-1], [[0.5, 0.5]]])
            for name in ("quality_nk", "cost_nk", "latency_nk", "output_tokens_nk")},
     )  # fmt: skip
-    straight, other = (make_world(make_table(50), TASK, warm=one) for one in (warm, turned))
+    straight, other = (make_world(make_table(50), TASK, warm=table) for table in (warm, turned))
     for policy in ("thompson", "epsilon-greedy"):
         assert result(straight, policy).row == result(other, policy).row
 
@@ -152,16 +152,16 @@ def test_controls_are_ordered_within_every_budget(make_table: Make) -> None:
 
 def test_a_row_is_what_was_played(make_table: Make) -> None:
     table = make_table(50)
-    got = result(make_world(table, TASK), "fixed:vendor/large", 3, "WEIGHTED:cost_weight=5", 1e-3)
-    row = got.row
+    replayed = result(make_world(table, TASK), "fixed:vendor/large", 3, "WEIGHTED:cost_weight=5", 1e-3)
+    row = replayed.row
     assert row["policy"] == "fixed:vendor/large" and row["seed"] == 3 and row["rounds"] == 50
     assert row["mean_quality"] == pytest.approx(table.quality_nk[:, 1].mean())
     assert row["mean_cost"] == pytest.approx(table.cost_nk[:, 1].mean())
     assert row["mean_latency"] == pytest.approx(table.latency_nk[:, 1].mean())
     assert row["spend_ratio"] == pytest.approx(table.cost_nk[:, 1].mean() / 1e-3)
     assert row["shares"] == {"small": 0.0, "vendor/large": 1.0}
-    assert got.round_c[-1] == 50 and got.regret_c[-1] == pytest.approx(row["regret"])
-    np.testing.assert_allclose(got.share_ck, [[0.0, 1.0]] * len(got.round_c))
+    assert replayed.round_c[-1] == 50 and replayed.regret_c[-1] == pytest.approx(row["regret"])
+    np.testing.assert_allclose(replayed.share_ck, [[0.0, 1.0]] * len(replayed.round_c))
     assert flatten_shares(row)["share/vendor/large"] == 1.0 and "shares" not in flatten_shares(row)
 
 
@@ -209,8 +209,8 @@ def test_other_scales_of_quality(make_table: Make) -> None:
 def test_what_makes_no_sense_is_refused(make_table: Make) -> None:
     table = make_table(10)
     world = make_world(table, TASK)
-    for policy, said in (("greedy", "expected one of thompson"), ("fixed:huge", "small, vendor/large")):
-        with pytest.raises(SettingError, match=said):
+    for policy, message in (("greedy", "expected one of thompson"), ("fixed:huge", "small, vendor/large")):
+        with pytest.raises(SettingError, match=message):
             run_all([world], [task(policy)], 1)
     with pytest.raises(SettingError, match="budget"):
         run_all([world], [task("thompson", budget=1.0)], 1)
@@ -234,7 +234,7 @@ def test_what_makes_no_sense_is_refused(make_table: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("FASTEST", "expected one of BALANCED, QUALITY_FIRST"),
         ("BALANCED:weight=2", "cost_weight, latency_weight"),
@@ -248,6 +248,6 @@ def test_what_makes_no_sense_is_refused(make_table: Make) -> None:
         ("COST_FIRST:min_quality=0.5:max_quality_loss=0.1", "both"),
     ],
 )
-def test_objectives_that_cannot_be(text: str, said: str) -> None:
-    with pytest.raises(SettingError, match=said):
+def test_objectives_that_cannot_be(text: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
         parse_objective(text, UNIT)

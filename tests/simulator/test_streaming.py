@@ -119,12 +119,12 @@ def test_pieces_of_a_file_are_the_table(
 ) -> None:
     table = make_table(100)
     path = write(columns_of(table), tmp_path / f"t{suffix}")
-    found = list(pieces(path, 33))
-    assert [len(piece) for piece in found] == [33, 33, 33, 1]
-    assert all(piece.models == table.models for piece in found) and table.x_nd is not None
-    np.testing.assert_allclose(np.vstack([piece.quality_nk for piece in found]), table.quality_nk)
-    np.testing.assert_allclose(np.vstack([piece.x_nd for piece in found if piece.x_nd is not None]), table.x_nd)
-    assert sum((piece.texts or () for piece in found), ()) == table.texts
+    parts = list(pieces(path, 33))
+    assert [len(piece) for piece in parts] == [33, 33, 33, 1]
+    assert all(piece.models == table.models for piece in parts) and table.x_nd is not None
+    np.testing.assert_allclose(np.vstack([piece.quality_nk for piece in parts]), table.quality_nk)
+    np.testing.assert_allclose(np.vstack([piece.x_nd for piece in parts if piece.x_nd is not None]), table.x_nd)
+    assert sum((piece.texts or () for piece in parts), ()) == table.texts
     assert extent(path, 7) == extent(path, 1000)
     assert (extent(path).rows, extent(path).tasks) == (100, ("chat", "maths"))
 
@@ -215,7 +215,7 @@ def test_lines_of_json_may_order_their_cells_differently(
     path = write(columns_of(table), tmp_path / "t.jsonl")
     lines = [json.loads(line) for line in path.read_text().split("\n")]
     path.write_text(
-        "\n".join(json.dumps(dict(reversed(one.items())) if i >= 20 else one) for i, one in enumerate(lines))
+        "\n".join(json.dumps(dict(reversed(cells.items())) if i >= 20 else cells) for i, cells in enumerate(lines))
     )
     assert extent(path, 20).models == table.models
     found_nk = np.vstack([piece.quality_nk for piece in pieces(path, 20)])
@@ -258,7 +258,7 @@ def test_memory_does_not_grow_with_the_rounds(make_table: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("run", "said"),
+    ("run", "message"),
     [
         (Run(parse_policy("task-lp"), QUALITY, None, 0), "expected one of thompson, uniform"),
         (Run(parse_policy("length-rule"), QUALITY, None, 0), "expected one of thompson, uniform"),
@@ -266,8 +266,8 @@ def test_memory_does_not_grow_with_the_rounds(make_table: Make) -> None:
         (Run(parse_policy("thompson"), QUALITY, 0.1, 0), "expected no budget"),
     ],
 )
-def test_what_cannot_be_streamed(run: Run, said: str) -> None:
-    with pytest.raises(SettingError, match=said):
+def test_what_cannot_be_streamed(run: Run, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
         check_streamed(run)
 
 
@@ -295,10 +295,10 @@ def test_the_command(make_table: Make, columns_of: Callable[[OutcomeTable], Colu
     assert json.loads(again.stdout) == rows
     short = CliRunner().invoke(simulate, [*args, "--rounds", "30", "--json"])
     assert {row["rounds"] for row in json.loads(short.stdout)} == {30}
-    for more, said in (
+    for more, message in (
         (["--rounds", "91"], "expected at most 90"),
         (["--warm-start", str(path)], "--stream: expected with --table, and without"),
         (["--budget", "0.1"], "expected no budget"),
     ):
         wrong = CliRunner().invoke(simulate, [*args, *more])
-        assert wrong.exit_code == 2 and said in wrong.output, wrong.output
+        assert wrong.exit_code == 2 and message in wrong.output, wrong.output

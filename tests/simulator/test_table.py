@@ -61,28 +61,30 @@ def test_a_table_comes_back_as_it_was_written(
     columns["prompt"][4] = 'a "quoted" prompt, with\ntwo lines and a \u2028 separator'  # not a line of a JSONL file
     columns["latency/small"][7] = None
     columns["input_tokens"][2] = None
-    got = read(tmp_path, form, columns)
-    assert got.models == table.models
-    assert got.prompt_ids == table.prompt_ids
-    assert got.tasks == table.tasks
-    assert got.texts is not None and got.texts[4] == columns["prompt"][4]
-    np.testing.assert_array_equal(got.quality_nk, table.quality_nk)
-    np.testing.assert_array_equal(got.cost_nk, table.cost_nk)
-    np.testing.assert_array_equal(got.x_nd, table.x_nd)
-    assert np.argwhere(np.isnan(got.latency_nk)).tolist() == [[7, 0]]
-    assert got.input_tokens_n[2] == -1
-    np.testing.assert_array_equal(np.delete(got.input_tokens_n, 2), np.delete(table.input_tokens_n, 2))
-    assert np.isnan(got.output_tokens_nk).all()
+    table_read = read(tmp_path, form, columns)
+    assert table_read.models == table.models
+    assert table_read.prompt_ids == table.prompt_ids
+    assert table_read.tasks == table.tasks
+    assert table_read.texts is not None and table_read.texts[4] == columns["prompt"][4]
+    np.testing.assert_array_equal(table_read.quality_nk, table.quality_nk)
+    np.testing.assert_array_equal(table_read.cost_nk, table.cost_nk)
+    np.testing.assert_array_equal(table_read.x_nd, table.x_nd)
+    assert np.argwhere(np.isnan(table_read.latency_nk)).tolist() == [[7, 0]]
+    assert table_read.input_tokens_n[2] == -1
+    np.testing.assert_array_equal(np.delete(table_read.input_tokens_n, 2), np.delete(table.input_tokens_n, 2))
+    assert np.isnan(table_read.output_tokens_nk).all()
 
 
 @each_format
 def test_only_ids_tasks_and_qualities_are_needed(tmp_path: Path, form: str) -> None:
-    got = read(tmp_path, form, {"prompt_id": [1, 2], "task": ["a", "b"], "quality/m": [0.5, 1], "remark": ["x", "y"]})
-    assert got.prompt_ids == ("1", "2")
-    assert got.models == ("m",)
-    assert got.texts is None and got.x_nd is None
-    assert np.isnan(got.cost_nk).all()
-    assert got.input_tokens_n.tolist() == [-1, -1]
+    table_read = read(
+        tmp_path, form, {"prompt_id": [1, 2], "task": ["a", "b"], "quality/m": [0.5, 1], "remark": ["x", "y"]}
+    )
+    assert table_read.prompt_ids == ("1", "2")
+    assert table_read.models == ("m",)
+    assert table_read.texts is None and table_read.x_nd is None
+    assert np.isnan(table_read.cost_nk).all()
+    assert table_read.input_tokens_n.tolist() == [-1, -1]
 
 
 def test_arrays_are_read_only(make_table: Make) -> None:
@@ -116,11 +118,11 @@ WRONG: list[tuple[Columns, tuple[str, ...]]] = [
 
 
 @each_format
-@pytest.mark.parametrize(("change", "said"), WRONG)
-def test_what_is_wrong_is_named(tmp_path: Path, form: str, change: Columns, said: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_what_is_wrong_is_named(tmp_path: Path, form: str, change: Columns, message: tuple[str, ...]) -> None:
     with pytest.raises(TableError) as error:
         read(tmp_path, form, BASE | change)
-    for word in (f"table.{form}", *said):
+    for word in (f"table.{form}", *message):
         assert word in str(error.value)
 
 
@@ -161,7 +163,7 @@ def test_an_empty_file(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "content", "said"),
+    ("form", "content", "message"),
     [
         (
             "csv",
@@ -175,10 +177,10 @@ def test_an_empty_file(tmp_path: Path, form: str) -> None:
         ("parquet", "no parquet at all", "cannot be read as Parquet"),
     ],
 )
-def test_a_broken_file(tmp_path: Path, form: str, content: str, said: str) -> None:
+def test_a_broken_file(tmp_path: Path, form: str, content: str, message: str) -> None:
     path = tmp_path / f"broken.{form}"
     path.write_text(content)
-    with pytest.raises(TableError, match=said):
+    with pytest.raises(TableError, match=message):
         load_table(str(path))
 
 
@@ -202,17 +204,17 @@ def test_features_from_a_file(tmp_path: Path, make_table: Make) -> None:
     x_nd = np.arange(12, dtype=np.float32).reshape(4, 3)
     np.savez(tmp_path / "x.npz", good=x_nd, good_sha256=table.sha256, short=x_nd[1:], bad=x_nd * np.nan,
              other=x_nd, other_sha256="1" * 64, flat=x_nd[:, 0])  # fmt: skip
-    got = with_features(table, f"{tmp_path / 'x.npz'}:good")
-    np.testing.assert_array_equal(got.x_nd, x_nd)
+    extended = with_features(table, f"{tmp_path / 'x.npz'}:good")
+    np.testing.assert_array_equal(extended.x_nd, x_nd)
     assert table.x_nd is None
-    for array, said in (
+    for array, message in (
         ("short", r"shape \(4, d\)"),
         ("flat", r"shape \(4, d\)"),
         ("bad", "finite"),
         ("other", "sha256"),
         ("none", "has no array 'none'"),
     ):
-        with pytest.raises(TableError, match=said):
+        with pytest.raises(TableError, match=message):
             with_features(table, f"{tmp_path / 'x.npz'}:{array}")
     with pytest.raises(UnknownTableError, match=r"FILE.npz:ARRAY"):
         with_features(table, "x.npz")

@@ -119,14 +119,16 @@ def test_a_warm_start_knows_before_the_first_round(world: Callable[[str], Scenar
 
 def test_the_same_file_is_the_same_world_and_seeds_are_not(world: Callable[[str], Scenario]) -> None:
     text = TWO + "features: {dimensions: 4}\nrounds: 100\nchanges: [{kind: feedback_late, rounds: 5}]\n"
-    one, two = world(text), world(text)
-    np.testing.assert_array_equal(one.world.table.quality_nk, two.world.table.quality_nk)
-    first, again, other = (rounds_of(p.world, run_of(p, "uniform", s)) for p, s in ((one, 0), (two, 0), (two, 1)))
+    scenario, same_scenario = world(text), world(text)
+    np.testing.assert_array_equal(scenario.world.table.quality_nk, same_scenario.world.table.quality_nk)
+    first, again, other = (
+        rounds_of(p.world, run_of(p, "uniform", s)) for p, s in ((scenario, 0), (same_scenario, 0), (same_scenario, 1))
+    )
     for name in ("quality_tk", "cost_tk", "latency_tk", "delay_t", "row_t"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
         assert (getattr(first, name) != getattr(other, name)).any()
     different = world(text.replace("rounds: 100", "rounds: 100\nseed: 1"))
-    assert (different.world.table.quality_nk != one.world.table.quality_nk).any()
+    assert (different.world.table.quality_nk != scenario.world.table.quality_nk).any()
 
 
 def test_parts_that_change_the_world(make_table: Callable[..., OutcomeTable]) -> None:
@@ -215,7 +217,7 @@ def test_a_table_can_change_too(tmp_path: Path, world: Callable[[str], Scenario]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "line 1: expected settings"),
         ("rounds: 10", "models: expected these or a table, and not both"),
@@ -244,7 +246,7 @@ def test_a_table_can_change_too(tmp_path: Path, world: Callable[[str], Scenario]
         (TWO + "noise: {latency_tail: 1}", "noise.latency_tail: Input should be greater than 1"),
     ],
 )
-def test_a_bad_file_names_the_field(world: Callable[[str], Scenario], text: str, said: str) -> None:
+def test_a_bad_file_names_the_field(world: Callable[[str], Scenario], text: str, message: str) -> None:
     with pytest.raises(SettingError) as error:
         world(text)
-    assert said in str(error.value) and "made.yaml" in str(error.value)
+    assert message in str(error.value) and "made.yaml" in str(error.value)
