@@ -252,3 +252,15 @@ async def read_all(journal: Journal, first: int, last: int) -> AsyncIterator[lis
     while first <= last and (chunk := await journal.read(first, last)):
         yield chunk
         first = chunk[-1].position + 1
+
+
+async def read_whole(journal: Journal, first: int, last: int) -> AsyncIterator[list[Row]]:
+    """``read_all`` of rows none of which may be missing. Raises ``JournalError`` if some were compacted before they were read."""
+    while first <= last:
+        rows = await journal.read(first, last)
+        if (await journal.base()).position >= first:
+            raise JournalError(f"the rows from position {first} on were compacted before they were read; begin anew")
+        if not rows:
+            return
+        yield rows
+        first = rows[-1].position + 1

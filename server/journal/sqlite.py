@@ -20,6 +20,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +38,7 @@ from pointsman.server.journal.interface import (
     Result,
     Row,
     Span,
-    read_all,
+    read_whole,
 )
 from pointsman.server.journal.sqlite_store import PATIENCE, SqliteStore
 
@@ -92,6 +93,8 @@ class SqliteJournal:
 
     def __init__(self, directory: Path, shared: bool = False, patience: float = PATIENCE) -> None:
         self.store = SqliteStore(directory, shared, patience)
+        self._patience = patience
+        self._failing_since: float | None = None  # when reading what others wrote began to fail; the appending thread's
         self._appends: queue.SimpleQueue[_Append | None] = queue.SimpleQueue()
         self._followers: list[_Follower] = []
         self._told = self.store.end()  # position up to which followers have been told; the appending thread's
@@ -115,7 +118,7 @@ class SqliteJournal:
         self._followers.append(follower)
         try:
             start = self._published
-            async for rows in read_all(self, after + 1, start):
+            async for rows in read_whole(self, after + 1, start):
                 yield rows
             position = max(after, start)
             while True:
@@ -227,7 +230,7 @@ class SqliteJournal:
             last = self.store.end() if last is None else last
             while self._told < last:
                 rows = self.store.read(self._told + 1, last)
-                if not rows or rows[0].position != self._told + 1:
+                if not rows or rows[-1].position - self._told != len(rows):  # permanent ones may be left
                     raise JournalFormatError(
                         f"the rows after position {self._told} were compacted before they were read"
                     )
@@ -238,9 +241,19 @@ class SqliteJournal:
             self._call(self._end_tails, error)
             return False
         except Exception as error:
-            log.warning("cannot read what others wrote (it is tried again): %s", error)
+            self._note_failure(error)
             return False
+        self._failing_since = None
         return True
+
+    def _note_failure(self, error: Exception) -> None:
+        """Log that others' rows cannot be read; once that has lasted for too long, nobody is to wait for them any more."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+            log.warning("cannot read what others wrote (it is tried again): %s", error)
+        elif now - self._failing_since > self._patience:
+            self._call(self._end_tails, JournalError(f"cannot read what others wrote: {error}"))
 
     def _call(self, deliver: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None

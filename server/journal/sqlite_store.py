@@ -304,6 +304,8 @@ def read_rows(directory: Path) -> Iterator[Row]:
             format_ = _check_format(connection, path)
             first, last = _base(connection, format_).position + 1, _end(connection, format_)[0]
             while first <= last and (rows := _read(connection, path, format_, first, last)):
+                if rows[-1].position - first + 1 != len(rows):  # since the base was read, by the process that serves it
+                    raise JournalError(f"the rows from position {first} on were compacted before they were read")
                 yield from rows
                 first = rows[-1].position + 1
     except sqlite3.Error as error:

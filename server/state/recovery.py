@@ -24,7 +24,7 @@ import logging
 from collections.abc import Iterable
 
 from pointsman.bandit.state import State, apply
-from pointsman.server.journal.interface import Base, Journal, JournalError, JournalFormatError, Row, read_all
+from pointsman.server.journal.interface import Base, Journal, JournalError, JournalFormatError, Row, read_whole
 from pointsman.server.state import snapshot
 from pointsman.server.state.fold import log_bucket_reset
 from pointsman.server.state.reservations import counters_of
@@ -96,7 +96,7 @@ def fold_rows(rows: Iterable[Row], state: State) -> State:
 
 
 async def _fold_rest(journal: Journal, state: State) -> State:
-    async for rows in read_all(journal, state.position + 1, await journal.end()):
+    async for rows in read_whole(journal, state.position + 1, await journal.end()):
         fold_rows(rows, state)
     return state
 

@@ -37,7 +37,7 @@ from pointsman.bandit.bucket import BucketState
 from pointsman.bandit.pacer import ActiveBudget
 from pointsman.bandit.state import State
 from pointsman.server.journal.commit import GroupCommit, Observer
-from pointsman.server.journal.interface import Journal, Row, read_all
+from pointsman.server.journal.interface import Journal, Row, read_whole
 from pointsman.server.state.catalogue import Catalogue
 from pointsman.server.state.decisions import Decisions
 from pointsman.server.state.fold import Fold
@@ -95,9 +95,12 @@ class Replica:
         self.commit.observers.append(append)
 
     async def export(self, first: int, last: int) -> AsyncIterator[list[Row]]:
-        """The journal's rows from ``first``, or from where it starts, to ``last``, in chunks."""
+        """The journal's rows from ``first``, or from where it starts, to ``last``, in chunks.
+
+        Raises ``JournalError`` if the journal is compacted beyond what was read so far.
+        """
         start = (await self.journal.base()).position + 1
-        async for rows in read_all(self.journal, max(first, start), last):
+        async for rows in read_whole(self.journal, max(first, start), last):
             yield rows
 
     async def close(self) -> None:

@@ -150,6 +150,8 @@ class MemoryJournal:
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Row]]:
         while True:
+            if self.log.base.position > after:
+                raise JournalError(f"the rows after position {after} were compacted")
             rows = [row for row in self.log.rows if row.position > after]
             if rows:
                 rows = rows[: self.faults.rng.randint(1, len(rows))] if self.faults.in_pieces else rows
@@ -169,6 +171,7 @@ class MemoryJournal:
         return self.log.visible().get(key)
 
     async def end(self) -> int:
+        await asyncio.sleep(0)
         return self.log.end()[0]
 
     async def base(self) -> Base:

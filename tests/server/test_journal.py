@@ -32,6 +32,7 @@ from pointsman.server.journal.interface import (
     Span,
     Unknown,
     read_all,
+    read_whole,
 )
 from pointsman.server.journal.sqlite import SqliteJournal
 from tests.server.memory_journal import Faults, MemoryJournal, MemoryLog
@@ -453,6 +454,31 @@ async def test_a_compacted_journal(engine: Open, swept: bool) -> None:
     journal = await engine()
     assert (await journal.end(), await journal.base(), await journal.base_state()) == (8, Base(8, 7), b"all")
     assert await journal.append([one(b"next", b"gone", 0)], 1) == [at(9, time_ns=7)]
+    await journal.close()
+
+
+@pytest.mark.parametrize("swept", [False, True])
+@scenario
+async def test_what_was_compacted_is_missed_and_not_passed_over(engine: Open, swept: bool) -> None:
+    """Also where the first of the rows that are asked for is permanent, so that something is there at that position."""
+    journal = await engine()
+    permanent = Group((Entry(b"0", b"k0", permanent=True),))
+    await journal.append([permanent, *(one(b"%d" % i) for i in range(1, 5)), permanent, one(b"6")], 1)
+    reading = read_whole(journal, 1, 7)
+    await journal.compact(Base(4, 1), b"state")
+    if swept:
+        await journal.sweep(lambda: False)
+    with pytest.raises(JournalError, match="compacted"):
+        await anext(reading)
+    for _ in range(2):
+        with pytest.raises(JournalError, match="compacted"):
+            await followed(journal, 0, 7)
+        assert [row.position for row in await followed(journal, 4, 7)] == [5, 6, 7]
+        journal = await engine()
+    assert [row.position async for rows in read_whole(journal, 5, 7) for row in rows] == [5, 6, 7]
+    await journal.compact(Base(7, 1), b"state")
+    with pytest.raises(JournalError, match="compacted"):
+        assert [row async for rows in read_whole(journal, 5, 7) for row in rows]
     await journal.close()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pointsman.server.journal.interface import (
+    READ_AT_ONCE,
     Appended,
     Base,
     Entry,
@@ -269,3 +270,32 @@ async def test_what_others_wrote_is_handed_over_when_it_can_be_read_again(tmp_pa
     await journal.close()
     other.close()
     holder.close()
+
+
+@scenario
+async def test_rows_that_cannot_be_read_for_too_long_end_the_tail(tmp_path: Path) -> None:
+    holder, other = SqliteStore(tmp_path), SqliteStore(tmp_path, True)
+    journal = SqliteJournal(tmp_path, shared=True, patience=0.05)
+
+    def fails(first: int, last: int | None = None) -> list[Row]:
+        raise JournalError("no luck")
+
+    journal.store.read = fails  # type: ignore[method-assign]
+    other.append([one(b"others")], 1)
+    with pytest.raises(JournalError, match="cannot read what others wrote: no luck"):
+        await followed(journal, 0, 1)
+    await journal.close()
+    other.close()
+    holder.close()
+
+
+def test_rows_that_are_compacted_while_they_are_read_are_missed(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    entries = [Entry(b"%d" % i, permanent=i == READ_AT_ONCE) for i in range(READ_AT_ONCE + 5)]
+    store.append([Group((entry,)) for entry in entries], 1)
+    rows = read_rows(tmp_path)
+    assert next(rows).position == 1
+    store.compact(Base(READ_AT_ONCE + 3, 1), b"state")
+    with pytest.raises(JournalError, match="compacted before they were read"):
+        list(rows)
+    store.close()
