@@ -2,8 +2,8 @@
 
 The supervisor holds the directory's lock and the port, and serves nothing itself. Each worker is given the lock too, so that the
 directory is free only when the last process has gone, and the end of a pipe: when the supervisor has gone, however it went, the
-pipe closes and the worker ends. A worker that serves writes a byte every second, from its event loop, to another pipe: one that
-does not is killed and started again, for it answers nobody and may hold up all others.
+pipe closes and the worker ends. A worker writes a byte every second, from its event loop, to another pipe: one that does not is
+killed and started again, for it answers nobody and may hold up all others.
 
 >>> first, second = Worker(index=0, before=0), Worker(index=1, before=0)
 >>> first.rng(7).random() != second.rng(7).random()
@@ -53,7 +53,9 @@ BEAT = b"."
 BEAT_EVERY = 1.0
 """Seconds between two heartbeats of a worker."""
 BEAT_PATIENCE = 10.0
-"""Seconds without a heartbeat after which a worker is taken to hang."""
+"""Seconds without a heartbeat after which a worker that serves is taken to hang."""
+START_PATIENCE = 120.0
+"""The same for a worker that starts: loading its modules, and a large snapshot, keeps its event loop from beating."""
 
 
 class WorkersError(Exception):
@@ -134,7 +136,7 @@ class Supervisor:
             process = await self._start(index, before, address, lock)
             assert process.stdout is not None
             assert process.stdin is not None
-            is_ready = await process.stdout.readline() == READY
+            is_ready = await _is_ready(process, process.stdout, index)
             if self._stopping.is_set() and process.returncode is None:
                 process.terminate()  # again: the first signal may have come before it could handle it
             if is_ready:
@@ -174,15 +176,48 @@ class Supervisor:
         return process
 
 
+async def _is_ready(process: asyncio.subprocess.Process, beats: asyncio.StreamReader, index: int) -> bool:
+    """Whether a worker has come to serve; else it has ended, or was killed because it was silent while it started."""
+    said = b""
+    try:
+        while READY not in said:
+            heard = await _hear(beats, START_PATIENCE)
+            if not heard:
+                return False
+            said = said[-len(READY) :] + heard
+    except TimeoutError:
+        _kill(process, index, START_PATIENCE)
+        return False
+    return True
+
+
 async def _kill_when_silent(process: asyncio.subprocess.Process, beats: asyncio.StreamReader, index: int) -> None:
     """Return when a worker has closed its pipe, or has been killed because its heartbeat stopped."""
     try:
-        while await asyncio.wait_for(beats.read(1024), BEAT_PATIENCE):
+        while await _hear(beats, BEAT_PATIENCE):
             pass
     except TimeoutError:
-        log.error("worker %d (process %d) has not answered for %g s: it is killed", index, process.pid, BEAT_PATIENCE)
-        if process.returncode is None:
-            process.kill()
+        _kill(process, index, BEAT_PATIENCE)
+
+
+async def _hear(beats: asyncio.StreamReader, patience: float) -> bytes:
+    """What a worker writes next; nothing at its end. Raises ``TimeoutError`` if it is silent for ``patience`` seconds.
+
+    They are counted one by one: when the machine, or this process, is stopped for long and goes on, that counts as one of them,
+    and is not taken for silence of the workers, who were stopped too or whose heartbeats were not read.
+    """
+    for _ in range(round(patience / BEAT_EVERY)):
+        try:
+            return await asyncio.wait_for(beats.read(1024), BEAT_EVERY)
+        except TimeoutError:
+            continue
+    raise TimeoutError
+
+
+def _kill(process: asyncio.subprocess.Process, index: int, patience: float) -> None:
+    log.error("worker %d (process %d) has not answered for %g s: it is killed", index, process.pid, patience)
+    if process.returncode is None:
+        process.kill()
 
 
 def worker_command() -> list[str]:

@@ -37,7 +37,7 @@ def main() -> None:
     logging.setLogRecordFactory(partial(worker_record, logging.getLogRecordFactory(), worker.index))
     end_with_supervisor()
     try:
-        asyncio.run(serve(config, lambda _: _ready(), worker))
+        asyncio.run(_serve(config, worker))
     except (JournalError, ServeError) as error:
         sys.exit(f"Error: worker {worker.index}: {error}")
 
@@ -51,11 +51,15 @@ def worker_record(
     return record
 
 
-def _ready() -> None:
-    """Tell the supervisor that this worker serves, and from now on that it still does."""
-    os.write(1, READY)
+async def _serve(config: Config, worker: Worker) -> None:
+    """Serve, and tell the supervisor from the beginning that this worker lives, and when it serves."""
     os.set_blocking(1, False)
     _beat(asyncio.get_running_loop())
+    await serve(config, _ready, worker)
+
+
+def _ready(_: str) -> None:
+    os.write(1, READY)
 
 
 def _beat(loop: asyncio.AbstractEventLoop) -> None:
