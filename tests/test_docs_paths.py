@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ FOLDERS = ("bandit", "benchmarks", "demo", "deploy", "docs", "pointsman", "proto
 PACKAGES = ("bandit", "server", "simulator")
 """Packages under ``pointsman``, which pages may name without it."""
 PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./*-]*")
+USERS = {"server.py", "bandit.py"}
+"""Names that pages use for files of a user's own."""
+BARE = re.compile(r"(?<![\w/.*-])\w+\.(?:py|proto)")
+"""Names of files without their folder, as tables have them after a first one with it."""
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 NAME = re.compile(rf"(?:pointsman|{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+")
 
@@ -33,6 +38,18 @@ def missing_paths(page: Path) -> list[str]:
     mentioned = {ROOT / path.rstrip(".") for span in code_spans(page) for path in PATH.findall(span)}
     linked = {page.parent / target for target in LINK.findall(page.read_text()) if "://" not in target}
     return sorted(str(path) for path in mentioned | linked if not exists(path))
+
+
+def missing_files(page: Path) -> list[str]:
+    """Files that code spans of ``page`` name without their folder, and that no folder has. A user's own may be in ``USERS``."""
+    names = {name for span in code_spans(page) for name in BARE.findall(span)} - USERS
+    return sorted(names - file_names())
+
+
+@cache
+def file_names() -> frozenset[str]:
+    """The names of all modules and contracts of the repository."""
+    return frozenset(path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*.*"))
 
 
 def exists(path: Path) -> bool:
@@ -72,17 +89,20 @@ def is_data(span: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_a_page_mentions_exists(page: Path) -> None:
+def test_mentioned_paths_and_names_exist(page: Path) -> None:
     assert missing_paths(page) == []
+    assert missing_files(page) == []
     assert unresolved_names(page) == []
 
 
-def test_what_does_not_exist_is_noticed(tmp_path: Path) -> None:
+def test_missing_paths_and_names_are_reported(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "`bandit/gone.py`, `tests/*.gone`, `server.gone.thing`, `bandit.state.gone`, [x](gone.md), `bandit.state.apply`"
+        "`bandit/gone.py`, `tests/*.gone`, `server.gone.thing`, `bandit.state.gone`, [x](gone.md)\n"
+        "`bandit.state.apply`, `state.py`, `gone.py`\n"
     )
     assert missing_paths(page) == sorted(
         [str(ROOT / "bandit/gone.py"), str(ROOT / "tests/*.gone"), str(tmp_path / "gone.md")]
     )
+    assert missing_files(page) == ["gone.py"]
     assert unresolved_names(page) == ["bandit.state.gone", "server.gone.thing"]
