@@ -1,4 +1,4 @@
-"""One bucket's state: what was learned of its models, and everything that changes or reads it.
+"""One bucket's state, posteriors and counts of its models, and the functions that update or read it.
 
 Nothing here knows of other buckets or of events: ``bandit.state`` folds.
 
@@ -253,7 +253,7 @@ def learn(
 
 
 def end_warm_start(bucket: BucketState, effective_size: float) -> None:
-    """End a warm start, in place: let all that was learned so far count as at most ``effective_size`` observations of each model
+    """End a warm start, in place: cap what was learned so far at ``effective_size`` observations of each model
     and response.
 
     Λ = s·Λ_off + Λ₀ with s = effective_size / n (ParetoBandit's warm start, RouterConfig.n_eff). What it says of quality is on
@@ -394,7 +394,7 @@ def add_columns(bucket: BucketState, models: Sequence[str], position: int) -> No
 
 
 def drop_column(bucket: BucketState, model: str) -> None:
-    """Remove a model's column, in place, with all that was learned of it, if it has one."""
+    """Remove a model's column, in place, with its posteriors and counts, if it has one."""
     if model not in bucket.columns:
         return
     k = bucket.columns.index(model)

@@ -1,4 +1,4 @@
-"""What can be chosen and how each task chooses: models (arms) and buckets (task types), as checked values.
+"""The catalogue as validated values: models (arms), buckets (task types) and projects.
 
 >>> Bucket("summarize", models=("small", "large")).objective.resolve(QualityRange())
 Objective(mode=<Mode.BALANCED: 'BALANCED'>, cost_weight=10.0, latency_weight=0.0, min_quality=None, max_quality_loss=None)
@@ -37,16 +37,16 @@ MAX_HALF_LIFE_NS = 10_000 * DAY_NS
 """Longest half-life in time, in nanoseconds."""
 
 
-def check_id(value: str, what: str) -> str:
+def check_id(value: str, path: str) -> str:
     """Return ``value`` if it can be the id of a model or bucket, else raise ``FieldError(what, …)``."""
     if not _ID.match(value):
-        raise FieldError(what, f"expected 1-128 letters, digits or ._:@/-, got {value[:140]!r}")
+        raise FieldError(path, f"expected 1-128 letters, digits or ._:@/-, got {value[:140]!r}")
     return value
 
 
 def check_number(
     value: float,
-    what: str,
+    path: str,
     *,
     low: float = -math.inf,
     high: float = math.inf,
@@ -63,14 +63,14 @@ def check_number(
     if high < math.inf:
         bounds.append(f"at most {high:g}")
     raise FieldError(
-        what,
+        path,
         f"expected a finite number {' and '.join(bounds)}".rstrip() + f", got {value:g}",
     )
 
 
-def _check_text(value: str, what: str, longest: int) -> None:
+def _check_text(value: str, path: str, longest: int) -> None:
     if len(value) > longest:
-        raise FieldError(what, f"expected at most {longest} characters, got {len(value)}")
+        raise FieldError(path, f"expected at most {longest} characters, got {len(value)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,19 +193,19 @@ class Schema:
 
     def __post_init__(self) -> None:
         for kind in ("numbers", "categories", "embeddings"):
-            seen: set[str] = set()
+            names: set[str] = set()
             for i, feature in enumerate(getattr(self, kind)):
                 if not _FEATURE_NAME.match(feature.name):
                     raise FieldError(
                         f"{kind}[{i}].name",
                         f"expected 1-64 letters, digits or _.:/-, got {feature.name[:80]!r}",
                     )
-                if feature.name in seen:
+                if feature.name in names:
                     raise FieldError(
                         f"{kind}[{i}].name",
                         f"expected different names, got {feature.name!r} twice",
                     )
-                seen.add(feature.name)
+                names.add(feature.name)
         total = len(self.numbers) + sum(len(c.values) for c in self.categories)
         total += sum(e.dimension for e in self.embeddings)
         if total > MAX_FEATURES:
@@ -286,7 +286,7 @@ class Objective:
             raise FieldError("cost_weight", "expected no weights with QUALITY_FIRST")
 
     def resolve(self, quality: QualityRange) -> Objective:
-        """The objective with every default filled in: all that the policy applies.
+        """The objective with every default filled in, as the policy applies it.
 
         Raises ``FieldError`` for a floor outside ``quality``.
         """
@@ -317,7 +317,7 @@ class Aggregation(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRules:
-    """What repeated reports of quality, cost and latency mean."""
+    """How repeated reports of quality, cost and latency are aggregated."""
 
     quality: Aggregation = Aggregation.LAST
     cost: Aggregation = Aggregation.LAST
@@ -326,7 +326,7 @@ class OutcomeRules:
 
 @dataclass(frozen=True, slots=True)
 class Priors:
-    """What to believe of an unknown model: expected quality (bucket's units), dollars, seconds."""
+    """Prior means of an unknown model: expected quality (bucket's units), dollars, seconds."""
 
     quality: float | None = None
     cost: float = 1e-4

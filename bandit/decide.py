@@ -1,4 +1,4 @@
-"""From a bucket's state and requests to decisions: what the server and the simulator both call.
+"""Decisions from a bucket's state and requests; called by the server and the simulator alike.
 
 >>> from pointsman.bandit.catalog import Bucket, Model
 >>> from pointsman.bandit.encoder import Context
@@ -52,7 +52,7 @@ QUOTA_DOUBLES = 2.0
 
 
 class _Situation(NamedTuple):
-    """What all decisions of one call are made under; ``objective`` is resolved."""
+    """Inputs that all decisions of one call share; ``objective`` is resolved."""
 
     health: Mapping[str, Health]
     now_ns: int

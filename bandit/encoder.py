@@ -1,4 +1,4 @@
-"""From what is known of a request to the feature vector ``x`` that a bucket's posteriors are over.
+"""Encoder of a request's context to the feature vector ``x`` of a bucket's regressions.
 
 Every number and category is scaled to a length of about 1, every group of content features (an embedding, the text's marks,
 the text's words) to about ``CONTENT``, so that one prior precision suits them all: a priori a declared number or category may
@@ -44,7 +44,7 @@ MAX_TOKENS = 2**40
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What is known of one request before the call; see ``Schema`` for what a bucket accepts."""
+    """The context of one request before the call; ``Schema`` declares the fields that a bucket accepts."""
 
     numbers: Mapping[str, float] = field(default_factory=dict)
     categories: Mapping[str, str] = field(default_factory=dict)
@@ -134,13 +134,13 @@ class Encoder:
     def _write_embeddings(self, x_d: Array, at: int, context: Context) -> int:
         """Write the embeddings into ``x_d`` from ``at`` on; the place after them."""
         for embedding in self.schema.embeddings:
-            given = context.embeddings.get(embedding.name)
+            supplied = context.embeddings.get(embedding.name)
             name = f'embeddings["{embedding.name}"]'
-            if given is None:
+            if supplied is None:
                 if not embedding.optional:
                     raise FieldError(name, f"expected {embedding.dimension} numbers, got nothing")
             else:
-                vector = np.asarray(given, dtype=np.float64)
+                vector = np.asarray(supplied, dtype=np.float64)
                 if vector.shape != (embedding.dimension,):
                     raise FieldError(name, f"expected {embedding.dimension} numbers, got {vector.size}")
                 if not np.isfinite(vector).all():
@@ -170,12 +170,12 @@ class Encoder:
             raise FieldError("input_tokens", "expected a number of tokens or a text, got nothing")
 
     def _refuse_unknown(self, context: Context) -> None:
-        for kind, given, declared_names in (
+        for kind, supplied, declared_names in (
             ("numbers", context.numbers, self._number_names),
             ("categories", context.categories, self._category_names),
             ("embeddings", context.embeddings, self._embedding_names),
         ):
-            for name in given:
+            for name in supplied:
                 if name not in declared_names:
                     declared = ", ".join(sorted(declared_names)[:8]) or "none"
                     raise FieldError(
@@ -191,7 +191,7 @@ def encoder_of(schema: Schema) -> Encoder:
 
 
 def feature_names(schema: Schema) -> list[str]:
-    """Names of the components of ``x``, in order: what a report or an export calls them."""
+    """Names of the components of ``x``, in order, as used in reports and exports."""
     names = [n.name for n in schema.numbers]
     names += [f"{c.name}={value}" for c in schema.categories for value in c.values]
     names += [f"{e.name}/{i}" for e in schema.embeddings for i in range(e.dimension)]
@@ -213,9 +213,9 @@ def _estimate(text: str | None, input_tokens: int) -> tuple[int, int]:
     return estimate_tokens(text), len(text.encode("utf-8", "surrogatepass"))
 
 
-def _tokens(value: int | None, what: str) -> int:
+def _tokens(value: int | None, path: str) -> int:
     if value is None:
         return -1
     if not 0 <= value <= MAX_TOKENS:
-        raise FieldError(what, f"expected 0 to {MAX_TOKENS}, got {value}")
+        raise FieldError(path, f"expected 0 to {MAX_TOKENS}, got {value}")
     return value

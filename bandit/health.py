@@ -34,7 +34,7 @@ CLOSE = 3
 
 @dataclass(slots=True)
 class Health:
-    """What is known of one model's availability; changed in place by the fold.
+    """One model's availability and recent failures; changed in place by the fold.
 
     ``good`` and ``bad`` are decayed counts as of ``time_ns``; ``streak`` is the length of the present run of successes
     (positive) or failures (negative); ``waited`` how many requests passed since the last probe.
@@ -54,7 +54,7 @@ class Health:
 
     @property
     def discount(self) -> float:
-        """What quality is multiplied by, in (0, 1]: the success rate relative to the prior's.
+        """Factor of quality, in (0, 1]: the success rate relative to the prior's.
 
         So a model of which nothing is reported and one whose calls succeed are judged alike.
         """

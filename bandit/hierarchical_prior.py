@@ -1,4 +1,4 @@
-"""Hierarchical priors: a bucket that knows little of a model starts from what the model did in other buckets.
+"""Hierarchical priors: a model with few observations in a bucket starts from its posteriors in other buckets.
 
 A response's expectation in a bucket is split in two: the bucket's level (how hard, long or dear its tasks are) and each model's
 offset from that level. Offsets carry over from task to task, levels much less. So the prior mean of a cell is

@@ -1,4 +1,4 @@
-"""From a report on a decision to the event that makes it learned: what the server and the simulator both call.
+"""Join of a report and its decision to an outcome event; called by the server and the simulator alike.
 
 >>> import numpy as np
 >>> from pointsman.bandit.catalog import Bucket, Model

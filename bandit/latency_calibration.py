@@ -1,4 +1,4 @@
-"""How far real latencies overshoot what the regression calls their 95th percentile, and the factor that makes it true.
+"""Calibration of the regression's 95th percentile of latency: observed ratios, and the factor that corrects it.
 
 The log-normal model is never quite right: latencies have heavier tails, and models that look fast are chosen because they look
 fast. So for each model of a bucket the ratios log(latency / p95) of its decisions are counted, p95 being the model's own
@@ -45,7 +45,7 @@ def count_exceedance(exceedance_n: Array, ratio: float, weight: float) -> None:
 
 
 def log_correction(exceedance_n: Array) -> float:
-    """Natural logarithm of what one model's 95th percentile must be multiplied by."""
+    """Natural logarithm of the correction factor of one model's 95th percentile."""
     allowed = MISSES * (exceedance_n[EDGES] + PRIOR_MASS)
     over = int(np.count_nonzero(exceedance_n[:EDGES] + _prior_n > allowed))
     return LOWEST + STEP * min(over, EDGES - 1)

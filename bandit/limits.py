@@ -1,4 +1,4 @@
-"""What a request demands of its candidates, and why a candidate is not eligible.
+"""Limits of a request, and reasons for which a candidate is not eligible.
 
 A candidate's exclusions are a set, kept as the bits of an integer: bit i stands for the ``Exclusion`` of number i.
 
@@ -51,7 +51,7 @@ SOFT = Exclusion.COST.bit | Exclusion.LATENCY.bit | Exclusion.QUALITY.bit
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request demands of its candidates; see the contract's ``Limits``."""
+    """Limits that one request places on its candidates; see the contract's ``Limits``."""
 
     max_cost: float | None = None
     max_latency: float | None = None

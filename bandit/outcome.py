@@ -1,4 +1,4 @@
-"""Outcomes that come in parts, late, repeatedly or corrected: what one more report changes.
+"""Outcomes reported in parts, late, repeatedly or corrected: merging of reports, and the resulting updates.
 
 Each signal of each model of a decision has an aggregate of its reports. A report is added to it, the bucket's aggregation rule
 makes one value of it, and the posteriors learn the difference from the value before. So the result of any number of reports
@@ -25,7 +25,7 @@ from pointsman.bandit.errors import FieldError
 
 
 class Signal(enum.IntEnum):
-    """What can be reported of a response. The numbers are those of the contract's ``Signal``."""
+    """The signals of a response that can be reported. The numbers are those of the contract's ``Signal``."""
 
     QUALITY = 1
     COST = 2

@@ -108,7 +108,7 @@ class Pacer:
 
     @property
     def multiplier(self) -> float:
-        """What the budget adds to λ, in quality (scaled to [0, 1]) per dollar."""
+        """The budget's multiplier, added to λ, in quality (scaled to [0, 1]) per dollar."""
         return float(self.sums[MULTIPLIER])
 
     @property

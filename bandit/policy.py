@@ -336,7 +336,7 @@ class DecisionTerms(Protocol):
 
     @property
     def multiplier(self) -> float:
-        """What budgets added to λ: quality scaled to [0, 1], per dollar."""
+        """The budgets' multiplier, added to λ: quality scaled to [0, 1], per dollar."""
 
     @property
     def exploration_floor(self) -> float:

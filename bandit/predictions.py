@@ -1,4 +1,4 @@
-"""What the posteriors predict of each candidate at a context: quality, cost, latency, output tokens, in natural units.
+"""Predictions of quality, cost, latency and output tokens for each candidate at a context, in natural units.
 
 >>> from pointsman.bandit.posterior import Prior, add_models, empty
 >>> priors = [Prior(0.5, b=0.5), Prior(np.log(0.001), b=0.5), Prior(np.log(2.0), b=0.5), Prior(np.log(256.0), b=0.5)]
@@ -62,7 +62,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What the posteriors predict of each of k models, (k) at one context or (b, k) at b contexts.
+    """Predictions for each of k models, (k) at one context or (b, k) at b contexts.
 
     Mean and standard deviation of quality, scaled to [0, 1]; expected dollars, expected seconds and their 95th percentile,
     expected output tokens.
@@ -110,7 +110,7 @@ class Predictions:
 
 
 def predictions_batch(posteriors: Posteriors, x_bd: Array) -> Predictions:
-    """What the posteriors predict at b contexts, each (b, k). O(b·k·d²)."""
+    """Predictions at b contexts, each (b, k). O(b·k·d²)."""
     mean_bkr, (quality_bk, latency_bk) = predict_batch(posteriors, x_bd, (QUALITY, LATENCY))
     noise_kr = noise(posteriors)
     # E[exp(N(m, σ²))] = exp(m + σ²/2). Only the spread of responses enters, not that of θ: a model of which little is

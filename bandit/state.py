@@ -235,7 +235,7 @@ def _active_budgets(state: State, bucket: BucketState | None, project: str) -> I
 
 
 def fingerprint(state: State) -> str:
-    """SHA-256, in hexadecimal, of all that a state holds: two states are equal bit for bit if these are equal."""
+    """SHA-256, in hexadecimal, of the complete state: states with equal fingerprints are equal bit for bit."""
     digest = hashlib.sha256(f"{state.position} {state.time_ns}".encode())
     for name, model in sorted(state.models.items()):
         digest.update(repr((name, model.available, model.version, _canonical(model.model))).encode())
@@ -295,7 +295,7 @@ def _renew_all(state: State, position: int) -> None:
 
 
 def _reset_bucket(state: State, bucket: BucketState, position: int) -> None:
-    """Reset, in place, all that a bucket has learned; what it spent stays."""
+    """Reset, in place, everything a bucket has learned; its spend stays."""
     _drop_bucket(state, bucket.config.id)
     fresh = new_bucket(bucket.config, version=bucket.version, generation=position)
     fresh.pacer = bucket.pacer

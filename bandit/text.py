@@ -114,12 +114,12 @@ def estimate_tokens(text: str) -> int:
     A rule of thumb: a token is four ASCII characters (English, code), or three bytes of UTF-8 of anything else: one Chinese
     character, one and a half Cyrillic or accented letters. Of a long text, the average over what is read of it.
     """
-    read = _read(text)
-    if read.isascii():
+    excerpt = _read(text)
+    if excerpt.isascii():
         return math.ceil(len(text) / 4)
-    plain = len(read.encode("ascii", "ignore"))
-    beyond = len(read.encode("utf-8", "surrogatepass")) - plain
-    return math.ceil(len(text) * (plain / 4 + beyond / 3) / len(read))
+    plain = len(excerpt.encode("ascii", "ignore"))
+    beyond = len(excerpt.encode("utf-8", "surrogatepass")) - plain
+    return math.ceil(len(text) * (plain / 4 + beyond / 3) / len(excerpt))
 
 
 def text_features(text: str) -> npt.NDArray[np.float64]:
@@ -127,14 +127,14 @@ def text_features(text: str) -> npt.NDArray[np.float64]:
 
     Any string will do, lone surrogates included; the numbers are finite and within [-1.25, 1.25].
     """
-    read = _read(text)
+    excerpt = _read(text)
     features = np.empty(TEXT_DIM)
     marks = features[:MARKS]
-    np.subtract(_marks(text, read), _CENTER, out=marks)
+    np.subtract(_marks(text, excerpt), _CENTER, out=marks)
     marks /= _SCALE
     np.clip(marks, -CLIP, CLIP, out=marks)
     marks /= MARKS_LENGTH
-    features[MARKS:] = _words(read)
+    features[MARKS:] = _words(excerpt)
     return features
 
 
@@ -143,38 +143,38 @@ def _read(text: str) -> str:
     return text if len(text) <= READ else f"{text[: READ - READ_END - 1]}\n{text[-READ_END:]}"
 
 
-def _marks(text: str, read: str) -> list[float]:
-    length = max(len(read), 1)
-    bytes_n = np.frombuffer(read.encode("ascii", "ignore"), dtype=np.uint8)
+def _marks(text: str, excerpt: str) -> list[float]:
+    length = max(len(excerpt), 1)
+    bytes_n = np.frombuffer(excerpt.encode("ascii", "ignore"), dtype=np.uint8)
     digits, code, maths, lines, asking, quotes, capitals, plain = (
         np.bincount(bytes_n, minlength=128) @ _KINDS
     ).tolist()
-    beyond = len(read) - plain
+    beyond = len(excerpt) - plain
     if beyond:
-        others = [character for character in read if not character.isascii()]
+        others = [character for character in excerpt if not character.isascii()]
         digits += sum(map(str.isdigit, others))
         capitals += sum(map(str.isupper, others))
         quotes += others.count("\u201c") + others.count("\u201d")
-    pieces = read.split()
+    pieces = excerpt.split()
 
     def count(pattern: re.Pattern[str], most: int) -> int:
-        return min(len(pattern.findall(read)), most)
+        return min(len(pattern.findall(excerpt)), most)
 
     return [
         math.log1p(len(text)),
         sum(map(len, pieces)) / max(len(pieces), 1),
         digits / length,
         code / length,
-        float(_CODE_WORD.search(read) is not None),
+        float(_CODE_WORD.search(excerpt) is not None),
         maths / length,
         lines / length,
         count(_OPTION, 8),
         min(asking, 4),
-        float(read.rstrip().endswith("?")),
+        float(excerpt.rstrip().endswith("?")),
         count(_ASKING, 4),
         quotes / length,
         capitals / length,
-        float(_ORDER.search(read) is not None),
+        float(_ORDER.search(excerpt) is not None),
         count(_SENTENCE, 20),
         count(_GAP, 4),
         count(_QUANTITY, 6),
@@ -182,8 +182,8 @@ def _marks(text: str, read: str) -> list[float]:
     ]
 
 
-def _words(read: str) -> npt.NDArray[np.float64]:
-    words = ["0" if word.isdigit() else word[:LONGEST] for word in _WORD.findall(read.lower())]
+def _words(excerpt: str) -> npt.NDArray[np.float64]:
+    words = ["0" if word.isdigit() else word[:LONGEST] for word in _WORD.findall(excerpt.lower())]
     if not words:
         return np.zeros(WORDS)
     opening = words[:ENDS]

@@ -93,10 +93,10 @@ def observe_all(
         dspr(dim, -gain, v_d, cov_p, overwrite_ap=1)
         dspr(dim, share, x_d, design.precision_kp[model], overwrite_ap=1)
         design.count_k[model] = count = count + 1
-        every = _every(half_life)
-        if count % every == 0:
+        interval = _every(half_life)
+        if count % interval == 0:
             if half_life > 0.0:
-                decay(posteriors, number, model, 2.0 ** (-every / half_life))
+                decay(posteriors, number, model, 2.0 ** (-interval / half_life))
             refresh(posteriors, number, model)
     for response in changed:
         cap_response_sample_size(posteriors, model, response)
@@ -238,8 +238,8 @@ def retract_all(
             posteriors.square_kr[model, response] -= weight * y * y
             posteriors.eta_krd[model, response] -= weight * y * x_d
         dspr(x_d.size, -weight, x_d, design.precision_kp[model], overwrite_ap=1)
-        every = _every(half_life)
-        if half_life > 0.0 and design.count_k[model] % every == 0:
-            decay(posteriors, number, model, 2.0 ** (every / half_life))
+        interval = _every(half_life)
+        if half_life > 0.0 and design.count_k[model] % interval == 0:
+            decay(posteriors, number, model, 2.0 ** (interval / half_life))
         design.count_k[model] -= 1
         refresh(posteriors, number, model)

@@ -92,7 +92,7 @@ class Client:
         """Which model to call for each of up to 4,096 requests of ``bucket``, all or none."""
         request = batch_decide_request(bucket, contexts, limits, request_id)
         answer = await self._router.BatchDecide(request, timeout=self._timeout, metadata=self._metadata)
-        return [read_decision(made) for made in answer.decisions]
+        return [read_decision(message) for message in answer.decisions]
 
     async def report(
         self,
@@ -102,7 +102,7 @@ class Client:
         idempotency_key: str = "",
         **outcome: Unpack[Outcome],
     ) -> None:
-        """Say what came of a decision; when this returns the service has it for good."""
+        """Report an outcome of a decision; it is durable when this returns."""
         request = report_request(decision, model, idempotency_key, outcome)
         if request is not None:
             await self._router.ReportOutcome(request, timeout=self._timeout, metadata=self._metadata)
@@ -138,8 +138,8 @@ class Client:
         **context: Unpack[Context],
     ) -> AsyncIterator[Call]:
         """Decide, take the time of the block, and report; see ``pointsman.Client.call``."""
-        made = await self.decide(bucket, limits=limits, request_id=request_id, default=default, **context)
-        call = Call(made, self.report_later)
+        decision = await self.decide(bucket, limits=limits, request_id=request_id, default=default, **context)
+        call = Call(decision, self.report_later)
         try:
             yield call
         except BaseException:
@@ -148,7 +148,7 @@ class Client:
         call.finish(success=True)
 
     async def get_decision(self, decision: Decision | str) -> rpc.GetDecisionResponse:
-        """A decision with its explanation and what is known of its outcome."""
+        """A decision with its explanation and its reported outcomes."""
         name = decision if isinstance(decision, str) else decision.name
         request = rpc.GetDecisionRequest(name=name)
         response: rpc.GetDecisionResponse = await self._router.GetDecision(

@@ -51,5 +51,5 @@ class Tls:
 
 
 def metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
-    """What is sent with every call."""
+    """Metadata of every call."""
     return (("authorization", f"Bearer {api_key}"),) if api_key else ()

@@ -98,7 +98,7 @@ class Client:
         """Which model to call for each of up to 4,096 requests of ``bucket``, all or none."""
         request = batch_decide_request(bucket, contexts, limits, request_id)
         answer = self._router.BatchDecide(request, timeout=self._timeout, metadata=self._metadata)
-        return [read_decision(made) for made in answer.decisions]
+        return [read_decision(message) for message in answer.decisions]
 
     def report(
         self,
@@ -108,7 +108,7 @@ class Client:
         idempotency_key: str = "",
         **outcome: Unpack[Outcome],
     ) -> None:
-        """Say what came of a decision, whole or in part, as often as there is news. ``model`` if a fallback answered.
+        """Report an outcome of a decision, whole or in part, any number of times. ``model`` if a fallback answered.
 
         When this returns the service has it for good.
         """
@@ -156,8 +156,8 @@ class Client:
             answer = gateway(call.upstream, prompt)
             call.succeeded(cost_usd=answer.cost)
         """
-        made = self.decide(bucket, limits=limits, request_id=request_id, default=default, **context)
-        call = Call(made, self.report_later)
+        decision = self.decide(bucket, limits=limits, request_id=request_id, default=default, **context)
+        call = Call(decision, self.report_later)
         try:
             yield call
         except BaseException:
@@ -166,7 +166,7 @@ class Client:
         call.finish(success=True)
 
     def get_decision(self, decision: Decision | str) -> rpc.GetDecisionResponse:
-        """A decision with its explanation and what is known of its outcome."""
+        """A decision with its explanation and its reported outcomes."""
         name = decision if isinstance(decision, str) else decision.name
         request = rpc.GetDecisionRequest(name=name)
         response: rpc.GetDecisionResponse = self._router.GetDecision(

@@ -28,7 +28,7 @@ UNREACHED = frozenset(
 
 
 class Context(TypedDict, total=False):
-    """What is known of a request before the call; which of it a bucket takes is said by its context schema."""
+    """The context of a request before the call; a bucket's context schema declares the fields it takes."""
 
     text: str
     numbers: Mapping[str, float]
@@ -39,7 +39,7 @@ class Context(TypedDict, total=False):
 
 
 class Outcome(TypedDict, total=False):
-    """What came of a call, whole or in part: quality on the bucket's scale, cost in dollars, latency in seconds."""
+    """The outcome of a call, whole or in part: quality on the bucket's scale, cost in dollars, latency in seconds."""
 
     quality: float
     cost_usd: float
@@ -108,9 +108,9 @@ def batch_decide_request(
     )
 
 
-def read_decision(made: decision_pb2.Decision) -> Decision:
+def read_decision(message: decision_pb2.Decision) -> Decision:
     """The value of a decision's message."""
-    return Decision(made.name, made.model, made.upstream, tuple(made.fallbacks), made.propensity)
+    return Decision(message.name, message.model, message.upstream, tuple(message.fallbacks), message.propensity)
 
 
 def default_decision(model: str, error: grpc.RpcError) -> Decision:
@@ -159,7 +159,7 @@ class Call:
         self._outcome: Outcome = {}
 
     def succeeded(self, **outcome: Unpack[Outcome]) -> None:
-        """Say what came of it, as far as it is known now; may be called more than once."""
+        """Set signals of the outcome; may be called more than once."""
         self._outcome.update(outcome)
 
     def fallback(self, model: str, upstream: str = "") -> None:

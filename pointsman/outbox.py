@@ -1,4 +1,4 @@
-"""Reports that wait to be sent: what the clients' outcome buffers share. Thread-safe; sends nothing itself.
+"""A buffer of reports that wait to be sent, shared by both clients. Thread-safe; sends nothing itself.
 
 >>> refused = []
 >>> outbox = Outbox(refused.append, limit=2)

@@ -1,4 +1,4 @@
-"""What can be wrong with a request besides a field's value. `server/rpc/status.py` gives each its gRPC status.
+"""Errors of requests besides invalid field values. `server/rpc/status.py` maps each to its gRPC status.
 
 >>> str(InUseError("name", "models/small", ["buckets/a", "buckets/b"]))
 'models/small is listed by buckets/a, buckets/b'
@@ -92,9 +92,6 @@ class LateError(Exception):
 class UnavailableError(Exception):
     """The journal cannot be appended to, or the server is shutting down. May be retried.
 
-    <<<<<<< HEAD
-        Nothing was written, unless the message says that it is not known: then only with the same request id or idempotency key.
-    =======
-        Nothing was written, unless the message says that this is not known: then with the same request id or idempotency key.
-    >>>>>>> 09bafc4 (server: answer every caller when the fold breaks or a write stays unknown)
+    Nothing was written, unless the message says that this is not known: then repeat only with the same request id or
+    idempotency key.
     """

@@ -60,19 +60,19 @@ class FieldChecker:
         if not isinstance(body, dict):
             self.add(path, f"expected fields as `name: value`, got {_shown(body)}")
             return {}
-        known: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, value in body.items():
             field = descriptor.fields_by_name.get(name)
             field_path = f"{path}.{name}" if path else name
             if field is None:
                 self.add(field_path, unknown(name, descriptor.fields_by_name))
             elif value is not None:
-                known[name] = self._check_field(value, field, field_path)
+                values[name] = self._check_field(value, field, field_path)
         for oneof in descriptor.oneofs:
-            given = [field.name for field in oneof.fields if field.name in known]
-            if len(given) > 1:
-                self.add(f"{path}.{given[1]}" if path else given[1], f"expected {' or '.join(given)}, got both")
-        return known
+            present = [field.name for field in oneof.fields if field.name in values]
+            if len(present) > 1:
+                self.add(f"{path}.{present[1]}" if path else present[1], f"expected {' or '.join(present)}, got both")
+        return values
 
     def _check_field(self, value: Any, field: FieldDescriptor, path: str) -> Any:
         if _is_map(field):

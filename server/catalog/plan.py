@@ -1,4 +1,4 @@
-"""What has to change so that a catalogue becomes what a file says, in an order that works, and as a diff.
+"""The plan that turns a catalogue into the one in a file: changes in a valid order, and as a diff.
 
 >>> from pointsman.bandit.catalog import Model
 >>> from pointsman.server.catalog.file import read_catalog

@@ -107,7 +107,7 @@ def import_(data: Path, path: Path, as_json: bool) -> None:
     try:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("", total=path.stat().st_size)
-            imported = import_journal(path, data, lambda read: bar.update(task, completed=read))
+            imported = import_journal(path, data, lambda done: bar.update(task, completed=done))
     except (ImportFileError, JournalError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:

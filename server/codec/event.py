@@ -70,7 +70,7 @@ def write_event(event: e.Event, terms: TermsHistory | None = None) -> journal_pb
 
 
 def read_event(message: journal_pb2.JournalEvent, terms: TermsHistory) -> e.Event:
-    """The event in a message; ``terms`` have what a stored decision leaves out.
+    """The event in a message; ``terms`` supply the fields that a stored decision omits.
 
     Raises ``ValueError`` for a kind unknown to this version and a decision whose terms are not known, ``FieldError`` for a wrong
     value.

@@ -62,7 +62,7 @@ def write_objective(objective: c.Objective) -> pb.Objective:
 
 
 def read_limits(message: decision_pb2.Limits) -> Limits:
-    """What a request demands of its candidates: costs in dollars, latencies in seconds. Raises ``FieldError``."""
+    """The limits of a request: costs in dollars, latencies in seconds. Raises ``FieldError``."""
     if message.latency_statistic not in decision_pb2.LatencyStatistic.values():
         raise FieldError("latency_statistic", f"got the unknown number {message.latency_statistic}")
     return Limits(
@@ -101,7 +101,7 @@ def _read_models(names: Iterable[str], field: str) -> frozenset[str]:
 
 
 def read_context(message: context_pb2.Context) -> Context:
-    """What is known of a request before the call. The encoder checks the values against the bucket's schema."""
+    """The context of a request before the call. The encoder checks the values against the bucket's schema."""
     return Context(
         numbers=message.numbers,
         categories=message.categories,

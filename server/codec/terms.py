@@ -1,4 +1,4 @@
-"""What a stored decision leaves out because its bucket's terms say it: candidates, objective and scale of quality.
+"""The fields that a stored decision omits because its bucket's terms define them: candidates, objective, quality scale.
 
 >>> from pointsman.bandit.terms import note_terms
 >>> history: TermsHistory = {}

@@ -1,1 +1,1 @@
-"""What stands between the network and the services: who may call, how often, how large."""
+"""Guards between the network and the services: authentication, rates, admission, sizes."""

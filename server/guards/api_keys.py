@@ -1,4 +1,4 @@
-"""API keys: who may call what, kept hashed in one YAML file.
+"""API keys with scopes and rates, stored hashed in one YAML file.
 
 A key is `pk_{id}_{secret}`: the id finds the entry, the secret is 256 random bits. What is kept is the SHA-256 of the whole key.
 A slow hash would protect secrets that people choose, which can be guessed; these cannot, and a fast one costs a microsecond.

@@ -131,7 +131,7 @@ class GroupCommit:
     async def write(
         self, group: Group, events: Sequence[Event], on_settled: Callable[[], None] = lambda: None
     ) -> Result:
-        """Append ``group``; when this returns ``Appended`` the events are durable and folded, else what stood in its way is.
+        """Append ``group``. On ``Appended`` its events are durable and folded; on a refusal the conflicting rows are folded.
 
         Raises ``UnavailableError`` if they could not be appended, if it is not known whether they were, or if they could not be
         folded: after a fold that failed nothing more is appended. A caller that is cancelled may find its group appended all the
@@ -168,7 +168,7 @@ class GroupCommit:
             await waiter
 
     async def wait_settled(self) -> None:
-        """Return once it is known, and folded, what became of all that is submitted by now."""
+        """Return once every write submitted by now is settled and folded."""
         submitted = set(self._unsettled)
         while submitted & self._unsettled.keys():
             waiter: asyncio.Future[None] = self._loop.create_future()
@@ -338,7 +338,7 @@ class _Answered:
 
 
 def _tell_unknown(writes: Sequence[Write]) -> None:
-    """Tell those callers who are not answered yet that it is not known whether their groups were written."""
+    """Answer callers still waiting that it is not known whether their groups were written."""
     for write in writes:
         if not write.done.done():
             write.done.set_exception(UnavailableError(MAYBE_WRITTEN))

@@ -160,7 +160,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What a compacted journal starts from: the state at ``position``, whose event happened at ``time_ns``."""
+    """The base of a compacted journal: the state at ``position``, whose event happened at ``time_ns``."""
 
     position: int = 0
     time_ns: int = 0

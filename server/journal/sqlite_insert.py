@@ -75,7 +75,7 @@ def stored(cursor: sqlite3.Cursor, groups: Sequence[Group]) -> tuple[dict[bytes,
 
 
 def _ask(cursor: sqlite3.Cursor, query: str, names: Sequence[bytes]) -> list[list[int]]:
-    """What ``query`` says of those of ``names`` that it finds; each answer starts with the name's index."""
+    """Rows of ``query`` for ``names``; each row starts with the index of its name."""
     if not names:
         return []
     packed = _Packed()

@@ -1,4 +1,4 @@
-"""What the embedded journal engine stores: one SQLite file in write-ahead-log mode, read and written by blocking calls.
+"""Storage of the embedded journal engine: one SQLite file in write-ahead-log mode, read and written by blocking calls.
 
 An append is one transaction with ``synchronous=FULL``: when it returns, the log has been flushed to the disk.
 
@@ -346,14 +346,14 @@ _RESTORE = (
 )
 
 
-def _fault(path: Path, error: sqlite3.Error, what: str = "read") -> JournalError:
+def _fault(path: Path, error: sqlite3.Error, action: str = "read") -> JournalError:
     """What to say of an error of SQLite."""
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     if code == sqlite3.SQLITE_CORRUPT:
         return JournalFormatError(f"{path} is damaged ({error}); {_RESTORE}")
     if code == sqlite3.SQLITE_NOTADB:
         return JournalFormatError(f"{path} is not a journal ({error}); {_RESTORE}")
-    return JournalError(f"cannot {what} {path}: {error}")
+    return JournalError(f"cannot {action} {path}: {error}")
 
 
 def _connect(path: Path, patience: float) -> sqlite3.Connection:

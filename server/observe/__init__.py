@@ -1,1 +1,1 @@
-"""What the server says of itself: access log, metrics, traces, logs."""
+"""Observability: access log, metrics, traces, logs."""

@@ -1,4 +1,4 @@
-"""How a server stops: it says so, takes no new calls, lets those under way finish, and ends early if told to.
+"""Graceful stop: health says NOT_SERVING, new calls are refused, calls under way finish, a second signal ends it early.
 
 >>> class Stopping:
 ...     async def enter_graceful_shutdown(self):

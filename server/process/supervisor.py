@@ -226,8 +226,8 @@ def worker_command() -> list[str]:
     A file called numpy.py that happens to lie where the service is started must not be run. Only where ``pointsman`` itself is
     imported from the working directory, as in a checkout that is not installed, does it stay there.
     """
-    here = Path(pointsman.__file__).parents[1] == Path.cwd()
-    isolation = [option for option, is_set in (("-I", sys.flags.isolated), ("-P", not here)) if is_set]
+    in_checkout = Path(pointsman.__file__).parents[1] == Path.cwd()
+    isolation = [option for option, is_set in (("-I", sys.flags.isolated), ("-P", not in_checkout)) if is_set]
     return [sys.executable, *isolation, "-m", "pointsman.server.process.worker"]
 
 

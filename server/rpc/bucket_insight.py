@@ -1,4 +1,4 @@
-"""What is known of a bucket's models and budgets, as the contract's messages.
+"""Insight into a bucket's models and budgets, as the contract's messages.
 
 >>> from pointsman.bandit.catalog import Budget
 >>> from pointsman.bandit.pacer import new_pacer
@@ -46,7 +46,7 @@ def write_budget_insight(active: ActiveBudget, quality: QualityRange, now_ns: in
 
 
 def write_model_insights(bucket: BucketState, health: Mapping[str, Health]) -> list[rpc.ModelInsight]:
-    """What is known of each model of a bucket, by id: traffic, outcomes, and its posterior at the bucket's average context.
+    """Insight into each model of a bucket, by id: traffic, outcomes, and its posterior at the bucket's average context.
 
     ``health`` is that of the models across buckets, by id; a model that is not in it is healthy.
     """
@@ -79,7 +79,7 @@ def write_model_insights(bucket: BucketState, health: Mapping[str, Health]) -> l
 
 
 def _write_outcomes(bucket: BucketState, k: int) -> rpc.ModelInsight:
-    """The part of an insight that says what was reported of model number ``k``: counts, averages and sums."""
+    """Fill in counts, averages and sums of the reports on model number ``k``."""
     count_s, sum_s = bucket.count_sk[:, k], bucket.sum_sk[:, k]
 
     def average(signal: Signal) -> float | None:

@@ -90,7 +90,7 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):
 
     @unary
     async def DeleteModel(self, request: rpc.DeleteModelRequest, context: Call) -> rpc.DeleteModelResponse:
-        """Remove a model and what was learned of it."""
+        """Remove a model and its posteriors."""
         await self._models.delete(request.name, request.etag)
         return rpc.DeleteModelResponse()
 

@@ -1,4 +1,4 @@
-"""What interceptors do around calls: the one place that knows unary calls, streams and handlers of several kinds.
+"""The base of interceptors: wraps handlers of unary and streaming calls alike.
 
 An interceptor says what happens around a call as a context manager. It is entered before the call begins: an error raised there
 is the call's status, and the call is not begun. It may yield a function that is shown every response before it is sent. It is
@@ -48,12 +48,12 @@ def wrap(handler: Any, around: Around, deserialize: Callable[[bytes], Any] | Non
     """
     if handler.request_streaming:
         return handler
-    read, write = deserialize or handler.request_deserializer, handler.response_serializer
+    decode, encode = deserialize or handler.request_deserializer, handler.response_serializer
     if not handler.response_streaming:
-        return grpc.unary_unary_rpc_method_handler(_awaited(handler.unary_unary, around), read, write)
+        return grpc.unary_unary_rpc_method_handler(_awaited(handler.unary_unary, around), decode, encode)
     if not inspect.isasyncgenfunction(handler.unary_stream):  # writes its responses itself, as health's Watch does
-        return grpc.unary_stream_rpc_method_handler(_awaited(handler.unary_stream, around), read, write)
-    return grpc.unary_stream_rpc_method_handler(_iterated(handler.unary_stream, around), read, write)
+        return grpc.unary_stream_rpc_method_handler(_awaited(handler.unary_stream, around), decode, encode)
+    return grpc.unary_stream_rpc_method_handler(_iterated(handler.unary_stream, around), decode, encode)
 
 
 def _awaited(method: Callable[[Any, Call], Awaitable[Any]], around: Around) -> Callable[[Any, Call], Awaitable[Any]]:
@@ -112,7 +112,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
     @abstractmethod
     def around(self, method: str, request: Any, context: Call) -> AbstractContextManager[OnResponse | None]:
-        """What happens around a call of ``method``, as in ``wrap``."""
+        """The context manager around a call of ``method``, as in ``wrap``."""
 
     def applies(self, method: str) -> bool:
         """Whether calls of ``method`` (`/package.Service/Method`) are intercepted: those of the contract, if not overridden."""

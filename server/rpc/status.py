@@ -97,7 +97,7 @@ def _message(error: Exception) -> str:
 
 
 def _details(error: Exception, message: str) -> list[Message]:
-    """What of an error a program can read, besides its reason."""
+    """Machine-readable details of an error, besides its reason."""
     match error:
         case FieldError():
             return [_bad_request(error.field, error.problem)]

@@ -1,1 +1,1 @@
-"""What one process holds: the folded state, and what reads it and adds to it."""
+"""The state of one process: its fold, the events it adds, snapshots."""

@@ -1,4 +1,4 @@
-"""The catalogue: models, buckets and projects as they are, and changes to them that rest on what their caller has seen.
+"""The catalogue: models, buckets and projects as they are, and conditional changes to them.
 
 >>> import asyncio, tempfile
 >>> from pathlib import Path
@@ -9,10 +9,10 @@
 >>> async def example():
 ...     journal = SqliteJournal(Path(tempfile.mkdtemp()))
 ...     replica = await open_replica(journal, np.random.default_rng(0), lambda: 5, None)
-...     first = await replica.catalogue.put_model(Model("gpt"), seen=0)
-...     await replica.catalogue.put_model(Model("gpt", context_window=8000), seen=first.version)
+...     first = await replica.catalogue.put_model(Model("gpt"), expected_version=0)
+...     await replica.catalogue.put_model(Model("gpt", context_window=8000), expected_version=first.version)
 ...     try:
-...         await replica.catalogue.put_model(Model("gpt"), seen=first.version)  # it has changed since
+...         await replica.catalogue.put_model(Model("gpt"), expected_version=first.version)  # it has changed since
 ...     except StaleError as error:
 ...         print(error)
 ...     await replica.close()
@@ -42,7 +42,7 @@ Resource = ModelState | BucketState | ProjectState
 class Catalogue:
     """The resources of ``state``. The version of each, its etag, is the position of its last change.
 
-    Changes take the version that the caller has seen: 0 if it must not exist, ``None`` for whichever there is. They raise
+    Changes take the expected version of the resource: 0 if it must not exist, ``None`` for any. They raise
     ``StaleError`` if it is another, also if that was so only by the time the change was appended.
     """
 
@@ -67,14 +67,14 @@ class Catalogue:
             raise NotFoundError(field, project_name(id_))
         return self._state.projects[id_]
 
-    async def put_model(self, model: Model, seen: int | None) -> ModelState:
+    async def put_model(self, model: Model, expected_version: int | None) -> ModelState:
         """Create or replace a model."""
         await self._put(
             model_name(model.id),
             lambda: self._state.models.get(model.id),
             lambda current: isinstance(current, ModelState) and current.model == model,
             e.ModelPut(model),
-            seen,
+            expected_version,
         )
         return self.model(model.id)
 
@@ -90,15 +90,15 @@ class Catalogue:
         )
         return self.model(id_)
 
-    async def delete_model(self, id_: str, seen: int | None) -> None:
+    async def delete_model(self, id_: str, expected_version: int | None) -> None:
         """Delete a model. Raises ``InUseError`` while buckets list it."""
 
         def users() -> list[str]:
             return [bucket_name(name) for name, bucket in self._state.buckets.items() if id_ in bucket.config.models]
 
-        await self._delete(model_name(id_), lambda: self.model(id_), users, e.ModelDeleted(id_), seen)
+        await self._delete(model_name(id_), lambda: self.model(id_), users, e.ModelDeleted(id_), expected_version)
 
-    async def put_bucket(self, bucket: Bucket, seen: int | None) -> BucketState:
+    async def put_bucket(self, bucket: Bucket, expected_version: int | None) -> BucketState:
         """Create or replace a bucket."""
         for i, model in enumerate(bucket.models):
             self.model(model, f"bucket.models[{i}]")
@@ -109,32 +109,34 @@ class Catalogue:
             lambda: self._state.buckets.get(bucket.id),
             lambda current: isinstance(current, BucketState) and current.config == bucket,
             e.BucketPut(bucket),
-            seen,
+            expected_version,
         )
         return self.bucket(bucket.id)
 
-    async def delete_bucket(self, id_: str, seen: int | None) -> None:
+    async def delete_bucket(self, id_: str, expected_version: int | None) -> None:
         """Delete a bucket and its posteriors."""
-        await self._delete(bucket_name(id_), lambda: self.bucket(id_, "name"), list, e.BucketDeleted(id_), seen)
+        await self._delete(
+            bucket_name(id_), lambda: self.bucket(id_, "name"), list, e.BucketDeleted(id_), expected_version
+        )
 
-    async def put_project(self, project: Project, seen: int | None) -> ProjectState:
+    async def put_project(self, project: Project, expected_version: int | None) -> ProjectState:
         """Create or replace a project."""
         await self._put(
             project_name(project.id),
             lambda: self._state.projects.get(project.id),
             lambda current: isinstance(current, ProjectState) and current.project == project,
             e.ProjectPut(project),
-            seen,
+            expected_version,
         )
         return self.project(project.id)
 
-    async def delete_project(self, id_: str, seen: int | None) -> None:
+    async def delete_project(self, id_: str, expected_version: int | None) -> None:
         """Delete a project. Raises ``InUseError`` while buckets name it."""
 
         def users() -> list[str]:
             return [bucket_name(name) for name, bucket in self._state.buckets.items() if id_ == bucket.config.project]
 
-        await self._delete(project_name(id_), lambda: self.project(id_), users, e.ProjectDeleted(id_), seen)
+        await self._delete(project_name(id_), lambda: self.project(id_), users, e.ProjectDeleted(id_), expected_version)
 
     async def _put(
         self,
@@ -142,17 +144,17 @@ class Catalogue:
         current: Callable[[], Resource | None],
         is_same: Callable[[Resource], bool],
         event: e.Event,
-        seen: int | None,
+        expected_version: int | None,
     ) -> None:
         """Create or replace the resource ``name``; nothing is written if that would change nothing."""
         for _ in range(ATTEMPTS):
             resource = current()
-            if seen == 0 and resource is not None:
+            if expected_version == 0 and resource is not None:
                 raise AlreadyExistsError(f"{name.partition('s/')[0]}.name", name)
-            _check_seen(name, resource, seen)
+            _check_version(name, resource, expected_version)
             if resource is not None and is_same(resource):
                 return
-            if await self._change(name, resource, current, event, seen):
+            if await self._change(name, resource, current, event, expected_version):
                 return
         raise UnavailableError(f"{name} is changed too often; nothing was written, retry")
 
@@ -162,14 +164,14 @@ class Catalogue:
         current: Callable[[], Resource],
         users: Callable[[], Sequence[str]],
         event: e.Event,
-        seen: int | None,
+        expected_version: int | None,
     ) -> None:
         for _ in range(ATTEMPTS):
             resource = current()
-            _check_seen(name, resource, seen)
-            if found := users():
-                raise InUseError("name", name, sorted(found))
-            if await self._change(name, resource, current, event, seen):
+            _check_version(name, resource, expected_version)
+            if dependents := users():
+                raise InUseError("name", name, sorted(dependents))
+            if await self._change(name, resource, current, event, expected_version):
                 return
         raise UnavailableError(f"{name} is changed too often; nothing was written, retry")
 
@@ -179,7 +181,7 @@ class Catalogue:
         resource: Resource | None,
         current: Callable[[], Resource | None],
         event: e.Event,
-        seen: int | None,
+        expected_version: int | None,
     ) -> bool:
         """Append a change of ``resource``; false if another came first and the caller does not mind. Raises ``StaleError``."""
         key, version = name.encode(), 0
@@ -192,11 +194,11 @@ class Catalogue:
             if current() is not None:  # made meanwhile
                 version = 0
         result = await self._commit.write(Group((entry_of(event),), conditions=(Condition(key, version),)), (event,))
-        if not isinstance(result, Appended) and seen is not None:
+        if not isinstance(result, Appended) and expected_version is not None:
             raise StaleError("etag", f"{name} was changed at the same time; read it again")
         return isinstance(result, Appended)
 
 
-def _check_seen(name: str, resource: Resource | None, seen: int | None) -> None:
-    if seen and (resource is None or resource.version != seen):
+def _check_version(name: str, resource: Resource | None, expected_version: int | None) -> None:
+    if expected_version and (resource is None or resource.version != expected_version):
         raise StaleError("etag", f"{name} has changed since that etag; read it again")

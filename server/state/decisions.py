@@ -10,8 +10,8 @@
 >>> async def example():
 ...     journal = SqliteJournal(Path(tempfile.mkdtemp()))
 ...     replica = await open_replica(journal, np.random.default_rng(0), lambda: 5, None)
-...     await replica.catalogue.put_model(Model("gpt"), seen=0)
-...     await replica.catalogue.put_bucket(Bucket("summarize"), seen=0)
+...     await replica.catalogue.put_model(Model("gpt"), expected_version=0)
+...     await replica.catalogue.put_bucket(Bucket("summarize"), expected_version=0)
 ...     first = await replica.decisions.decide("summarize", [Context()], request_id="r1")
 ...     again = await replica.decisions.decide("summarize", [Context()], request_id="r1")
 ...     await replica.close()
@@ -56,7 +56,7 @@ REFUSALS = 3
 
 @dataclass(slots=True, eq=False)
 class PendingDecide:
-    """One caller's contexts, waiting to be decided. ``done`` gets what became of them; then ``decisions`` are the events.
+    """One caller's contexts, waiting to be decided. ``done`` gets the result of their append; ``decisions`` are then the events.
 
     ``exhausted``: its hard budgets were tried often enough and count as used up.
     """
@@ -151,7 +151,7 @@ class Decisions:
     async def _have_decided(
         self, pending: PendingDecide, bucket_id: str, objective: Objective | None, limits: Limits | None
     ) -> Result:
-        """Have ``pending`` decided and journalled; what became of it."""
+        """Have ``pending`` decided and journalled; returns the result of its append."""
         if len(pending.contexts) == 1 and limits is None and not pending.exhausted:
             # What is decided now would wait for the append that is under way: so gather until that has ended, or enough came.
             self._gathered.setdefault((bucket_id, objective), []).append(pending)
@@ -180,7 +180,7 @@ class Decisions:
     def _decide_all(
         self, pending: Sequence[PendingDecide], bucket_id: str, objective: Objective | None, limits: Limits | None
     ) -> None:
-        """Decide on the state as it is and hand that to the journal; ``done`` of each gets what comes of it.
+        """Decide on the current state and append the decisions; each caller's ``done`` gets the result.
 
         One that cannot be decided fails alone. Who has gone away meanwhile gets no decision.
         """

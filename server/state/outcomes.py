@@ -10,8 +10,8 @@
 >>> async def example():
 ...     journal = SqliteJournal(Path(tempfile.mkdtemp()))
 ...     replica = await open_replica(journal, np.random.default_rng(0), lambda: 5, None)
-...     await replica.catalogue.put_model(Model("gpt"), seen=0)
-...     await replica.catalogue.put_bucket(Bucket("summarize"), seen=0)
+...     await replica.catalogue.put_model(Model("gpt"), expected_version=0)
+...     await replica.catalogue.put_bucket(Bucket("summarize"), expected_version=0)
 ...     (record,) = await replica.decisions.decide("summarize", [Context()])
 ...     report = Report(record.decision.id, {Signal.QUALITY: 0.5}, key="k1")
 ...     reported = [await replica.outcomes.report(report) for _ in range(2)]

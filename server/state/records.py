@@ -1,4 +1,4 @@
-"""Decisions as they are known: what was decided, and what is known of how it came out.
+"""Decision records: decisions with their reported outcomes, cached and read from the journal.
 
 Recent ones are kept in memory; older ones are read from the journal.
 
@@ -12,8 +12,8 @@ Recent ones are kept in memory; older ones are read from the journal.
 >>> async def example():
 ...     journal = SqliteJournal(Path(tempfile.mkdtemp()))
 ...     replica = await open_replica(journal, np.random.default_rng(0), lambda: 5, None)
-...     await replica.catalogue.put_model(Model("gpt"), seen=0)
-...     await replica.catalogue.put_bucket(Bucket("summarize"), seen=0)
+...     await replica.catalogue.put_model(Model("gpt"), expected_version=0)
+...     await replica.catalogue.put_bucket(Bucket("summarize"), expected_version=0)
 ...     (decided,) = await replica.decisions.decide("summarize", [Context()])
 ...     replica.records.forget()  # read it from the journal
 ...     record = await replica.records.get(decided.decision.id, "decision")
@@ -43,7 +43,7 @@ KEPT = 20_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecisionRecord:
-    """A decision and what is known of its outcome: ``reported_outcomes`` by model, ``last`` the position of its last event."""
+    """A decision with its reported outcomes: ``reported_outcomes`` by model, ``last`` the position of its last event."""
 
     decision: e.DecisionMade
     time_ns: int
@@ -60,7 +60,7 @@ class DecisionRecords:
         self._missed = 0  # outcomes folded whose decision was not in memory
 
     async def get(self, id_: bytes, field: str) -> DecisionRecord:
-        """A decision and what is known of its outcome. Raises ``NotFoundError``."""
+        """A decision with its reported outcomes. Raises ``NotFoundError``."""
         record = self._recent.get(id_)
         if record is not None:
             self._recent.move_to_end(id_)

@@ -14,8 +14,8 @@ folded when the journal's tail brings it, as are the writes of other processes.
 >>> async def example() -> None:
 ...     journal = SqliteJournal(Path(tempfile.mkdtemp()))
 ...     replica = await open_replica(journal, np.random.default_rng(0), lambda: 5, None)
-...     await replica.catalogue.put_model(Model("gpt"), seen=0)
-...     await replica.catalogue.put_bucket(Bucket("summarize"), seen=0)
+...     await replica.catalogue.put_model(Model("gpt"), expected_version=0)
+...     await replica.catalogue.put_bucket(Bucket("summarize"), expected_version=0)
 ...     (record,) = await replica.decisions.decide("summarize", [Context()])
 ...     reported = await replica.outcomes.report(Report(record.decision.id, {Signal.QUALITY: 1.0}))
 ...     print(record.last, reported.position, replica.state.position)

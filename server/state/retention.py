@@ -1,4 +1,4 @@
-"""Retention: what is old enough is replaced by the state it led to, so that the disk that a journal takes is bounded.
+"""Retention: old rows are replaced by the state they folded to, which bounds the size of the journal.
 
 A snapshot is put aside as the candidate. Once it is as old as the retention, and no decision before it is still open, it becomes
 the journal's base and the newest snapshot the next candidate: the journal holds between one and two retentions of traffic.

@@ -189,8 +189,8 @@ def _load(data: bytes) -> State:
     for entry in header["projects"]:
         project = read_project(catalog_pb2.Project.FromString(base64.b64decode(entry["config"])))
         named, at = _load_arrays(entry["arrays"], body, at)
-        held = pacer.from_arrays(named) if named else None
-        state.projects[project.id] = ProjectState(project, entry["version"], held)
+        pacer_state = pacer.from_arrays(named) if named else None
+        state.projects[project.id] = ProjectState(project, entry["version"], pacer_state)
     state.terms.update({name: _read_terms(terms) for name, terms in (header["terms"] if has_terms else {}).items()})
     level, offsets = header["pool"]
     state.hierarchical_prior = HierarchicalPrior(

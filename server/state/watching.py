@@ -1,4 +1,4 @@
-"""Watching: decisions as they become durable, for whoever asked to see them.
+"""Watching: streams of decisions as they become durable.
 
 >>> import tempfile
 >>> from pathlib import Path
@@ -10,8 +10,8 @@
 >>> async def example():
 ...     journal = SqliteJournal(Path(tempfile.mkdtemp()))
 ...     replica = await open_replica(journal, np.random.default_rng(0), lambda: 5, None)
-...     await replica.catalogue.put_model(Model("gpt"), seen=0)
-...     await replica.catalogue.put_bucket(Bucket("summarize"), seen=0)
+...     await replica.catalogue.put_model(Model("gpt"), expected_version=0)
+...     await replica.catalogue.put_bucket(Bucket("summarize"), expected_version=0)
 ...     with replica.watchers.watch("summarize") as records:
 ...         (decided,) = await replica.decisions.decide("summarize", [Context()])
 ...         same = (await anext(records)).decision.id == decided.decision.id

@@ -1,4 +1,4 @@
-"""Compaction of a journal that nobody serves: what is older than a time is replaced by the state that it led to.
+"""Offline compaction: rows older than a time are replaced by the state they folded to.
 
 >>> import asyncio, tempfile
 >>> with tempfile.TemporaryDirectory() as directory:

@@ -47,13 +47,13 @@ _IGNORED = frozenset({"lock", "lost+found"})
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What was imported: the position of the last record, and the fingerprint of the fold of all."""
+    """The result of an import: the position of the last record, and the fingerprint of the folded state."""
 
     records: int
     state: str
 
 
-def import_journal(file: Path, directory: Path, progress: Callable[[int], None] = lambda read: None) -> Imported:
+def import_journal(file: Path, directory: Path, progress: Callable[[int], None] = lambda done: None) -> Imported:
     """Fill ``directory``, new or empty, with the journal in ``file``. ``progress`` is told how many bytes were read so far.
 
     The journal is made in a temporary directory inside ``directory`` and moved to its place when it is whole and durable: an
@@ -99,7 +99,7 @@ def _check_empty(directory: Path) -> None:
 
 
 def _sweep(directory: Path) -> None:
-    """Remove what killed imports left. One that still runs holds the lock of its directory and is left alone."""
+    """Remove the remains of killed imports. One that still runs holds the lock of its directory and is left alone."""
     for old in directory.glob(_TEMPORARY + "*"):
         try:
             SqliteStore(old).close()
@@ -112,11 +112,11 @@ def _sweep(directory: Path) -> None:
 
 def _counted(lines: Iterable[bytes], progress: Callable[[int], None]) -> Iterator[bytes]:
     """The lines; ``progress`` is told how many bytes have been read."""
-    read = 0
+    done = 0
     for line in lines:
         yield line
-        read += len(line)
-        progress(read)
+        done += len(line)
+        progress(done)
 
 
 def _folded(records: Iterable[ExportedRecord], file: Path, state: State) -> Iterator[ExportedRecord]:

@@ -1,4 +1,4 @@
-"""What ``pointsman simulate --log`` does: policies that learn, replayed on a log by rejection.
+"""``pointsman simulate --log``: online policies replayed on a log by rejection sampling.
 
 >>> _number_or_none(math.nan), _number_or_none(0.25)
 (None, 0.25)
@@ -39,7 +39,7 @@ _CONTROL_KEYS = {"the best fixed model": "over_fixed", "the best static mix at t
 
 
 class _Controls:
-    """What needs no learning, estimated from the same log: the best fixed model, and the best mix that costs the same.
+    """Controls without learning, estimated from the same log: the best fixed model, and the best mix at equal cost.
 
     Both are picked by their estimates, which favours them.
     """

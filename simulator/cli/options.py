@@ -1,4 +1,4 @@
-"""What the text of an option means.
+"""Parsers of option values.
 
 >>> split_list("thompson, uniform", "--policy"), parse_quality_range("1,5")
 (['thompson', 'uniform'], QualityRange(min=1.0, max=5.0))

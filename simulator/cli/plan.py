@@ -1,4 +1,4 @@
-"""What a simulation plays: the worlds, all runs in them, and their results over processes or a cluster.
+"""The plan of a simulation: worlds, their runs, and their execution over processes or a cluster.
 
 >>> from pathlib import Path
 >>> from tempfile import TemporaryDirectory

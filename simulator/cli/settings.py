@@ -1,4 +1,4 @@
-"""The settings of ``pointsman simulate`` as one value: what the command line says, and what ``run.json`` records.
+"""The settings of ``pointsman simulate`` as one value, from the command line or a recorded ``run.json``.
 
 >>> settings = SimulateSettings(table_name="outcomes.csv", policy="thompson,uniform", budget="0.001,0.002")
 >>> [str(policy) for policy in settings.policies()], settings.budgets()

@@ -8,4 +8,4 @@ from __future__ import annotations
 
 
 class SettingError(ValueError):
-    """What was asked for makes no sense, or not with this table; the command line's fault."""
+    """A setting is invalid, by itself or for this table; an error of the command line."""

@@ -1,4 +1,4 @@
-"""The outcome table: what every model would have answered to every prompt, as one immutable value.
+"""The outcome table: the outcome of every model on every prompt, as one immutable value.
 
 One row a prompt. Columns: ``prompt_id``, ``task``, optional ``prompt`` (text) and ``input_tokens``, optional features
 ``x/0`` … ``x/n``, and per model ``quality/<model>``, optional ``cost/<model>`` (dollars), ``latency/<model>`` (seconds),
@@ -145,12 +145,12 @@ def with_features(table: OutcomeTable, spec: str) -> OutcomeTable:
         raise UnknownTableError(f"expected FILE.npz:ARRAY, got {spec!r}")
     try:
         with np.load(file, allow_pickle=False) as archive:
-            held = {key: archive[key] for key in (array, f"{array}_sha256") if key in archive}
+            arrays = {key: archive[key] for key in (array, f"{array}_sha256") if key in archive}
     except (OSError, ValueError, AttributeError) as error:
         raise UnknownTableError(f"{file}: cannot be read as .npz: {error}") from None
-    if array not in held:
+    if array not in arrays:
         raise UnknownTableError(f"{file}: has no array {array!r}")
-    x_nd = held[array]
+    x_nd = arrays[array]
     if x_nd.ndim != 2 or x_nd.dtype.kind not in "fiu" or len(x_nd) != len(table) or not x_nd.shape[1]:
         raise TableError(
             f"{spec}: expected numbers of shape ({len(table)}, d) for {table.name}, got {x_nd.dtype} {x_nd.shape}"
@@ -158,7 +158,7 @@ def with_features(table: OutcomeTable, spec: str) -> OutcomeTable:
     bad = np.argwhere(~np.isfinite(x_nd))
     if bad.size:
         raise TableError(f"{spec}: row {bad[0][0] + 1}, column {bad[0][1]}: expected a finite number")
-    made_for = str(held.get(f"{array}_sha256", table.sha256))
+    made_for = str(arrays.get(f"{array}_sha256", table.sha256))
     if made_for != table.sha256:
         raise TableError(f"{spec}: was made for the file with sha256 {made_for}; {table.name} has {table.sha256}")
     return replace(table, x_nd=x_nd.astype(np.float64))

@@ -1,4 +1,4 @@
-"""A candidate: the policy that might replace the one that made a log, as a YAML file, and what it would have done.
+"""A candidate policy as a YAML file, and its action probabilities on logged rounds.
 
     policy: thompson            # the policy that serves, on what it knew then, with what is changed here
     objective: {mode: COST_FIRST, max_quality_loss: 0.02}
@@ -133,7 +133,7 @@ def read_candidate(path: Path) -> Candidate:
 
 
 def target_of(candidate: Candidate, log: Log) -> Target:
-    """What ``candidate`` would have done in every round. Raises ``CandidateError`` if this log does not say enough for it."""
+    """The action probabilities of ``candidate`` in every round. Raises ``CandidateError`` if the log lacks what it needs."""
     unknown = sorted(set(candidate.buckets) - set(log.groups))
     if unknown:
         raise CandidateError(f"buckets: {unknown[0]}: expected one of the log's: {', '.join(log.groups)}")

@@ -133,7 +133,7 @@ def evaluate_command(
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What is to be evaluated: ``signals`` of the log (none: all that matter), ``sums`` of them by name, a requirement."""
+    """An evaluation request: ``signals`` of the log (none: all that matter), ``sums`` of them by name, a requirement."""
 
     signals: Sequence[str]
     sums: Mapping[str, LinearCombination]

@@ -1,4 +1,4 @@
-"""What a promotion gate asks for, as an expression, parsed into what has to be shown; nothing in it is ever executed.
+"""Requirements of a promotion gate: expressions parsed into clauses; nothing in them is ever executed.
 
     lower(quality) >= 0.98 * logged(quality) and upper(cost) <= 0.8 * logged(cost) and ess() >= 1000
 
@@ -63,7 +63,7 @@ class LinearCombination:
     constant: float = 0.0
 
     def value(self, values: Mapping[Term, float]) -> float:
-        """What it comes to where the terms have these values."""
+        """Its value where the terms have these values."""
         return self.constant + sum(factor * values[term] for term, factor in self.factors.items())
 
 

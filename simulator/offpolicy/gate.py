@@ -119,7 +119,7 @@ def _compared(excess: float, comparison: str, lower: bool) -> bool:
 
 
 def _value(evaluation: Evaluation, term: Term, level: float) -> float:
-    """What a term comes to, a bound at ``level``. Estimates are doubly robust if ``dr`` was asked for."""
+    """The value of a term, a bound at ``level``. Estimates are doubly robust if ``dr`` was asked for."""
     if term.function == "ess":
         return evaluation.diagnostics.ess
     if term.function == "largest_weight_share":
@@ -134,7 +134,7 @@ def _value(evaluation: Evaluation, term: Term, level: float) -> float:
 
 
 def _conditions(evaluation: Evaluation, requirement: Requirement) -> tuple[Finding, ...]:
-    """What must be so for any number to be trusted: of the weights, then of the signals that are asked for."""
+    """Preconditions of any estimate: on the weights, then on the signals of the requirement."""
     terms = [term for clause in requirement.clauses() for term in clause.difference.factors]
     findings = _weight_conditions(evaluation)
     for signal in sorted({term.signal for term in terms if term.signal}):

@@ -1,4 +1,4 @@
-"""Replay of an online policy on a log, by rejection: what it would have chosen otherwise than the log did is skipped.
+"""Replay of an online policy on a log by rejection: rounds in which its choice differs from the logged one are skipped.
 
 Li, Chu, Langford and Wang, "Unbiased offline evaluation of contextual-bandit-based news article recommendation algorithms"
 (WSDM 2011), algorithm 1: the policy is asked about each logged request in turn; where it chooses what the log did, it learns the

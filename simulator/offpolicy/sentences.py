@@ -1,4 +1,4 @@
-"""What an evaluation says in words: whether routing is worth it, and what to know before its numbers are trusted.
+"""An evaluation in sentences: whether routing is worth it, and warnings about its assumptions.
 
 >>> import numpy as np
 >>> from pointsman.simulator.offpolicy.candidate import BucketPolicy, Candidate

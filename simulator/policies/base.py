@@ -1,4 +1,4 @@
-"""What every policy of a replay is, and what the rivals of ours share: features, announcements, rewards and a budget.
+"""The interface of policies in a replay, and the base of rivals: features, announcements, rewards and a budget.
 
 A rival that knows no budget gets the simplest one that does not cripple it, the same for each: it maximises
 reward − λ·c/B, where c is a model's running mean cost and B the budget. λ is found by multiplicative weights on the constraint
@@ -145,7 +145,8 @@ class BudgetMultiplier:
 
 
 def reward_of(world: World, objective: Objective, outcome: CallOutcome) -> float | None:
-    """What rivals maximise: quality scaled to [0, 1], less the objective's weights times cost (dollars) and latency (seconds).
+    """The reward that rivals maximise: quality scaled to [0, 1], less the objective's weights times cost (dollars) and latency
+    (seconds).
 
     ``None`` if quality was not reported. A failed call is worth 0.
     """

@@ -1,4 +1,4 @@
-"""What a routing policy is set beside: controls that need no context, and optima that know all in hindsight.
+"""Benchmarks of a routing policy: controls without context, and optima in hindsight.
 
 ``fixed:<model>`` could be run in earnest. The others know every outcome beforehand and are bounds: ``best-fixed``;
 ``best-mix``, which splits the traffic between models without looking at a prompt; ``task-lp``, which splits each task's;

@@ -38,7 +38,7 @@ FIXED = "fixed"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of the policies of one name.
+    """The registry's entry for policies of one name.
 
     ``make`` gives an online policy as it is before the first round; ``None`` marks what does not decide round by round. Each of
     ``checks`` raises ``SettingError`` for a run that makes no sense in its world. ``parse`` reads settings; without it a name

@@ -1,4 +1,4 @@
-"""What is to be played: a policy with its settings, and one run of it.
+"""Specifications: a policy with its settings, and one run of it.
 
 A policy is written ``name``, ``name:value`` or ``name:setting=value:…``. It is parsed once, where it is read, by
 ``simulator.policies.registry.parse_policy``; everything below reads names and settings from the ``PolicySpec``.

@@ -1,4 +1,4 @@
-"""What a set of runs says: means over seeds with intervals, and whether routing was worth it.
+"""Summary of a set of runs: means over seeds with intervals, and comparison with static policies.
 
 >>> round(over_seeds([0.7, 0.8, 0.9]).mean, 6)
 0.8

@@ -1,4 +1,4 @@
-"""What a simulation shows in a terminal: progress on the way, a table and comparisons at the end.
+"""Terminal output of a simulation: progress, then a table and comparisons.
 
 >>> collect_results(lambda: None, [])
 []
@@ -45,8 +45,8 @@ def with_progress(total: int, play: Callable[[Callable[[], None]], list[RunResul
 
 def console() -> Console:
     """Standard output, ``WIDTH`` wide where it is a file or a pipe, which has no width of its own."""
-    here = Console()
-    return here if here.is_terminal else Console(width=WIDTH)
+    detected = Console()
+    return detected if detected.is_terminal else Console(width=WIDTH)
 
 
 def show(groups: Sequence[RunGroup]) -> None:

@@ -84,8 +84,8 @@ def _over_cluster(shared: S, work: Callable[[S, T], R], items: Sequence[T], addr
         _check_workers(client, address)
         # Sent as an argument of a task, not scattered: what was scattered is gone with the last worker that held it, a task is
         # done again. Without ``retries``: those are for work that raises, which would raise again.
-        held = client.submit(pickle.loads, pickle.dumps(shared), pure=False)
-        futures = deque(client.submit(work, held, item, pure=False) for item in items)
+        shared_future = client.submit(pickle.loads, pickle.dumps(shared), pure=False)
+        futures = deque(client.submit(work, shared_future, item, pure=False) for item in items)
         try:
             while futures:  # a result that was taken need not stay in the cluster
                 yield futures.popleft().result()
@@ -100,14 +100,14 @@ def _over_cluster(shared: S, work: Callable[[S, T], R], items: Sequence[T], addr
 
 def _check_workers(client: Any, address: str) -> None:
     """Every worker has our Python and our code."""
-    here = versions()
+    local_versions = versions()
     by_worker: Mapping[str, object] = client.run(versions, on_error="return")
     if not by_worker:
         raise SettingError(f"--executor {address}: expected workers, the scheduler has none")
     for worker, reported in by_worker.items():
-        if reported != here:
+        if reported != local_versions:
             raise SettingError(
-                f"--executor {address}: worker {worker}: expected {_describe(here)}, got {_describe(reported)}; "
+                f"--executor {address}: worker {worker}: expected {_describe(local_versions)}, got {_describe(reported)}; "
                 "numbers would not be the same"
             )
 

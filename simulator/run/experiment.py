@@ -277,6 +277,6 @@ def _mix(share_nk: Array, cell_nk: Array) -> Array:
 
 
 def _mean(value_n: Array) -> float | None:
-    """The mean of what is known, if anything is."""
+    """The mean of the known values; NaN if there are none."""
     known_n = value_n[~np.isnan(value_n)]
     return float(known_n.mean()) if known_n.size else None

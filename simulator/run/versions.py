@@ -1,4 +1,4 @@
-"""What has to be the same for results to be the same.
+"""Versions that have to be equal for results to be reproducible.
 
 >>> sorted(versions())
 ['numpy', 'pointsman', 'python', 'scipy']

@@ -124,29 +124,29 @@ def check_schedule(models: Sequence[str], quality: QualityRange, schedule: Sched
     """Raise ``SettingError``, naming the change and the field, for one that makes no sense with these models."""
     joined = set()
     for i, change in enumerate(schedule):
-        what = f"schedule[{i}] ({type(change).__name__})"
+        path = f"schedule[{i}] ({type(change).__name__})"
         if change.start < 0:
-            raise SettingError(f"{what}.start: expected a round from 0 on, got {change.start}")
+            raise SettingError(f"{path}.start: expected a round from 0 on, got {change.start}")
         if not isinstance(change, ModelAdded) and change.end is not None and change.end <= change.start:
-            raise SettingError(f"{what}.end: expected a round after start {change.start}, got {change.end}")
+            raise SettingError(f"{path}.end: expected a round after start {change.start}, got {change.end}")
         model = None if isinstance(change, FeedbackLate) else change.model
         if model is not None and model not in models:
-            raise SettingError(f"{what}.model: expected one of {', '.join(models)}, got {model!r}")
+            raise SettingError(f"{path}.model: expected one of {', '.join(models)}, got {model!r}")
         if isinstance(change, FeedbackLost | Outage) and not 0.0 <= change.share <= 1.0:
-            raise SettingError(f"{what}.share: expected 0 to 1, got {change.share:g}")
+            raise SettingError(f"{path}.share: expected 0 to 1, got {change.share:g}")
         if isinstance(change, FeedbackLate) and not (math.isfinite(change.rounds) and change.rounds > 0.0):
-            raise SettingError(f"{what}.rounds: expected a finite number above 0, got {change.rounds:g}")
+            raise SettingError(f"{path}.rounds: expected a finite number above 0, got {change.rounds:g}")
         if isinstance(change, PriceFactor | LatencyFactor) and not (
             math.isfinite(change.factor) and change.factor > 0.0
         ):
-            raise SettingError(f"{what}.factor: expected a finite number above 0, got {change.factor:g}")
+            raise SettingError(f"{path}.factor: expected a finite number above 0, got {change.factor:g}")
         if isinstance(change, QualityLevel) and not quality.min <= change.level <= quality.max:
-            raise SettingError(f"{what}.level: expected {quality.min:g} to {quality.max:g}, got {change.level:g}")
+            raise SettingError(f"{path}.level: expected {quality.min:g} to {quality.max:g}, got {change.level:g}")
         if isinstance(change, QualityDrift) and not abs(change.by) <= quality.width:
-            raise SettingError(f"{what}.by: expected {-quality.width:g} to {quality.width:g}, got {change.by:g}")
+            raise SettingError(f"{path}.by: expected {-quality.width:g} to {quality.width:g}, got {change.by:g}")
         if isinstance(change, ModelAdded):
             if change.model in joined:
-                raise SettingError(f"{what}.model: {change.model!r} is added twice")
+                raise SettingError(f"{path}.model: {change.model!r} is added twice")
             joined.add(change.model)
     if len(models_added_later(schedule)) == len(models):
         raise SettingError("schedule: expected at least one model that is there from the start")

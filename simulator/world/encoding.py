@@ -1,4 +1,4 @@
-"""What policies are told of a prompt: features of a table as the encoder of a bucket makes them, and unscaled for rivals.
+"""Features that policies see of a prompt: as a bucket's encoder makes them, and unscaled for rivals.
 
 >>> Features("none", "task").bucket_of(3), Features("none", "one").bucket_of(3)
 ('task/3', 'one/0')

@@ -135,15 +135,15 @@ class ChangePart(_Part):
     def to_change(self) -> changes.WorldChange:
         """The change. Raises ``ValueError`` for a field that its kind lacks or does not know."""
         kind = KINDS[self.kind]
-        given = {name: value for name, value in self.model_dump(exclude={"kind"}).items() if value is not None}
+        values = {name: value for name, value in self.model_dump(exclude={"kind"}).items() if value is not None}
         names = {field.name for field in fields(kind)}
         needed = {field.name for field in fields(kind) if not _optional(field)}
-        for name in given:
+        for name in values:
             if name not in names:
                 raise ValueError(f"{name}: a change of kind {self.kind} has {', '.join(sorted(names))}")
-        for name in sorted(needed - set(given)):
+        for name in sorted(needed - set(values)):
             raise ValueError(f"{name}: expected in a change of kind {self.kind}")
-        change: changes.WorldChange = kind(**{name: value for name, value in given.items() if name in names})
+        change: changes.WorldChange = kind(**{name: value for name, value in values.items() if name in names})
         return change
 
 

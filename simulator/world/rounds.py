@@ -1,4 +1,4 @@
-"""What every model would answer in every round of a replay, under a schedule of changes.
+"""Every model's outcome in every round of a replay, under a schedule of changes.
 
 ``unfold`` makes of a table, an order of its rows and a schedule what every model would have answered in every round. It reads
 no random number but those that its seed gives, so that all policies meet the same world.

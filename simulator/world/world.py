@@ -1,4 +1,4 @@
-"""What a replay needs of a table: encoded contexts, the catalogue before the first round, and what a warm start taught.
+"""A table prepared for replay: encoded contexts, the catalogue before the first round, and the warm start.
 
 >>> from pointsman.simulator.data.table import from_columns
 >>> columns = {"prompt_id": ["a", "b"], "task": ["chat", "maths"], "quality/small": [0.9, 0.1], "quality/large": [0.8, 0.6]}

@@ -1,1 +1,1 @@
-"""What a log says of a candidate: evidence by signal, diagnostics, estimates and static comparators."""
+"""The evaluation of a candidate on a log: evidence by signal, diagnostics, estimates and static comparators."""

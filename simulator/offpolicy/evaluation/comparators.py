@@ -1,4 +1,4 @@
-"""What a candidate is compared with: policies that need no routing, estimated from the same log.
+"""Comparators of a candidate: static policies, estimated from the same log.
 
 >>> chosen_n = np.array([0, 1] * 50)
 >>> log = Log(

@@ -68,7 +68,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Diagnostics:
-    """What to look at before trusting an off-policy estimate over n rounds.
+    """Diagnostics of an off-policy estimate over n rounds.
 
     ``ess``, in rounds: (Σw)²/Σw² (Kish), the number of rounds that would tell as much with equal weights, 0 if all
     weights are 0. ``largest_weight_share`` in (0, 1]: max w / Σw. ``quantiles`` of the weights at ``TAIL_LEVELS`` and their

@@ -1,4 +1,4 @@
-"""What a log says of one signal of a candidate: rewards, weights, predictions and range, in the rounds where it was reported.
+"""The evidence on one signal of a candidate: rewards, weights, predictions and range, in the rounds where it was reported.
 
 >>> chosen_n = np.array([0, 1] * 50)
 >>> evidence = Evidence(
@@ -27,7 +27,7 @@ from pointsman.simulator.offpolicy.logs.log import Array, Indices, Log
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """What a log says of one signal, in the rounds where it was reported (m of n).
+    """The evidence on one signal, in the rounds where it was reported (m of n).
 
     ``reward_m`` are its values, in its own unit, within ``low`` to ``high``; ``weight_m`` the importance weights of the
     candidate; ``target_mk`` its distribution, ``logged_mk`` the logging policy's (``None`` if the log does not say);
@@ -51,12 +51,12 @@ class Evidence:
 
     @property
     def logged_mean(self) -> float:
-        """The mean of what was reported."""
+        """The mean of the reported values."""
         return float(self.reward_m.mean())
 
     @property
     def is_supported(self) -> bool:
-        """Whether the log is known to have tried all that the candidate does."""
+        """Whether the logging policy's support is known to cover the candidate's."""
         return self.logged_mk is not None and not bool(((self.target_mk > 0.0) & (self.logged_mk <= 0.0)).any())
 
     def bounds(self, level: float, *, lower: bool, factor: float = 0.0, at: Indices | None = None) -> Array:

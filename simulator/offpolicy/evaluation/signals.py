@@ -29,7 +29,7 @@ DEFAULT_SIGNALS = ("quality", "cost", "latency", "success")
 
 
 class EvaluationError(ValueError):
-    """What was asked for cannot be evaluated on this log. Says which signal or option, and what was expected."""
+    """The request cannot be evaluated on this log. The message names the signal or option, and what was expected."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
