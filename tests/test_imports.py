@@ -1,11 +1,11 @@
-"""What importing the client pulls in, and that the client works."""
+"""Imports of the client are light, and the client works."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-PROBE = """
+SCRIPT = """
 import sys
 before = set(sys.modules)
 from pointsman import Client
@@ -15,7 +15,7 @@ print(sorted(pulled - set(sys.stdlib_module_names) - {"pointsman"}))
 
 
 def test_the_client_pulls_in_grpcio_and_protobuf_only() -> None:
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     pulled = set(done.stdout.strip("[]\n").replace("'", "").split(", "))
     # grpcio itself imports its own optional companions (grpc_health, grpc_tools, …) where they are installed
     others = {name for name in pulled if not name.startswith(("grpc", "_cython", "cython"))}

@@ -4,7 +4,7 @@
 
 One model, d = 32, contexts whose covariance has a condition number of 10⁴, and outcomes of quality, cost, latency and output
 tokens, which are always the same number, through the call that the fold makes. Beside it the truth is made in extended precision
-from the same stream: sums of the same observations that fade as declared (and where the change detector raised an alarm), solved
+from the same stream: sums of the same observations that decay as declared (and where the change detector raised an alarm), solved
 as one batch with iterative refinement. Both are compared ``CHECKS`` times, half of them where the most rank-one updates have
 passed since the last factorisation. The bar of the predictions is 1e-8 relative. A half-life of 0 means never to forget.
 """
@@ -119,12 +119,12 @@ def compare(updates: int, half_life: float) -> dict[str, float]:
                     observed, regular = i + 1, 0.0
                     if half_life and i == interval - 1:
                         share = Long(2.0) ** (-Long(interval) / Long(half_life))
-                        truth.fade(range(len(SIGNALS)), share)
+                        truth.decay(range(len(SIGNALS)), share)
                         regular = float(np.log(share))
                     alarmed = [r for r in range(len(SIGNALS)) if after[r] - before[r] < regular - 1e-6]
                     alarms += len(alarmed)
                     for r in alarmed:
-                        truth.fade([r], Long(ESS_AFTER_ALARM) / truth.mass(r))
+                        truth.decay([r], Long(ESS_AFTER_ALARM) / truth.mass(r))
                     before = after
             truth.observe(x_nd[observed:], values_n4[observed:])
             if block in checked:
@@ -200,7 +200,7 @@ class Truth:
         self.square_r += (y_n4 * y_n4).sum(axis=0)
         self.weight_r += len(x_nd)
 
-    def fade(self, rows: Sequence[int], share: np.longdouble) -> None:
+    def decay(self, rows: Sequence[int], share: np.longdouble) -> None:
         """Let what was observed of some responses count ``share`` as much."""
         for sums in (self.precision_rdd, self.eta_rd, self.square_r, self.weight_r):
             for row in rows:

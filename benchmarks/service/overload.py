@@ -124,7 +124,7 @@ async def _offer(address: str, rate: float, seconds: float) -> list[str]:
     answered: list[float] = []
     refused: list[float] = []
 
-    async def one(router: router_service_pb2_grpc.RouterServiceStub) -> None:
+    async def decide_once(router: router_service_pb2_grpc.RouterServiceStub) -> None:
         start = time.perf_counter()
         try:
             await router.BatchDecide(request, timeout=DEADLINE)
@@ -144,7 +144,7 @@ async def _offer(address: str, rate: float, seconds: float) -> list[str]:
             await asyncio.sleep(wait)
         elif len(tasks) % 16 == 0:
             await asyncio.sleep(0)
-        tasks.append(asyncio.create_task(one(routers[len(tasks) % CONNECTIONS])))
+        tasks.append(asyncio.create_task(decide_once(routers[len(tasks) % CONNECTIONS])))
     sending = time.perf_counter() - begin
     await asyncio.gather(*tasks)
     took = time.perf_counter() - begin

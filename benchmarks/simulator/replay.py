@@ -63,7 +63,7 @@ class Log:
     quality_nk: Array
 
 
-def made(n: int, seed: int = 0) -> OutcomeTable:
+def make_table(n: int, seed: int = 0) -> OutcomeTable:
     """Graded qualities, linear in d - 1 features (and an intercept) but for noise and clipping."""
     rng = np.random.default_rng(seed)
     x_nd = rng.standard_normal((n, D - 1))
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     n = arguments.rounds
-    table = made(n)
+    table = make_table(n)
     action_n = np.random.default_rng(1).integers(0, K, n)
     assert table.x_nd is not None
     log = Log(

@@ -1,4 +1,4 @@
-"""How much content features are trusted follows from what they say."""
+"""The shrinkage of content features adapts to how informative they are."""
 
 from __future__ import annotations
 

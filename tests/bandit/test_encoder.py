@@ -1,4 +1,4 @@
-"""Contexts become vectors of a fixed layout; everything wrong is named."""
+"""Contexts are encoded to vectors of a fixed layout; invalid fields are named."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_token_counts_come_from_the_text_if_not_given() -> None:
         ({"max_output_tokens": 2**60}, "max_output_tokens"),
     ],
 )
-def test_what_is_wrong_is_named(context: dict[str, object], field: str) -> None:
+def test_errors_name_their_place(context: dict[str, object], field: str) -> None:
     whole = {"numbers": {"size": 1}, "categories": {"lang": "en"}, **context}
     with pytest.raises(FieldError) as caught:
         ENCODER.encode(Context(**whole))  # type: ignore[arg-type]

@@ -75,7 +75,7 @@ def test_a_half_life_weighs_observations_as_a_batch_solve_does() -> None:
     np.testing.assert_allclose(posteriors.mean_krd[0, QUALITY], np.linalg.solve(precision_dd, eta_d), rtol=1e-9)
 
 
-def test_a_correction_counts_what_is_left() -> None:
+def test_a_correction_has_the_remaining_weight() -> None:
     uncorrected, corrected = fresh(3), fresh(3)
     x_nd = contexts(200, 3)
     for posteriors, first in ((uncorrected, 0.9), (corrected, 0.1)):

@@ -1,4 +1,4 @@
-"""A hard budget is never passed, whatever is reported when; a project's budget binds all its buckets together."""
+"""A hard budget is never exceeded, in any order of reports; a project's budget binds all its buckets together."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def calls_left(world: World) -> int:
         count += 1
 
 
-def test_a_budget_changed_meanwhile_does_not_settle_what_it_never_counted() -> None:
+def test_a_budget_changed_in_between_does_not_settle_costs_it_never_reserved() -> None:
     world = World(Bucket("b", schema=SCHEMA, budget=Budget(1.0, PERIOD, hard=True)), [CHEAP], 0)
     old = [world.decide(Context(input_tokens=100)) for _ in range(10)]
     world.put(BucketPut(replace(world.bucket.config, budget=HARD)))
@@ -243,7 +243,7 @@ def test_a_bucket_that_moves_to_another_project_takes_nothing_along() -> None:
     assert calls_left(world) == 5
 
 
-def test_what_a_bucket_spent_is_spent_when_it_starts_to_learn_afresh() -> None:
+def test_a_reset_bucket_keeps_its_spend() -> None:
     world = World(Bucket("b", schema=SCHEMA, budget=HARD, project="p"), [CHEAP], 0)
     world.put(ProjectPut(Project("p", budget=HARD)))
     old = [world.decide(Context(input_tokens=100)) for _ in range(3)]

@@ -89,7 +89,7 @@ def test_a_model_that_often_fails_is_worth_less() -> None:
     assert chosen[-200:].count("sound") > 150
 
 
-def test_failed_calls_say_nothing_of_what_answers_cost() -> None:
+def test_failed_calls_do_not_teach_cost() -> None:
     world = World(Bucket("b"), [Model("a"), Model("c")])
     world.play(100, lambda t, model: {Signal.QUALITY: 0.8, Signal.COST: 0.01, Signal.LATENCY: 2.0, Signal.SUCCESS: 1.0})
     before = world.decide().predicted
@@ -100,7 +100,7 @@ def test_failed_calls_say_nothing_of_what_answers_cost() -> None:
     assert world.bucket.sum_sk[Signal.COST].sum() == pytest.approx(1.0)
 
 
-def test_when_everything_fails_something_is_tried_all_the_same() -> None:
+def test_if_all_models_fail_one_is_still_tried() -> None:
     world = World(Bucket("b"), [Model("a"), Model("c")])
     world.play(50, lambda t, model: {Signal.SUCCESS: 0.0})
     assert all(health.open for health in world.state.health.values())

@@ -1,4 +1,4 @@
-"""A bucket that knows little starts from what its models did elsewhere, in proportion to how alike buckets are."""
+"""A bucket with little data starts from its models' posteriors elsewhere, the more so the more alike buckets are."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_new_bucket_starts_far_better_than_ignorant() -> None:
     assert pooled.count("good") / len(pooled) > alone.count("good") / len(alone) + 0.2
 
 
-def test_what_buckets_say_gives_way_to_what_is_seen() -> None:
+def test_the_hierarchical_prior_gives_way_to_data() -> None:
     """Where a model is the opposite of what it is elsewhere, that is found out."""
     poor_shares = []
     for seed in range(20, 26):
@@ -136,7 +136,7 @@ said = st.lists(st.floats(0, 1), min_size=3 * 3 * RESPONSES, max_size=3 * 3 * RE
 
 @settings(deadline=None)
 @given(st.lists(said, max_size=6))
-def test_what_is_said_last_is_all_that_counts(all_said: list[list[float]]) -> None:
+def test_only_the_last_contribution_counts(all_said: list[list[float]]) -> None:
     models = ("m", "n")
     incremental, direct, latest = HierarchicalPrior(), HierarchicalPrior(), zero_contribution(2)
     for numbers in all_said:
@@ -152,7 +152,7 @@ def test_what_is_said_last_is_all_that_counts(all_said: list[list[float]]) -> No
         )
 
 
-def test_a_deleted_bucket_takes_back_what_it_said() -> None:
+def test_a_deleted_bucket_withdraws_its_contribution() -> None:
     world, rng = world_of_buckets(6, others=2)
     before = world.state.hierarchical_prior.level_4r.copy()
     world.put(BucketPut(Bucket("passing", objective=BEST)))

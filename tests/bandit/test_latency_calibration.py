@@ -36,7 +36,7 @@ SHAPES: dict[str, Callable[[np.random.Generator], float]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_p95_limit_holds_for_what_is_chosen_under_it(shape: str) -> None:
+def test_a_p95_limit_holds_for_chosen_models(shape: str) -> None:
     """Models of different speeds and qualities; the dearest in latency is the best, so that the limit binds."""
     rng, draw = np.random.default_rng(1), SHAPES[shape]
     speed = {"fast": 0.5, "middle": 1.0, "slow": 2.0}

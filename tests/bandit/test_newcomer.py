@@ -1,4 +1,4 @@
-"""A model that joins a bucket that knows others gets a bounded share until it is known, with propensities that say so."""
+"""A model that joins an established bucket gets a bounded share until it has outcomes, and propensities account for it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MODES = [
 
 
 @pytest.mark.parametrize("objective", MODES, ids=lambda o: f"{o.mode.value} {o.min_quality or ''}")
-def test_before_anything_is_known_its_share_is_bounded(objective: Objective) -> None:
+def test_a_newcomers_share_is_bounded_before_outcomes(objective: Objective) -> None:
     """However long outcomes take to come."""
     world, _ = established(objective)
     chosen = Counter((decision := world.decide()).models[decision.chosen] for _ in range(3000))

@@ -43,37 +43,40 @@ def new_bucket(dim: int, half_life: float, quality: tuple[float, float] = (0.0, 
 
 @dataclass
 class Truth:
-    """A bucket beside the list of all that it was told, with each decision's log decays, by response, as declared."""
+    """A bucket, the list of its outcomes, and the exact log decays at each decision, by response."""
 
     bucket: BucketState
     x: list[Array] = field(default_factory=list)
     values: list[list[float]] = field(default_factory=list)
     since: list[list[np.longdouble]] = field(default_factory=list)
-    faded: list[np.longdouble] = field(default_factory=lambda: [Long(0)] * len(SIGNALS))
+    log_decay: list[np.longdouble] = field(default_factory=lambda: [Long(0)] * len(SIGNALS))
     alarms: int = 0
 
-    def clocks(self) -> list[float]:
+    def stored_log_decays(self) -> list[float]:
         return [log_decay(self.bucket.posteriors, 0, response) for _, response in SIGNALS]
 
     def weights(self, row: int) -> Longs:
-        return np.exp(self.faded[row] - np.array([faded[row] for faded in self.since]))
+        return np.exp(self.log_decay[row] - np.array([start[row] for start in self.since]))
 
     def tell(
         self, x_d: Array, values: list[float], decided: tuple[list[float], list[np.longdouble]] | None = None
     ) -> None:
-        """Learn an outcome of a decision that was made when the clocks were ``decided`` (the bucket's, the truth's)."""
-        before = self.clocks()
-        clocks, faded = decided or (before, list(self.faded))
-        changes = [SignalChange(s, None, v, c) for (s, _), v, c in zip(SIGNALS, values, clocks, strict=True)]
+        """Learn an outcome of a decision that was made at the log decays ``decided`` (the bucket's, the exact ones)."""
+        before = self.stored_log_decays()
+        recorded, exact = decided or (before, list(self.log_decay))
+        changes = [SignalChange(s, None, v, c) for (s, _), v, c in zip(SIGNALS, values, recorded, strict=True)]
         learn(self.bucket, "m", x_d, changes)
         self.x.append(x_d)
         self.values.append(values)
-        self.since.append(faded)
+        self.since.append(exact)
         self._forget(before)
 
     def correct(self, number: int, row: int, value: float) -> None:
-        """Learn that an outcome was another."""
-        before, then = self.values[number][row], self.clocks()[row] - float(self.faded[row] - self.since[number][row])
+        """Learn a correction of an outcome."""
+        before, then = (
+            self.values[number][row],
+            self.stored_log_decays()[row] - float(self.log_decay[row] - self.since[number][row]),
+        )
         learn(self.bucket, "m", self.x[number], [SignalChange(SIGNALS[row][0], before, value, then)])
         self.values[number][row] = value
 
@@ -83,11 +86,11 @@ class Truth:
         regular = Long(0)
         if half_life and len(self.x) % interval == 0:
             regular = -Long(interval) / Long(half_life) * np.log(Long(2))
-        for row, now in enumerate(self.clocks()):
-            self.faded[row] += regular
+        for row, now in enumerate(self.stored_log_decays()):
+            self.log_decay[row] += regular
             if now - before[row] < float(regular) - 1e-6:  # further than declared: an alarm of the change detector
                 self.alarms += 1
-                self.faded[row] += np.log(Long(ESS_AFTER_ALARM) / self.weights(row).sum())
+                self.log_decay[row] += np.log(Long(ESS_AFTER_ALARM) / self.weights(row).sum())
 
     def check(self, probe_nd: Array) -> float:
         """The worst error of predictions at ``probe_nd``, relative to what they should be."""
@@ -176,7 +179,7 @@ def test_learning_is_a_batch_solve(
     values_n3[:, 0] = quality[0] + (quality[1] - quality[0]) * values_n3[:, 0]
     waiting = []
     for x_d, values in zip(x_nd, values_n3.tolist(), strict=True):
-        waiting.append((x_d, values, (truth.clocks(), list(truth.faded))))
+        waiting.append((x_d, values, (truth.stored_log_decays(), list(truth.log_decay))))
         if len(waiting) > late:
             truth.tell(*waiting.pop(int(rng.integers(len(waiting)))))
         if truth.x and rng.random() < wrong:

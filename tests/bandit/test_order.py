@@ -67,7 +67,7 @@ def test_the_order_of_late_outcomes_does_not_matter(bucket: Bucket, order: list[
     assert_same(shuffled, straight)
 
 
-def test_a_late_outcome_counts_what_is_left_of_its_decision() -> None:
+def test_a_late_outcome_has_the_remaining_weight_of_its_decision() -> None:
     late, _ = told(BY_TIME, list(range(30)), waits=3)
     prompt, _ = told(BY_TIME, list(range(30)), waits=0)
     prompt.now_ns = late.now_ns
@@ -79,7 +79,7 @@ def test_a_late_outcome_counts_what_is_left_of_its_decision() -> None:
 
 
 @pytest.mark.parametrize("bucket", [BY_OUTCOMES, BY_TIME], ids=["outcomes", "time"])
-def test_a_late_correction_equals_having_been_told_right(bucket: Bucket) -> None:
+def test_a_late_correction_equals_a_correct_first_report(bucket: Bucket) -> None:
     right, _ = told(bucket, list(range(30)))
     wrong, _ = told(bucket, [])
     decisions, reported_outcomes = told(bucket, [])[1], {}
@@ -118,9 +118,7 @@ def told_in_parts(bucket: Bucket, order: list[int], success: list[float]) -> Wor
 @pytest.mark.parametrize("bucket", [BY_OUTCOMES, BY_TIME], ids=["outcomes", "time"])
 @settings(max_examples=40, deadline=None)
 @given(order=st.permutations(range(18)), success=st.lists(st.sampled_from([0.0, 1.0]), min_size=6, max_size=6))
-def test_it_does_not_matter_when_it_is_said_that_a_call_failed(
-    bucket: Bucket, order: list[int], success: list[float]
-) -> None:
+def test_the_order_of_failure_reports_does_not_matter(bucket: Bucket, order: list[int], success: list[float]) -> None:
     straight = told_in_parts(bucket, list(range(18)), success)
     shuffled = told_in_parts(bucket, list(order), success)
     assert_same(shuffled, straight)
@@ -131,7 +129,7 @@ def test_it_does_not_matter_when_it_is_said_that_a_call_failed(
     )
 
 
-def test_a_failure_that_is_taken_back_is_learned_from_and_one_said_late_is_unlearned() -> None:
+def test_a_retracted_failure_is_learned_and_a_late_one_is_unlearned() -> None:
     """What the fuzzer found: tokens of a failed call were never observed, and then corrected."""
     signals = {Signal.COST: 0.5, Signal.LATENCY: 3.0, Signal.OUTPUT_TOKENS: 19.0}
     right = World(Bucket("b"), [Model("a")], seed=4)
@@ -186,7 +184,7 @@ def test_only_the_last_word_on_each_signal_counts(
     np.testing.assert_allclose(corrected.bucket.sum_sk, direct.bucket.sum_sk, rtol=1e-9, atol=1e-9)
 
 
-def test_idle_time_widens_what_is_known() -> None:
+def test_idle_time_widens_posteriors() -> None:
     world = World(BY_TIME, [Model("a"), Model("c")], seed=3)
     world.play(200, lambda t, model: {Signal.QUALITY: 0.9 if model == "a" else 0.1}, lambda t: Context({"n": 0.0}))
     sure = world.decide(Context({"n": 0.0})).predicted.quality_sd_k

@@ -1,4 +1,4 @@
-"""The draw has the law that its propensity says, limits are named, and every objective does what it says."""
+"""Draws are distributed as their propensities, limits have reasons, and every objective follows its rule."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def many(world: World, count: int, limits: Limits = Limits()) -> list:  # noqa: 
 
 @pytest.mark.parametrize("floor", [0.0, 0.05, 1.0, None])
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
-def test_choices_are_as_frequent_as_their_propensities_say(objective: Objective, floor: float | None) -> None:
+def test_choice_frequencies_match_propensities(objective: Objective, floor: float | None) -> None:
     world = learned(objective, floor)
     decisions = many(world, 10_000)
     decision = decisions[0]
@@ -136,7 +136,7 @@ def test_a_context_that_matters_is_learned() -> None:
     assert sum(right) > 470
 
 
-def test_every_limit_excludes_and_says_so() -> None:
+def test_every_limit_excludes_with_its_reason() -> None:
     models = [
         Model("plain", context_window=100),
         Model("able", capabilities=("tools",), tags={"region": "eu"}),
@@ -199,7 +199,7 @@ def test_a_p95_limit_is_stricter_than_one_on_the_mean() -> None:
     assert on_p95[0, 3] == Exclusion.LATENCY.bit
 
 
-def test_a_bucket_without_models_says_so() -> None:
+def test_a_bucket_without_models_is_reported() -> None:
     with pytest.raises(FieldError, match="has no models"):
         World(Bucket("b"), []).decide()
 
@@ -217,7 +217,7 @@ def test_a_bucket_without_models_says_so() -> None:
     st.sampled_from([None, 0.0, 0.2]),
     st.floats(0, 100),
 )
-def test_propensities_sum_to_one_whatever_is_believed(
+def test_propensities_sum_to_one_for_any_posterior(
     columns: tuple[list[float], list[float], list[float]],
     objective: Objective,
     floor: float | None,

@@ -108,7 +108,7 @@ def test_order_does_not_matter(seed: int, order: list[int]) -> None:
 
 
 @given(st.integers(0, 10**6), st.floats(-3, 3), st.floats(0.1, 4))
-def test_a_correction_is_having_been_told_right_at_first(seed: int, wrong: float, weight: float) -> None:
+def test_a_correction_equals_observing_the_final_value(seed: int, wrong: float, weight: float) -> None:
     x_nd, y_n, _ = data(15, 4, seed)
     direct, corrected = fresh(4), fresh(4)
     for i in range(15):
@@ -138,7 +138,7 @@ def test_responses_reported_together_share_a_design_until_one_comes_alone() -> N
 
 
 @pytest.mark.parametrize("b", [1, 2, 7, 300, 700])
-def test_a_batch_predicts_what_each_does(b: int) -> None:
+def test_batch_predictions_equal_single_ones(b: int) -> None:
     posteriors = fresh(6, 5)
     x_nd, y_n, _ = data(40, 6, 3)
     for i, x_d in enumerate(x_nd):
@@ -236,7 +236,7 @@ def test_evidence_is_the_marginal_likelihood(seed: int, scale: float) -> None:
     assert difference == pytest.approx(exact[1] - exact[0], rel=1e-6, abs=1e-8)
 
 
-def test_another_ridge_is_as_if_it_had_been_there_from_the_start() -> None:
+def test_a_changed_ridge_equals_starting_with_it() -> None:
     dim = 5
     x_nd, y_n, _ = data(40, dim, 3)
     ridge_d = np.array([1.0, 2.0, 50.0, 8.0, 8.0])
@@ -250,7 +250,7 @@ def test_another_ridge_is_as_if_it_had_been_there_from_the_start() -> None:
         np.testing.assert_allclose(getattr(late, name), getattr(early, name), rtol=1e-9, atol=1e-12)
 
 
-def test_another_prior_is_as_if_it_had_been_there_from_the_start() -> None:
+def test_a_changed_prior_equals_starting_with_it() -> None:
     x_nd, y_n, _ = data(40, 3, 4)
     priors = [Prior(0.8, 0.3), Prior(-5.0, 0.5), Prior(0.1, 0.5), Prior(4.0, 0.5)]
     late, early = fresh(3, 2), fresh(3, 2)
@@ -263,7 +263,7 @@ def test_another_prior_is_as_if_it_had_been_there_from_the_start() -> None:
         np.testing.assert_allclose(getattr(late, name), getattr(early, name), rtol=1e-9, atol=1e-12)
 
 
-def test_what_was_never_reported_takes_no_room_and_predicts_the_prior() -> None:
+def test_unreported_responses_take_no_memory_and_predict_the_prior() -> None:
     posteriors, x_d = fresh(4, 2), np.array([0.5, -1.0, 2.0, 1.0])
     assert posteriors.designs == []
     prior_d = prior_precision(posteriors.ridge_d, INTERCEPT_PRECISION)

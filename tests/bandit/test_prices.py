@@ -60,6 +60,6 @@ def test_where_only_dollars_are_reported_they_are_believed() -> None:
     assert cost(world, "priced", Context(input_tokens=1000)) == pytest.approx(0.05, rel=0.1)
 
 
-def test_an_unknown_model_costs_what_its_prices_say() -> None:
+def test_an_unknown_models_cost_follows_its_list_prices() -> None:
     world = World(Bucket("b", schema=Schema(input_tokens=TokenCountFeature())), [PRICED])
     assert 0.003 < cost(world, "priced", Context(input_tokens=1000)) < 0.01

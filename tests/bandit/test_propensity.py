@@ -79,7 +79,7 @@ def reference_floor(mean_k: FloatArray, sd_k: FloatArray, rank_k: IntArray, floo
 
 
 @st.composite
-def races(
+def arm_posteriors(
     draw: st.DrawFn, max_arms: int = 12, decades: float = 6.0, points: bool = True, min_arms: int = 1
 ) -> tuple[FloatArray, FloatArray]:
     """Sds over `decades`; means in units of each arm's own sd or of the widest, near ties, identical arms."""
@@ -137,9 +137,9 @@ def test_reference_agrees_with_adaptive_quadrature(seed: int) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(races())
-def test_argmax_matches_reference_and_sums_to_one(race: tuple[FloatArray, FloatArray]) -> None:
-    mean_k, sd_k = race
+@given(arm_posteriors())
+def test_argmax_matches_reference_and_sums_to_one(arms: tuple[FloatArray, FloatArray]) -> None:
+    mean_k, sd_k = arms
     p_k = argmax_propensities(mean_k, sd_k)
     np.testing.assert_allclose(p_k, reference_argmax(mean_k, sd_k), rtol=0, atol=TOLERANCE)
     assert p_k.sum() == pytest.approx(1, abs=1e-9)
@@ -164,18 +164,18 @@ def test_many_arms_match_reference(k: int, decades: float, spread: float) -> Non
 
 
 @settings(max_examples=100, deadline=None)
-@given(races(points=False), st.data())
-def test_argmax_is_permutation_equivariant(race: tuple[FloatArray, FloatArray], data: st.DataObject) -> None:
-    mean_k, sd_k = race
+@given(arm_posteriors(points=False), st.data())
+def test_argmax_is_permutation_equivariant(arms: tuple[FloatArray, FloatArray], data: st.DataObject) -> None:
+    mean_k, sd_k = arms
     order = data.draw(permutations(len(mean_k)))
     permuted = argmax_propensities(mean_k[order], sd_k[order])
     np.testing.assert_allclose(permuted, argmax_propensities(mean_k, sd_k)[order], rtol=0, atol=TOLERANCE)
 
 
 @settings(max_examples=100, deadline=None)
-@given(races(decades=3), st.floats(-100, 100), st.integers(-20, 20))
-def test_argmax_is_shift_and_scale_invariant(race: tuple[FloatArray, FloatArray], shift: float, exponent: int) -> None:
-    mean_k, sd_k = race
+@given(arm_posteriors(decades=3), st.floats(-100, 100), st.integers(-20, 20))
+def test_argmax_is_shift_and_scale_invariant(arms: tuple[FloatArray, FloatArray], shift: float, exponent: int) -> None:
+    mean_k, sd_k = arms
     shifted = argmax_propensities((mean_k + shift) - shift, sd_k)  # as the rounded means would have it
     np.testing.assert_allclose(argmax_propensities(mean_k + shift, sd_k), shifted, rtol=0, atol=TOLERANCE)
     scale = 2.0**exponent
@@ -265,11 +265,11 @@ def test_monte_carlo_agrees(seed: int) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(races(max_arms=6, decades=3, points=False), st.floats(-4, 9), st.data())
+@given(arm_posteriors(max_arms=6, decades=3, points=False), st.floats(-4, 9), st.data())
 def test_absolute_floor_matches_reference(
-    race: tuple[FloatArray, FloatArray], height: float, data: st.DataObject
+    arms: tuple[FloatArray, FloatArray], height: float, data: st.DataObject
 ) -> None:
-    mean_k, sd_k = race
+    mean_k, sd_k = arms
     rank_k = data.draw(permutations(len(mean_k)))
     arm = data.draw(st.integers(0, len(mean_k) - 1))
     floor = float(mean_k[arm] + height * sd_k[arm])
@@ -281,10 +281,10 @@ def test_absolute_floor_matches_reference(
 
 
 @settings(max_examples=150, deadline=None)
-@given(races(), st.floats(-6, 6), st.data())
-def test_floor_rule_laws(race: tuple[FloatArray, FloatArray], floor: float, data: st.DataObject) -> None:
+@given(arm_posteriors(), st.floats(-6, 6), st.data())
+def test_floor_rule_laws(arms: tuple[FloatArray, FloatArray], floor: float, data: st.DataObject) -> None:
     """With point masses too: sums, single against all, relabelling, and the limits that are other rules."""
-    mean_k, sd_k = race
+    mean_k, sd_k = arms
     k = len(mean_k)
     rank_k, order = data.draw(permutations(k)), data.draw(permutations(k))
     first_k = (rank_k == 0).astype(float)
@@ -319,7 +319,7 @@ def test_fifty_arms_under_the_floor_rule() -> None:
 @given(st.data())
 def test_batch_equals_single(data: st.DataObject) -> None:
     k = data.draw(st.integers(1, 9))
-    rows = data.draw(st.lists(races(max_arms=k, min_arms=k), min_size=1, max_size=12))
+    rows = data.draw(st.lists(arm_posteriors(max_arms=k, min_arms=k), min_size=1, max_size=12))
     mean_bk, sd_bk = np.array([m for m, _ in rows]), np.array([s for _, s in rows])
     p_bk = np.array([argmax_propensities(m, s) for m, s in rows])
     for arm in range(k):

@@ -1,4 +1,4 @@
-"""State is a deterministic fold; outcomes and catalogue edits change it as they say."""
+"""State is a deterministic fold of outcomes and catalogue edits."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_order_of_independent_outcomes_does_not_matter(order: list[int]) -> 
         np.testing.assert_array_equal(mine.buckets["b"].count_sk, other.buckets["b"].count_sk)
 
 
-def test_a_correction_is_having_been_told_right_at_first() -> None:
+def test_a_correction_equals_observing_the_final_value() -> None:
     wrong = one_decision_each(
         [0, 1, 0], [[{Signal.QUALITY: 0.1}, {Signal.QUALITY: 0.8}], [{Signal.QUALITY: 0.5}]], OutcomeRules()
     )
@@ -163,7 +163,7 @@ def test_a_changed_schema_starts_afresh_and_old_decisions_teach_nothing() -> Non
     assert {name: a.tobytes() for name, a in to_arrays(world.bucket.posteriors).items()} == before
 
 
-def test_a_model_that_is_deleted_and_made_again_starts_afresh() -> None:
+def test_a_deleted_and_recreated_model_starts_from_the_prior() -> None:
     world = World(Bucket("b"), [Model("a"), Model("c")])
     old = next(d for d in (world.decide() for _ in range(50)) if d.models[d.chosen] == "a")
     reported = world.report(old, {Signal.QUALITY: 1.0})
@@ -195,7 +195,7 @@ def test_candidates_follow_the_catalogue() -> None:
     assert "b" not in world.state.buckets
 
 
-def test_events_of_what_is_gone_change_nothing_but_the_position() -> None:
+def test_events_on_deleted_resources_change_only_the_position() -> None:
     world = World(Bucket("b"), [Model("a")])
     decision = world.decide()
     world.put(BucketDeleted("b"))

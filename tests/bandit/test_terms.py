@@ -1,4 +1,4 @@
-"""Terms of decisions: whoever knows the history knows what was in force at any position."""
+"""Terms of decisions: the history has those in force at any position."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_terms_at_a_position_are_those_of_the_last_change_up_to_it(
 
 
 @given(CHANGES)
-def test_what_does_not_change_takes_no_room(
+def test_unchanged_terms_are_noted_once(
     changes: list[tuple[int, tuple[str, ...], Objective, QualityRange]],
 ) -> None:
     history: TermsHistory = {}
@@ -56,7 +56,7 @@ def test_what_does_not_change_takes_no_room(
     assert all(before != after for before, after in pairwise(kept))
 
 
-def test_before_the_bucket_was_there_it_has_no_terms() -> None:
+def test_a_bucket_has_no_terms_before_it_is_created() -> None:
     history: TermsHistory = {}
     note_terms(history, "b", 5, ("a",), OBJECTIVES[0], RANGES[0])
     with pytest.raises(LookupError, match=r"buckets/b has no terms at position 4"):

@@ -1,4 +1,4 @@
-"""The text featuriser: what it must hold for any string, and that it tells kinds of prompt apart."""
+"""The text featuriser: invariants for any string, and discrimination between kinds of prompt."""
 
 import os
 import subprocess
@@ -121,7 +121,7 @@ def test_any_text_has_finite_bounded_features(text: str) -> None:
 
 
 @given(ANY_TEXT)
-def test_features_do_not_depend_on_what_was_asked_before(text: str) -> None:
+def test_features_do_not_depend_on_earlier_calls(text: str) -> None:
     first = text_features(text)
     for other in PROMPTS:
         text_features(other)

@@ -1,4 +1,4 @@
-"""A warm start counts what it is said to count, and a misleading one costs a bounded number of requests."""
+"""A warm start has its stated effective sample size, and a misleading one costs a bounded number of requests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_it_counts_as_many_observations_as_stated(most: float) -> None:
     for k, model in enumerate(world.bucket.columns):
         assert design.precision_kp[k, -1] - posteriors.mass_k[k] == pytest.approx(
             min(most, 1000.0), rel=0.05
-        )  # 1000 fade a little
+        )  # 1000 decay a little
         assert posteriors.mean_krd[k, QUALITY, -1] == pytest.approx(TRUTH[model], abs=0.03)
 
 

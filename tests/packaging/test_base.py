@@ -57,7 +57,7 @@ def test_the_client_needs_the_base_only(base: Environment) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, entry in COMMANDS.items() if entry.extra])
-def test_a_command_without_its_extra_says_which_to_install(base: Environment, name: str) -> None:
+def test_a_command_without_its_extra_names_it(base: Environment, name: str) -> None:
     done = base.pointsman(name, "--help")
     assert done.returncode == 2
     assert done.stdout == ""

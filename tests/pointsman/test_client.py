@@ -1,4 +1,4 @@
-"""Both clients against real service processes: what they send, what they do when the service is away."""
+"""Both clients against real service processes: requests, retries, and outages of the service."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_decide_report_and_look_back(start: Callable[[], Served]) -> None:
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_call_takes_the_time_and_reports_what_the_block_did(start: Callable[[], Served]) -> None:
+def test_call_measures_latency_and_reports_the_blocks_outcome(start: Callable[[], Served]) -> None:
     with Client(start().address, timeout=WAIT) as client:
         with client.call("t", text="x") as good:
             time.sleep(0.02)
@@ -120,7 +120,7 @@ class Flaky(router_service_pb2_grpc.RouterServiceServicer):
         return rpc.DecideResponse(decision=decision_pb2.Decision(name="decisions/x", model="models/a"))
 
 
-def test_a_call_that_the_service_has_no_time_for_is_sent_again_with_the_same_id() -> None:
+def test_a_call_refused_under_load_is_retried_with_the_same_id() -> None:
     server, flaky = grpc.server(ThreadPoolExecutor(2)), Flaky()
     router_service_pb2_grpc.add_RouterServiceServicer_to_server(flaky, server)
     port = server.add_insecure_port("127.0.0.1:0")

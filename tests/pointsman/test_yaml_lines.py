@@ -104,7 +104,7 @@ class _Settings(BaseModel):
     models: list[_Model]
 
 
-def test_what_pydantic_finds_is_said_with_lines() -> None:
+def test_pydantic_errors_have_lines() -> None:
     text = "rounds: many\nmodels:\n- quality: 1\n- on: true\n"
     document = parse_yaml(text, "f")
     values: Any = document.mapping()

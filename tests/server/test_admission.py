@@ -1,4 +1,4 @@
-"""Overload, deadlines, cancellation: what is over capacity is refused, what is late does nothing, nothing is left behind."""
+"""Overload, deadlines, cancellation: calls over capacity are refused, late calls have no effect, and no reservation leaks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Gate(SqliteJournal):
         return await super().append(groups, now_ns)
 
 
-class Held(Service):
+class StallableService(Service):
     """A service whose journal can be held up, and its admission."""
 
     gate: Gate
@@ -58,7 +58,7 @@ class Held(Service):
     address: str
 
 
-def run(tmp_path: Path, scenario: Callable[[Held], Awaitable[None]], **limits: Any) -> None:
+def run(tmp_path: Path, scenario: Callable[[StallableService], Awaitable[None]], **limits: Any) -> None:
     """Run a scenario on a service with one model and a bucket with a hard budget."""
 
     async def go() -> None:
@@ -66,7 +66,7 @@ def run(tmp_path: Path, scenario: Callable[[Held], Awaitable[None]], **limits: A
         clock = [10**18]
         replica = await open_replica(gate, np.random.default_rng(0), lambda: clock[0], None)
         async with serving(replica, admission=admission) as address, grpc.aio.insecure_channel(address) as channel:
-            service = Held(replica, channel, clock)
+            service = StallableService(replica, channel, clock)
             service.gate, service.admission, service.address = gate, admission, address
             model = catalog_pb2.Model(
                 name="models/a",
@@ -92,7 +92,7 @@ async def code(call: Any) -> grpc.StatusCode:
     return await call.code()
 
 
-def held(service: Held) -> float:
+def reserved_usd(service: StallableService) -> float:
     return service.replica.decisions.reservations.reserved("buckets/b")
 
 
@@ -125,7 +125,7 @@ def test_a_steady_pace_admits_what_can_be_served_in_time() -> None:
     assert (admission.in_flight, admission.shed) == (ALWAYS_ADMITTED + 1, 2)
 
 
-def test_a_call_alone_is_admitted_whatever_it_weighs() -> None:
+def test_a_single_call_is_admitted_at_any_weight() -> None:
     admission = Admission(max_in_flight=100)
     admission.enter(257, None)
     with pytest.raises(OverloadedError):
@@ -138,7 +138,7 @@ def test_a_call_alone_is_admitted_whatever_it_weighs() -> None:
     st.lists(st.tuples(st.booleans(), st.integers(1, 300), st.floats(0, 2)), max_size=80),
     st.integers(ALWAYS_ADMITTED, 500),
 )
-def test_what_goes_in_comes_out(steps: list[tuple[bool, int, float]], most: int) -> None:
+def test_admitted_weight_is_released(steps: list[tuple[bool, int, float]], most: int) -> None:
     clock = [0.0]
     admission = Admission(max_in_flight=most, clock=lambda: clock[0])
     under_way: list[int] = []
@@ -197,8 +197,8 @@ def test_a_few_callers_with_long_calls_are_no_overload() -> None:
 # --- through a channel -----------------------------------------------------------------------------------------------
 
 
-def test_what_is_over_the_limit_is_refused_and_the_rest_is_answered(tmp_path: Path) -> None:
-    async def scenario(service: Held) -> None:
+def test_calls_over_the_limit_are_refused_and_others_answered(tmp_path: Path) -> None:
+    async def scenario(service: StallableService) -> None:
         service.gate.open.clear()
         calls = [service.router.Decide(DECIDE) for _ in range(3 * ALWAYS_ADMITTED)]
         await until(
@@ -220,8 +220,8 @@ def test_what_is_over_the_limit_is_refused_and_the_rest_is_answered(tmp_path: Pa
     run(tmp_path, scenario, max_in_flight=ALWAYS_ADMITTED)
 
 
-def test_a_refusal_says_when_to_come_again(tmp_path: Path) -> None:
-    async def scenario(service: Held) -> None:
+def test_a_refusal_has_a_retry_delay(tmp_path: Path) -> None:
+    async def scenario(service: StallableService) -> None:
         service.gate.open.clear()
         first = [service.router.Decide(DECIDE) for _ in range(ALWAYS_ADMITTED)]
         await until(lambda: service.admission.in_flight == ALWAYS_ADMITTED, "as many calls are under way as may be")
@@ -241,7 +241,7 @@ def test_a_refusal_says_when_to_come_again(tmp_path: Path) -> None:
 
 
 def test_batches_weigh_by_their_size(tmp_path: Path) -> None:
-    async def scenario(service: Held) -> None:
+    async def scenario(service: StallableService) -> None:
         service.gate.open.clear()
         big = router_service_pb2.BatchDecideRequest(bucket="buckets/b", contexts=[CONTEXT] * 2048)
         first = service.router.BatchDecide(big)
@@ -257,7 +257,7 @@ def test_batches_weigh_by_their_size(tmp_path: Path) -> None:
 
 
 def test_streams_have_a_limit_of_their_own(tmp_path: Path) -> None:
-    async def scenario(service: Held) -> None:
+    async def scenario(service: StallableService) -> None:
         watches = [service.insight.WatchDecisions(insight_service_pb2.WatchDecisionsRequest()) for _ in range(2)]
         for watch in watches:
             await watch.initial_metadata()
@@ -273,7 +273,7 @@ def test_streams_have_a_limit_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_decision_that_came_too_late_is_found_by_its_request_id(tmp_path: Path) -> None:
-    async def scenario(service: Held) -> None:
+    async def scenario(service: StallableService) -> None:
         request = router_service_pb2.DecideRequest(bucket="buckets/b", context=CONTEXT, request_id="r")
         service.gate.open.clear()
         for seconds in (0.3, 3.0, 30.0):  # as long as it takes for the call to be under way before it is late
@@ -283,28 +283,28 @@ def test_a_decision_that_came_too_late_is_found_by_its_request_id(tmp_path: Path
                 break
         assert await code(call) == grpc.StatusCode.DEADLINE_EXCEEDED
         await until(lambda: service.admission.in_flight == 0, "nothing is under way")  # the server has let go of it
-        assert held(service) == pytest.approx(0.25, abs=1e-3)  # but the journal may still take it
+        assert reserved_usd(service) == pytest.approx(0.25, abs=1e-3)  # but the journal may still take it
         second, third = service.router.Decide(request), service.router.Decide(request)  # while it is under way
         service.gate.open.set()
         names = {(await second).decision.name, (await third).decision.name, (await service.decide(request_id="r")).name}
         assert len(names) == 1
-        assert held(service) == 0.0
+        assert reserved_usd(service) == 0.0
         assert service.replica.state.position == 2 + 1
 
     run(tmp_path, scenario)
 
 
 def test_cancelled_calls_leave_nothing_behind(tmp_path: Path) -> None:
-    async def scenario(service: Held) -> None:
+    async def scenario(service: StallableService) -> None:
         service.gate.open.clear()
         decisions = [service.router.Decide(DECIDE) for _ in range(20)]
         await until(lambda: service.admission.in_flight == 20, "all calls are under way")
-        await until(lambda: held(service) > 0, "dollars are held for them")
+        await until(lambda: reserved_usd(service) > 0, "dollars are held for them")
         for call in decisions:
             call.cancel()
         await until(lambda: service.admission.in_flight == 0, "nothing is under way")
         service.gate.open.set()
-        await until(lambda: held(service) == 0.0, "nothing is held any more")
+        await until(lambda: reserved_usd(service) == 0.0, "nothing is held any more")
         assert service.replica.decisions.reservations._by_holder == {}
         decision = await service.decide()
         service.gate.open.clear()
@@ -326,7 +326,7 @@ def test_cancelled_calls_leave_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_call_that_is_late_or_whose_caller_is_gone_does_nothing(tmp_path: Path) -> None:
-    async def scenario(service: Held) -> None:
+    async def scenario(service: StallableService) -> None:
         before = service.replica.state.position
         calls = [service.router.Decide(DECIDE, timeout=0.05) for _ in range(20)]
         for _ in range(20):
@@ -337,7 +337,7 @@ def test_a_call_that_is_late_or_whose_caller_is_gone_does_nothing(tmp_path: Path
         assert codes == [grpc.StatusCode.DEADLINE_EXCEEDED] * 20
         await service.decide()
         assert service.replica.state.position == before + 1
-        assert held(service) == 0.0
+        assert reserved_usd(service) == 0.0
 
     run(tmp_path, scenario)
 
@@ -346,7 +346,7 @@ def test_a_call_that_is_late_or_whose_caller_is_gone_does_nothing(tmp_path: Path
 
 
 def test_messages_and_metadata_that_are_too_large_are_refused_and_the_server_lives(tmp_path: Path) -> None:
-    async def scenario(service: Held) -> None:
+    async def scenario(service: StallableService) -> None:
         options = (("grpc.max_send_message_length", -1), ("grpc.max_metadata_size", 1 << 20))
         async with grpc.aio.insecure_channel(service.address, options) as channel:
             big = Service(service.replica, channel, service.clock)

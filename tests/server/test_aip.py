@@ -1,4 +1,4 @@
-"""The behaviour that AIPs promise: etags, masks, pages, names, and that what was said once is said again."""
+"""Behaviour of the AIPs: etags, masks, pages, names, and idempotent requests."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def name(kind: str, id_: str) -> str:
 
 async def names(service: Service, kind: str, **more: Any) -> tuple[list[str], str]:
     answer = await getattr(service.catalog, f"List{kind}s")(request("List", kind, plural=True, **more))
-    return [one.name for one in getattr(answer, kind.lower() + "s")], answer.next_page_token
+    return [resource.name for resource in getattr(answer, kind.lower() + "s")], answer.next_page_token
 
 
 async def refused(awaitable: Any, code: grpc.StatusCode, *expected: str) -> None:
@@ -71,21 +71,21 @@ def test_the_life_of_a_resource(run: Run, kind: str) -> None:
         await refused(
             call(service, "Update", kind, **{field: {"name": mine}}, **update), Code.NOT_FOUND, f"{field}.name"
         )
-        made = await call(service, "Create", kind, **{field: {"name": mine, "display_name": "first"}})
-        assert made.etag
-        assert await call(service, "Get", kind, name=mine) == made
+        created = await call(service, "Create", kind, **{field: {"name": mine, "display_name": "first"}})
+        assert created.etag
+        assert await call(service, "Get", kind, name=mine) == created
         await refused(call(service, "Create", kind, **{field: {"name": mine}}), Code.ALREADY_EXISTS, f"{field}.name")
-        same = await call(service, "Update", kind, **{field: made})
-        assert same == made  # a change that changes nothing
+        same = await call(service, "Update", kind, **{field: created})
+        assert same == created  # a change that changes nothing
         changed = await call(service, "Update", kind, **{field: {"name": mine, "display_name": "2"}}, **update)
-        assert (changed.display_name, changed.etag != made.etag) == ("2", True)
-        await refused(call(service, "Update", kind, **{field: made}), Code.ABORTED, "etag")
-        await refused(call(service, "Delete", kind, name=mine, etag=made.etag), Code.ABORTED, "etag")
+        assert (changed.display_name, changed.etag != created.etag) == ("2", True)
+        await refused(call(service, "Update", kind, **{field: created}), Code.ABORTED, "etag")
+        await refused(call(service, "Delete", kind, name=mine, etag=created.etag), Code.ABORTED, "etag")
         await refused(call(service, "Delete", kind, name=mine, etag="x"), Code.INVALID_ARGUMENT, "etag")
         await call(service, "Delete", kind, name=mine, etag=changed.etag)
         await refused(call(service, "Delete", kind, name=mine), Code.NOT_FOUND, "name")
         again = await call(service, "Update", kind, **{field: {"name": mine}}, allow_missing=True)
-        assert again.etag not in (made.etag, changed.etag)  # of another life
+        assert again.etag not in (created.etag, changed.etag)  # of another life
 
     run(scenario)
 
@@ -102,8 +102,8 @@ def test_masks(run: Run, kind: str) -> None:
         await refused(update(["no_such"], allow_missing=True), Code.INVALID_ARGUMENT, "update_mask")
         await refused(update(["*", "name"], allow_missing=True), Code.INVALID_ARGUMENT, "update_mask")
         await refused(call(service, "Get", kind, name=mine), Code.NOT_FOUND, "name")  # a bad mask creates nothing
-        made = await update(["display_name"], allow_missing=True, display_name="d")
-        assert made.display_name == "d"
+        created = await update(["display_name"], allow_missing=True, display_name="d")
+        assert created.display_name == "d"
         for bad in (
             ["no_such"],
             ["display_name", "no_such"],
@@ -114,7 +114,7 @@ def test_masks(run: Run, kind: str) -> None:
             ["display_name.x"],
         ):
             await refused(update(bad, display_name="e"), Code.INVALID_ARGUMENT, "update_mask")
-        assert await call(service, "Get", kind, name=mine) == made  # nothing of a refused update was taken
+        assert await call(service, "Get", kind, name=mine) == created  # nothing of a refused update was taken
         assert (await update(["*"])).display_name == ""  # all of it is replaced
         assert (await update([], display_name="f")).display_name == "f"  # so it is without a mask
 
@@ -169,8 +169,8 @@ def test_pages(run: Run, kind: str) -> None:
 def test_the_page_goes_on_where_the_last_one_ended_though_that_is_gone(run: Run) -> None:
     async def scenario(service: Service) -> None:
         first, token = await names(service, "Model", page_size=2)
-        for one in first:
-            await call(service, "Delete", "Model", name=one)
+        for name in first:
+            await call(service, "Delete", "Model", name=name)
         assert (await names(service, "Model", page_token=token))[0] == ["models/c/d"]
 
     run(scenario)
@@ -185,11 +185,11 @@ def test_a_name_is_read_as_it_is_or_refused_by_field(text: str) -> None:
     try:
         id_ = parse(f"models/{text}", "models", "model.name")
     except FieldError as error:
-        found = error.field
+        refused_field = error.field
     else:
-        found = ""
+        refused_field = ""
         assert id_ == text
-    assert legal or found == "model.name"
+    assert legal or refused_field == "model.name"
 
 
 # --- custom methods, use --------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_switching_is_idempotent_and_survives_an_update(run: Run) -> None:
     run(scenario)
 
 
-def test_a_stale_etag_is_said_before_use(run: Run) -> None:
+def test_a_stale_etag_takes_precedence_over_use(run: Run) -> None:
     async def scenario(service: Service) -> None:
         await call(service, "Create", "Bucket", bucket={"name": "buckets/u", "models": ["models/a"]})
         await refused(call(service, "Delete", "Model", name="models/a", etag="999"), Code.ABORTED, "etag")
@@ -254,10 +254,10 @@ def test_watching_sees_each_decision_of_its_bucket_once(run: Run) -> None:
         )
         for stream in (everything, mine):
             await stream.initial_metadata()
-        made = [await service.decide() for _ in range(3)]
+        decisions = [await service.decide() for _ in range(3)]
         other = await service.decide("buckets/other", context=context_pb2.Context())
-        assert [(await mine.read()).decision for _ in made] == made
-        assert [(await everything.read()).decision for _ in range(4)] == [*made, other]
+        assert [(await mine.read()).decision for _ in decisions] == decisions
+        assert [(await everything.read()).decision for _ in range(4)] == [*decisions, other]
         mine.cancel()
         everything.cancel()
 
@@ -267,20 +267,22 @@ def test_watching_sees_each_decision_of_its_bucket_once(run: Run) -> None:
 # --- a decision is what it was ---------------------------------------------------------------------------------------
 
 
-def test_a_decision_is_explained_with_its_own_numbers_whatever_changed_since(serve: Serve, tmp_path: Path) -> None:
+def test_a_decision_is_explained_with_its_own_numbers_after_later_changes(serve: Serve, tmp_path: Path) -> None:
     decisions: list[Any] = []
 
     def explained(channel: grpc.Channel) -> list[Any]:
         router = router_service_pb2_grpc.RouterServiceStub(channel)
         get = router_service_pb2.GetDecisionRequest
-        return [router.GetDecision(get(name=one.name)).decision for one in decisions]
+        return [router.GetDecision(get(name=decision.name)).decision for decision in decisions]
 
     served = serve(tmp_path / "data")
     with grpc.insecure_channel(served.address) as channel:
         catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
         router = router_service_pb2_grpc.RouterServiceStub(channel)
-        for one in ("a", "b", "c"):
-            catalog.CreateModel(rpc.CreateModelRequest(model={"name": f"models/{one}", "prices": {"request_usd": 0.1}}))
+        for model_id in ("a", "b", "c"):
+            catalog.CreateModel(
+                rpc.CreateModelRequest(model={"name": f"models/{model_id}", "prices": {"request_usd": 0.1}})
+            )
         bucket = {
             "name": "buckets/b",
             "context_schema": {"numbers": [{"name": "n"}]},

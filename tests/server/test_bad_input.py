@@ -270,8 +270,8 @@ def test_every_bad_request_is_refused_by_name_and_writes_nothing(run: Run) -> No
             if isinstance(request, router_service_pb2.ReportOutcomeRequest):
                 named = {"DECISION": current.name, "EXPIRED": expired.name}
                 request.decision = named.get(request.decision, request.decision)
-            found = await refused(service, method, request)
-            assert found[:2] == (code, [field]), (method, str(request)[:200], found)
+            refusal = await refused(service, method, request)
+            assert refusal[:2] == (code, [field]), (method, str(request)[:200], refusal)
             assert fingerprint(service.replica.state) == before, (method, request)
         await service.report(current.name, quality=1.0)
 
@@ -367,13 +367,13 @@ FINE = {Code.OK, INVALID, MISSING, FAILED, Code.ALREADY_EXISTS, Code.ABORTED}
 
 @st.composite
 def calls(draw: Callable[[st.SearchStrategy[Any]], Any]) -> list[tuple[str, Message]]:
-    made = []
+    requests = []
     for _ in range(draw(st.integers(1, 6))):
         method = draw(st.sampled_from(sorted(METHODS)))
         message = METHODS[method]()
         fill(draw, message)
-        made.append((method, message))
-    return made
+        requests.append((method, message))
+    return requests
 
 
 def test_no_request_breaks_the_server(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Hard budgets through the real service: whatever calls come at once, get lost or fail, the cap is not passed."""
+"""Hard budgets through the real service: caps hold under concurrent, cancelled and failing calls."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def insight(service: Service, bucket: str = "one") -> insight_service_pb2.
     return await service.insight.GetBucketInsight(insight_service_pb2.GetBucketInsightRequest(name=f"buckets/{bucket}"))
 
 
-async def held(service: Service) -> float:
+async def reserved_usd(service: Service) -> float:
     """What counts against the cap of bucket `one`, in flight included."""
     return (await insight(service)).budget.reserved_usd
 
@@ -123,84 +123,104 @@ async def check_counters(service: Service) -> None:
         assert abs(journal.store.used(counter) - nanodollars) <= service.replica.state.position
 
 
+class MixedLoad:
+    """Callers that decide, alone and in batches, cancel calls, report costs and let time pass, all at random."""
+
+    def __init__(self, service: Service, rng: random.Random) -> None:
+        self.service, self.rng = service, rng
+        self.counts = {"made": 0, "cancelled": 0, "reported": 0}
+        self.refusals: list[grpc.aio.AioRpcError] = []
+
+    def context(self) -> context_pb2.Context:
+        """The tokens of a random request."""
+        context = context_pb2.Context(input_tokens=self.rng.randrange(500))
+        if self.rng.random() < 0.5:
+            context.max_output_tokens = self.rng.randrange(200)
+        return context
+
+    async def report(self, decision: Any, context: context_pb2.Context) -> None:
+        """Report a cost of at most the bound of the call, or nothing."""
+        of_input, of_output, of_request = PRICES[decision.model.removeprefix("models/")]
+        tokens = min(100, context.max_output_tokens) if context.HasField("max_output_tokens") else 100
+        bound = (of_input * context.input_tokens + of_output * tokens) / 1e6 + of_request
+        if self.rng.random() < 0.7:
+            await asyncio.sleep(self.rng.choice([0.0, 0.01]))
+            await self.service.report(decision.name, cost_usd=self.rng.choice([0.0, bound, bound * self.rng.random()]))
+            self.counts["reported"] += 1
+
+    async def decide(self, contexts: list[context_pb2.Context]) -> list[Any]:
+        """The decisions to report on, in the order of ``contexts``."""
+        bucket = self.rng.choice(["buckets/b1", "buckets/b2"])
+        if len(contexts) > 1:
+            batch = router_service_pb2.BatchDecideRequest(bucket=bucket, contexts=contexts)
+            return list((await self.service.router.BatchDecide(batch)).decisions)
+        if self.rng.random() < 0.2:  # its decision may have been made for another caller's context: do not report on it
+            await self.service.decide(bucket, context=contexts[0], request_id=f"r{self.rng.randrange(20)}")
+            return []
+        return [await self.service.decide(bucket, context=contexts[0])]
+
+    async def caller(self) -> None:
+        """Six calls in a row, one in ten cancelled."""
+        for _ in range(6):
+            contexts = [self.context() for _ in range(self.rng.choice([1, 1, 1, 2, 5]))]
+            task = asyncio.ensure_future(self.decide(contexts))
+            if self.rng.random() < 0.1:
+                await asyncio.sleep(self.rng.random() * 0.02)
+                task.cancel()
+            try:
+                decisions = await task
+            except asyncio.CancelledError:
+                self.counts["cancelled"] += 1
+            except grpc.aio.AioRpcError as error:
+                self.refusals.append(error)
+            else:
+                self.counts["made"] += len(decisions)
+                for decision, context in zip(decisions, contexts, strict=False):
+                    await self.report(decision, context)
+            if self.rng.random() < 0.02:
+                self.service.clock[0] += self.rng.randrange(60) * SECOND
+
+
+async def set_up_caps(service: Service, caps: dict[str, float]) -> None:
+    """A project with two buckets: caps of the project and of the first bucket."""
+    for name, prices in PRICES.items():
+        await put_model(service, name, prices)
+    await put_project(service, "p", budget=hard(caps["p"]))
+    window = {"seconds": 10_000}
+    await put_bucket(service, "b1", project="projects/p", budget=hard(caps["b1"]), attribution_window=window)
+    await put_bucket(service, "b2", project="projects/p", attribution_window=window)
+
+
+async def check_reserved(service: Service) -> None:
+    """With nothing in flight, what the service shows as reserved is what was folded in the present period."""
+    pacer = service.replica.state.projects["p"].pacer
+    assert pacer is not None
+    start = service.clock[0] - service.clock[0] % (100 * SECOND)
+    reserved = pacer.reserved if pacer.start_ns == start else 0.0  # none if nothing was decided in this period yet
+    for bucket in ("b1", "b2"):
+        shown = await insight(service, bucket)
+        assert shown.project_budget.reserved_usd == pytest.approx(reserved)
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_cap_holds_whatever_happens_at_once(run: Run, seed: int) -> None:
+def test_caps_hold_under_concurrent_calls(run: Run, seed: int) -> None:
     caps = {"b1": 0.008, "b2": 0.02, "p": 0.02}
 
     async def scenario(service: Service) -> None:
-        rng = random.Random(seed)
-        for name, prices in PRICES.items():
-            await put_model(service, name, prices)
-        await put_project(service, "p", budget=hard(caps["p"]))
-        window = {"seconds": 10_000}
-        await put_bucket(service, "b1", project="projects/p", budget=hard(caps["b1"]), attribution_window=window)
-        await put_bucket(service, "b2", project="projects/p", attribution_window=window)
-        tally = {"made": 0, "cancelled": 0, "reported": 0}
-        refusals: list[grpc.aio.AioRpcError] = []
-
-        def context() -> context_pb2.Context:
-            one = context_pb2.Context(input_tokens=rng.randrange(500))
-            if rng.random() < 0.5:
-                one.max_output_tokens = rng.randrange(200)
-            return one
-
-        async def settle(decision: Any, one: context_pb2.Context) -> None:
-            of_input, of_output, of_request = PRICES[decision.model.removeprefix("models/")]
-            tokens = min(100, one.max_output_tokens) if one.HasField("max_output_tokens") else 100
-            most = (of_input * one.input_tokens + of_output * tokens) / 1e6 + of_request
-            if rng.random() < 0.7:
-                await asyncio.sleep(rng.choice([0.0, 0.01]))
-                await service.report(decision.name, cost_usd=rng.choice([0.0, most, most * rng.random()]))
-                tally["reported"] += 1
-
-        async def call(contexts: list[context_pb2.Context]) -> list[Any]:
-            bucket = rng.choice(["buckets/b1", "buckets/b2"])
-            if len(contexts) > 1:
-                batch = router_service_pb2.BatchDecideRequest(bucket=bucket, contexts=contexts)
-                return list((await service.router.BatchDecide(batch)).decisions)
-            if rng.random() < 0.2:  # its decision may have been made for another caller's context: do not report on it
-                await service.decide(bucket, context=contexts[0], request_id=f"r{rng.randrange(20)}")
-                return []
-            return [await service.decide(bucket, context=contexts[0])]
-
-        async def caller() -> None:
-            for _ in range(6):
-                contexts = [context() for _ in range(rng.choice([1, 1, 1, 2, 5]))]
-                task = asyncio.ensure_future(call(contexts))
-                if rng.random() < 0.1:
-                    await asyncio.sleep(rng.random() * 0.02)
-                    task.cancel()
-                try:
-                    decisions = await task
-                except asyncio.CancelledError:
-                    tally["cancelled"] += 1
-                except grpc.aio.AioRpcError as error:
-                    refusals.append(error)
-                else:
-                    tally["made"] += len(decisions)
-                    for decision, one in zip(decisions, contexts, strict=False):
-                        await settle(decision, one)
-                if rng.random() < 0.02:
-                    service.clock[0] += rng.randrange(60) * SECOND
-
-        await asyncio.gather(*(caller() for _ in range(64)))
+        await set_up_caps(service, caps)
+        load = MixedLoad(service, random.Random(seed))
+        await asyncio.gather(*(load.caller() for _ in range(64)))
         reserved_for = service.replica.decisions.reservations.reserved
         await until(lambda: reserved_for("projects/p") == 0.0, "what was cancelled under way is made or has failed")
-        assert refused(refusals) > 0
-        for error in refusals:
+        assert refused(load.refusals) > 0
+        for error in load.refusals:
             assert all(part in str(error.details()) for part in ("a: ", "b: ", "c/d: ", "hard budget"))
         most = await most_counted(service)
         for (holder, _), dollars in most.items():
             assert dollars <= caps[holder] * (1 + 1e-9), holder
         assert max(dollars for (holder, _), dollars in most.items() if holder == "p") > 0.9 * caps["p"]
-        assert min(tally.values()) > 0, tally
-        pacer = service.replica.state.projects["p"].pacer
-        assert pacer is not None
-        start = service.clock[0] - service.clock[0] % (100 * SECOND)
-        reserved = pacer.reserved if pacer.start_ns == start else 0.0  # none if nothing was decided in this period yet
-        for bucket in ("b1", "b2"):  # nothing is left in flight: what is reserved is what was folded
-            found = await insight(service, bucket)
-            assert found.project_budget.reserved_usd == pytest.approx(reserved)
+        assert min(load.counts.values()) > 0, load.counts
+        await check_reserved(service)
         await check_counters(service)
 
     run(scenario)
@@ -211,16 +231,16 @@ def test_of_many_calls_at_once_as_many_pass_as_the_budget_pays(run: Run) -> None
         await only_a(service, 5.5 * WORST)
         answers = await asyncio.gather(*(decide(service) for _ in range(64)), return_exceptions=True)
         assert refused(answers) == 59
-        assert await held(service) == pytest.approx(5 * WORST)
-        made = [answer for answer in answers if not isinstance(answer, BaseException)]
-        await service.report(made[0].name, cost_usd=0.0)
-        await service.report(made[1].name, cost_usd=0.6 * WORST)
+        assert await reserved_usd(service) == pytest.approx(5 * WORST)
+        decided = [answer for answer in answers if not isinstance(answer, BaseException)]
+        await service.report(decided[0].name, cost_usd=0.0)
+        await service.report(decided[1].name, cost_usd=0.6 * WORST)
         answers = await asyncio.gather(*(decide(service) for _ in range(64)), return_exceptions=True)
         assert refused(answers) == 63  # 3.6 of 5.5 are gone: one more fits, and then 0.9 is left
         service.clock[0] += 100 * SECOND
         assert refused(await asyncio.gather(*(decide(service) for _ in range(64)), return_exceptions=True)) == 59
-        await service.report(made[2].name, cost_usd=WORST)  # of the period before: it takes nothing from this one
-        assert await held(service) == pytest.approx(5 * WORST)
+        await service.report(decided[2].name, cost_usd=WORST)  # of the period before: it takes nothing from this one
+        assert await reserved_usd(service) == pytest.approx(5 * WORST)
 
     run(scenario)
 
@@ -235,14 +255,14 @@ def test_a_batch_is_paid_for_as_a_whole_or_not_made(run: Run) -> None:
             )
 
         assert refused(await asyncio.gather(batch(6), return_exceptions=True)) == 1
-        assert await held(service) == 0.0
+        assert await reserved_usd(service) == 0.0
         assert refused(await asyncio.gather(*(batch(2) for _ in range(8)), return_exceptions=True)) == 6
-        assert await held(service) == pytest.approx(4 * WORST)
+        assert await reserved_usd(service) == pytest.approx(4 * WORST)
 
     run(scenario)
 
 
-def test_a_refusal_says_for_each_model_why(run: Run) -> None:
+def test_a_refusal_has_a_reason_for_each_model(run: Run) -> None:
     async def scenario(service: Service) -> None:
         for name, prices in PRICES.items():
             await put_model(service, name, prices)
@@ -260,7 +280,7 @@ def test_a_refusal_says_for_each_model_why(run: Run) -> None:
     run(scenario)
 
 
-def test_a_call_that_was_cancelled_holds_its_dollars_until_its_write_is_known(run: Run) -> None:
+def test_a_cancelled_call_keeps_its_reservation_until_its_write_is_settled(run: Run) -> None:
     async def scenario(service: Service) -> None:
         await only_a(service, 1.5 * WORST)
         journal, go, started = service.replica.journal, asyncio.Event(), asyncio.Event()
@@ -279,10 +299,10 @@ def test_a_call_that_was_cancelled_holds_its_dollars_until_its_write_is_known(ru
         assert call.cancelled()
         # it may yet be made; with limits, a request is decided at once
         assert refused([await answered(decide(service, limits={"max_cost_usd": 1.0}))]) == 1
-        assert await held(service) == pytest.approx(WORST)
+        assert await reserved_usd(service) == pytest.approx(WORST)
         go.set()
         await until(lambda: service.replica.state.buckets["one"].pacer.reserved > 0.0, "it is folded")  # type: ignore[union-attr]
-        assert await held(service) == pytest.approx(
+        assert await reserved_usd(service) == pytest.approx(
             WORST
         )  # it was made: the state counts it now, and nothing else does
         assert refused([await answered(decide(service))]) == 1
@@ -312,7 +332,7 @@ def test_a_decision_that_would_land_in_the_next_period_is_made_anew_in_it(run: R
         rows = await service.rows()
         assert rows[-1].time_ns == service.clock[0]
         assert rows[-1].position == rows[-2].position + 1
-        assert await held(service) == pytest.approx(WORST)
+        assert await reserved_usd(service) == pytest.approx(WORST)
         assert refused([await answered(decide(service))]) == 1
         await check_counters(service)
 
@@ -334,7 +354,7 @@ def test_a_write_that_fails_holds_nothing(run: Run) -> None:
             assert error.code() == grpc.StatusCode.UNAVAILABLE
         journal.append = append  # type: ignore[method-assign]
         await decide(service)
-        assert await held(service) == pytest.approx(WORST)
+        assert await reserved_usd(service) == pytest.approx(WORST)
 
     run(scenario)
 
@@ -345,7 +365,7 @@ def test_a_repeated_request_takes_nothing_and_is_answered_also_when_nothing_is_l
         first = await decide(service, request_id="r")
         answers = await asyncio.gather(*(decide(service, request_id="r") for _ in range(20)))
         assert {answer.name for answer in answers} == {first.name}
-        assert await held(service) == pytest.approx(WORST)
+        assert await reserved_usd(service) == pytest.approx(WORST)
         await decide(service)
         await decide(service)
         assert refused([await answered(decide(service))]) == 1
@@ -374,21 +394,21 @@ def test_budgets_are_shown(run: Run) -> None:
         decision = await decide(service)
         await decide(service)
         await service.report(decision.name, cost_usd=0.25 * WORST, success=False)
-        found = await insight(service)
-        assert found.budget.budget == hard(10 * WORST)
-        assert found.budget.reserved_usd == pytest.approx(1.25 * WORST)
-        assert found.budget.period_start.seconds == 10**9
-        assert found.budget.period_end.seconds == 10**9 + 100
-        assert found.project_budget.budget.usd_per_request == 0.5
-        assert found.project_budget.spent_usd == found.budget.spent_usd
-        assert found.project_budget.reserved_usd == 0.0
-        assert not found.project_budget.HasField("period_start")
+        insight_now = await insight(service)
+        assert insight_now.budget.budget == hard(10 * WORST)
+        assert insight_now.budget.reserved_usd == pytest.approx(1.25 * WORST)
+        assert insight_now.budget.period_start.seconds == 10**9
+        assert insight_now.budget.period_end.seconds == 10**9 + 100
+        assert insight_now.project_budget.budget.usd_per_request == 0.5
+        assert insight_now.project_budget.spent_usd == insight_now.budget.spent_usd
+        assert insight_now.project_budget.reserved_usd == 0.0
+        assert not insight_now.project_budget.HasField("period_start")
         pacer = service.replica.state.buckets["one"].pacer
         assert pacer is not None
-        assert found.budget.spent_usd == pacer.spent
-        assert found.budget.multiplier == 100 * pacer.multiplier
-        assert found.budget.target_usd_per_request == pacer.target
-        (model,) = found.models
+        assert insight_now.budget.spent_usd == pacer.spent
+        assert insight_now.budget.multiplier == 100 * pacer.multiplier
+        assert insight_now.budget.target_usd_per_request == pacer.target
+        (model,) = insight_now.models
         assert 0.5 < model.success_rate < 0.95
         assert not model.circuit_open
         assert model.latency_p95_factor > 0.0
@@ -422,7 +442,7 @@ def test_hard_is_switched_by_a_mask_and_acts_on_the_next_decision(run: Run) -> N
     run(scenario)
 
 
-def test_what_is_held_adds_up_and_leaves_nothing_behind() -> None:
+def test_reservations_add_up_and_leave_no_residue() -> None:
     reservations = Reservations()
     releases = [reservations.reserve(["b", "p"], 0.1) for _ in range(10)] + [reservations.reserve(["q", "p"], 0.3)]
     assert reservations.reserved("b") == pytest.approx(1.0)

@@ -1,4 +1,4 @@
-"""`pointsman catalog apply` and `show`: a server's catalogue becomes what a file says, by no more events than that takes."""
+"""`pointsman catalog apply` and `show`: a server's catalogue becomes the one in a file, with the fewest events."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ class Running:
 def start(tmp_path: Path) -> Iterator[Callable[[], Running]]:
     running: list[Running] = []
 
-    def one() -> Running:
+    def start_server() -> Running:
         running.append(Running(tmp_path / f"data{len(running)}"))
         return running[-1]
 
-    yield one
-    for each in running:
-        each.stop()
+    yield start_server
+    for server in running:
+        server.stop()
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_file_makes_the_same_events_as_calls(start: Callable[[], Running]) -> 
     assert len(by_file.events()) == 5
 
 
-def test_only_what_differs_is_changed(server: Running) -> None:
+def test_only_differences_are_applied(server: Running) -> None:
     assert apply(server, SMALL).exit_code == 0
     changed = SMALL.replace("context_window: 1000", "context_window: 2000")
     done = apply(server, changed)
@@ -166,11 +166,11 @@ def test_only_what_differs_is_changed(server: Running) -> None:
     assert len(server.events()) == 6
 
 
-def test_defaults_said_or_left_out_are_the_same_and_left_out_means_default(server: Running) -> None:
+def test_explicit_and_omitted_defaults_are_equal(server: Running) -> None:
     assert apply(server, SMALL).exit_code == 0
-    said = SMALL.replace("    project: projects/p\n", "    project: projects/p\n    attribution_window: 86400s\n")
-    said = said.replace("context_schema", "priors: {latency_seconds: 0.5}\n    context_schema")
-    assert apply(server, said).stdout == "4 unchanged\n"
+    explicit = SMALL.replace("    project: projects/p\n", "    project: projects/p\n    attribution_window: 86400s\n")
+    explicit = explicit.replace("context_schema", "priors: {latency_seconds: 0.5}\n    context_schema")
+    assert apply(server, explicit).stdout == "4 unchanged\n"
     assert apply(server, SMALL.replace("    context_window: 1000\n", "")).exit_code == 0
     assert server.events()[-1].model_put.model.context_window == 0
 
@@ -196,18 +196,18 @@ def test_dry_run_changes_nothing(server: Running) -> None:
     assert "+context_window: 1000" in done.stdout
     assert done.stdout.endswith("4 created, 0 unchanged (dry run: nothing was changed)\n")
     assert server.position() == 0
-    told = json.loads(apply(server, SMALL, "--dry-run", "--json").stdout)
-    assert told["dry_run"]
-    assert told["created"] == ["projects/p", "models/a", "models/x/b", "buckets/t"]
-    assert (told["updated"], told["deleted"], told["unchanged"]) == ([], [], 0)
-    assert "+context_window: 1000" in told["diffs"]["models/a"]
+    summary = json.loads(apply(server, SMALL, "--dry-run", "--json").stdout)
+    assert summary["dry_run"]
+    assert summary["created"] == ["projects/p", "models/a", "models/x/b", "buckets/t"]
+    assert (summary["updated"], summary["deleted"], summary["unchanged"]) == ([], [], 0)
+    assert "+context_window: 1000" in summary["diffs"]["models/a"]
     assert server.position() == 0
 
 
 def test_pruning_asks_and_deletes_in_an_order_that_works(server: Running) -> None:
     assert apply(server, SMALL).exit_code == 0
-    kept = apply(server, "models:\n  new:\n")
-    assert kept.stdout.endswith("1 created, 0 unchanged\n")
+    result = apply(server, "models:\n  new:\n")
+    assert result.stdout.endswith("1 created, 0 unchanged\n")
     position = server.position()
     refused = apply(server, "models:\n  new:\n", "--prune", input="n\n")
     assert refused.exit_code == 1
@@ -225,15 +225,15 @@ def test_pruning_asks_and_deletes_in_an_order_that_works(server: Running) -> Non
     assert list(server.replica.state.models) == ["new"]
 
 
-def test_a_change_made_meanwhile_is_not_overwritten(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_concurrent_change_is_not_overwritten(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     assert apply(server, SMALL).exit_code == 0
     read = CatalogClient.read
 
     def read_then_changed(remote: CatalogClient) -> Any:
-        held = read(remote)
+        before = read(remote)
         model = pb.Model(name="models/a", context_window=7)
         server.stub.UpdateModel(rpc.UpdateModelRequest(model=model))
-        return held
+        return before
 
     monkeypatch.setattr(CatalogClient, "read", read_then_changed)
     text = SMALL.replace("context_window: 1000", "context_window: 2000").replace(
@@ -249,7 +249,7 @@ def test_a_change_made_meanwhile_is_not_overwritten(server: Running, monkeypatch
     assert server.replica.state.models["a"].model.context_window == 2000
 
 
-def test_a_bucket_that_loses_what_it_learned_says_so(server: Running) -> None:
+def test_a_change_that_resets_a_bucket_is_announced(server: Running) -> None:
     assert apply(server, SMALL).exit_code == 0
     done = apply(server, SMALL.replace("{text: {}}", "{input_tokens: {}}"))
     assert "buckets/t: its schema or quality range changes, so it forgets what it has learned" in done.stderr
@@ -257,7 +257,7 @@ def test_a_bucket_that_loses_what_it_learned_says_so(server: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         (
             "usd_per_period: 3",
@@ -309,17 +309,17 @@ def test_a_bucket_that_loses_what_it_learned_says_so(server: Running) -> None:
         ("context_window: 1000", "? [1]\n    : 2", "line 6: models.a: expected a name, got a list"),
     ],
 )
-def test_what_is_wrong_is_named_before_anything_changes(server: Running, old: str, new: str, said: str) -> None:
+def test_errors_are_named_before_anything_changes(server: Running, old: str, new: str, message: str) -> None:
     assert old in SMALL
     done = apply(server, SMALL.replace(old, new, 1))
     assert done.exit_code == 2, done.output
     assert f"{server.data.with_suffix('.yaml')}, line " in done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.endswith("nothing was changed\n")
     assert server.position() == 0
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     text = SMALL.replace("3}", "x}").replace("1000", "x").replace("models/a,", "a,")
     with pytest.raises(CatalogFileError) as caught:
         read_catalog(text, "f")
@@ -396,39 +396,43 @@ def test_any_catalogue_is_written_and_read_back(resources: dict[str, Resource]) 
     text = to_yaml(write_catalog(resources.values()))
     again = read_catalog(text, "f")
     expected = {
-        name: replace(each, available=None) if isinstance(each.value, Model) and each.available else each
-        for name, each in resources.items()
+        name: replace(resource, available=None)
+        if isinstance(resource.value, Model) and resource.available
+        else resource
+        for name, resource in resources.items()
     }
     assert dict(again.resources) == expected
-    if not any(isinstance(each.value, Bucket) for each in resources.values()):  # theirs may name what is not there
+    if not any(
+        isinstance(resource.value, Bucket) for resource in resources.values()
+    ):  # theirs may name what is not there
         assert plan(again, resources, prune=True) == []
 
 
-def test_what_is_shown_changes_nothing(start: Callable[[], Running]) -> None:
+def test_applying_the_shown_catalogue_changes_nothing(start: Callable[[], Running]) -> None:
     """For catalogues made by hypothesis, on a real server; and a second server that gets it shows the same."""
-    one, two = start(), start()
+    server, other_server = start(), start()
 
     @settings(max_examples=20)
     @given(catalogs)
     def check(resources: dict[str, Resource]) -> None:
         closed = dict(resources)
-        for each in resources.values():  # what buckets name must be there
-            if isinstance(each.value, Bucket):
-                for id_ in each.value.models:
+        for resource in resources.values():  # what buckets name must be there
+            if isinstance(resource.value, Bucket):
+                for id_ in resource.value.models:
                     closed.setdefault(f"models/{id_}", Resource(f"models/{id_}", Model(id_)))
-                if each.value.project:
-                    name = f"projects/{each.value.project}"
-                    closed.setdefault(name, Resource(name, Project(each.value.project)))
-        done = apply(one, to_yaml(write_catalog(closed.values())), "--prune", "--yes")
+                if resource.value.project:
+                    name = f"projects/{resource.value.project}"
+                    closed.setdefault(name, Resource(name, Project(resource.value.project)))
+        done = apply(server, to_yaml(write_catalog(closed.values())), "--prune", "--yes")
         assert done.exit_code == 0, done.output
-        shown = call(one, "show")
-        position = one.position()
-        again = apply(one, shown.stdout, "--prune")
+        shown = call(server, "show")
+        position = server.position()
+        again = apply(server, shown.stdout, "--prune")
         assert again.stdout == f"{len(closed)} unchanged\n", again.output
-        assert one.position() == position
-        assert apply(two, shown.stdout, "--prune", "--yes").exit_code == 0
-        assert call(two, "show").stdout == shown.stdout
-        assert json.loads(call(two, "show", "--format", "json").stdout) == (yaml.safe_load(shown.stdout) or {})
+        assert server.position() == position
+        assert apply(other_server, shown.stdout, "--prune", "--yes").exit_code == 0
+        assert call(other_server, "show").stdout == shown.stdout
+        assert json.loads(call(other_server, "show", "--format", "json").stdout) == (yaml.safe_load(shown.stdout) or {})
 
     check()
 
@@ -462,11 +466,11 @@ def test_the_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that only notes what it is sent."""
     from concurrent.futures import ThreadPoolExecutor
 
-    seen: list[Any] = []
+    headers: list[Any] = []
 
     class Notes(catalog_service_pb2_grpc.CatalogServiceServicer):
         def ListProjects(self, request: Any, context: Any) -> Any:
-            seen.append(dict(context.invocation_metadata())["authorization"])
+            headers.append(dict(context.invocation_metadata())["authorization"])
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
 
     noting = grpc.server(ThreadPoolExecutor(1))
@@ -482,7 +486,7 @@ def test_the_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
         assert CliRunner().invoke(catalog, ["show", "--api-key", "other"]).exit_code == 1
     finally:
         noting.stop(None).wait()
-    assert seen == ["Bearer secret", "Bearer other"]
+    assert headers == ["Bearer secret", "Bearer other"]
 
 
 def test_a_key_in_the_clear_is_warned_of() -> None:

@@ -1,4 +1,4 @@
-"""Messages and values are the same thing twice: what is written is read back exactly."""
+"""Codec of messages and values: exact round trips."""
 
 from __future__ import annotations
 
@@ -232,11 +232,11 @@ def test_catalogue_events() -> None:
         assert read_event(write_event(event), {}) == event
 
 
-def same(one: object, other: object) -> None:
+def same(left: object, right: object) -> None:
     """Equal, field by field, arrays bit by bit."""
-    assert type(one) is type(other)
-    for name in type(one).__slots__:  # type: ignore[attr-defined]
-        mine, theirs = getattr(one, name), getattr(other, name)
+    assert type(left) is type(right)
+    for name in type(left).__slots__:  # type: ignore[attr-defined]
+        mine, theirs = getattr(left, name), getattr(right, name)
         if isinstance(mine, np.ndarray):
             np.testing.assert_array_equal(mine, theirs)
         elif isinstance(mine, Predictions):
@@ -246,9 +246,9 @@ def same(one: object, other: object) -> None:
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1))
-def test_decision_names_sort_by_time(one: int, other: int) -> None:
-    first, second = new_decision_id(one), new_decision_id(other)
+def test_decision_names_sort_by_time(first_ns: int, second_ns: int) -> None:
+    first, second = new_decision_id(first_ns), new_decision_id(second_ns)
     assert parse_decision(decision_name(first), "name") == first
     assert parse_decision(decision_name(first).replace("decisions/", "decisions/").lower(), "name") == first
-    if one // 10**6 < other // 10**6 < 2**48:
+    if first_ns // 10**6 < second_ns // 10**6 < 2**48:
         assert decision_name(first) < decision_name(second)

@@ -46,8 +46,10 @@ def test_exporting_decisions(data: Path, tmp_path: Path, suffix: str) -> None:
     done = call("export", "--data", str(data), "--to", str(path), "--what", "decisions", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.output)["rows"] == 10
-    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True)}[suffix]
-    table = read(path)
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True)}[
+        suffix
+    ]
+    table = readers(path)
     assert table["quality"].notna().sum() == 9
     assert table["quality"].sum() == pytest.approx(4.5)
     assert ((table["propensity"] > 0) & (table["propensity"] <= 1)).all()
@@ -117,33 +119,33 @@ def test_every_setting_is_a_line_of_the_file_a_variable_and_an_option(tmp_path: 
     file = tmp_path / "settings.yaml"
     for name in pairs:
         names = [key for key in pairs if key.startswith("tls")] if name.startswith("tls") else [name]
-        given, others = ({key: pairs[key][i] for key in names} for i in (0, 1))
-        expected, other = Config.model_validate(given), Config.model_validate(others)
+        values, others = ({key: pairs[key][i] for key in names} for i in (0, 1))
+        expected, other = Config.model_validate(values), Config.model_validate(others)
         assert expected not in (other, Config())
-        variables = {PREFIX + key.upper(): value for key, value in given.items()}
+        variables = {PREFIX + key.upper(): value for key, value in values.items()}
         other_variables = {PREFIX + key.upper(): value for key, value in others.items()}
-        file.write_text("".join(f"{key}: {value}\n" for key, value in given.items()))
+        file.write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
         assert load(file, {}, {}) == expected
-        assert load(None, variables, {}) == load(None, {}, options(given)) == expected
+        assert load(None, variables, {}) == load(None, {}, options(values)) == expected
         assert load(file, other_variables, {}) == other
         file.write_text("".join(f"{key}: {value}\n" for key, value in others.items()))
-        assert load(file, other_variables, options(given)) == expected
+        assert load(file, other_variables, options(values)) == expected
 
 
 def options(settings: dict[str, str]) -> dict[str, object]:
     """What a command gets that is called with ``settings`` as options."""
-    got: dict[str, object] = {}
+    parsed: dict[str, object] = {}
 
     @click.command()
     @setting_options(Config, PREFIX)
     def command(**values: object) -> None:
-        got.update(values)
+        parsed.update(values)
 
     words: list[str] = []
     for name, value in settings.items():
         words += ["--" + name.replace("_", "-"), *([] if value == "true" else [value])]
     command(words, standalone_mode=False)
-    return got
+    return parsed
 
 
 def test_every_setting_is_documented() -> None:
@@ -161,7 +163,7 @@ def test_help_names_every_option_with_its_variable_and_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "environment", "flags", "said"),
+    ("text", "environment", "flags", "message"),
     [
         ("data: x\nlissen: y\n", {}, {}, "line 2: lissen"),
         ("listen: nowhere\n", {}, {}, "line 1: listen"),
@@ -173,11 +175,11 @@ def test_help_names_every_option_with_its_variable_and_default() -> None:
     ],
 )
 def test_a_wrong_setting_is_named(
-    tmp_path: Path, text: str, environment: dict[str, str], flags: dict[str, object], said: str
+    tmp_path: Path, text: str, environment: dict[str, str], flags: dict[str, object], message: str
 ) -> None:
     file = tmp_path / "p.yaml"
     file.write_text(text)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         load(file, environment, flags)
     with pytest.raises(ConfigError, match="cannot read"):
         load(tmp_path / "none.yaml", {}, {})

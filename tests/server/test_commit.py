@@ -28,7 +28,7 @@ from pointsman.server.journal.interface import (
     Unknown,
 )
 from tests.server.memory_journal import Faults, MemoryJournal, MemoryLog
-from tests.server.test_journal import one, scenario
+from tests.server.test_journal import group_of, scenario
 
 
 def deleted(name: str) -> e.ModelDeleted:
@@ -70,7 +70,7 @@ class Rig:
 
 def of(name: str) -> Group:
     """A group that can be appended once."""
-    return one(name.encode(), b"key of " + name.encode(), 0)
+    return group_of(name.encode(), b"key of " + name.encode(), 0)
 
 
 @scenario
@@ -91,7 +91,7 @@ async def test_settled_after_the_fold_for_every_result() -> None:
 @scenario
 async def test_a_group_that_could_be_appended_twice_is_refused() -> None:
     rig = Rig(MemoryJournal(MemoryLog()))
-    for group in (one(b"x"), Group((Entry(b"x"),), conditions=(Condition(b"other", 0),))):
+    for group in (group_of(b"x"), Group((Entry(b"x"),), conditions=(Condition(b"other", 0),))):
         with pytest.raises(ValueError, match="condition on a key that the group is filed under"):
             await rig.write("x", group)
     await rig.close()
@@ -151,7 +151,7 @@ async def test_a_cancelled_caller_is_settled_when_its_write_is_folded_and_not_be
 
 
 @scenario
-async def test_what_is_submitted_while_an_append_is_under_way_makes_up_the_next() -> None:
+async def test_groups_submitted_during_an_append_form_the_next_one() -> None:
     rig = Rig(MemoryJournal(MemoryLog()))
     sizes: list[int] = []
     append = rig.journal.append
@@ -172,7 +172,7 @@ async def test_what_is_submitted_while_an_append_is_under_way_makes_up_the_next(
 
 @pytest.mark.parametrize("seed", range(12))
 @scenario
-async def test_nothing_is_lost_or_twice_whatever_the_journal_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_is_lost_or_duplicated_under_journal_faults(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost answers, appends that land late or never, others' rows and gaps in between, a tail in pieces."""
     monkeypatch.setattr(commit, "RETRY", 0.0001)
     monkeypatch.setattr(commit, "LONGEST_RETRY", 0.001)
@@ -186,10 +186,10 @@ async def test_nothing_is_lost_or_twice_whatever_the_journal_does(seed: int, mon
         results = []
         for i in range(12):
             name = f"{number}.{i}"
-            two = Group(
+            pair = Group(
                 (Entry(name.encode(), name.encode()), Entry(name.encode() + b"'")), (), (Condition(name.encode(), 0),)
             )
-            results.append((name, await rig.write(name, rng.choice([of(name), two]))))
+            results.append((name, await rig.write(name, rng.choice([of(name), pair]))))
             await asyncio.sleep(0)
         return results
 
@@ -207,7 +207,7 @@ async def test_nothing_is_lost_or_twice_whatever_the_journal_does(seed: int, mon
 
 
 @scenario
-async def test_a_caller_is_told_when_it_stays_unknown_and_what_it_holds_is_kept(
+async def test_a_caller_is_answered_when_a_write_stays_unknown_and_its_reservation_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(commit, "RETRY", 0.001)
@@ -229,7 +229,7 @@ async def test_a_caller_is_told_when_it_stays_unknown_and_what_it_holds_is_kept(
 
 
 @scenario
-async def test_closing_gives_up_what_is_unknown() -> None:
+async def test_closing_abandons_unknown_writes() -> None:
     rig = Rig(MemoryJournal(MemoryLog(), Faults(random.Random(0), dropped=1.0)))
     writing = asyncio.ensure_future(rig.write("x", of("x")))
     while not rig.commit._settling:
@@ -261,7 +261,7 @@ async def test_a_fault_while_something_is_unknown_does_not_leave_it_so(monkeypat
 
 
 @scenario
-async def test_a_caller_is_told_also_when_nobody_answers_the_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_is_answered_even_if_the_retry_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commit, "RETRY", 0.0001)
     monkeypatch.setattr(commit, "UNKNOWN_PATIENCE", 0.005)
     rig = Rig(MemoryJournal(MemoryLog()))

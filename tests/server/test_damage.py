@@ -1,4 +1,4 @@
-"""Damage to the data directory: every kind ends in a start that serves a true state, or in a message that says what to do."""
+"""Damage to the data directory: the server starts with a correct state, or with a message that says what to do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pointsman.server.state.snapshot_store import SnapshotStore
 from pointsman.v1 import router_service_pb2
 from tests.processes import refused_start
 from tests.server.conftest import Service, recovered
-from tests.server.test_journal import one
+from tests.server.test_journal import group_of
 
 
 @pytest.fixture
@@ -110,11 +110,11 @@ def test_a_journal_of_a_newer_version(data: Path) -> None:
         connection.execute("PRAGMA user_version = 4")
     connection.close()
     before = (data / FILE).read_bytes()
-    for read in (lambda: SqliteStore(data), lambda: list(read_rows(data))):
+    for opening in (lambda: SqliteStore(data), lambda: list(read_rows(data))):
         with pytest.raises(
             JournalFormatError, match="format 4, written by a newer version of Pointsman; this one reads"
         ):
-            read()
+            opening()
     assert (data / FILE).read_bytes() == before
 
 
@@ -123,7 +123,7 @@ def test_an_event_that_cannot_be_read_is_named(data: Path, unknown: bytes) -> No
     """A kind that a newer version writes, nothing, a message that is cut off."""
     store = SqliteStore(data)
     end = store.end()
-    store.append([one(unknown)], 1)
+    store.append([group_of(unknown)], 1)
     store.close()
     with pytest.raises(JournalFormatError, match=f"position {end + 1} cannot be read"):
         recovered(data)
@@ -174,9 +174,9 @@ def _has_dbstat(connection: sqlite3.Connection) -> bool:
 def test_a_log_that_was_cut_off_leaves_a_prefix(tmp_path: Path, share: float) -> None:
     """Cutting the write-ahead log off loses what was in it; what is left is what was there at some time, and goes on."""
     journal = SqliteStore(tmp_path / "live")
-    journal.append([one(b"0", b"k0", 0)], 0)
+    journal.append([group_of(b"0", b"k0", 0)], 0)
     for i in range(1, 60):
-        journal.append([one(b"%d" % i * 50, b"k%d" % i, 0)], i)
+        journal.append([group_of(b"%d" % i * 50, b"k%d" % i, 0)], i)
     (tmp_path / "crashed").mkdir()
     for end in ("", "-wal"):
         shutil.copy(tmp_path / "live" / (FILE + end), tmp_path / "crashed" / (FILE + end))
@@ -189,7 +189,7 @@ def test_a_log_that_was_cut_off_leaves_a_prefix(tmp_path: Path, share: float) ->
     assert rows == [Row(i + 1, i, b"%d" % i * (50 if i else 1)) for i in range(len(rows))]
     assert journal.end() == len(rows)
     assert journal.span(b"k%d" % len(rows)) is None
-    journal.append([one(b"on", b"k%d" % len(rows), 0)], 99)
+    journal.append([group_of(b"on", b"k%d" % len(rows), 0)], 99)
     assert len(list(journal.read(1))) == len(rows) + 1
     journal.close()
 
@@ -212,8 +212,8 @@ def test_a_disk_that_fills_up_while_serving(tmp_path: Path, run: Callable[..., N
             await fill()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert "full" in (caught.value.details() or "")
-        found = await service.router.GetDecision(router_service_pb2.GetDecisionRequest(name=answered[0].name))
-        assert found.decision.name == answered[0].name
+        view = await service.router.GetDecision(router_service_pb2.GetDecisionRequest(name=answered[0].name))
+        assert view.decision.name == answered[0].name
         journal.store.writer.execute("PRAGMA max_page_count = 1000000")
         for decision in answered:
             await service.report(decision.name, quality=0.5)

@@ -1,4 +1,4 @@
-"""What reads bytes raises what it documents and nothing else. `benchmarks/soak/decoders.py` looks for more."""
+"""Decoders raise documented errors only. `benchmarks/soak/decoders.py` fuzzes them at length."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_a_snapshot_that_makes_no_sense_is_a_snapshot_error_though_its_checksum_
     }
     broken = [{name: value for name, value in header.items() if name != gone} for gone in header]
     broken += [{**header, name: value} for name, value in put.items()]
-    for one in broken:
-        text = json.dumps(one).encode()
+    for document in broken:
+        text = json.dumps(document).encode()
         with pytest.raises(snapshot.SnapshotError):
             snapshot.load(sealed(len(text).to_bytes(8, "little") + text))
     for cut in (b"", body[:5], body[:50], body[:8] + b"\xff" + body[9:]):

@@ -1,4 +1,4 @@
-"""Bytes that are no request are refused as INVALID_ARGUMENT, for every method, and the log has no traceback of them."""
+"""Undecodable requests are INVALID_ARGUMENT for every method, without a traceback in the log."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_bytes_that_are_no_message_are_an_invalid_argument(
     run: Callable[[Scenario], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(service: Service) -> None:
-        for method in (method for one in SERVICES for method in one.methods):
+        for method in (method for service_methods in SERVICES for method in service_methods.methods):
             path = f"/{method.containing_service.full_name}/{method.name}"
             broken = [b"\xff", b"\x0a\x05ab"]  # cut off, at the tag and in the value
             if method.input_type.fields_by_number[1].type == FieldDescriptor.TYPE_STRING:

@@ -1,4 +1,4 @@
-"""A server that is told to stop finishes what it has begun, refuses the rest by name, and loses nothing it answered."""
+"""A server that is asked to stop finishes admitted calls, refuses new ones with a status, and loses nothing it answered."""
 
 from __future__ import annotations
 
@@ -36,83 +36,90 @@ async def set_up(channel: grpc.aio.Channel) -> None:
     await catalog.CreateBucket(catalog_service_pb2.CreateBucketRequest(bucket=bucket))
 
 
+class Observed:
+    """What callers and watchers of a server observe until it has stopped."""
+
+    def __init__(self) -> None:
+        self.answered: dict[str, router_service_pb2.DecideResponse] = {}
+        self.failed: Counter[grpc.StatusCode] = Counter()
+        self.statuses: list[int] = []
+        self.watched: list[str] = []
+
+    async def decide(self, router: Any, number: int) -> None:
+        """Decide again and again until a call fails."""
+        for i in range(10**6):
+            request = decide_request(f"{number}/{i}")
+            try:
+                self.answered[request.request_id], _ = await patient(router.Decide, request)
+            except grpc.aio.AioRpcError as error:
+                self.failed[error.code()] += 1
+                return
+
+    async def watch_decisions(self, call: Any) -> grpc.StatusCode:
+        """The names of all decisions; the status with which the stream ends."""
+        async for response in call:
+            self.watched.append(response.decision.name)
+        return await call.code()
+
+    async def watch_health(self, call: Any) -> None:
+        """Every status until the stream fails."""
+        try:
+            async for response in call:
+                self.statuses.append(response.status)
+        except grpc.aio.AioRpcError as error:
+            self.failed[error.code()] += 1
+
+
+def decide_request(request_id: str = "") -> router_service_pb2.DecideRequest:
+    context = context_pb2.Context(numbers={"n": 0.5})
+    return router_service_pb2.DecideRequest(bucket="buckets/b", context=context, request_id=request_id)
+
+
+async def load_until_stopped(served: Served, observed: Observed) -> None:
+    """Load and watch a server, ask it to stop after 300 answers, and wait until it has."""
+    async with grpc.aio.insecure_channel(served.address, (("grpc.enable_retries", 0),)) as channel:
+        await set_up(channel)
+        router = router_service_pb2_grpc.RouterServiceStub(channel)
+
+        async def stop() -> None:
+            await until(lambda: len(observed.answered) >= 300, "300 answers")
+            served.process.send_signal(signal.SIGTERM)
+
+        watch_call = insight_service_pb2_grpc.InsightServiceStub(channel).WatchDecisions(
+            insight_service_pb2.WatchDecisionsRequest()
+        )
+        await watch_call.initial_metadata()  # from here on it misses nothing
+        watching = asyncio.create_task(observed.watch_decisions(watch_call))
+        health_call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        watching_health = asyncio.create_task(observed.watch_health(health_call))
+        await until(lambda: bool(observed.statuses), "the first status of health")
+        await asyncio.gather(stop(), watching_health, *(observed.decide(router, i) for i in range(CALLERS)))
+        assert await watching == grpc.StatusCode.OK  # ended, not cut off
+        assert await asyncio.to_thread(served.process.wait, WAIT) == 0
+
+
+async def check_answers(address: str, answered: dict[str, router_service_pb2.DecideResponse]) -> None:
+    """A server that was started again has every decision that was answered, also by request id."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        router = router_service_pb2_grpc.RouterServiceStub(channel)
+        for request_id, response in answered.items():
+            name = response.decision.name
+            view = await router.GetDecision(router_service_pb2.GetDecisionRequest(name=name))
+            view.decision.ClearField("candidates")
+            assert view.decision == response.decision
+            assert (await router.Decide(decide_request(request_id))).decision.name == name
+
+
 def test_a_stop_under_load(serve: Serve, tmp_path: Path) -> None:
-    answered: dict[str, router_service_pb2.DecideResponse] = {}
-    failed: Counter[grpc.StatusCode] = Counter()
-    statuses: list[int] = []
-    watched: list[str] = []
-
-    async def load(served: Served) -> None:
-        options = (("grpc.enable_retries", 0),)
-        async with grpc.aio.insecure_channel(served.address, options) as channel:
-            await set_up(channel)
-            router = router_service_pb2_grpc.RouterServiceStub(channel)
-
-            async def caller(number: int) -> None:
-                for i in range(10**6):
-                    request = router_service_pb2.DecideRequest(
-                        bucket="buckets/b",
-                        context=context_pb2.Context(numbers={"n": 0.5}),
-                        request_id=f"{number}/{i}",
-                    )
-                    try:
-                        answered[request.request_id], _ = await patient(router.Decide, request)
-                    except grpc.aio.AioRpcError as error:
-                        failed[error.code()] += 1
-                        return
-
-            async def watch(call: Any) -> grpc.StatusCode:
-                async for one in call:
-                    watched.append(one.decision.name)
-                return await call.code()
-
-            async def health(call: Any) -> None:
-                try:
-                    async for one in call:
-                        statuses.append(one.status)
-                except grpc.aio.AioRpcError as error:
-                    failed[error.code()] += 1
-
-            async def stop() -> None:
-                await until(lambda: len(answered) >= 300, "300 answers")
-                served.process.send_signal(signal.SIGTERM)
-
-            watch_call = insight_service_pb2_grpc.InsightServiceStub(channel).WatchDecisions(
-                insight_service_pb2.WatchDecisionsRequest()
-            )
-            await watch_call.initial_metadata()  # from here on it misses nothing
-            watching = asyncio.create_task(watch(watch_call))
-            health_call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-            watching_health = asyncio.create_task(health(health_call))
-            await until(lambda: bool(statuses), "the first word on health")
-            await asyncio.gather(stop(), watching_health, *(caller(i) for i in range(CALLERS)))
-            assert await watching == grpc.StatusCode.OK  # ended, not cut off
-            assert await asyncio.to_thread(served.process.wait, WAIT) == 0
-
-    served = serve(
-        tmp_path / "data", "--drain-seconds", "300"
-    )  # a caller that watches health is not waited for so long
-    asyncio.run(load(served))
-    assert sum(failed.values()) == CALLERS + 1  # and the one who watches health
-    assert set(failed) <= ENDED, (failed, served.said()[-3000:])
-    assert statuses == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
-    assert len(watched) >= 200
+    observed = Observed()
+    served = serve(tmp_path / "data", "--drain-seconds", "300")  # watchers of health are not waited for so long
+    asyncio.run(load_until_stopped(served, observed))
+    assert sum(observed.failed.values()) == CALLERS + 1  # and the watcher of health
+    assert set(observed.failed) <= ENDED, (observed.failed, served.said()[-3000:])
+    assert observed.statuses == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
+    assert len(observed.watched) >= 200
     assert "Traceback" not in served.said()
-
-    async def check(address: str) -> None:
-        async with grpc.aio.insecure_channel(address) as channel:
-            router = router_service_pb2_grpc.RouterServiceStub(channel)
-            for request_id, response in answered.items():
-                name = response.decision.name
-                found = await router.GetDecision(router_service_pb2.GetDecisionRequest(name=name))
-                found.decision.ClearField("candidates")
-                assert found.decision == response.decision
-                again = router_service_pb2.DecideRequest(
-                    bucket="buckets/b", context=context_pb2.Context(numbers={"n": 0.5}), request_id=request_id
-                )
-                assert (await router.Decide(again)).decision.name == name
-
-    asyncio.run(check(serve(tmp_path / "data").address))
+    asyncio.run(check_answers(serve(tmp_path / "data").address, observed.answered))
 
 
 def test_a_second_signal_does_not_wait(serve: Serve, tmp_path: Path) -> None:
@@ -121,11 +128,8 @@ def test_a_second_signal_does_not_wait(serve: Serve, tmp_path: Path) -> None:
     async def hold() -> None:
         async with grpc.aio.insecure_channel(served.address) as channel:
             await set_up(channel)
-            request = router_service_pb2.DecideRequest(
-                bucket="buckets/b", context=context_pb2.Context(numbers={"n": 0.5})
-            )
             router = router_service_pb2_grpc.RouterServiceStub(channel)
-            first = (await router.Decide(request)).decision
+            first = (await router.Decide(decide_request())).decision
             served.process.send_signal(signal.SIGTERM)
             served.process.send_signal(signal.SIGINT)
             assert await asyncio.to_thread(served.process.wait, WAIT) == 0

@@ -1,4 +1,4 @@
-"""Every row of the table of errors in docs/api.md, driven through a real channel: what is promised there is what comes."""
+"""Every row of the table of errors in docs/api.md, provoked through a real channel."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ async def failure(call: Awaitable[Any]) -> tuple[grpc.aio.AioRpcError, dict[str,
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     status = rpc_status.from_call(caught.value)
-    found: dict[str, Any] = {}
+    details: dict[str, Any] = {}
     for packed in status.details if status is not None else ():
         name = packed.TypeName().removeprefix("google.rpc.")
-        assert name not in found, "a detail occurs twice"
-        found[name] = DETAILS[name]()
-        assert packed.Unpack(found[name])
-    return caught.value, found
+        assert name not in details, "a detail occurs twice"
+        details[name] = DETAILS[name]()
+        assert packed.Unpack(details[name])
+    return caught.value, details
 
 
 def fields(details: dict[str, Any]) -> list[str]:
@@ -67,10 +67,10 @@ CASES: dict[Row, Case] = {}
 
 
 def case(status: str, reason: str) -> Callable[[Case], Case]:
-    def add(one: Case) -> Case:
+    def add(case: Case) -> Case:
         assert (status, reason) not in CASES
-        CASES[status, reason] = one
-        return one
+        CASES[status, reason] = case
+        return case
 
     return add
 
@@ -213,7 +213,7 @@ OTHERS: set[Row] = {
 
 
 @pytest.mark.parametrize("row", sorted(CASES), ids=" ".join)
-def test_an_error_is_what_the_table_says(run: Run, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_match_the_documented_table(run: Run, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     status, reason = row
 
     async def scenario(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""`pointsman import`: what was exported comes back exactly, or not at all."""
+"""`pointsman import`: an export is restored exactly, or not at all."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def exported(run: Callable[..., None], tmp_path: Path) -> Path:
         )
         for i in range(40):
             service.clock[0] += (i % 3) * 12_345_678_901
-            made = await service.decide(context=context(i / 7), request_id=f"r{i}")
-            await service.report(made.name, quality=i / 40, cost_usd=1e-4 / (i + 1), success=i % 5 > 0)
+            decision = await service.decide(context=context(i / 7), request_id=f"r{i}")
+            await service.report(decision.name, quality=i / 40, cost_usd=1e-4 / (i + 1), success=i % 5 > 0)
             text = context_pb2.Context(numbers={"n": -i / 3}, text=f"prompt number {i}")
-            made = await service.decide("buckets/t", context=text)
-            await service.report(made.name, latency_seconds=0.1 + i, output_tokens=i, idempotency_key=f"k{i}")
+            decision = await service.decide("buckets/t", context=text)
+            await service.report(decision.name, latency_seconds=0.1 + i, output_tokens=i, idempotency_key=f"k{i}")
         for request_id in ("batch", ""):
             request = router_service_pb2.BatchDecideRequest(
                 bucket="buckets/b", contexts=[context(0.1), context(0.2), context(0.3)], request_id=request_id
@@ -102,7 +102,7 @@ def kinds(lines: Lines) -> set[str]:
     return {kind for line in lines for kind in line["event"] if kind != "time_ns"}
 
 
-def test_what_was_exported_comes_back(exported: Path, tmp_path: Path) -> None:
+def test_an_export_is_imported_exactly(exported: Path, tmp_path: Path) -> None:
     assert len(kinds(read(exported))) == 9, "every kind of event"
     before = fingerprint(fold_rows(read_rows(tmp_path), State()))
     done = call(import_, "--from", exported, "--data", tmp_path / "new", "--json")
@@ -152,7 +152,7 @@ def test_every_table_of_the_journal_comes_back(exported: Path, tmp_path: Path) -
         new.close()
 
 
-def test_repetitions_are_known_after_an_import(exported: Path, tmp_path: Path) -> None:
+def test_repetitions_are_recognised_after_an_import(exported: Path, tmp_path: Path) -> None:
     import_journal(exported, tmp_path / "new")
     records = [record for _, record in decode_all(read_rows(tmp_path / "new"), State())]
     batch = [r.event.id for r in records if isinstance(r.event, DecisionMade) and r.event.request_id == "batch"]
@@ -163,12 +163,12 @@ def test_repetitions_are_known_after_an_import(exported: Path, tmp_path: Path) -
         replica = await open_replica(journal, np.random.default_rng(1), lambda: records[-1].time_ns, None)
         try:
             contexts = [Context(numbers={"n": 0.1})] * 3
-            known = await replica.decisions.decide("b", contexts, None, None, "batch")
-            assert [one.decision.id for one in known] == batch
-            told = await replica.outcomes.report(
+            repeated = await replica.decisions.decide("b", contexts, None, None, "batch")
+            assert [record.decision.id for record in repeated] == batch
+            reported = await replica.outcomes.report(
                 Report(report.decision_id, {Signal.LATENCY: 9.0}, report.idempotency_key)
             )
-            assert told.duplicate
+            assert reported.duplicate
             assert await journal.end() == len(records)
             fresh = await replica.outcomes.report(Report(batch[0], {Signal.QUALITY: 0.5}, "new"))
             assert not fresh.duplicate
@@ -178,42 +178,42 @@ def test_repetitions_are_known_after_an_import(exported: Path, tmp_path: Path) -
     asyncio.run(go())
 
 
-def edit(lines: Lines, what: str) -> None:
+def edit(lines: Lines, defect: str) -> None:
     """Make line 30 or thereabouts wrong."""
     decision = next(i for i in range(29, 60) if "request_id" in lines[i]["event"].get("decision_made", {}))
     first = lines[decision]["event"]["decision_made"]
-    if what == "gap":
+    if defect == "gap":
         del lines[29]
-    elif what == "twice":
+    elif defect == "twice":
         lines.insert(29, lines[28])
-    elif what == "time":
+    elif defect == "time":
         lines[29]["event"]["time_ns"] = "5"
-    elif what == "unknown field":
+    elif defect == "unknown field":
         lines[29]["event"]["nonsense"] = 1
-    elif what == "no event":
+    elif defect == "no event":
         lines[29]["event"] = {"time_ns": lines[29]["event"]["time_ns"]}
-    elif what == "bad bucket":
+    elif defect == "bad bucket":
         put = next(i for i in lines if "bucket_put" in i["event"])
         put["event"]["bucket_put"]["bucket"]["exploration_floor"] = 7
-    elif what == "features":
+    elif defect == "features":
         outcome = next(i for i in lines[29:] if "outcome_applied" in i["event"])
         outcome["event"]["outcome_applied"]["features"] = [1.0]
-    elif what == "decision twice":
+    elif defect == "decision twice":
         later = next(i for i in range(decision + 1, 90) if "decision_made" in lines[i]["event"])
         for line in lines[later : later + 2]:  # it and its outcome
             event = line["event"]
             about = event["decision_made"] if "decision_made" in event else event["outcome_applied"]
             about["id" if about is event.get("decision_made") else "decision_id"] = first["id"]
-    elif what == "request id twice":
+    elif defect == "request id twice":
         same = [i["event"]["decision_made"] for i in lines[decision + 1 :] if "decision_made" in i["event"]]
         next(i for i in same if i["bucket"] == first["bucket"])["request_id"] = first["request_id"]
-    elif what == "orphan":
+    elif defect == "orphan":
         outcome = next(i for i in lines[29:] if "outcome_applied" in i["event"])
         outcome["event"]["outcome_applied"]["decision_id"] = "AAAAAAAAAAAAAAAAAAAAAA=="
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("defect", "message"),
     [
         ("gap", "line 30: position: expected 30, got 31; a line is missing, or the journal was compacted"),
         ("twice", "line 30: position: expected 30, got 29"),
@@ -227,19 +227,19 @@ def edit(lines: Lines, what: str) -> None:
         ("orphan", "was not made before its outcome"),
     ],
 )
-def test_a_wrong_line_is_named_and_nothing_is_left(exported: Path, tmp_path: Path, what: str, said: str) -> None:
+def test_a_wrong_line_is_named_and_nothing_is_left(exported: Path, tmp_path: Path, defect: str, message: str) -> None:
     lines = read(exported)
-    edit(lines, what)
+    edit(lines, defect)
     wrong = write(tmp_path / "wrong.jsonl", lines)
     done = call(import_, "--from", wrong, "--data", tmp_path / "new")
     assert done.exit_code == 1, done.output
     assert f"{wrong}, line " in done.output
-    assert said in done.output
+    assert message in done.output
     assert list((tmp_path / "new").iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (b"{", "line 1: expected a JournalRecord as JSON"),
         (b"\xff\n", "line 1: expected a JournalRecord as JSON"),
@@ -248,10 +248,10 @@ def test_a_wrong_line_is_named_and_nothing_is_left(exported: Path, tmp_path: Pat
         (b"", "has no records"),
     ],
 )
-def test_what_is_not_json_lines(tmp_path: Path, text: bytes, said: str) -> None:
+def test_files_that_are_not_json_lines_are_refused(tmp_path: Path, text: bytes, message: str) -> None:
     file = tmp_path / "x.jsonl"
     file.write_bytes(text)
-    with pytest.raises(ImportFileError, match=said):
+    with pytest.raises(ImportFileError, match=message):
         import_journal(file, tmp_path / "new")
     assert not (tmp_path / "new" / FILE).exists()
 
@@ -273,7 +273,7 @@ def test_a_directory_in_use_is_refused(exported: Path, tmp_path: Path) -> None:
     assert call(import_, "--data", tmp_path / "new").exit_code == 2
 
 
-def test_a_journal_that_comes_meanwhile_is_not_replaced(exported: Path, tmp_path: Path) -> None:
+def test_a_journal_created_concurrently_is_not_replaced(exported: Path, tmp_path: Path) -> None:
     new = tmp_path / "new"
 
     def progress(read: int) -> None:

@@ -1,4 +1,4 @@
-"""What happens around calls of every kind of handler."""
+"""Interceptors around handlers of every kind."""
 
 from __future__ import annotations
 

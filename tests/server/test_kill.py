@@ -1,7 +1,7 @@
 """A server that is killed at any moment loses nothing that it acknowledged and applies nothing twice.
 
-Real processes, SIGKILL under load after a seeded random number of answers, and a client that keeps its own ledger. Four kills by
-default; set POINTSMAN_KILLS for more.
+Real processes, SIGKILL under load after a seeded random number of answers, and a client that keeps a history of its operations.
+Four kills by default; set POINTSMAN_KILLS for more.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CALLERS = 12
 MODELS = ("models/a", "models/b", "models/c")
 
 
-class Ledger:
+class History:
     """What the client knows: decisions that were acknowledged, and reports by key, acknowledged or not."""
 
     def __init__(self) -> None:
@@ -65,36 +65,36 @@ async def set_up(address: str) -> None:
         await catalog.UpdateBucket(catalog_service_pb2.UpdateBucketRequest(bucket=bucket, allow_missing=True))
 
 
-async def load(served: Served, ledger: Ledger, rng: random.Random, answers: int) -> None:
+async def load(served: Served, history: History, rng: random.Random, answers: int) -> None:
     """Decide and report from many callers until the server is killed, after so many ``answers``."""
-    enough = len(ledger.decisions) + len(ledger.acknowledged) + answers
+    enough = len(history.decisions) + len(history.acknowledged) + answers
     async with grpc.aio.insecure_channel(served.address) as channel:
         router = router_service_pb2_grpc.RouterServiceStub(channel)
 
         async def report(name: str, key: str, quality: float) -> None:
-            ledger.sent[name, key] = quality
+            history.sent[name, key] = quality
             request = router_service_pb2.ReportOutcomeRequest(
                 decision=name, idempotency_key=key, outcome=outcome_pb2.Outcome(quality=quality, cost_usd=0.5)
             )
             await router.ReportOutcome(request)
-            ledger.acknowledged.add((name, key))
+            history.acknowledged.add((name, key))
 
         async def caller() -> None:
             while True:
                 context = context_pb2.Context(numbers={"n": rng.random()})
                 decided = await router.Decide(router_service_pb2.DecideRequest(bucket="buckets/b", context=context))
                 name = decided.decision.name
-                ledger.decisions[name] = decided.decision.model
+                history.decisions[name] = decided.decision.model
                 if rng.random() < 0.8:
                     await report(name, "first", rng.random())
                 if rng.random() < 0.2:
-                    late = rng.choice(list(ledger.decisions))
-                    if (late, "late") not in ledger.sent:
+                    late = rng.choice(list(history.decisions))
+                    if (late, "late") not in history.sent:
                         await report(late, "late", rng.random())
 
         async def kill() -> None:
             try:
-                await until(lambda: len(ledger.decisions) + len(ledger.acknowledged) >= enough, f"{answers} answers")
+                await until(lambda: len(history.decisions) + len(history.acknowledged) >= enough, f"{answers} answers")
             finally:
                 served.process.kill()
 
@@ -104,23 +104,23 @@ async def load(served: Served, ledger: Ledger, rng: random.Random, answers: int)
         assert {e.code() for e in done[1:] if isinstance(e, grpc.aio.AioRpcError)} <= {grpc.StatusCode.UNAVAILABLE}
 
 
-async def settle(address: str, ledger: Ledger) -> insight_service_pb2.GetBucketInsightResponse:
+async def settle(address: str, history: History) -> insight_service_pb2.GetBucketInsightResponse:
     """Send again what was not acknowledged, report on every decision, and ask what the server knows."""
     async with grpc.aio.insecure_channel(address) as channel:
         router = router_service_pb2_grpc.RouterServiceStub(channel)
-        again = [pair for pair in ledger.sent if pair not in ledger.acknowledged]
-        repeated = random.Random(1).sample(sorted(ledger.acknowledged), min(50, len(ledger.acknowledged)))
+        again = [pair for pair in history.sent if pair not in history.acknowledged]
+        repeated = random.Random(1).sample(sorted(history.acknowledged), min(50, len(history.acknowledged)))
         for name, key in again + repeated:
             request = router_service_pb2.ReportOutcomeRequest(
                 decision=name,
                 idempotency_key=key,
-                outcome=outcome_pb2.Outcome(quality=ledger.sent[name, key], cost_usd=0.5),
+                outcome=outcome_pb2.Outcome(quality=history.sent[name, key], cost_usd=0.5),
             )
             answer = await router.ReportOutcome(request)
             assert answer.duplicate or (name, key) in again, "an acknowledged outcome was lost"
         requests = [
             router_service_pb2.ReportOutcomeRequest(decision=name, outcome=outcome_pb2.Outcome(latency_seconds=1.0))
-            for name in ledger.decisions
+            for name in history.decisions
         ]
         for i in range(0, len(requests), 1000):
             batch = router_service_pb2.BatchReportOutcomesRequest(requests=requests[i : i + 1000])
@@ -131,18 +131,18 @@ async def settle(address: str, ledger: Ledger) -> insight_service_pb2.GetBucketI
 
 
 def test_nothing_acknowledged_is_lost_and_nothing_is_applied_twice(serve: Serve, tmp_path: Path) -> None:
-    ledger, rng, data = Ledger(), random.Random(0), tmp_path / "data"
+    history, rng, data = History(), random.Random(0), tmp_path / "data"
     served = serve(data)
     asyncio.run(set_up(served.address))
     for _ in range(KILLS):
-        asyncio.run(load(served, ledger, rng, answers=rng.randrange(100, 600)))
+        asyncio.run(load(served, history, rng, answers=rng.randrange(100, 600)))
         assert served.wait() == -signal.SIGKILL
         served = serve(data)
-    insight = asyncio.run(settle(served.address, ledger))
-    reported = {name for name, _ in ledger.sent}
-    assert len(ledger.decisions) > 20 * KILLS
+    insight = asyncio.run(settle(served.address, history))
+    reported = {name for name, _ in history.sent}
+    assert len(history.decisions) > 20 * KILLS
     for model in insight.models:
-        mine = [name for name in ledger.decisions if ledger.decisions[name] == model.model]
+        mine = [name for name in history.decisions if history.decisions[name] == model.model]
         with_quality = [name for name in mine if name in reported]
         assert model.latency_observations == len(mine), "a decision was lost or counted twice"
         assert model.quality_observations == len(with_quality), "an outcome was lost or counted twice"

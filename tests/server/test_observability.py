@@ -54,34 +54,34 @@ def declare(address: str, budget: catalog_pb2.Budget) -> None:
         catalog.CreateBucket(catalog_service_pb2.CreateBucketRequest(bucket=bucket))
 
 
-def test_what_is_counted_is_what_happened(tmp_path: Path, serve: Serve) -> None:
+def test_metrics_match_the_calls_made(tmp_path: Path, serve: Serve) -> None:
     service = serve(tmp_path / "data", "--http", "127.0.0.1:0", "--log-format", "json", "--log-level", "debug")
-    url = str(next(one["message"] for one in lines(service) if "metrics are on" in str(one["message"]))).split()[-1]
+    url = str(next(line["message"] for line in lines(service) if "metrics are on" in str(line["message"]))).split()[-1]
     declare(service.address, catalog_pb2.Budget(usd_per_request=0.5))
     with Client(service.address, timeout=WAIT) as client:
-        made = [client.decide("t", text=PROMPT) for _ in range(7)]
-        for one in made[:5]:
-            client.report(one, quality=0.5, cost_usd=0.25)
-        client.report(made[0], cost_usd=0.5)  # a correction is not another outcome
+        decisions = [client.decide("t", text=PROMPT) for _ in range(7)]
+        for decision in decisions[:5]:
+            client.report(decision, quality=0.5, cost_usd=0.25)
+        client.report(decisions[0], cost_usd=0.5)  # a correction is not another outcome
         with pytest.raises(grpc.RpcError):
             client.decide("nothing", text=PROMPT)
-    found = scrape(url)
+    samples = scrape(url)
 
     def value(name: str, **labels: str) -> float:
-        return found[name, tuple(sorted(labels.items()))]
+        return samples[name, tuple(sorted(labels.items()))]
 
     decide = "RouterService/Decide"
     assert value("pointsman_calls_total", method=decide, code="OK") == 7
     assert value("pointsman_calls_total", method=decide, code="NOT_FOUND") == 1
     assert value("pointsman_call_seconds_count", method=decide) == 8
-    decisions = [v for (name, _), v in found.items() if name == "pointsman_decisions_total"]
+    decisions = [v for (name, _), v in samples.items() if name == "pointsman_decisions_total"]
     assert sum(decisions) == 7
     assert value("pointsman_propensity_count", bucket="t") == 7
     assert value("pointsman_outcomes_total", signal="quality") == 5
     assert value("pointsman_outcomes_total", signal="cost_usd") == 5
     assert value("pointsman_spend_usd", bucket="t") == 1.5
     assert value("pointsman_journal_position") == 3 + 7 + 6
-    assert ("pointsman_budget_multiplier", (("holder", "buckets/t"),)) in found
+    assert ("pointsman_budget_multiplier", (("holder", "buckets/t"),)) in samples
     assert value("pointsman_append_groups_sum") == 3 + 7 + 6
     assert value("pointsman_fold_lag_seconds_count") == value("pointsman_append_seconds_count")
     assert value("pointsman_broken") == 0
@@ -90,9 +90,9 @@ def test_what_is_counted_is_what_happened(tmp_path: Path, serve: Serve) -> None:
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(url.replace("/metrics", "/else"), timeout=WAIT)
     assert service.stop() == 0
-    calls = [one for one in lines(service) if one["logger"] == "pointsman.access"]
-    assert [one["code"] for one in calls if one["method"] == decide] == ["OK"] * 7 + ["NOT_FOUND"]
-    assert all({"time", "level", "message", "seconds", "peer", "request_id"} <= set(one) for one in calls)
+    calls = [line for line in lines(service) if line["logger"] == "pointsman.access"]
+    assert [line["code"] for line in calls if line["method"] == decide] == ["OK"] * 7 + ["NOT_FOUND"]
+    assert all({"time", "level", "message", "seconds", "peer", "request_id"} <= set(line) for line in calls)
     assert PROMPT not in service.said()
 
 
@@ -104,7 +104,7 @@ def test_a_request_id_of_the_callers_is_in_the_log(tmp_path: Path, serve: Serve)
         with pytest.raises(grpc.RpcError):
             stub.GetModel(request, metadata=(("x-request-id", "my-id"),), timeout=WAIT)
     assert service.stop() == 0
-    (call,) = [one for one in lines(service) if one["logger"] == "pointsman.access"]
+    (call,) = [line for line in lines(service) if line["logger"] == "pointsman.access"]
     assert (call["request_id"], call["code"], call["level"]) == ("my-id", "NOT_FOUND", "INFO")
 
 
@@ -125,9 +125,9 @@ def test_health_over_http_tells_of_a_journal_that_cannot_be_folded(run: Callable
             assert await asyncio.to_thread(status) == 200
             replica.broken.set()
             assert await asyncio.to_thread(status) == 503
-            found = await asyncio.to_thread(scrape, f"http://127.0.0.1:{server.port}/metrics")
-            assert found["pointsman_broken", ()] == 1
-            assert found["pointsman_models", ()] == 3
+            samples = await asyncio.to_thread(scrape, f"http://127.0.0.1:{server.port}/metrics")
+            assert samples["pointsman_broken", ()] == 1
+            assert samples["pointsman_models", ()] == 3
         finally:
             await asyncio.to_thread(server.close)
 
@@ -141,7 +141,7 @@ def test_labels_are_bounded() -> None:
     assert metrics.bucket("b3") == "b3" and metrics.bucket(f"b{MAX_BUCKETS + 7}") == OTHER
 
 
-def test_a_log_line_is_one_object_whatever_it_says() -> None:
+def test_every_log_line_is_one_json_object() -> None:
     record = logging.LogRecord("x", logging.INFO, "f", 1, "said %s", ('a\n"b"',), None)
     record.method = "M"
     line = JsonFormatter().format(record)
@@ -172,5 +172,5 @@ def test_a_caller_that_goes_away_is_no_error(capfd: pytest.CaptureFixture[str]) 
         root.handlers[:] = before
         root.setLevel(level)
         theirs.filters.clear()
-    said = capfd.readouterr().err
-    assert "a real one" in said and "ExecuteBatchError" not in said
+    output = capfd.readouterr().err
+    assert "a real one" in output and "ExecuteBatchError" not in output

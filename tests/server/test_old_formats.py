@@ -60,7 +60,7 @@ def check(state: State, expected: dict[str, Any]) -> None:
         assert pacer.spent == pytest.approx(expected["spent"][name], rel=1e-9)
 
 
-def test_a_journal_folds_to_what_it_was(recorded: tuple[Path, dict[str, Any]]) -> None:
+def test_a_journal_folds_to_the_recorded_state(recorded: tuple[Path, dict[str, Any]]) -> None:
     directory, expected = recorded
     store = SqliteStore(directory)
     assert store.base().position == expected["base"]
@@ -125,9 +125,9 @@ def test_it_is_migrated_and_goes_on(recorded: tuple[Path, dict[str, Any]]) -> No
             for counter, used in counters.items():
                 reserved = expected["reserved"][counter.decode().partition("\n")[0]]
                 assert 0 <= used - reserved * 1e9 <= 1 + 1e-6
-        made = await decide_until_refused(replica)
+        decisions = await decide_until_refused(replica)
         after = {counter: journal.store.used(counter) for counter in counters_of(replica.state)}
-        assert counters.keys() <= after.keys() or not made
+        assert counters.keys() <= after.keys() or not decisions
         hard = replica.state.buckets["hard"]
         assert hard.config.budget is not None
         assert hard.pacer is not None
@@ -151,11 +151,11 @@ CONTEXT = Context(numbers={"n": 0.5}, text="a prompt", input_tokens=20_000)
 
 async def decide_until_refused(replica: Replica) -> int:
     """Decide on the hard budget, in batches of 10, until nothing is left of it; how many batches that were."""
-    for made in range(2000):
+    for decisions in range(2000):
         try:
             await replica.decisions.decide("hard", [CONTEXT] * 10)
         except NothingEligibleError:
-            return made
+            return decisions
     raise AssertionError("a hard budget never ended")
 
 

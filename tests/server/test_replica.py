@@ -51,13 +51,13 @@ async def opened(journal: MemoryJournal, seed: int = 0) -> Replica:
 
 async def set_up(replica: Replica, budget: float = 1.0) -> None:
     """The model `priced`, and the bucket `b` with a hard budget."""
-    await replica.catalogue.put_model(PRICED, seen=0)
-    await replica.catalogue.put_bucket(Bucket("b", budget=Budget(budget, 10**15, hard=True)), seen=0)
+    await replica.catalogue.put_model(PRICED, expected_version=0)
+    await replica.catalogue.put_bucket(Bucket("b", budget=Budget(budget, 10**15, hard=True)), expected_version=0)
 
 
 @pytest.mark.parametrize("late", [False, True])
 @scenario
-async def test_who_waits_to_be_decided_is_answered_when_the_fold_breaks(late: bool) -> None:
+async def test_pending_decisions_are_answered_when_the_fold_breaks(late: bool) -> None:
     """``late``: the call comes after the fold broke, while an append is still under way."""
     journal = HeldJournal(MemoryLog())
     replica = await opened(journal)
@@ -90,14 +90,14 @@ async def test_who_waits_to_be_decided_is_answered_when_the_fold_breaks(late: bo
 @scenario
 async def test_a_decision_of_another_process_is_read_once_its_terms_are_known() -> None:
     log = MemoryLog()
-    one = await opened(MemoryJournal(log))
+    writer = await opened(MemoryJournal(log))
     behind_journal = HeldJournal(log)
     behind = await opened(behind_journal, seed=1)
     behind_journal.may_fold.clear()
-    await set_up(one)
-    (record,) = await one.decisions.decide("b", [Context()], request_id="r")
-    await one.catalogue.put_model(Model("another"), seen=0)
-    (later,) = await one.decisions.decide("b", [Context()])
+    await set_up(writer)
+    (record,) = await writer.decisions.decide("b", [Context()], request_id="r")
+    await writer.catalogue.put_model(Model("another"), expected_version=0)
+    (later,) = await writer.decisions.decide("b", [Context()])
     span = await behind_journal.span(record.decision.id)
     assert span is not None
     answers = [
@@ -111,11 +111,11 @@ async def test_a_decision_of_another_process_is_read_once_its_terms_are_known() 
     for _ in range(50):
         await asyncio.sleep(0)
     behind_journal.may_fold.set()
-    reported, read, of_request = await asyncio.gather(*answers)
+    reported, decision, of_request = await asyncio.gather(*answers)
     assert reported.position == later.last + 1  # type: ignore[union-attr]
-    assert read.decision.models == later.decision.models == ("another", "priced")  # type: ignore[union-attr]
+    assert decision.decision.models == later.decision.models == ("another", "priced")  # type: ignore[union-attr]
     assert [repeated.decision.models for repeated in of_request] == [("priced",)]  # type: ignore[union-attr]
-    await asyncio.gather(one.close(), behind.close())
+    await asyncio.gather(writer.close(), behind.close())
 
 
 @scenario

@@ -1,4 +1,4 @@
-"""Retention: what is old goes, what was learned of it stays, and nothing that is still open is lost."""
+"""Retention: old rows are deleted, posteriors are kept, and open decisions are not lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pointsman.server.state.retention import DAY_NS
 from pointsman.server.state.snapshot_store import CANDIDATE
 from pointsman.v1 import catalog_pb2, catalog_service_pb2, insight_service_pb2, router_service_pb2
 from tests.server.conftest import Service, recovered, serving
-from tests.server.test_journal import at, one
+from tests.server.test_journal import at, group_of
 
 RETENTION_NS = 1000 * 10**9
 WINDOW_S = 100
@@ -90,8 +90,8 @@ async def traffic(service: Service, rounds: int, step_s: int = 10) -> list[str]:
 
 def base_of(directory: Path) -> int:
     with sqlite3.connect(directory / FILE) as connection:
-        found = connection.execute("SELECT position FROM base").fetchone()
-    return found[0] if found else 0
+        row = connection.execute("SELECT position FROM base").fetchone()
+    return row[0] if row else 0
 
 
 def test_old_rows_go_and_the_state_stays(tmp_path: Path) -> None:
@@ -114,8 +114,8 @@ def test_old_rows_go_and_the_state_stays(tmp_path: Path) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await method(request)
             assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-        found = await service.router.GetDecision(router_service_pb2.GetDecisionRequest(name=last[-1]))
-        assert found.decision.name == last[-1]
+        view = await service.router.GetDecision(router_service_pb2.GetDecisionRequest(name=last[-1]))
+        assert view.decision.name == last[-1]
         records = [
             record
             async for message in service.insight.ExportJournal(insight_service_pb2.ExportJournalRequest())
@@ -154,7 +154,7 @@ def test_the_file_stops_growing(tmp_path: Path) -> None:
     assert max(pages[8:]) <= 1.1 * max(pages[:8]), pages
 
 
-def test_what_is_open_is_not_dropped(tmp_path: Path) -> None:
+def test_open_decisions_are_not_dropped(tmp_path: Path) -> None:
     """A decision made under a window longer than the retention holds compaction up, also when the window is shorter since."""
 
     async def scenario(service: Service) -> None:
@@ -231,8 +231,8 @@ def test_a_clock_that_goes_back_compacts_nothing_and_keeps_the_time(tmp_path: Pa
 
 def test_a_large_base_and_many_rows_that_are_freed(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
-    store.append([one(b"%d" % i, b"k%d" % i, 0, b"o%d" % i) for i in range(1, 3001)], 7)
-    store.append([one(b"more", b"k5"), one(b"more", b"k2507")], 8)
+    store.append([group_of(b"%d" % i, b"k%d" % i, 0, b"o%d" % i) for i in range(1, 3001)], 7)
+    store.append([group_of(b"more", b"k5"), group_of(b"more", b"k2507")], 8)
     state = bytes(range(256)) * 40_000  # more than one part
     store.compact(Base(2500, 7), state)
     for sweep in (False, True):  # the same before the space is freed, and after
@@ -245,26 +245,26 @@ def test_a_large_base_and_many_rows_that_are_freed(tmp_path: Path) -> None:
         assert store.span(b"k5") is None
         assert store.span(b"k2507") == Span(2507, 3002)
         assert store.span(b"o2500") is None
-        assert store.append([one(b"x", once=b"o2501")], 9) == [Conflict(b"o2501", Span(2501, 2501))]
+        assert store.append([group_of(b"x", once=b"o2501")], 9) == [Conflict(b"o2501", Span(2501, 2501))]
     store.compact(Base(3002, 8), b"all")
     store.sweep(never)
     store.close()
     store = SqliteStore(tmp_path)
     assert (store.end(), store.base(), store.base_state()) == (3002, Base(3002, 8), b"all")
-    assert store.append([one(b"next", once=b"o1")], 1) == [at(3003, time_ns=8)]
+    assert store.append([group_of(b"next", once=b"o1")], 1) == [at(3003, time_ns=8)]
     store.close()
 
 
 def test_appends_go_on_while_space_is_freed(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     for i in range(20):
-        store.append([one(bytes(200), b"%d.%d" % (i, j), 0) for j in range(500)], 1)
+        store.append([group_of(bytes(200), b"%d.%d" % (i, j), 0) for j in range(500)], 1)
     store.compact(Base(10_000, 1), b"s")
     sweeping = threading.Thread(target=store.sweep, args=(never,))
     sweeping.start()
     appended = 0
     while sweeping.is_alive():
-        assert store.append([one(b"x", b"new%d" % appended, 0)], 2) == [at(10_001 + appended, time_ns=2)]
+        assert store.append([group_of(b"x", b"new%d" % appended, 0)], 2) == [at(10_001 + appended, time_ns=2)]
         appended += 1
     sweeping.join()
     assert appended > 10
@@ -276,7 +276,7 @@ def test_appends_go_on_while_space_is_freed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("steps", [0, 1, 7])
 def test_freeing_that_was_cut_off_is_taken_up_again(tmp_path: Path, steps: int) -> None:
     store = SqliteStore(tmp_path)
-    store.append([one(b"x", b"k%d" % i, 0, b"o%d" % i) for i in range(3000)], 1)
+    store.append([group_of(b"x", b"k%d" % i, 0, b"o%d" % i) for i in range(3000)], 1)
     store.compact(Base(2000, 1), b"s")
     left = iter(range(steps))
     store.sweep(lambda: next(left, None) is None)
@@ -325,19 +325,19 @@ def test_a_journal_of_format_1_is_migrated_in_place(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     assert (store.read(1), store.span(b"k"), store.base()) == ([Row(1, 5, b"a"), Row(2, 5, b"b")], Span(1, 2), Base())
     with pytest.raises(JournalError, match="must be migrated"):
-        store.append([one(b"x")], 6)
+        store.append([group_of(b"x")], 6)
     assert store.reader.execute("PRAGMA user_version").fetchone() == (1,)
     store.migrate(lifetime, {b"c": (4, 100)})
     for _ in range(2):
         assert (store.read(1), store.span(b"k")) == ([Row(1, 5, b"a"), Row(2, 5, b"b")], Span(1, 2))
-        assert store.append([one(b"x", once=b"o")], 6) == [Conflict(b"o", Span(2, 2))]
+        assert store.append([group_of(b"x", once=b"o")], 6) == [Conflict(b"o", Span(2, 2))]
         assert (store.base(), store.open_until(2), store.used(b"c")) == (Base(), 70, 4)
         assert store.reader.execute("PRAGMA user_version").fetchone() == (3,)
         store.close()
         store = SqliteStore(tmp_path)
     store.compact(Base(2, 5), b"s")
     assert [row.position for row in store.read(1)] == [1]
-    assert store.append([one(b"next", b"k", 2)], 6) == [at(3, time_ns=6)]
+    assert store.append([group_of(b"next", b"k", 2)], 6) == [at(3, time_ns=6)]
     store.close()
 
 

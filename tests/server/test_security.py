@@ -70,9 +70,9 @@ def guarded(tmp_path: Path, scenario: Scenario) -> None:
 
 def make(path: Path, *entries: tuple[str, tuple[str, ...], float | None]) -> list[str]:
     """A file of keys; the keys themselves."""
-    made = [new_key(*entry) for entry in entries]
-    write_keys(path, [key for key, _ in made])
-    return [token for _, token in made]
+    keys = [new_key(*entry) for entry in entries]
+    write_keys(path, [key for key, _ in keys])
+    return [token for _, token in keys]
 
 
 async def code_of(
@@ -138,20 +138,18 @@ def test_health_is_open_and_reflection_wants_a_key(tmp_path: Path) -> None:
         return len([answer async for answer in call])
 
     async def both(channel: grpc.aio.Channel, clock: list[int]) -> None:
-        with pytest.raises(grpc.aio.AioRpcError) as found:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
             await scenario(channel, clock)
-        assert found.value.code() is grpc.StatusCode.NOT_FOUND  # an unknown service, not an unknown caller
-        with pytest.raises(grpc.aio.AioRpcError) as found:
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND  # an unknown service, not an unknown caller
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
             await look(channel)
-        assert found.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
         assert await look(channel, ("authorization", f"Bearer {token}")) == 1
 
     guarded(tmp_path, both)
 
 
-def test_whoever_shows_no_known_key_is_refused_and_secrets_are_not_repeated(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unknown_keys_are_refused_and_secrets_not_echoed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (token,) = make(tmp_path / "keys.yaml", ("a", SCOPES, None))
     method = "/pointsman.v1.CatalogService/ListModels"
     wrong = token[:-1] + ("A" if token[-1] != "A" else "B")
@@ -160,7 +158,7 @@ def test_whoever_shows_no_known_key_is_refused_and_secrets_are_not_repeated(
     async def scenario(channel: grpc.aio.Channel, clock: list[int]) -> None:
         assert (await code_of(channel, method, f"Bearer {token}"))[0] is grpc.StatusCode.OK
         assert (await code_of(channel, method, f"bearer {token}"))[0] is grpc.StatusCode.OK
-        for given in (
+        for header in (
             (),
             ("",),
             ("Bearer",),
@@ -173,10 +171,10 @@ def test_whoever_shows_no_known_key_is_refused_and_secrets_are_not_repeated(
             (f"Bearer {token}", f"Bearer {token}"),
             (f"Bearer {token} ",),
         ):
-            assert await code_of(channel, method, *given) in (
+            assert await code_of(channel, method, *header) in (
                 (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
-                (grpc.StatusCode.OK, "") if given == (f"Bearer {token} ",) else None,  # HTTP/2 may trim the end
-            ), given
+                (grpc.StatusCode.OK, "") if header == (f"Bearer {token} ",) else None,  # HTTP/2 may trim the end
+            ), header
         code, _ = await code_of(channel, method, "Bearer " + "x" * 100_000)
         assert code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAUTHENTICATED)
 
@@ -206,29 +204,29 @@ def test_a_key_is_held_to_its_rate(tmp_path: Path) -> None:
     guarded(tmp_path, scenario)
 
 
-def test_what_a_refusal_says_holds_nothing_of_the_key(tmp_path: Path) -> None:
-    known, narrow = make(tmp_path / "keys.yaml", ("known", SCOPES, None), ("narrow", ("report",), None))
-    wrong = known[:-1] + ("A" if known[-1] != "A" else "B")
+def test_refusals_do_not_reveal_keys(tmp_path: Path) -> None:
+    token, narrow = make(tmp_path / "keys.yaml", ("known", SCOPES, None), ("narrow", ("report",), None))
+    wrong = token[:-1] + ("A" if token[-1] != "A" else "B")
 
     async def scenario(channel: grpc.aio.Channel, clock: list[int]) -> None:
-        for given in (wrong, "pk_0123456789abcdef_" + "x" * 43, narrow):
-            with pytest.raises(grpc.aio.AioRpcError) as found:
-                await channel.unary_unary(LIST)(b"", metadata=[("authorization", f"Bearer {given}")], timeout=WAIT)
-            said = f"{found.value.details()} {found.value.trailing_metadata()}"
-            assert not [part for part in given.split("_", 2)[1:] if part in said]
+        for token_sent in (wrong, "pk_0123456789abcdef_" + "x" * 43, narrow):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.unary_unary(LIST)(b"", metadata=[("authorization", f"Bearer {token_sent}")], timeout=WAIT)
+            refusal = f"{caught.value.details()} {caught.value.trailing_metadata()}"
+            assert not [part for part in token_sent.split("_", 2)[1:] if part in refusal]
 
     guarded(tmp_path, scenario)
 
 
-def test_a_refusal_for_the_rate_says_when_there_is_room(tmp_path: Path) -> None:
+def test_a_rate_refusal_has_a_retry_delay(tmp_path: Path) -> None:
     (token,) = make(tmp_path / "keys.yaml", ("slow", SCOPES, 0.5))
 
     async def scenario(channel: grpc.aio.Channel, clock: list[int]) -> None:
         assert (await code_of(channel, LIST, f"Bearer {token}"))[0] is grpc.StatusCode.OK
         clock[0] += 500_000_000  # a quarter of a token
-        with pytest.raises(grpc.aio.AioRpcError) as found:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary(LIST)(b"", metadata=[("authorization", f"Bearer {token}")], timeout=WAIT)
-        metadata: dict[str, Any] = dict(found.value.trailing_metadata() or ())
+        metadata: dict[str, Any] = dict(caught.value.trailing_metadata() or ())
         retry = error_details_pb2.RetryInfo()
         details = status_pb2.Status.FromString(metadata["grpc-status-details-bin"]).details
         assert [detail.Unpack(retry) for detail in details].count(True) == 1
@@ -238,7 +236,7 @@ def test_a_refusal_for_the_rate_says_when_there_is_room(tmp_path: Path) -> None:
     guarded(tmp_path, scenario)
 
 
-def test_a_burst_is_what_may_come_at_once(tmp_path: Path) -> None:
+def test_a_burst_bounds_simultaneous_calls(tmp_path: Path) -> None:
     key, token = new_key("bursts", SCOPES, 1.0, 3)
     write_keys(tmp_path / "keys.yaml", [key])
     assert read_keys(tmp_path / "keys.yaml") == [key]
@@ -273,15 +271,15 @@ def test_a_stream_sends_nothing_more_once_its_key_is_revoked(tmp_path: Path, mon
 
         async def exported(revoke: Callable[[], None]) -> tuple[int, grpc.StatusCode]:
             """Revoke when the interceptor is at the second of the journal's three events."""
-            held, seen = auth_holds, 0
+            holds_then, checks = auth_holds, 0
 
             def holds(keyring: Keyring, key: Any, scope: str) -> bool:
-                nonlocal seen
-                seen += 1
-                if seen == 2:
+                nonlocal checks
+                checks += 1
+                if checks == 2:
                     revoke()
                     clock[0] += 2 * 10**9
-                return held(keyring, key, scope)
+                return holds_then(keyring, key, scope)
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(Keyring, "holds", holds)
@@ -328,8 +326,8 @@ def test_a_file_of_keys_keeps_its_owner(tmp_path: Path) -> None:
     make(path, ("a", SCOPES, None))
     os.chown(path, 12345, 23456)
     write_keys(path, [])
-    found = path.stat()
-    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (12345, 23456, 0o600)
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (12345, 23456, 0o600)
 
 
 def test_a_revoked_key_stops_and_a_broken_file_changes_nothing(tmp_path: Path) -> None:
@@ -371,20 +369,20 @@ def test_a_revoked_key_stops_and_a_broken_file_changes_nothing(tmp_path: Path) -
 def test_a_bad_file_of_keys_is_refused(tmp_path: Path, text: str, problem: str) -> None:
     path = tmp_path / "keys.yaml"
     path.write_text(text)
-    with pytest.raises(KeysError) as found:
+    with pytest.raises(KeysError) as caught:
         read_keys(path)
-    assert problem in str(found.value) and "secret" not in str(found.value)
+    assert problem in str(caught.value) and "secret" not in str(caught.value)
 
 
-def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
+def test_keys_are_created_listed_and_revoked(tmp_path: Path) -> None:
     path = str(tmp_path / "k.yaml")
     run = CliRunner()
-    made = run.invoke(
+    result = run.invoke(
         keys_command, ["new", "web", "--scope", "decide", "--scope", "report", "--rate", "5", "--file", path]
     )
-    assert made.exit_code == 0 and made.output.startswith("pk_")
+    assert result.exit_code == 0 and result.output.startswith("pk_")
     assert Path(path).stat().st_mode & 0o777 == 0o600
-    assert Keyring(Path(path), lambda: 0).find(made.output.strip()) is not None
+    assert Keyring(Path(path), lambda: 0).find(result.output.strip()) is not None
     again = run.invoke(keys_command, ["new", "web", "--scope", "decide", "--file", path])
     assert again.exit_code == 1 and "already" in again.output
     assert run.invoke(keys_command, ["list", "--file", path]).output == "web  decide,report  at most 5/s\n"
@@ -396,10 +394,10 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
 
 def certificate(authority: trustme.CA, directory: Path, name: str) -> tuple[Path, Path]:
     """Files of a certificate for this machine and its key."""
-    made = authority.issue_cert("127.0.0.1", "localhost")
+    issued = authority.issue_cert("127.0.0.1", "localhost")
     cert, key = directory / f"{name}.pem", directory / f"{name}.key"
-    cert.write_bytes(b"".join(part.bytes() for part in made.cert_chain_pems))
-    key.write_bytes(made.private_key_pem.bytes())
+    cert.write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
+    key.write_bytes(issued.private_key_pem.bytes())
     return cert, key
 
 
@@ -414,9 +412,9 @@ def test_encryption_with_certificates_of_both_sides(tmp_path: Path, serve: Serve
     service = serve(tmp_path / "data", "--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(ca))
 
     def answer(tls: Tls | None) -> grpc.StatusCode:
-        with Client(service.address, tls=tls, timeout=WAIT) as client, pytest.raises(grpc.RpcError) as found:
+        with Client(service.address, tls=tls, timeout=WAIT) as client, pytest.raises(grpc.RpcError) as caught:
             client.decide("nothing")
-        code: grpc.StatusCode = found.value.code()
+        code: grpc.StatusCode = caught.value.code()
         return code
 
     reached = grpc.StatusCode.NOT_FOUND  # the bucket, that is: the call came through
@@ -435,18 +433,18 @@ def test_encryption_with_certificates_of_both_sides(tmp_path: Path, serve: Serve
 
 
 def test_encryption_alone_follows_its_files_too(tmp_path: Path, serve: Serve) -> None:
-    one, two = trustme.CA(), trustme.CA()
-    one.cert_pem.write_to_path(tmp_path / "one.pem")
-    two.cert_pem.write_to_path(tmp_path / "two.pem")
-    cert, key = certificate(one, tmp_path, "server")
-    new_cert, new_key_file = certificate(two, tmp_path, "new")
+    authority, new_authority = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "one.pem")
+    new_authority.cert_pem.write_to_path(tmp_path / "two.pem")
+    cert, key = certificate(authority, tmp_path, "server")
+    new_cert, new_key_file = certificate(new_authority, tmp_path, "new")
     service = serve(tmp_path / "data", "--tls-cert", str(cert), "--tls-key", str(key))
 
     def answer(ca: str) -> grpc.StatusCode:
         tls = Tls(tmp_path / ca)
-        with Client(service.address, tls=tls, timeout=WAIT) as client, pytest.raises(grpc.RpcError) as found:
+        with Client(service.address, tls=tls, timeout=WAIT) as client, pytest.raises(grpc.RpcError) as caught:
             client.decide("nothing")
-        code: grpc.StatusCode = found.value.code()
+        code: grpc.StatusCode = caught.value.code()
         return code
 
     assert answer("one.pem") is grpc.StatusCode.NOT_FOUND
@@ -516,7 +514,7 @@ def test_certificates_that_do_not_fit_are_refused_at_the_start(tmp_path: Path, s
         ({"listen": "127.8.9.10:0"}, ""),
     ],
 )
-def test_nothing_is_open_to_others_unless_somebody_says_so(flags: dict[str, Any], problem: str) -> None:
+def test_nothing_is_open_to_other_machines_by_default(flags: dict[str, Any], problem: str) -> None:
     if problem:
         with pytest.raises(ConfigError, match=problem):
             load(None, {}, flags)
@@ -535,12 +533,12 @@ def test_a_service_with_keys_starts_and_one_without_its_file_does_not(tmp_path: 
     (token,) = make(path, ("all", SCOPES, None))
     os.chmod(path, 0o644)
     service = serve(tmp_path / "data", "--api-keys", str(path))
-    with Client(service.address, api_key=token, timeout=WAIT) as client, pytest.raises(grpc.RpcError) as found:
+    with Client(service.address, api_key=token, timeout=WAIT) as client, pytest.raises(grpc.RpcError) as caught:
         client.decide("nothing")
-    assert found.value.code() is grpc.StatusCode.NOT_FOUND
-    with Client(service.address, api_key="pk_x_y", timeout=WAIT) as client, pytest.raises(grpc.RpcError) as found:
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    with Client(service.address, api_key="pk_x_y", timeout=WAIT) as client, pytest.raises(grpc.RpcError) as caught:
         client.decide("nothing")
-    assert found.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert service.stop() == 0
     assert "can be read by users other than its owner" in service.said() and token not in service.said()
     missing = refused_start(tmp_path / "more", "--api-keys", str(tmp_path / "none.yaml"))

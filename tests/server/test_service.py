@@ -36,14 +36,14 @@ async def insight(service: Service) -> insight_service_pb2.GetBucketInsightRespo
 
 
 async def of_model(service: Service, model: str) -> insight_service_pb2.ModelInsight:
-    return next(one for one in (await insight(service)).models if one.model == model)
+    return next(arm for arm in (await insight(service)).models if arm.model == model)
 
 
 async def get(service: Service, name: str) -> router_service_pb2.GetDecisionResponse:
     return await service.router.GetDecision(router_service_pb2.GetDecisionRequest(name=name))
 
 
-def test_a_decision_says_everything(run: Run) -> None:
+def test_a_decision_event_is_complete(run: Run) -> None:
     async def scenario(service: Service) -> None:
         decision = await service.decide(explain=True)
         assert decision.name.startswith("decisions/")
@@ -73,10 +73,10 @@ def test_outcomes_in_parts_late_repeated_corrected(run: Run) -> None:
         assert answer.outcome.quality == 0.75
         assert answer.outcome.cost_usd == 0.25
         assert answer.outcome.success
-        known = await of_model(service, decision.model)
-        assert known.quality_observations == known.cost_observations == known.latency_observations == 1
-        assert known.mean_quality == 0.75
-        assert known.spend_usd == 0.25
+        arm = await of_model(service, decision.model)
+        assert arm.quality_observations == arm.cost_observations == arm.latency_observations == 1
+        assert arm.mean_quality == 0.75
+        assert arm.spend_usd == 0.25
         (outcome,) = (await get(service, decision.name)).outcomes
         assert outcome.reports == 3
 
@@ -93,10 +93,10 @@ def test_votes_and_parts(run: Run) -> None:
         await service.catalog.UpdateBucket(request)
         decision = await service.decide()
         await asyncio.gather(*(service.report(decision.name, quality=q, cost_usd=0.5) for q in (0, 0.5, 1, 0.5)))
-        known = await of_model(service, decision.model)
-        assert known.mean_quality == pytest.approx(0.5)
-        assert known.spend_usd == pytest.approx(2.0)
-        assert known.quality_observations == 1
+        arm = await of_model(service, decision.model)
+        assert arm.mean_quality == pytest.approx(0.5)
+        assert arm.spend_usd == pytest.approx(2.0)
+        assert arm.quality_observations == 1
 
     run(scenario)
 
@@ -154,10 +154,10 @@ def test_batches(run: Run) -> None:
 def test_the_catalogue(run: Run) -> None:
     async def scenario(service: Service) -> None:
         rpc = catalog_service_pb2
-        made = await service.catalog.CreateModel(
+        created = await service.catalog.CreateModel(
             rpc.CreateModelRequest(model=catalog_pb2.Model(name="models/new", tags={"region": "eu"}))
         )
-        etag = made.model.etag
+        etag = created.model.etag
         masked = rpc.UpdateModelRequest(
             model=catalog_pb2.Model(name="models/new", display_name="New", etag=etag),
             update_mask=field_mask_pb2.FieldMask(paths=["display_name"]),
@@ -197,14 +197,14 @@ def test_projects(run: Run) -> None:
         rpc, catalog = catalog_service_pb2, service.catalog
         budget = catalog_pb2.Budget(usd_per_period=5, period={"seconds": 60}, hard=True)
         project = catalog_pb2.Project(name="projects/p", display_name="P", budget=budget)
-        made = (await catalog.CreateProject(rpc.CreateProjectRequest(project=project))).project
-        assert made.budget == budget
-        assert (await catalog.GetProject(rpc.GetProjectRequest(name="projects/p"))).project == made
+        created = (await catalog.CreateProject(rpc.CreateProjectRequest(project=project))).project
+        assert created.budget == budget
+        assert (await catalog.GetProject(rpc.GetProjectRequest(name="projects/p"))).project == created
         with pytest.raises(grpc.aio.AioRpcError) as twice:
             await catalog.CreateProject(rpc.CreateProjectRequest(project=project))
         assert twice.value.code() == grpc.StatusCode.ALREADY_EXISTS
         masked = rpc.UpdateProjectRequest(
-            project={"name": "projects/p", "etag": made.etag, "budget": {"usd_per_period": 7}},
+            project={"name": "projects/p", "etag": created.etag, "budget": {"usd_per_period": 7}},
             update_mask={"paths": ["budget.usd_per_period"]},
         )
         changed = (await catalog.UpdateProject(masked)).project
@@ -246,7 +246,7 @@ def test_projects(run: Run) -> None:
     run(scenario)
 
 
-def test_masks_change_what_they_name_and_nothing_else(run: Run) -> None:
+def test_masks_change_only_named_fields(run: Run) -> None:
     async def scenario(service: Service) -> None:
         async def update(paths: list[str], **fields: Any) -> catalog_pb2.Bucket:
             request = catalog_service_pb2.UpdateBucketRequest(
@@ -332,8 +332,8 @@ def test_watching(run: Run) -> None:
     async def scenario(service: Service) -> None:
         call = service.insight.WatchDecisions(insight_service_pb2.WatchDecisionsRequest(bucket="buckets/b"))
         await call.initial_metadata()
-        made = [(await service.decide()).name for _ in range(5)]
-        assert [(await call.read()).decision.name for _ in range(5)] == made
+        names = [(await service.decide()).name for _ in range(5)]
+        assert [(await call.read()).decision.name for _ in range(5)] == names
         call.cancel()
 
     run(scenario)

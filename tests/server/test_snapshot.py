@@ -1,4 +1,4 @@
-"""A snapshot is the state bit for bit, and what is folded on top of it is what a full fold gives."""
+"""A snapshot equals the state bit for bit, and folding on from it equals a full fold."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ async def traffic(service: Service, rounds: int) -> None:
         service.clock[0] += 10**9
         if i % 5:
             quality = 0.3 + 0.02 * len(decision.model) + 0.1 * (i % 3)
-            known = {"quality": quality, "cost_usd": 1e-5 * (i % 9), "latency_seconds": 0.5 + i % 3}
-            await service.report(decision.name, success=bool(i % 11), **known)
+            signals = {"quality": quality, "cost_usd": 1e-5 * (i % 9), "latency_seconds": 0.5 + i % 3}
+            await service.report(decision.name, success=bool(i % 11), **signals)
 
 
 async def set_up(service: Service) -> None:
@@ -73,7 +73,7 @@ def test_a_snapshot_is_the_state_with_projects_and_pool(run: Run, tmp_path: Path
     run(scenario)
 
 
-def test_a_copy_made_while_the_fold_goes_on_is_of_the_position_where_it_began(
+def test_a_concurrent_copy_is_of_the_position_at_its_start(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot, "SLICE", 1)  # a bucket at a time

@@ -28,7 +28,7 @@ from pointsman.server.journal.locks import FORMER_LOCK, TURN_FILE
 from pointsman.server.journal.sqlite import SqliteJournal
 from pointsman.server.journal.sqlite_store import FILE, SqliteStore, read_rows
 from tests.processes import WAIT, environment, first_line, pause, run_python
-from tests.server.test_journal import at, followed, one, scenario
+from tests.server.test_journal import at, followed, group_of, scenario
 
 OPEN = """
 import sys
@@ -49,7 +49,7 @@ def test_a_second_process_is_locked_out(tmp_path: Path) -> None:
     assert run_python("-c", OPEN, str(tmp_path)).returncode == 0
 
 
-def test_what_is_not_a_journal_is_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_journals_are_refused(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"this is not a database" * 1000)
     for _ in range(2):  # the lock of a journal that could not be opened is let go
         with pytest.raises(JournalFormatError, match=FILE):
@@ -62,7 +62,7 @@ def test_what_is_not_a_journal_is_refused(tmp_path: Path) -> None:
 
 def test_another_format_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     journal = SqliteStore(tmp_path)
-    journal.append([one(b"a")], 1)
+    journal.append([group_of(b"a")], 1)
     journal.writer.execute("PRAGMA user_version = 99")
     journal.close()
     with pytest.raises(JournalFormatError, match="format 99"):
@@ -91,16 +91,16 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_a_full_file_fails_the_append_and_nothing_else(tmp_path: Path) -> None:
     journal = SqliteStore(tmp_path)
-    journal.append([one(b"before", b"k")], 1)
+    journal.append([group_of(b"before", b"k")], 1)
     pages = journal.writer.execute("PRAGMA page_count").fetchone()[0]
     journal.writer.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(JournalError, match="full"):
-        journal.append([one(b"x" * 100_000), one(b"y", b"k")], 2)
+        journal.append([group_of(b"x" * 100_000), group_of(b"y", b"k")], 2)
     assert journal.end() == 1
     assert journal.span(b"k") == Span(1, 1)
     assert [row.data for row in journal.read(1)] == [b"before"]
     journal.writer.execute("PRAGMA max_page_count = 1000000")
-    assert journal.append([one(b"after", b"k", 1)], 3) == [at(2, time_ns=3)]
+    assert journal.append([group_of(b"after", b"k", 1)], 3) == [at(2, time_ns=3)]
     journal.close()
 
 
@@ -143,7 +143,7 @@ def test_a_write_that_the_system_refuses_loses_nothing(tmp_path: Path) -> None:
 
 def test_rows_are_readable_while_it_is_served(tmp_path: Path) -> None:
     journal = SqliteStore(tmp_path)
-    journal.append([one(b"a"), one(b"b")], 1)
+    journal.append([group_of(b"a"), group_of(b"b")], 1)
     rows = read_rows(tmp_path)
     assert next(rows).data == b"a"
     journal.append([Group((Entry(b"c"),) * 3000)], 2)  # while the other reads: neither waits for the other
@@ -156,7 +156,7 @@ def test_rows_are_readable_while_it_is_served(tmp_path: Path) -> None:
 def test_names_that_uris_give_a_meaning(tmp_path: Path) -> None:
     directory = tmp_path / "a b?c#d%20é"
     journal = SqliteStore(directory)
-    journal.append([one(b"a")], 1)
+    journal.append([group_of(b"a")], 1)
     assert [row.data for row in read_rows(directory)] == [b"a"]
     journal.close()
 
@@ -202,11 +202,11 @@ def test_a_turn_that_does_not_come_fails_the_append_and_the_next_one_goes_on(tmp
             pause(process.pid)
             for _ in range(2):
                 with pytest.raises(JournalError, match=r"turn to write for more than 0\.2 s; nothing was written"):
-                    store.append([one(b"late", b"k", 0)], 1)
+                    store.append([group_of(b"late", b"k", 0)], 1)
         finally:
             process.kill()
         process.wait(WAIT)
-    assert store.append([one(b"a", b"k", 0)], 1) == [at(1)]
+    assert store.append([group_of(b"a", b"k", 0)], 1) == [at(1)]
     assert store.read(1) == [Row(1, 1, b"a")]
     store.close()
     holder.close()
@@ -221,7 +221,7 @@ def test_the_file_of_the_turn_may_be_deleted_under_those_who_write(tmp_path: Pat
         while done < 40:
             span = store.span(b"n")
             number = int(store.read(span.last)[0].data) if span else 0
-            (result,) = store.append([one(b"%d" % (number + 1), b"n", span.last if span else 0)], 1)
+            (result,) = store.append([group_of(b"%d" % (number + 1), b"n", span.last if span else 0)], 1)
             done += isinstance(result, Appended)
             if done % 10 == 0:
                 (tmp_path / TURN_FILE).unlink(missing_ok=True)
@@ -238,7 +238,7 @@ def test_the_file_of_the_turn_may_be_deleted_under_those_who_write(tmp_path: Pat
 async def test_a_tail_ends_with_an_error_when_rows_were_compacted_before_it_came_to_them(tmp_path: Path) -> None:
     holder, late = SqliteStore(tmp_path), SqliteJournal(tmp_path, shared=True)
     other = SqliteStore(tmp_path, shared=True)
-    other.append([one(b"%d" % i) for i in range(5)], 1)
+    other.append([group_of(b"%d" % i) for i in range(5)], 1)
     other.compact(Base(4, 1), b"state")
     with pytest.raises(JournalFormatError, match="rows after position 0 were compacted before they were read"):
         async for _ in late.tail(0):
@@ -249,7 +249,7 @@ async def test_a_tail_ends_with_an_error_when_rows_were_compacted_before_it_came
 
 
 @scenario
-async def test_what_others_wrote_is_handed_over_when_it_can_be_read_again(tmp_path: Path) -> None:
+async def test_other_writers_rows_are_delivered_once_readable_again(tmp_path: Path) -> None:
     holder, journal, other = SqliteStore(tmp_path), SqliteJournal(tmp_path, shared=True), SqliteStore(tmp_path, True)
     read, failed = journal.store.read, asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -261,11 +261,11 @@ async def test_what_others_wrote_is_handed_over_when_it_can_be_read_again(tmp_pa
     journal.store.read = fails  # type: ignore[method-assign]
     following = asyncio.create_task(followed(journal, 0, 3))
     await asyncio.sleep(0)
-    other.append([one(b"others")], 1)
+    other.append([group_of(b"others")], 1)
     await failed.wait()
-    assert await journal.append([one(b"own")], 2) == [at(2, time_ns=2)]
+    assert await journal.append([group_of(b"own")], 2) == [at(2, time_ns=2)]
     journal.store.read = read  # type: ignore[method-assign]
-    await journal.append([one(b"more")], 3)
+    await journal.append([group_of(b"more")], 3)
     assert [row.data for row in await following] == [b"others", b"own", b"more"]
     await journal.close()
     other.close()
@@ -281,7 +281,7 @@ async def test_rows_that_cannot_be_read_for_too_long_end_the_tail(tmp_path: Path
         raise JournalError("no luck")
 
     journal.store.read = fails  # type: ignore[method-assign]
-    other.append([one(b"others")], 1)
+    other.append([group_of(b"others")], 1)
     with pytest.raises(JournalError, match="cannot read what others wrote: no luck"):
         await followed(journal, 0, 1)
     await journal.close()

@@ -1,4 +1,4 @@
-"""Stored decisions refer to their bucket's terms; whoever reads them gets what they were made with."""
+"""Stored decisions refer to their bucket's terms, which readers get back."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def edits_and_decisions(service: Service) -> list[str]:
     return names
 
 
-def test_decisions_say_what_they_were_made_with_whatever_has_changed_since(run: Run, tmp_path: Path) -> None:
+def test_decisions_keep_their_terms_after_later_changes(run: Run, tmp_path: Path) -> None:
     answers: dict[str, bytes] = {}
 
     async def scenario(service: Service) -> None:
@@ -88,7 +88,7 @@ def test_decisions_say_what_they_were_made_with_whatever_has_changed_since(run: 
     run(after_a_restart)
 
 
-def test_what_is_stored_repeats_nothing_and_what_is_exported_is_whole(run: Run, tmp_path: Path) -> None:
+def test_stored_decisions_omit_terms_and_exported_ones_are_complete(run: Run, tmp_path: Path) -> None:
     async def scenario(service: Service) -> None:
         await edits_and_decisions(service)
 
@@ -123,7 +123,7 @@ def test_an_objective_that_the_request_brings_is_its_own(run: Run) -> None:
 
 
 @given(st.booleans(), st.booleans(), st.booleans())
-def test_what_a_message_says_itself_counts(models: bool, objective: bool, scale: bool) -> None:
+def test_terms_in_a_message_take_precedence(models: bool, objective: bool, scale: bool) -> None:
     history: TermsHistory = {}
     note_terms(history, "b", 2, ("a", "b"), Objective(Mode.QUALITY_FIRST), QualityRange(0.0, 5.0))
     message = journal_pb2.DecisionMade(bucket="b", state_position=4)
@@ -141,7 +141,7 @@ def test_what_a_message_says_itself_counts(models: bool, objective: bool, scale:
     assert read_terms(message, {}).quality == terms.quality
 
 
-def test_terms_that_nobody_knows_are_an_error_that_says_whose() -> None:
+def test_unknown_terms_are_an_error_naming_bucket_and_position() -> None:
     message = journal_pb2.DecisionMade(bucket="b", state_position=4)
     with pytest.raises(ValueError, match=r"terms that are not known: buckets/b has no terms at position 4"):
         read_terms(message, {})

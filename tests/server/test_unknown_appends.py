@@ -57,36 +57,36 @@ async def test_two_replicas_lose_nothing_and_pass_no_cap(seed: int) -> None:
     await set_up(replicas[0], calls=30.5)
     for replica in replicas:
         await replica.commit.wait_folded(log.end()[0])
-    made: Counter[bytes] = Counter()
+    decided: Counter[bytes] = Counter()
     refused = 0
 
     async def caller(number: int) -> None:
         nonlocal refused
         for i in range(6):
-            here, there = rng.sample(replicas, 2)
+            first, second = rng.sample(replicas, 2)
             request = f"{number}.{i}"
             try:
-                (record,) = await here.decisions.decide("b", [Context(input_tokens=0)], request_id=request)
+                (record,) = await first.decisions.decide("b", [Context(input_tokens=0)], request_id=request)
             except NothingEligibleError:
                 refused += 1
                 continue
             id_ = record.decision.id
-            made[id_] += 1
-            again = await there.decisions.decide("b", [Context(input_tokens=0)], request_id=request)
+            decided[id_] += 1
+            again = await second.decisions.decide("b", [Context(input_tokens=0)], request_id=request)
             assert [other.decision.id for other in again] == [id_]
             if i % 3 == 0:
                 cost = rng.choice([0.0, MAX_COST / 4])
                 report = Report(id_, {Signal.COST: cost}, "key")
-                told = await asyncio.gather(here.outcomes.report(report), there.outcomes.report(report))
-                assert sorted(one.duplicate for one in told) == [False, True]
+                reported = await asyncio.gather(first.outcomes.report(report), second.outcomes.report(report))
+                assert sorted(report_result.duplicate for report_result in reported) == [False, True]
 
     await asyncio.gather(*(caller(number) for number in range(10)))
     for replica in replicas:
         await replica.commit.wait_folded(log.end()[0])
     assert refused > 0
-    assert set(made.values()) == {1}
+    assert set(decided.values()) == {1}
     events = [record.event for _, record in decode_all(log.rows, State())]
-    assert Counter(event.id for event in events if isinstance(event, DecisionMade)) == made
+    assert Counter(event.id for event in events if isinstance(event, DecisionMade)) == decided
     reports = Counter(event.decision_id for event in events if isinstance(event, OutcomeApplied))
     assert set(reports.values()) == {1}
     reserved, highest = 0.0, 0.0
@@ -107,7 +107,7 @@ async def test_two_replicas_lose_nothing_and_pass_no_cap(seed: int) -> None:
 
 
 @scenario
-async def test_what_is_unknown_stays_reserved_until_it_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unknown_writes_stay_reserved_until_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commit, "UNKNOWN_PATIENCE", 0.01)
     journal = MemoryJournal(MemoryLog())
     replica = await replica_on(journal, 0)

@@ -1,4 +1,4 @@
-"""Several processes on one port and one journal: one state, nothing lost, nothing twice, no cap passed, nobody left behind."""
+"""Several processes on one port and one journal: one state, exactly-once outcomes, caps that hold, restarts of dead workers."""
 
 from __future__ import annotations
 
@@ -119,9 +119,9 @@ async def set_up(caller: Caller, budget: float = 1.0) -> None:
         await caller.catalog.UpdateBucket(catalog_service_pb2.UpdateBucketRequest(bucket=bucket, allow_missing=True))
 
 
-async def all_know(known: Sequence[Caller]) -> None:
+async def all_know(every_caller: Sequence[Caller]) -> None:
     """Wait until every worker has the buckets, which one of them made."""
-    for caller in known:
+    for caller in every_caller:
         for name in ("buckets/b", "buckets/capped"):
             request = insight_service_pb2.GetBucketInsightRequest(name=name)
             end = time.monotonic() + WAIT
@@ -138,8 +138,8 @@ async def all_know(known: Sequence[Caller]) -> None:
 def stopped_at(served: Served) -> list[tuple[int, str]]:
     """Position and fingerprint that each worker had when it stopped."""
     lines = [json.loads(line) for line in served.said().splitlines() if line.startswith("{")]
-    said = [line["message"].split() for line in lines if line["message"].startswith("stopped at position")]
-    return [(int(words[3].rstrip(":")), words[4]) for words in said]
+    messages = [line["message"].split() for line in lines if line["message"].startswith("stopped at position")]
+    return [(int(words[3].rstrip(":")), words[4]) for words in messages]
 
 
 def refold(data: Path) -> State:
@@ -151,9 +151,9 @@ def test_all_workers_have_the_state_that_the_journal_folds_to(serve: Serve, tmp_
     served = serve(tmp_path / "data", "--workers", "2", "--snapshot-every", "150")
 
     async def load() -> None:
-        async with callers(served) as known:
-            await set_up(known[0])
-            await all_know(known)
+        async with callers(served) as every_caller:
+            await set_up(every_caller[0])
+            await all_know(every_caller)
             watched: asyncio.Queue[str] = asyncio.Queue()
 
             async def watch(caller: Caller, started: asyncio.Event) -> None:
@@ -164,31 +164,35 @@ def test_all_workers_have_the_state_that_the_journal_folds_to(serve: Serve, tmp_
                     watched.put_nowait(message.decision.name)
 
             started = asyncio.Event()
-            watching = asyncio.create_task(watch(known[0], started))
+            watching = asyncio.create_task(watch(every_caller[0], started))
             await started.wait()
-            made: list[str] = []
+            decided: list[str] = []
 
-            async def one(number: int) -> None:
+            async def work(number: int) -> None:
                 rng = random.Random(number)
                 for i in range(12):
-                    here, there = rng.choices(known, k=2)
+                    first_caller, second_caller = rng.choices(every_caller, k=2)
                     id_ = f"{number}.{i}"
                     first, second = await asyncio.gather(
-                        here.decide(request_id=id_, number=rng.random()), there.decide(request_id=id_)
+                        first_caller.decide(request_id=id_, number=rng.random()), second_caller.decide(request_id=id_)
                     )
                     assert first == second, "a request id got two decisions"
-                    made.append(first.name)
-                    reports = await asyncio.gather(*(c.report(first.name, "key", 0.5) for c in (here, there)))
+                    decided.append(first.name)
+                    reports = await asyncio.gather(
+                        *(c.report(first.name, "key", 0.5) for c in (first_caller, second_caller))
+                    )
                     assert sorted(report.duplicate for report in reports) == [False, True]
-                    fresh = await there.decide(number=rng.random())
-                    made.append(fresh.name)
+                    fresh = await second_caller.decide(number=rng.random())
+                    decided.append(fresh.name)
                     get = router_service_pb2.GetDecisionRequest(name=fresh.name)
-                    assert (await here.router.GetDecision(get)).decision.name == fresh.name
-                    await asyncio.gather(*(c.report(fresh.name, str(k), 0.1 * k) for k, c in enumerate(known[:4])))
+                    assert (await first_caller.router.GetDecision(get)).decision.name == fresh.name
+                    await asyncio.gather(
+                        *(c.report(fresh.name, str(k), 0.1 * k) for k, c in enumerate(every_caller[:4]))
+                    )
 
-            await asyncio.gather(*(one(number) for number in range(8)))
-            seen = [await asyncio.wait_for(watched.get(), WAIT) for _ in made]
-            assert sorted(seen) == sorted(made)
+            await asyncio.gather(*(work(number) for number in range(8)))
+            watched_names = [await asyncio.wait_for(watched.get(), WAIT) for _ in decided]
+            assert sorted(watched_names) == sorted(decided)
             watching.cancel()
 
     asyncio.run(load())
@@ -197,9 +201,9 @@ def test_all_workers_have_the_state_that_the_journal_folds_to(serve: Serve, tmp_
     assert int(state.buckets["b"].decisions_k.sum()) == 8 * 12 * 2
     assert stopped_at(served) == [(state.position, fingerprint(state))] * 2
     assert len(list((tmp_path / "data" / "snapshots").glob("*.snapshot"))) >= 1
-    one = serve(tmp_path / "data")  # and one process goes on with it
-    assert one.address
-    assert one.stop() == 0
+    served_alone = serve(tmp_path / "data")  # and one process goes on with it
+    assert served_alone.address
+    assert served_alone.stop() == 0
 
 
 def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost_or_twice(serve: Serve, tmp_path: Path) -> None:
@@ -208,21 +212,21 @@ def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost_or_twice(s
     reports: Counter[str] = Counter()
 
     async def load() -> None:
-        async with callers(served) as known:
-            await set_up(known[0])
-            await all_know(known)
+        async with callers(served) as every_caller:
+            await set_up(every_caller[0])
+            await all_know(every_caller)
             ending = asyncio.Event()
 
-            async def one(number: int) -> None:
+            async def work(number: int) -> None:
                 rng, i = random.Random(number), 0
                 while not ending.is_set():
                     i += 1
-                    made = await rng.choice(known).decide(request_id=f"{number}.{i}", number=rng.random())
-                    decisions[f"{number}.{i}"] = made.name
-                    await rng.choice(known).report(made.name, "only", rng.random())
-                    reports[made.name] += 1
+                    decision = await rng.choice(every_caller).decide(request_id=f"{number}.{i}", number=rng.random())
+                    decisions[f"{number}.{i}"] = decision.name
+                    await rng.choice(every_caller).report(decision.name, "only", rng.random())
+                    reports[decision.name] += 1
 
-            calling = [asyncio.create_task(one(number)) for number in range(12)]
+            calling = [asyncio.create_task(work(number)) for number in range(12)]
             for _ in range(2):
                 for pid in children(served.process.pid):
                     enough = len(decisions) + 60
@@ -244,18 +248,18 @@ def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost_or_twice(s
     wait_until(lambda: served.said().count(") serves") >= 2 + 4, "every worker serves again")
     assert served.stop() == 0
     assert served.said().count("it is started again") == 4
-    made: Counter[bytes] = Counter()
+    by_decision: Counter[bytes] = Counter()
     joined: Counter[bytes] = Counter()
     by_request: Counter[str] = Counter()
     for _, record in decode_all(read_rows(tmp_path / "data"), State()):
         event = record.event
         if isinstance(event, DecisionMade):
-            made[event.id] += 1
+            by_decision[event.id] += 1
             by_request[event.request_id] += 1
         elif isinstance(event, OutcomeApplied):
             joined[event.decision_id] += 1
-    assert set(made.values()) == {1}
-    assert all(by_request[id_] == 1 and made[parse_decision(name, "")] == 1 for id_, name in decisions.items())
+    assert set(by_decision.values()) == {1}
+    assert all(by_request[id_] == 1 and by_decision[parse_decision(name, "")] == 1 for id_, name in decisions.items())
     assert joined == {parse_decision(name, ""): 1 for name in reports}
     state = refold(tmp_path / "data")
     assert stopped_at(served) == [(state.position, fingerprint(state))] * 2
@@ -266,36 +270,36 @@ def test_workers_do_not_pass_a_hard_budget_together(serve: Serve, tmp_path: Path
     cap = 100
 
     async def load() -> int:
-        async with callers(served) as known:
-            await set_up(known[0], budget=(cap + 0.5) * WORST)
-            await all_know(known)
+        async with callers(served) as every_caller:
+            await set_up(every_caller[0], budget=(cap + 0.5) * WORST)
+            await all_know(every_caller)
             over = asyncio.Event()
 
             async def spend(caller: Caller) -> int:
-                made = 0
+                allowed = 0
                 while True:
                     try:
                         await caller.decide("capped")
-                        made += 1
+                        allowed += 1
                     except grpc.aio.AioRpcError as error:
                         if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
                             raise
-                        return made
+                        return allowed
 
             async def other(caller: Caller) -> None:  # traffic that every fold is behind of
                 while not over.is_set():
                     await caller.decide()
 
-            others = [asyncio.create_task(other(caller)) for caller in known]
-            made = await asyncio.gather(*(spend(caller) for caller in known for _ in range(4)))
+            others = [asyncio.create_task(other(caller)) for caller in every_caller]
+            allowed = await asyncio.gather(*(spend(caller) for caller in every_caller for _ in range(4)))
             over.set()
             await asyncio.gather(*others)
-            return sum(made)
+            return sum(allowed)
 
-    made = asyncio.run(load())
+    allowed = asyncio.run(load())
     assert served.stop() == 0
     state = refold(tmp_path / "data")
-    assert int(state.buckets["capped"].decisions_k.sum()) == made == cap
+    assert int(state.buckets["capped"].decisions_k.sum()) == allowed == cap
 
 
 def test_workers_end_with_their_supervisor(serve: Serve, address: str, tmp_path: Path) -> None:
@@ -340,10 +344,10 @@ def test_a_worker_that_hangs_is_killed_and_started_again(serve: Serve, tmp_path:
     assert other in children(served.process.pid)
 
     async def load() -> None:
-        async with callers(served) as known:
-            await set_up(known[0])
-            await all_know(known)
-            for caller in known:
+        async with callers(served) as every_caller:
+            await set_up(every_caller[0])
+            await all_know(every_caller)
+            for caller in every_caller:
                 assert (await caller.decide()).name
 
     asyncio.run(load())

@@ -43,7 +43,7 @@ def test_unchanged_settings_are_the_policy_that_logged(tmp_path: Path, journal: 
     np.testing.assert_array_equal(of(tmp_path, text, journal), journal.logged_nk)
 
 
-def test_a_changed_objective_changes_what_is_chosen_and_only_there(tmp_path: Path, journal: Log) -> None:
+def test_a_changed_objective_changes_choices_of_its_bucket_only(tmp_path: Path, journal: Log) -> None:
     log = journal
     cheap_nk = of(tmp_path, "buckets: {maths: {objective: {mode: COST_FIRST, max_quality_loss: 1.0}}}", journal)
     maths_n = log.group_n == 1

@@ -43,7 +43,7 @@ def records(coverage: ModuleType) -> tuple[list, list, list]:
     return points, watched, promotions
 
 
-def test_intervals_hold_about_as_often_as_they_say(coverage: ModuleType, records: tuple[list, list, list]) -> None:
+def test_intervals_have_about_nominal_coverage(coverage: ModuleType, records: tuple[list, list, list]) -> None:
     rows = coverage.summarise(records[0])
     of = {(r["candidate"], r["signal"], r["estimator"], r["interval"]): r for r in rows}
     assert len(of) == len(rows)
@@ -72,9 +72,7 @@ def test_unbiased_estimates_have_no_bias(coverage: ModuleType, records: tuple[li
             assert abs(row["bias"]) < 4.0 * row["rmse"] / np.sqrt(REPLICATIONS), row
 
 
-def test_the_gate_lets_through_what_is_better_and_not_what_is_not(
-    coverage: ModuleType, records: tuple[list, list, list]
-) -> None:
+def test_the_gate_passes_better_candidates_only(coverage: ModuleType, records: tuple[list, list, list]) -> None:
     rows = {(r["candidate"], r["margin"]): r for r in coverage.promoted(records[2])}
     margins = sorted({margin for _, margin in rows})
     assert margins[0] < 0.0

@@ -60,7 +60,7 @@ def test_exit_codes_are_the_verdict(journal_file: Path, candidate: Path) -> None
         (("--decisions", "100"), "--decisions: expected FIRST:LAST"),
     ],
 )
-def test_a_wrong_command_exits_2_and_says_what(
+def test_a_wrong_command_exits_2_with_a_message(
     journal_file: Path, candidate: Path, more: tuple[str, ...], message: str
 ) -> None:
     done = call("--log", journal_file, "--candidate", candidate, *more)

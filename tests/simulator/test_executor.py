@@ -143,7 +143,7 @@ def test_a_cluster_gives_the_same_and_survives_a_worker(cluster: Cluster, place:
     same(local_results, run_all([place.world], tasks(place, 3), jobs=1, executor=cluster.address))
 
 
-def test_what_fails_in_a_cluster_is_said_here_and_not_tried_again(cluster: Cluster, tmp_path: Path) -> None:
+def test_errors_in_a_cluster_are_raised_here_and_not_retried(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         list(map_over(tmp_path, noted_and_divided, [0], 1, cluster.address))
     assert len(list(tmp_path.glob("call-*"))) == 1
@@ -179,7 +179,7 @@ def test_a_cluster_without_workers(tmp_path: Path) -> None:
         list(map_over(1, divided, [1], 1, empty.address))
 
 
-def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="the extra dask is not installed")
     monkeypatch.setattr("pointsman.simulator.run.executor.CONNECT_S", 0.5)
     with pytest.raises(SettingError, match=r"--executor tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):

@@ -96,7 +96,7 @@ def test_a_bound_and_the_logged_value_of_one_signal_are_one_question(text: str, 
         ("1 >= " + "1+" * 1500 + "1", "expected at most 2000 characters"),
     ],
 )
-def test_what_makes_no_sense_is_refused(text: str, message: str) -> None:
+def test_invalid_input_is_refused(text: str, message: str) -> None:
     with pytest.raises(ExpressionError) as error:
         parse_requirement(text, SIGNALS)
     assert message in str(error.value)
@@ -117,6 +117,6 @@ def test_a_sum_of_signals() -> None:
 
 
 @pytest.mark.parametrize("comparison", [">=", "<=", ">", "<"])
-def test_nothing_holds_of_what_is_not_known(comparison: str) -> None:
+def test_no_clause_holds_of_a_nan(comparison: str) -> None:
     clause = parse_requirement(f"estimate(quality) {comparison} 0.5", SIGNALS).clauses()[0]
     assert not clause.holds({Term("estimate", "quality"): float("nan")})

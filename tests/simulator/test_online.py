@@ -70,7 +70,7 @@ def test_epsilon_greedy_follows_the_objective(make_table: Make, objective: str, 
 
 
 @pytest.mark.parametrize("policy", OURS)
-def test_nothing_is_learned_before_it_is_known(make_table: Make, policy: str) -> None:
+def test_nothing_is_learned_before_its_delay(make_table: Make, policy: str) -> None:
     """With a delay as long as the run no outcome is ever learned, so nobody can prefer the better model."""
     world = steady(make_table, [(1.0, 1.0, 1.0), (0.0, 1.0, 1.0)], n=400)
     worse = [share(play_online(world, run(policy, delay=delay)), 1, 0, 400) for delay in (0, 400)]

@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_choices_whatever_else_is_random(make_table
 
 
 @every_policy
-def test_only_what_is_there_is_chosen(make_table: Make, policy: str) -> None:
+def test_only_available_models_are_chosen(make_table: Make, policy: str) -> None:
     table = with_model(make_table(60), "new", quality_of=LARGE, cost_of="small")
     schedule = (ModelAdded("new", 20), Outage("small", 30, 40))
     world = make_world(table, ONE, later=("new",))
@@ -74,7 +74,7 @@ def test_only_what_is_there_is_chosen(make_table: Make, policy: str) -> None:
 
 
 @every_policy
-def test_no_outcome_is_known_before_it_is_learned(make_table: Make, policy: str) -> None:
+def test_no_outcome_is_used_before_it_is_learned(make_table: Make, policy: str) -> None:
     """Worlds that differ only in what is not yet learned: the same choices, until the difference can be known."""
     table, rng = make_table(80), np.random.default_rng(5)
     other = replace(table, quality_nk=table.quality_nk[:, ::-1].copy(), latency_nk=table.latency_nk[::-1].copy())
@@ -235,7 +235,7 @@ def test_settings_of_the_policy_that_serves(make_table: Make) -> None:
         ("best", "expected one of thompson, uniform"),
     ],
 )
-def test_a_wrong_name_says_what_was_expected(make_table: Make, policy: str, message: str) -> None:
+def test_a_wrong_name_lists_valid_ones(make_table: Make, policy: str, message: str) -> None:
     with pytest.raises(SettingError) as error:
         check_run(make_world(make_table(30), ONE), run(policy))
     assert message in str(error.value)
@@ -261,7 +261,7 @@ def test_a_length_rule_needs_lengths_and_costs(make_table: Make) -> None:
         check_run(make_world(make_table(30, cost=False), ONE), run("length-rule"))
 
 
-def test_rewards_are_what_the_objective_says(make_table: Make) -> None:
+def test_rewards_follow_the_objective(make_table: Make) -> None:
     world: World = make_world(make_table(10), ONE)
     outcome = CallOutcome(0.8, 0.01, 2.0, 5.0)
     objective = parse_objective("WEIGHTED:cost_weight=10:latency_weight=0.1", UNIT)

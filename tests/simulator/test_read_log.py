@@ -152,7 +152,7 @@ def test_little_is_enough(tmp_path: Path) -> None:
         ("model,propensity,quality\na,1,1,1,1\n", "cannot be read as CSV"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_errors_name_their_place(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "log.csv"
     path.write_text(text)
     with pytest.raises(LogError) as error:
@@ -284,7 +284,7 @@ def test_the_sample_is_read_as_obp_reads_it(which: str) -> None:
     assert np.bincount(log.chosen_n).tolist() == np.bincount(frame["item_id"]).tolist()
 
 
-def test_without_the_package_its_name_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LogError, match=r"needs the package obp: pip install --no-deps obp==0\.4\.1"):
         read_log("obp:random/all")

@@ -76,7 +76,7 @@ def test_other_signals_and_units(make_table: object) -> None:
     assert np.isnan(replayed.mean("latency", 0.95)[0]) is np.False_ or replayed.mean("latency", 0.95)[1] is None
 
 
-def test_what_cannot_be_replayed(make_table: object) -> None:
+def test_logs_that_cannot_be_replayed_are_refused(make_table: object) -> None:
     _, log = logged_world(make_table, 600, 1, (0.99, 0.01))
     with pytest.raises(
         LogError, match=r"expected to keep 20 rounds or more, but the smallest propensity, 0\.01, leaves about 6"

@@ -165,7 +165,7 @@ def test_a_row_is_what_was_played(make_table: Make) -> None:
     assert flatten_shares(row)["share/vendor/large"] == 1.0 and "shares" not in flatten_shares(row)
 
 
-def test_what_is_unknown_is_null(make_table: Make) -> None:
+def test_unknown_values_are_null(make_table: Make) -> None:
     world = make_world(make_table(30, latency=False, cost=False), TASK)
     row = result(world, "thompson", objective="BALANCED").row
     assert row["mean_cost"] is None and row["mean_latency"] is None and row["spend_ratio"] is None
@@ -206,7 +206,7 @@ def test_other_scales_of_quality(make_table: Make) -> None:
     np.testing.assert_array_equal(of_marks, play(make_world(table, TASK), run("thompson")[1]))
 
 
-def test_what_makes_no_sense_is_refused(make_table: Make) -> None:
+def test_invalid_input_is_refused(make_table: Make) -> None:
     table = make_table(10)
     world = make_world(table, TASK)
     for policy, message in (("greedy", "expected one of thompson"), ("fixed:huge", "small, vendor/large")):

@@ -62,7 +62,7 @@ def test_every_option_of_the_command_is_a_setting_with_the_same_default() -> Non
     assert context.params == {name: getattr(settings, name) for name in options}
 
 
-def test_what_a_run_records_is_what_it_was_told(tmp_path: Path) -> None:
+def test_a_recorded_run_has_its_settings(tmp_path: Path) -> None:
     world = tmp_path / "tiny.yaml"
     world.write_text("rounds: 30\nmodels: {a: {quality: 0.4, cost: 0.001}, b: {quality: 0.8, cost: 0.01}}\n")
     arguments = ["--world", str(world), "--policy", "uniform,cascade:0.5", "--seeds", "2", "--delay", "3"]

@@ -266,7 +266,7 @@ def test_memory_does_not_grow_with_the_rounds(make_table: Make) -> None:
         (Run(parse_policy("thompson"), QUALITY, 0.1, 0), "expected no budget"),
     ],
 )
-def test_what_cannot_be_streamed(run: Run, message: str) -> None:
+def test_runs_that_cannot_be_streamed_are_refused(run: Run, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         check_streamed(run)
 

@@ -119,7 +119,7 @@ WRONG: list[tuple[Columns, tuple[str, ...]]] = [
 
 @each_format
 @pytest.mark.parametrize(("change", "message"), WRONG)
-def test_what_is_wrong_is_named(tmp_path: Path, form: str, change: Columns, message: tuple[str, ...]) -> None:
+def test_errors_name_their_place(tmp_path: Path, form: str, change: Columns, message: tuple[str, ...]) -> None:
     with pytest.raises(TableError) as error:
         read(tmp_path, form, BASE | change)
     for word in (f"table.{form}", *message):
@@ -129,7 +129,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, form: str, change: Columns, mess
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 @pytest.mark.parametrize("column", ["quality/m", "cost/m", "x/0", "input_tokens"])
 @pytest.mark.parametrize("cell", ["many", float("inf"), float("nan"), True])
-def test_what_is_not_a_finite_number_is_refused(tmp_path: Path, form: str, column: str, cell: object) -> None:
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, form: str, column: str, cell: object) -> None:
     with pytest.raises(TableError, match=f"row 2 .'q'., column {column}: expected a finite number"):
         read(tmp_path, form, BASE | {column: [1, cell]})
 

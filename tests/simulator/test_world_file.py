@@ -88,7 +88,7 @@ def test_within_a_budget_the_best_is_the_best_that_costs_it(world: Callable[[str
     assert thompson.spend_c[-1] == pytest.approx(thompson.row["mean_cost"])
 
 
-def test_a_new_model_is_no_choice_and_no_optimum_before_it_is_there(world: Callable[[str], Scenario]) -> None:
+def test_a_new_model_is_no_choice_and_no_optimum_before_it_is_added(world: Callable[[str], Scenario]) -> None:
     place = world(TWO + "rounds: 600\nchanges: [{kind: new_model, model: large, start: 300}]\n")
     oracle = measure_run(place.world, "QUALITY_FIRST", run_of(place, "prompt-oracle"))
     assert oracle.row["mean_quality"] == pytest.approx(0.6) and oracle.row["shares"] == {"small": 0.5, "large": 0.5}
