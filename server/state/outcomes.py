@@ -87,11 +87,12 @@ class Outcomes:
         for _ in range(ATTEMPTS):
             record = await self._records.get(report.decision, "decision")
             event = self._join(record, report)
+            conditions, guards = outcome_guards(self._state, event)
             group = Group(
                 (entry_of(event),),
                 (key,) if key else (),
-                (*((Condition(key, 0),) if key else ()), Condition(event.decision_id, record.last)),
-                outcome_guards(self._state, event),
+                (*((Condition(key, 0),) if key else ()), Condition(event.decision_id, record.last), *conditions),
+                guards,
             )
             result = await self._commit.write(group, (event,))
             match result:
@@ -101,7 +102,7 @@ class Outcomes:
                     record = await self._records.get(report.decision, "decision")
                     outcome = record.reported_outcomes.get(event.model, ReportedOutcome())
                     return Reported(outcome, True, span.first)
-                case _:  # another report on this decision was folded meanwhile, which this one is to be joined with
+                case _:  # another report on this decision was folded meanwhile, or an edit of its bucket: join it anew
                     self._records.forget(report.decision)
         raise UnavailableError("too many reports on this decision at the same time; nothing was written, retry")
 

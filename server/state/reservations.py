@@ -89,31 +89,31 @@ def decision_guards(
     return tuple(conditions), tuple(guards)
 
 
-def outcome_guards(state: State, event: OutcomeApplied) -> tuple[Guard, ...]:
+def outcome_guards(state: State, event: OutcomeApplied) -> tuple[tuple[Condition, ...], tuple[Guard, ...]]:
     """How an outcome adjusts the counters that its decision was charged to; the same change as ``pacer.count_outcome`` makes.
 
-    A budget that was set anew since the decision has another counter, which the decision was not charged to.
+    A budget that was set anew since the decision has another counter, which the decision was not charged to. What is released
+    depends on the bucket's rule for costs: so the bucket must be as it is in ``state``.
     """
     bucket = state.buckets.get(event.bucket)
     charged = [
         pair for pair in _hard_budgets(state, bucket, event.project) if event.state_position >= pair[1].pacer.born
     ]
-    if not charged:
-        return ()
+    costs = [change for change in event.changes if change.signal is Signal.COST]
+    if not (charged and costs):
+        return (), ()
     rule = bucket.config.rules.cost if bucket is not None else Aggregation.LAST
     least = event.max_cost if rule is Aggregation.SUM else 0.0
     amount = 0
-    for change in event.changes:
-        if change.signal is Signal.COST:
-            before = event.max_cost if change.before is None else max(change.before, least)
-            amount += nanodollars(max(change.after, least)) - nanodollars(before)
-    if not amount:
-        return ()
+    for change in costs:
+        before = event.max_cost if change.before is None else max(change.before, least)
+        amount += nanodollars(max(change.after, least)) - nanodollars(before)
     guards = []
-    for holder, active in charged:
+    for holder, active in charged if amount else ():
         start_ns, end_ns = _period(active.budget, event.decided_ns)
         guards.append(Guard(_counter(holder, active.pacer, start_ns), amount, None, end_ns))
-    return tuple(guards)
+    conditions = () if bucket is None else (Condition(bucket_name(event.bucket).encode(), bucket.version),)
+    return conditions, tuple(guards)
 
 
 def counters_of(state: State) -> Mapping[bytes, tuple[int, int]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pointsman.bandit.catalog import Bucket, Budget, Model, Prices
+from pointsman.bandit.catalog import Aggregation, Bucket, Budget, Model, OutcomeRules, Prices
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.errors import NothingEligibleError
 from pointsman.bandit.outcome import Signal
@@ -17,6 +18,7 @@ from pointsman.server.journal.interface import Entry, Group, Result, Row, Unknow
 from pointsman.server.state import decisions
 from pointsman.server.state.outcomes import Report
 from pointsman.server.state.replica import Replica, open_replica
+from pointsman.server.state.reservations import counters_of
 from tests.server.memory_journal import MemoryJournal, MemoryLog
 from tests.server.test_journal import scenario
 
@@ -154,3 +156,30 @@ async def test_a_decision_that_cannot_be_stored_reserves_nothing(monkeypatch: py
     assert replica.decisions.reservations.reserved("buckets/b") == 0.0
     await replica.decisions.decide("b", [Context()])
     await replica.close()
+
+
+@pytest.mark.parametrize("before", [Aggregation.LAST, Aggregation.SUM])
+@scenario
+async def test_an_edit_of_the_cost_rule_while_a_report_is_under_way_leaves_counter_and_fold_alike(
+    before: Aggregation,
+) -> None:
+    log = MemoryLog()
+    journal = HeldJournal(log)
+    replica, other = await opened(journal), await opened(MemoryJournal(log), seed=1)
+    after = Aggregation.SUM if before is Aggregation.LAST else Aggregation.LAST
+    bucket = Bucket("b", budget=Budget(1.0, 10**15, hard=True), rules=OutcomeRules(cost=before))
+    await replica.catalogue.put_model(PRICED, expected_version=0)
+    await replica.catalogue.put_bucket(bucket, expected_version=0)
+    (record,) = await replica.decisions.decide("b", [Context()])
+    journal.may_append.clear()
+    journal.appending.clear()
+    reporting = asyncio.ensure_future(replica.outcomes.report(Report(record.decision.id, {Signal.COST: 0.0002})))
+    await journal.appending.wait()
+    await other.commit.wait_folded(record.last)
+    await other.catalogue.put_bucket(replace(bucket, rules=OutcomeRules(cost=after)), expected_version=None)
+    journal.may_append.set()
+    await reporting
+    expected = {counter: used for counter, (used, _) in counters_of(replica.state).items()}
+    assert {counter: used for counter, (used, _) in log.counters.items()} == expected
+    assert list(expected.values()) == [200_000 if after is Aggregation.LAST else 1_000_000]
+    await asyncio.gather(replica.close(), other.close())
