@@ -75,7 +75,9 @@ class MemoryLog:
         last, end_ns = self.end()
         time_ns = max(now_ns, end_ns)
         used = {counter: amount for counter, (amount, _) in self.counters.items()}
-        judge = Judge(self.visible(), used, last, time_ns, lambda position: position + 1 + self.gap())
+        names = {condition.key for condition in group.conditions} & self.spans.keys()
+        stored = {name: self.spans[name] for name in names if self.is_kept(self.spans[name].first)}
+        judge = Judge(stored, used, last, time_ns, lambda position: position + 1 + self.gap())
         result = judge.judge(group)
         if isinstance(result, Appended):
             spans = self.visible()
