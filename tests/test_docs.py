@@ -40,8 +40,8 @@ def test_examples(name: str) -> None:
         if missing not in OPTIONAL:
             raise
         pytest.skip(f"{missing} is not installed")
-    found = doctest.testmod(module)
-    assert found.failed == 0
+    results = doctest.testmod(module)
+    assert results.failed == 0
     assert module.__file__ is not None
     if not is_bare(Path(module.__file__)):
-        assert found.attempted, f"{name} has no example in its docstrings"
+        assert results.attempted, f"{name} has no example in its docstrings"

@@ -66,7 +66,7 @@ def _add_rows(permanent: bool, expires: bool) -> str:
 
 
 def stored(cursor: sqlite3.Cursor, groups: Sequence[Group]) -> tuple[dict[bytes, Span], dict[bytes, int]]:
-    """What is stored of the keys that the groups have conditions on, and of the counters that they have guards on."""
+    """Stored spans of the keys in the groups' conditions, and values of the counters in their guards."""
     keys = list({condition.key for group in groups for condition in group.conditions})
     counters = list({guard.counter for group in groups for guard in group.guards})
     spans = {keys[i]: Span(first, last) for i, first, last in _ask(cursor, _SPANS, keys)}

@@ -148,7 +148,7 @@ class SqliteStore:
         return Span(*positions) if positions else None
 
     def used(self, counter: bytes) -> int:
-        """What is used of a counter."""
+        """The value of a counter."""
         with self._reading() as connection:
             row = connection.execute("SELECT used FROM counters WHERE counter = ?", (counter,)).fetchone()
         return row[0] if row else 0
@@ -267,7 +267,7 @@ class SqliteStore:
         self.format = FORMAT
 
     def set_counters(self, counters: Mapping[bytes, tuple[int, int]]) -> None:
-        """Set what is used of counters and when they end: for journals whose rows were not appended by ``append`` at first."""
+        """Set values and ends of counters, for journals whose rows were not written by ``append``."""
         rows = [(counter, used, end_ns) for counter, (used, end_ns) in counters.items()]
         with self._writing() as cursor:
             cursor.executemany("INSERT OR REPLACE INTO counters VALUES (?, ?, ?)", rows)
@@ -347,7 +347,7 @@ _RESTORE = (
 
 
 def _fault(path: Path, error: sqlite3.Error, action: str = "read") -> JournalError:
-    """What to say of an error of SQLite."""
+    """The ``JournalError`` for an error of SQLite."""
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     if code == sqlite3.SQLITE_CORRUPT:
         return JournalFormatError(f"{path} is damaged ({error}); {_RESTORE}")

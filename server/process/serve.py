@@ -133,7 +133,7 @@ def _bind(server: grpc.aio.Server, config: Config) -> str:
 
 
 def _stop_events(loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Event, asyncio.Event]:
-    """What the first SIGTERM or SIGINT sets, to stop in good order, and what the second one sets, to be quick about it."""
+    """The events that the first SIGTERM or SIGINT sets (graceful stop) and the second one (immediate stop)."""
     stop, hurry = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
@@ -152,7 +152,7 @@ def _serve_http(address: str, offset: int, replica: Replica, admission: Admissio
 
 
 def _tracing() -> Tracing:
-    """What makes traces. Raises ``ServeError`` where OpenTelemetry is not installed."""
+    """Traces of calls. Raises ``ServeError`` where OpenTelemetry is not installed."""
     try:
         from pointsman.server.observe.tracing import Tracing, make_provider  # an extra: not everybody has it
     except ImportError as error:
@@ -161,7 +161,7 @@ def _tracing() -> Tracing:
 
 
 def _auth(config: Config) -> AuthInterceptor | None:
-    """What asks callers for their API keys, if there are any."""
+    """The interceptor that checks API keys, if there are any."""
     if config.api_keys is None:
         return None
     try:

@@ -85,7 +85,7 @@ class Snapshotting:
                 log.warning("cannot compact the journal (it is tried again after the next snapshot): %s", error)
 
     async def finished(self) -> None:
-        """Return when the snapshot that is being taken, and what it set off, is done."""
+        """Return when the snapshot under way, and the compaction it started, are done."""
         if self._task is not None:
             await self._task
 
@@ -94,7 +94,7 @@ class Snapshotting:
         self._closing.set()
 
     async def close(self, *, final: bool) -> None:
-        """Finish what is under way; with ``final``, take a last snapshot if something came since the one before."""
+        """Finish the snapshot under way; with ``final``, take a last one if anything was folded since."""
         self.stop_retention()
         await self.finished()
         if final and self._store is not None and self._fold.state.position > self.position:

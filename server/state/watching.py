@@ -35,7 +35,7 @@ QUEUE = 10_000
 
 
 class Watchers:
-    """Those who watch decisions, and the queues that they read from."""
+    """Subscribers to decisions, each with its queue."""
 
     def __init__(self, records: DecisionRecords) -> None:
         self._records = records
@@ -72,7 +72,7 @@ class Watchers:
             _put(queue, None)
 
     def observe(self, record: e.Record) -> None:
-        """Show a folded event to those who watch."""
+        """Pass a folded event to the watchers."""
         if isinstance(record.event, e.DecisionMade):
             for queue in self._queues:
                 _put(queue, record.event)

@@ -86,7 +86,7 @@ def import_journal(file: Path, directory: Path, progress: Callable[[int], None] 
 
 
 def _check_empty(directory: Path) -> None:
-    """Raise ``JournalError`` unless ``directory`` is new or holds nothing but what an earlier, interrupted import left."""
+    """Raise ``JournalError`` unless ``directory`` is new or holds only the remains of an interrupted import."""
     if not directory.exists():
         return
     try:

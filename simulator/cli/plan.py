@@ -95,7 +95,7 @@ def play(plan: Plan, jobs: int | None, executor: str) -> list[RunResult]:
 
 
 def describe_scenario(scenario: Scenario) -> str:
-    """What was played, in a line: source, size, models, features and changes."""
+    """A one-line description of a scenario: source, size, models, features and changes."""
     world = scenario.world
     return (
         f"{scenario.source}; {len(world.table)} prompts, models {', '.join(world.table.models)}; features "

@@ -42,7 +42,7 @@ KINDS = {
 
 
 def evaluation_page(evaluation: Evaluation, verdict: GateVerdict | None, configuration: Mapping[str, Any]) -> str:
-    """The page: the verdict, the comparison with what needs no routing, warnings, estimates, diagnostics, configuration."""
+    """The page: the verdict, the comparison with static policies, warnings, estimates, diagnostics, configuration."""
     log = evaluation.log
     sections = [
         f"<h1>Pointsman: may {escape(evaluation.candidate.name)} go live?</h1>",

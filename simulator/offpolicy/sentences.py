@@ -31,7 +31,7 @@ MIN_P = 1e-3
 
 
 def all_estimates(evaluation: Evaluation, report: SignalReport) -> list[IntervalEstimate]:
-    """All estimates of one signal: the logging policy's, the candidate's, and those of what it is compared with, by name."""
+    """All estimates of one signal by name: the logging policy's, the candidate's, and the comparators'."""
     estimates = [report.logged, *report.estimates]
     for comparator in evaluation.comparators:
         estimate = {"quality": comparator.quality, "cost": comparator.cost}.get(report.signal)
@@ -41,7 +41,7 @@ def all_estimates(evaluation: Evaluation, report: SignalReport) -> list[Interval
 
 
 def comparisons(evaluation: Evaluation) -> list[str]:
-    """Whether the candidate beats what needs no routing, a sentence each.
+    """Whether the candidate beats each static policy, a sentence each.
 
     Beside a fixed model the difference in cost is told too; a mix costs the same.
     """
@@ -74,7 +74,7 @@ def _cost_difference(evaluation: Evaluation, comparator: Comparator) -> str:
 
 
 def warnings(evaluation: Evaluation) -> list[str]:
-    """What to know before these numbers are trusted, a sentence each."""
+    """Warnings about the assumptions of the estimates, a sentence each."""
     return [
         *_weight_warnings(evaluation),
         *(s for name in evaluation.reports for s in _signal_warnings(evaluation, name)),

@@ -72,7 +72,7 @@ class Thompson:
         return self.commit(t, self.propose(t, row))
 
     def propose(self, t: int, row: int) -> DecisionMade:
-        """What would be decided; nothing is folded."""
+        """The decision that would be made; nothing is folded."""
         world, state, now_ns = self._world, self._state, (t + 1) * ROUND_NS
         bucket = state.buckets[world.bucket_n[row]]
         return decide(

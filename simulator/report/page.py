@@ -40,7 +40,7 @@ def page(title: str, sections: Iterable[str]) -> str:
 
 
 def settings_table(configuration: Mapping[str, str]) -> str:
-    """What was run, by name."""
+    """The settings of the run, by name."""
     rows = "".join(
         f'<tr><td>{escape(name)}</td><td class="text"><span class="as-is">{escape(value)}</span></td></tr>'
         for name, value in configuration.items()

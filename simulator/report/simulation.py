@@ -237,7 +237,7 @@ def _traffic(group: RunGroup) -> str:
 
 
 def _static(group: RunGroup, models: Sequence[str]) -> str:
-    """What the controls would have split the traffic into."""
+    """Traffic shares of the static controls."""
     benchmarks = [result.benchmarks for result in group.results]
     best_fixed = f"Best fixed model: all to {benchmarks[0].fixed}."
     if group.cost is None or any(beside.mix_n is None for beside in benchmarks):

@@ -72,7 +72,7 @@ class PlannedRun:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Benchmarks:
-    """What a run is set beside, which knows its rounds beforehand and ignores the prompt.
+    """Benchmarks of a run, which know its rounds beforehand and ignore the prompt.
 
     ``fixed`` is the best fixed model under the objective (within the budget), ``fixed_n`` its utility; ``mix_n`` is the
     quality of the best static mix of models that costs what the run cost, ``None`` if not every cost is known. ``quality_k``
@@ -91,7 +91,7 @@ class Benchmarks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunResult:
-    """What came of one run: its row, a trace at c rounds, and what each prompt came to (n) beside its controls.
+    """The result of one run: its row, a trace at c rounds, and what each prompt came to (n) beside its controls.
 
     ``regret_c`` is cumulative after ``round_c`` rounds, ``spend_c`` the mean cost until then (NaN where a cost is unknown),
     ``share_ck`` the traffic of each model since the point before. If ``by_prompt``, n are the rows of the table, each of which
@@ -176,7 +176,7 @@ def measure_run(world: World, objective_name: str, run: Run) -> RunResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Achieved:
-    """What a policy achieved in every round (t): each model's share, quality, cost, latency and utility."""
+    """The results of a policy in every round (t): each model's share, quality, cost, latency and utility."""
 
     share_tk: Array
     quality_t: Array
@@ -207,7 +207,7 @@ def _row(world: World, objective_name: str, run: Run, achieved: _Achieved, regre
 
 
 def _split_outcomes(share_tk: Array, rounds: Rounds, utility_tk: Array) -> _Achieved:
-    """What a policy achieves that splits every round's traffic by ``share_tk``."""
+    """The results of a policy that splits every round's traffic by ``share_tk``."""
     expected = rounds.expected
     return _Achieved(
         share_tk,
@@ -219,7 +219,7 @@ def _split_outcomes(share_tk: Array, rounds: Rounds, utility_tk: Array) -> _Achi
 
 
 def _cascade_outcomes(run: Run, rounds: Rounds) -> _Achieved:
-    """What a cascade achieves, whose judge sees the very outcomes. Shares are those of the models that answered last.
+    """The results of a cascade whose judge sees the outcomes. Shares are those of the models that answered last.
 
     Without a threshold of its own it has the best in hindsight within the budget; the cheapest, if none is.
     """
@@ -272,7 +272,7 @@ def _benchmarks(
 
 
 def _mix(share_nk: Array, cell_nk: Array) -> Array:
-    """What each round's mix comes to, (n); NaN if a model that has a share in it is unknown."""
+    """The mean under each round's mix, (n); NaN if a model with a share in it is unknown."""
     return np.asarray(np.where(share_nk > 0.0, share_nk * cell_nk, 0.0).sum(axis=1))
 
 

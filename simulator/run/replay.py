@@ -36,7 +36,7 @@ Indices = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Replay:
-    """What an online policy chose in every round (t), and the world it met."""
+    """The choices of an online policy in every round (t), and the rounds it was played on."""
 
     rounds: Rounds
     chosen_t: Indices
@@ -92,6 +92,6 @@ def play(world: World, run: Run) -> Array:
 
 
 def rounds_of(world: World, run: Run) -> Rounds:
-    """What every model would answer in every round of ``run``: the same for all policies that have its seed."""
+    """Every model's outcome in every round of ``run``: the same for all policies with its seed."""
     order = order_of(world, run.seed, run.rounds)
     return unfold(world.table, order, run.schedule, world.quality, run.seed, world.noise)

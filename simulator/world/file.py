@@ -272,7 +272,7 @@ def _noise(file: WorldFile) -> Noise:
 
 
 def _draw_table(file: WorldFile, name: str, n: int, stream: int) -> OutcomeTable:
-    """What every model is worth, on average, on each of n prompts."""
+    """The mean outcome of every model on each of n prompts."""
     rng = np.random.default_rng([file.seed, stream])
     models, tasks = list(file.models), list(file.tasks)
     share = np.array([file.tasks[task].share for task in tasks])

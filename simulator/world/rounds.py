@@ -85,7 +85,7 @@ class Noise:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExpectedOutcome:
-    """What every call was worth, (t, k): the outcomes themselves, or with ``Noise`` what they are on average."""
+    """The expected value of every call, (t, k): the outcomes themselves, or with ``Noise`` what they are on average."""
 
     quality_tk: Array
     cost_tk: Array
@@ -94,7 +94,7 @@ class ExpectedOutcome:
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
-    """What one call came to: ``quality`` in the table's units, cost in dollars, latency in seconds; NaN where unknown.
+    """The outcome of one call: ``quality`` in the table's units, cost in dollars, latency in seconds; NaN where unknown.
 
     ``quality_reported`` says whether the caller reports the quality. A call that failed has ``success`` False.
     """
@@ -109,7 +109,7 @@ class CallOutcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rounds:
-    """What every model would have answered in every round, (t, k); fields as in ``CallOutcome``.
+    """Every model's outcome in every round, (t, k); fields as in ``CallOutcome``.
 
     ``row_t`` are rows of the table, ``available_tk`` says which models are in the catalogue, ``notices`` what policies are told
     before a round, ``delay_t`` how many rounds later the outcome is learned. Policies are measured by ``expected``.
@@ -248,7 +248,7 @@ class _Timeline:
                     self._joined.setdefault(change.start, []).append(change.model)
 
     def notices(self) -> dict[int, tuple[Notice, ...]]:
-        """What policies are told before a round, by round: first of new models, then of list prices."""
+        """Notices to policies before a round, by round: first of new models, then of list prices."""
         notices: dict[int, tuple[Notice, ...]] = {
             t: tuple(NewModelNotice(model) for model in models) for t, models in self._joined.items()
         }
@@ -298,7 +298,7 @@ def _delays(mean_t: Array, seed: int) -> Indices:
 
 
 def shift_to(quality_n: Array, level: float, quality: QualityRange) -> float:
-    """What to add to every quality, clipping to the range, so that the mean is ``level``."""
+    """The shift of every quality, clipped to the range, at which the mean is ``level``."""
     low, high = quality.min - float(quality_n.max()), quality.max - float(quality_n.min())
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2.0
@@ -318,7 +318,7 @@ def table_outcome(table: OutcomeTable, row: int, model: int) -> CallOutcome:
 
 
 def report_of(outcome: CallOutcome, *, success: bool) -> dict[Signal, float]:
-    """What a caller would report of ``outcome``: what is known of it, and whether the call succeeded if ``success``."""
+    """The report of a caller on ``outcome``: its known signals, and whether the call succeeded if ``success``."""
     cells = {
         Signal.QUALITY: outcome.quality if outcome.quality_reported else np.nan,
         Signal.COST: outcome.cost,
