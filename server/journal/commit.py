@@ -176,7 +176,7 @@ class GroupCommit:
             await waiter
 
     async def close(self) -> None:
-        """Append what is gathered and fold it, then stop."""
+        """Append what is gathered, fold it and what others have written by then, and stop."""
         self._closing = True
         self._wake.set()
         if self._appending is not None:
@@ -184,15 +184,17 @@ class GroupCommit:
         for task in self._settling:
             task.cancel()
         await asyncio.gather(*self._settling, return_exceptions=True)
-        if self._appends and self._following is not None:
-            waiting = asyncio.ensure_future(self.wait_folded(self._appends[-1].awaited))
+        if self._following is not None:
+            waiting = asyncio.ensure_future(self._wait_all_folded())
             await asyncio.wait([waiting, self._following], return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
-        if self._following is not None:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
         self._fail(list(self._unsettled), f"the server is shutting down; {MAYBE_WRITTEN}")
+
+    async def _wait_all_folded(self) -> None:
+        await self.wait_folded(max(await self._journal.end(), self._appends[-1].awaited if self._appends else 0))
 
     async def _append_gathered(self) -> None:
         while True:

@@ -25,7 +25,7 @@ from pointsman.server.journal.interface import JournalError, JournalLockedError
 TURN_FILE = "turn"
 """The file whose lock is held by the one of several processes that writes just now."""
 FORMER_LOCK = "lock"
-"""The file that versions before this one locked instead of the directory. It is locked too where it exists."""
+"""The file that versions before this one locked instead of the directory. A process that has it locked is seen."""
 
 
 def lock_directory(directory: Path) -> int:

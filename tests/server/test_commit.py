@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -279,3 +279,29 @@ async def test_a_caller_is_answered_even_if_the_retry_hangs(monkeypatch: pytest.
     assert rig.settled == []
     await rig.close()
     assert rig.names() == ["x"]
+
+
+class LateJournal(MemoryJournal):
+    """A journal whose tail brings nothing until somebody has asked for its end."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log)
+        self.asked = asyncio.Event()
+
+    async def end(self) -> int:
+        self.asked.set()
+        return await super().end()
+
+    async def tail(self, after: int) -> AsyncIterator[Sequence[Row]]:
+        async for rows in super().tail(after):
+            await self.asked.wait()
+            yield rows
+
+
+@scenario
+async def test_closing_folds_what_others_have_written_by_then() -> None:
+    log = MemoryLog()
+    rig, other = Rig(LateJournal(log)), MemoryJournal(log)
+    await other.append([of(str(i)) for i in range(5)], 1)
+    await rig.close()
+    assert [row for row, _ in rig.folded] == log.rows
