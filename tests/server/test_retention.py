@@ -145,7 +145,8 @@ def test_the_file_stops_growing(tmp_path: Path) -> None:
 
     async def scenario(service: Service) -> None:
         for _ in range(16):
-            await traffic(service, 60, step_s=20)
+            for _ in range(6):  # compaction keeps pace, however busy the machine is
+                await traffic(service, 10, step_s=20)
             with sqlite3.connect(tmp_path / FILE) as connection:
                 pages.append(connection.execute("PRAGMA page_count").fetchone()[0])
 
