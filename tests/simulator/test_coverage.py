@@ -14,6 +14,8 @@ from scipy.stats import binom
 
 from benchmarks.simulator.coverage_page import coverage_page, relative_widths
 
+pytestmark = pytest.mark.xdist_group("coverage")  # one worker makes the records for all
+
 REPLICATIONS, ROUNDS = 24, 800
 
 
