@@ -22,16 +22,16 @@ demo: $(VENV)/.demo ## Install, start the service, route real prompts through it
 	@$(BIN)/python demo/run.py $(if $(KEEP),--keep $(KEEP))
 
 .PHONY: test
-test: $(VENV)/.dev ## Everything CI checks: style, types, import arrows, contract, tests
+test: $(VENV)/.dev ## What every change must pass: style, types, import arrows, contract, tests
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint types imports buf-lint buf-breaking protos-check
 	@$(MAKE) --no-print-directory unit
 
 .PHONY: unit
 unit: $(VENV)/.dev ## The tests alone
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore=tests/packaging $(ARGS)
 
 .PHONY: test-packaging
-test-packaging: $(VENV)/.dev ## What is built, installed from the index: oldest and newest dependencies, every Python on PATH
+test-packaging: $(VENV)/.dev ## What is built: installed beside other things, and from the index with the oldest and newest dependencies
 	@$(BIN)/python -m pytest -q -m 'index or not index' tests/packaging $(ARGS)
 
 .PHONY: lint

@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from pointsman.simulator.offpolicy.intervals.betting import ControlVariate, lower_bounds, upper_bounds
 from pointsman.simulator.offpolicy.intervals.fixed_time import normal
 from pointsman.simulator.offpolicy.intervals.interval import Interval
-from tests.simulator.logged_paths import bandit_paths, most_misses, past_means
+from tests.simulator.logged_paths import Paths, bandit_paths, most_misses, past_means
 
 Array = npt.NDArray[np.float64]
 
@@ -114,12 +114,16 @@ def test_bounds_close_in_on_the_mean_about_as_fast_as_normal_ones() -> None:
         assert 1.0 < reach < 2.4
 
 
+@pytest.fixture(scope="module")
+def long_log() -> Paths:
+    return bandit_paths(47, 1, 40_000, MEAN_CK, floor=0.4)
+
+
 @pytest.mark.parametrize("factor", [0.0, 0.8, 1.0, 1.3])
 @pytest.mark.parametrize("controlled", [False, True])
-def test_both_bounds_close_in_on_the_difference(factor: float, controlled: bool) -> None:
+def test_both_bounds_close_in_on_the_difference(long_log: Paths, factor: float, controlled: bool) -> None:
     """The candidate, the factor and a range other than 1 all enter: neither bound is merely safe."""
-    high, n = 2.5, 40_000
-    logs = bandit_paths(47, 1, n, MEAN_CK, floor=0.4)
+    high, logs = 2.5, long_log
     context_n, chosen_n, logged_nk = logs.context_rn[0], logs.chosen_rn[0], logs.logged_rnk[0]
     mean_nk = high * MEAN_CK[context_n]
     true = high * VALUE - factor * float((logged_nk * mean_nk).sum(axis=1).mean())

@@ -29,7 +29,7 @@ def decisions(n: int, seed: int = 0) -> pd.DataFrame:
     p_nk = rng.dirichlet(np.ones(3), size=n)
     p_nk[::7, 2] = 0.0
     p_nk /= p_nk.sum(axis=1, keepdims=True)
-    chosen_n = np.array([rng.choice(3, p=p) for p in p_nk])
+    chosen_n = (rng.random((n, 1)) > p_nk.cumsum(axis=1)[:, :2]).sum(axis=1)
     quality_n = rng.random(n)
     quality_n[::5] = np.nan
     return pd.DataFrame(

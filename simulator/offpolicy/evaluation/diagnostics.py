@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import chdtrc
-from scipy.stats import chi2
 
 from pointsman.simulator.offpolicy.intervals.interval import check_scores
 from pointsman.simulator.offpolicy.logs.log import Array, Flags, Indices
@@ -211,7 +210,7 @@ def missingness_p(chosen_n: Indices, group_n: Indices, reported_n: Flags, k: int
         rate = float(observed_k.sum() / count_k.sum())
         statistic += float(((observed_k - rate * count_k) ** 2 / (count_k * rate * (1.0 - rate))).sum())
         dof += len(count_k) - 1
-    return float(chi2.sf(statistic, dof)) if dof else 1.0
+    return float(chdtrc(dof, statistic)) if dof else 1.0
 
 
 def calibration(chosen_n: Indices, logged_nk: Array) -> Calibration:
