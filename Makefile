@@ -30,6 +30,10 @@ test: $(VENV)/.dev ## What every change must pass: style, types, import arrows, 
 unit: $(VENV)/.dev ## The tests alone
 	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore=tests/packaging $(ARGS)
 
+.PHONY: test-laws
+test-laws: $(VENV)/.dev ## The property tests with ten times the examples, other ones each time
+	@LAWS=more $(BIN)/python -m pytest -q -n 2 -m hypothesis $(ARGS)
+
 .PHONY: test-packaging
 test-packaging: $(VENV)/.dev ## What is built: installed beside other things, and from the index with the oldest and newest dependencies
 	@$(BIN)/python -m pytest -q -m 'index or not index' tests/packaging $(ARGS)

@@ -1,5 +1,5 @@
-"""What every test shares: the same examples of hypothesis in every run, no test that fails on a slow machine, one thread for
-linear algebra, as in the service, and service processes that end with the test.
+"""What every test shares: the same examples of hypothesis in every run (``LAWS=more``: many others), no test that fails on a slow
+machine, one thread for linear algebra, as in the service, and service processes that end with the test.
 """
 
 import os
@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 
 from tests.processes import ANY_PORT, Serve, Served, reserved_address  # noqa: E402
 
-settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("ci")
+_common = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", _common, derandomize=True, max_examples=40)
+settings.register_profile("more", _common, max_examples=400)
+settings.load_profile(os.environ.get("LAWS", "same"))
 
 
 @pytest.fixture
