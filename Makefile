@@ -106,6 +106,10 @@ bench-routing: $(VENV)/.dev ## Six experiments on real prompts, side by side wit
 bench-generality: $(VENV)/.dev ## Defaults on a grid of synthetic worlds against linear rivals and hindsight
 	@$(BIN)/python benchmarks/generality/worlds.py $(ARGS)
 
+.PHONY: bench-shapes
+bench-shapes: $(VENV)/.dev ## Shapes of what is reported: features in wrong units and with gaps
+	@for run in benchmarks/shapes/*.py; do $(BIN)/python $$run $(ARGS) || exit 1; done
+
 .PHONY: bench-simulator
 bench-simulator: $(VENV)/.dev ## Speed of replays and estimators beside others, a million rounds, coverage of intervals (an hour)
 	@$(PIP) install -e '.[peers]' && $(PIP) install --no-deps obp==0.4.1 || echo "peers are not to be had here: measuring without them"

@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pointsman.bandit import feature_scales
 from pointsman.bandit.catalog import Bucket, Objective
-from pointsman.bandit.encoder import Encoder, encoder_of
+from pointsman.bandit.encoder import VERSION, Encoder, encoder_of
+from pointsman.bandit.feature_scales import FeatureScales, new_scales
 from pointsman.bandit.hierarchical_prior import zero_contribution
 from pointsman.bandit.latency_calibration import count_exceedance, log_correction
 from pointsman.bandit.outcome import NO_REPORTS, ReportedOutcome, Signal, SignalChange, learning_updates
@@ -131,9 +133,9 @@ class BucketState:
     ``contribution_3mr`` the bucket's present contribution to the pooled priors (``bandit.hierarchical_prior.contribution``),
     ``warm_start_k`` the judged outcomes of a warm start that is still on trial, ``changed_at_k`` one more than the number of
     decisions when a model's quality was last found to have changed, 0 for never.
-    ``pacer`` is there if the bucket has a budget. ``members`` are the columns of the present candidates (``None``: all columns
-    in their order), ``candidates`` what the policy needs of them, ``objective`` the bucket's with its defaults filled in; all
-    three are derived.
+    ``scales`` are those of its numbers and embeddings, ``pacer`` is there if the bucket has a budget. ``members`` are the columns
+    of the present candidates (``None``: all columns in their order), ``candidates`` what the policy needs of them, ``objective``
+    the bucket's with its defaults filled in; all three are derived.
     """
 
     config: Bucket
@@ -152,6 +154,7 @@ class BucketState:
     contribution_3mr: npt.NDArray[np.float64]
     warm_start_k: npt.NDArray[np.int64]
     changed_at_k: npt.NDArray[np.int64]
+    scales: FeatureScales
     pacer: Pacer | None = None
     members: npt.NDArray[np.intp] | None = None
     candidates: Candidates = field(default_factory=lambda: Candidates((), ()))
@@ -175,9 +178,9 @@ def default_priors(bucket: Bucket) -> tuple[Prior, ...]:
     )
 
 
-def new_bucket(config: Bucket, version: int, generation: int) -> BucketState:
+def new_bucket(config: Bucket, version: int, generation: int, encoder_version: int = VERSION) -> BucketState:
     """A bucket without observations and without columns. ``version`` and ``generation`` are positions in the journal."""
-    encoder = encoder_of(config.schema)
+    encoder = encoder_of(config.schema, encoder_version)
     return BucketState(
         config=config,
         version=version,
@@ -194,6 +197,7 @@ def new_bucket(config: Bucket, version: int, generation: int) -> BucketState:
         contribution_3mr=zero_contribution(0),
         warm_start_k=np.zeros(0, dtype=np.int64),
         changed_at_k=np.zeros(0, dtype=np.int64),
+        scales=new_scales(len(config.schema.numbers), len(config.schema.embeddings)),
         count_sk=np.zeros((SIGNALS, 0), dtype=np.int64),
         sum_sk=np.zeros((SIGNALS, 0)),
     )
@@ -324,9 +328,11 @@ def arrays(bucket: BucketState) -> dict[str, npt.NDArray[np.generic]]:
     """The arrays that make up a bucket's state, by name, in a fixed order: what snapshots store."""
     counters = {name: getattr(bucket, name) for name in COUNTERS}
     pacer = {} if bucket.pacer is None else pacer_arrays(bucket.pacer)
+    scales = feature_scales.to_arrays(bucket.scales) if bucket.encoder.measured else {}
     return {
         **to_arrays(bucket.posteriors),
         **counters,
+        **{f"scales/{name}": array for name, array in scales.items()},
         **{f"pacer/{name}": array for name, array in pacer.items()},
     }
 
@@ -338,6 +344,9 @@ def restore_arrays(bucket: BucketState, named: Mapping[str, npt.NDArray[Any]]) -
     bucket.posteriors = from_arrays(named)
     for name in COUNTERS:
         setattr(bucket, name, named[name])
+    scales = {name.removeprefix("scales/"): array for name, array in named.items() if name.startswith("scales/")}
+    if scales:  # of measured features; former snapshots have none
+        bucket.scales = FeatureScales(**scales)
     pacer = {name.removeprefix("pacer/"): array for name, array in named.items() if name.startswith("pacer/")}
     bucket.pacer = pacer_from_arrays(pacer) if pacer else None
 

@@ -120,8 +120,17 @@ def decide(
     if limits is not NO_LIMITS:
         with within("limits"):
             limits.check(bucket.candidates.names, bucket.config.quality_range)
+    if bucket.encoder.version >= 2 and bucket.encoder.measured and (bucket.scales.fitted or not bucket.scales.compared):
+        encoded = [rescaled(bucket, context) for context in encoded]
     situation = _Situation(health, now_ns, state_position, tuple(active_budgets), resolved, limits, with_propensity)
     return _decide(bucket, _Requests(encoded, ids, request_ids), rng, situation)
+
+
+def rescaled(bucket: BucketState, context: Encoded) -> Encoded:
+    """A context that was encoded as declared, with the scales that the bucket has found its features to have."""
+    if not len(context.measured_m):
+        return context
+    return replace(context, x_d=bucket.encoder.rescale(context.x_d, context.measured_m, bucket.scales))
 
 
 def _decide(
@@ -246,6 +255,7 @@ def _events(bucket: BucketState, requests: _Requests, situation: _Situation, dra
             max_cost=0.0 if max_cost_bk is None else float(max_cost_bk[i, chosen[i]]),
             raw_p95=p95[i] * uncorrected_k[chosen[i]],
             log_decays=log_decays_k[chosen[i]],
+            measured_m=context.measured_m,
         )
         for i, context in enumerate(requests.encoded)
     ]

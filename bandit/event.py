@@ -7,12 +7,13 @@ Record(position=1, time_ns=0, event=ModelPut(model=Model(id='small', ...)))
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from pointsman.bandit.catalog import Bucket, Model, Objective, Project, QualityRange
+from pointsman.bandit.encoder import NOTHING_MEASURED, VERSION
 from pointsman.bandit.limits import Limits
 from pointsman.bandit.outcome import ReportedOutcome, SignalChange
 from pointsman.bandit.predictions import Predictions
@@ -43,9 +44,10 @@ class AvailabilitySet:
 
 @dataclass(frozen=True, slots=True)
 class BucketPut:
-    """A bucket was created or replaced."""
+    """A bucket was created or replaced. ``encoder_version`` is what its features are made by if its schema is new."""
 
     bucket: Bucket
+    encoder_version: int = VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ class DecisionMade:
 
     For what is to be learned of the chosen model later: ``max_cost`` are the dollars that a hard budget reserves for it until
     its cost is known (0 without one), ``raw_p95`` the regression's own 95th percentile of its latency in seconds, ``log_decays``
-    its log decays by response (``bandit.posterior.log_decay``).
+    its log decays by response (``bandit.posterior.log_decay``). ``measured_m`` are the context's numbers and the lengths of its
+    embeddings before the bucket scaled them (``bandit.encoder.Encoded``).
     """
 
     id: bytes
@@ -114,6 +117,7 @@ class DecisionMade:
     max_cost: float = 0.0
     raw_p95: float = 0.0
     log_decays: tuple[float, ...] = ()
+    measured_m: npt.NDArray[np.float64] = field(default_factory=lambda: NOTHING_MEASURED)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

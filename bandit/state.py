@@ -34,7 +34,7 @@ from pointsman.bandit.bucket import (
     learn,
     new_bucket,
 )
-from pointsman.bandit.catalog import Aggregation, Bucket, Model, Priors, Project
+from pointsman.bandit.catalog import Aggregation, Model, Priors, Project
 from pointsman.bandit.event import (
     AvailabilitySet,
     BucketDeleted,
@@ -47,6 +47,8 @@ from pointsman.bandit.event import (
     ProjectPut,
     Record,
 )
+from pointsman.bandit.feature_scales import count_context
+from pointsman.bandit.feature_scales import fit as fit_scales
 from pointsman.bandit.health import Health, count_request, record_call
 from pointsman.bandit.hierarchical_prior import (
     HierarchicalPrior,
@@ -171,7 +173,7 @@ def apply(state: State, record: Record) -> Exception | None:
                 )
                 _renew_all(state, record.position)
         case BucketPut():
-            _put_bucket(state, event.bucket, record.position)
+            _put_bucket(state, event, record.position)
         case BucketDeleted():
             _drop_bucket(state, event.bucket)
         case ProjectPut():
@@ -250,6 +252,7 @@ def fingerprint(state: State) -> str:
         digest.update(repr((name, health)).encode())
     for name, bucket in sorted(state.buckets.items()):
         digest.update(repr((name, bucket.version, bucket.generation, bucket.columns, bucket.config)).encode())
+        digest.update(str(bucket.encoder.version).encode())
         for array in arrays(bucket).values():
             digest.update(repr(array.shape).encode())
             digest.update(np.ascontiguousarray(array).data)
@@ -260,7 +263,8 @@ def _canonical(model: Model) -> Model:
     return replace(model, tags=dict(sorted(model.tags.items())))
 
 
-def _put_bucket(state: State, config: Bucket, position: int) -> None:
+def _put_bucket(state: State, event: BucketPut, position: int) -> None:
+    config = event.bucket
     before = state.buckets.get(config.id)
     if before is not None and config.same_posteriors(before.config):
         if config.budget != before.config.budget:
@@ -270,7 +274,7 @@ def _put_bucket(state: State, config: Bucket, position: int) -> None:
         renew_candidates(state, before, position)
         return
     _drop_bucket(state, config.id)
-    bucket = new_bucket(config, version=position, generation=position)
+    bucket = new_bucket(config, version=position, generation=position, encoder_version=event.encoder_version)
     if before is not None and config.budget == before.config.budget:
         bucket.pacer = before.pacer  # what was spent is spent
     renew_candidates(state, bucket, position)
@@ -297,7 +301,7 @@ def _renew_all(state: State, position: int) -> None:
 def _reset_bucket(state: State, bucket: BucketState, position: int) -> None:
     """Reset, in place, everything a bucket has learned; its spend stays."""
     _drop_bucket(state, bucket.config.id)
-    fresh = new_bucket(bucket.config, version=bucket.version, generation=position)
+    fresh = new_bucket(bucket.config, bucket.version, generation=position, encoder_version=bucket.encoder.version)
     fresh.pacer = bucket.pacer
     renew_candidates(state, fresh, position)
     state.buckets[bucket.config.id] = fresh
@@ -351,6 +355,10 @@ def _learn_of_context(state: State, bucket: BucketState, event: DecisionMade) ->
     bucket.decisions_k[bucket.columns.index(event.models[event.chosen])] += 1
     total = int(bucket.decisions_k.sum())
     bucket.context_d += (event.x_d - bucket.context_d) / total
+    if len(event.measured_m):
+        count_context(bucket.scales, event.measured_m)
+        if bucket.scales.compared and _is_round(total):
+            fit_scales(bucket.scales)
     if total % CHANGE_DECAY_EVERY == 0 and bucket.changed_at_k.any():
         decay_after_change(bucket, total)
     if total >= FIT_FROM and _is_round(total):

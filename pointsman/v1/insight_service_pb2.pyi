@@ -16,7 +16,7 @@ class GetBucketInsightRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class GetBucketInsightResponse(_message.Message):
-    __slots__ = ("name", "models", "decisions", "spend_usd", "position", "budget", "project_budget")
+    __slots__ = ("name", "models", "decisions", "spend_usd", "position", "budget", "project_budget", "features")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class GetBucketInsightResponse(_message.Message):
     POSITION_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     PROJECT_BUDGET_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     name: str
     models: _containers.RepeatedCompositeFieldContainer[ModelInsight]
     decisions: int
@@ -31,7 +32,28 @@ class GetBucketInsightResponse(_message.Message):
     position: int
     budget: BudgetInsight
     project_budget: BudgetInsight
-    def __init__(self, name: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelInsight, _Mapping]]] = ..., decisions: _Optional[int] = ..., spend_usd: _Optional[float] = ..., position: _Optional[int] = ..., budget: _Optional[_Union[BudgetInsight, _Mapping]] = ..., project_budget: _Optional[_Union[BudgetInsight, _Mapping]] = ...) -> None: ...
+    features: _containers.RepeatedCompositeFieldContainer[FeatureInsight]
+    def __init__(self, name: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelInsight, _Mapping]]] = ..., decisions: _Optional[int] = ..., spend_usd: _Optional[float] = ..., position: _Optional[int] = ..., budget: _Optional[_Union[BudgetInsight, _Mapping]] = ..., project_budget: _Optional[_Union[BudgetInsight, _Mapping]] = ..., features: _Optional[_Iterable[_Union[FeatureInsight, _Mapping]]] = ...) -> None: ...
+
+class FeatureInsight(_message.Message):
+    __slots__ = ("feature", "sampled", "missing_share", "outside_share", "mean", "sd", "rescaled", "warning")
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    SAMPLED_FIELD_NUMBER: _ClassVar[int]
+    MISSING_SHARE_FIELD_NUMBER: _ClassVar[int]
+    OUTSIDE_SHARE_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    SD_FIELD_NUMBER: _ClassVar[int]
+    RESCALED_FIELD_NUMBER: _ClassVar[int]
+    WARNING_FIELD_NUMBER: _ClassVar[int]
+    feature: str
+    sampled: int
+    missing_share: float
+    outside_share: float
+    mean: float
+    sd: float
+    rescaled: bool
+    warning: str
+    def __init__(self, feature: _Optional[str] = ..., sampled: _Optional[int] = ..., missing_share: _Optional[float] = ..., outside_share: _Optional[float] = ..., mean: _Optional[float] = ..., sd: _Optional[float] = ..., rescaled: bool = ..., warning: _Optional[str] = ...) -> None: ...
 
 class BudgetInsight(_message.Message):
     __slots__ = ("budget", "period_start", "period_end", "spent_usd", "reserved_usd", "multiplier", "target_usd_per_request")

@@ -60,7 +60,8 @@ def write_event(event: e.Event, terms: TermsHistory | None = None) -> journal_pb
                 )
             )
         case e.BucketPut():
-            return journal_pb2.JournalEvent(bucket_put=journal_pb2.BucketPut(bucket=write_bucket(event.bucket)))
+            put = journal_pb2.BucketPut(bucket=write_bucket(event.bucket), encoder_version=event.encoder_version)
+            return journal_pb2.JournalEvent(bucket_put=put)
         case e.BucketDeleted():
             return journal_pb2.JournalEvent(bucket_deleted=journal_pb2.BucketDeleted(bucket=event.bucket))
         case e.ProjectPut():
@@ -92,7 +93,8 @@ def read_event(message: journal_pb2.JournalEvent, terms: TermsHistory) -> e.Even
                 switch.reason,
             )
         case "bucket_put":
-            return e.BucketPut(read_bucket(message.bucket_put.bucket))
+            put = message.bucket_put
+            return e.BucketPut(read_bucket(put.bucket), put.encoder_version or 1)
         case "bucket_deleted":
             return e.BucketDeleted(message.bucket_deleted.bucket)
         case "project_put":
@@ -149,6 +151,7 @@ def _write_decision(event: e.DecisionMade, history: TermsHistory | None) -> jour
         max_cost=event.max_cost,
         raw_p95=event.raw_p95,
         log_decays=event.log_decays,
+        measured=event.measured_m.tolist(),
         project=event.project,
     )
     write_terms(message, event, history)
@@ -193,6 +196,7 @@ def _read_decision(message: journal_pb2.DecisionMade, history: TermsHistory) -> 
         max_cost=message.max_cost,
         raw_p95=message.raw_p95,
         log_decays=tuple(message.log_decays),
+        measured_m=np.array(message.measured),
         project=message.project,
     )
 

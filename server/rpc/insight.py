@@ -15,6 +15,7 @@ from pointsman.server.codec.event import write_record
 from pointsman.server.names import bucket_name, parse
 from pointsman.server.rpc.bucket_insight import write_budget_insight, write_model_insights
 from pointsman.server.rpc.decision_message import write_decision
+from pointsman.server.rpc.feature_insight import write_feature_insights
 from pointsman.server.rpc.status import Call, streaming, unary
 from pointsman.server.state.replica import Replica
 from pointsman.v1 import insight_service_pb2 as rpc
@@ -46,6 +47,7 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
             budget=own,
             project_budget=project,
             models=models,
+            features=write_feature_insights(bucket),
             decisions=int(bucket.decisions_k.sum()),
             spend_usd=sum(model.spend_usd for model in models),
             position=self._replica.state.position,

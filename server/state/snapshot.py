@@ -140,6 +140,7 @@ class Capture:
             "config": _encode(write_bucket(bucket.config)),
             "version": bucket.version,
             "generation": bucket.generation,
+            "encoder": bucket.encoder.version,
             "columns": bucket.columns,
             "terms": _write_terms(self._terms[name]),
             "arrays": _shapes(named),
@@ -219,7 +220,7 @@ def _header(data: bytes) -> tuple[dict[str, Any], memoryview, int]:
 
 def _load_bucket(entry: dict[str, Any], body: memoryview, at: int) -> tuple[BucketState, int]:
     config = read_bucket(catalog_pb2.Bucket.FromString(base64.b64decode(entry["config"])))
-    bucket = new_bucket(config, entry["version"], entry["generation"])
+    bucket = new_bucket(config, entry["version"], entry["generation"], entry.get("encoder", 1))
     bucket.columns = tuple(entry["columns"])
     loaded, at = _load_arrays(entry["arrays"], body, at)
     restore_arrays(bucket, loaded)

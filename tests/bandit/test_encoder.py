@@ -40,8 +40,8 @@ def encoded(**more: object) -> dict[str, float]:
 
 def test_the_layout() -> None:
     assert NAMES[:8] == ["size", "age", "lang=en", "lang=de", "tier=a", "v/0", "v/1", "v/2"]
-    assert NAMES[8:-2] == text_feature_names()
-    assert NAMES[-2:] == ["log_input_tokens", "intercept"]
+    assert NAMES[8:-3] == text_feature_names()
+    assert NAMES[-3:] == ["log_input_tokens", "age=missing", "intercept"]
     assert ENCODER.dim == len(NAMES) == len(set(NAMES))
 
 
@@ -53,8 +53,36 @@ def test_values() -> None:
     assert x["v/0"] == pytest.approx(0.6 * CONTENT)
     assert x["v/2"] == pytest.approx(-0.6 * CONTENT)
     assert x["log_input_tokens"] == pytest.approx(0.0, abs=1e-6)
+    assert (x["age=missing"], encoded()["age=missing"]) == (0.0, 1.0)
     assert x["intercept"] == 1.0
     assert encoded(categories={"lang": "de", "tier": "unheard"})["tier=a"] == 0.0
+
+
+def test_the_first_version_is_what_it_was() -> None:
+    encoder = Encoder(SCHEMA, version=1)
+    context = Context({"size": 20.0}, {"lang": "en"}, {"v": [30.0, 0.0, -0.3]})
+    x = dict(zip(feature_names(SCHEMA, version=1), encoder.encode(context).x_d, strict=True))
+    assert len(x) == encoder.dim == ENCODER.dim - 1
+    assert (x["size"], x["age"], x["intercept"]) == (2.0, 0.0, 1.0)
+    assert x["v/0"] == CLIP  # clipped by components, which turns the vector
+    assert x["v/2"] == pytest.approx(-0.6 * CONTENT)
+
+
+@given(st.lists(st.floats(-1e299, 1e299), min_size=3, max_size=3))
+def test_an_embedding_keeps_its_direction(vector: list[float]) -> None:
+    context = Context({"size": 10.0}, {"lang": "en"}, {"v": vector})
+    encoded = ENCODER.encode(context)
+    largest = max(map(abs, vector))
+    x_d, length = encoded.x_d[5:8], largest and 2.0 * largest * np.linalg.norm(np.array(vector) / largest)
+    assert np.linalg.norm(x_d) == pytest.approx(CONTENT * min(length, CLIP), rel=1e-5, abs=1e-30)
+    assert encoded.measured_m[2] == pytest.approx(min(length, 1e300))
+    if length > 1e-20:
+        assert x_d @ (np.array(vector) / largest) > 0.0
+
+
+def test_what_is_measured_is_not_clipped() -> None:
+    encoded = ENCODER.encode(Context({"size": 1e6}, {"lang": "en"}, {"v": [30.0, 0.0, -40.0]}))
+    np.testing.assert_allclose(encoded.measured_m, [(1e6 - 10) / 5, math.nan, 100.0])
 
 
 def test_token_counts_come_from_the_text_if_not_given() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -187,6 +189,7 @@ def test_decisions(k: int, data: st.DataObject) -> None:
         max_cost=data.draw(amount),
         raw_p95=data.draw(amount),
         log_decays=tuple(data.draw(st.lists(anything, max_size=4))),
+        measured_m=np.array(data.draw(st.lists(anything | st.just(math.nan), max_size=4)), dtype=np.float64),
     )
     same(event, read_event(journal_pb2.JournalEvent.FromString(write_event(event).SerializeToString()), {}))
 
@@ -225,11 +228,18 @@ def test_catalogue_events() -> None:
         e.ModelDeleted("m"),
         e.AvailabilitySet("m", False, "why"),
         e.BucketPut(c.Bucket("b")),
+        e.BucketPut(c.Bucket("b"), encoder_version=1),
         e.BucketDeleted("b"),
         e.ProjectPut(c.Project("p", "P", c.Budget(1.0, c.DAY_NS, hard=True))),
         e.ProjectDeleted("p"),
     ):
         assert read_event(write_event(event), {}) == event
+
+
+def test_buckets_of_former_events_keep_the_first_encoder() -> None:
+    message = write_event(e.BucketPut(c.Bucket("b")))
+    message.bucket_put.ClearField("encoder_version")
+    assert read_event(message, {}) == e.BucketPut(c.Bucket("b"), encoder_version=1)
 
 
 def same(left: object, right: object) -> None:

@@ -128,6 +128,38 @@ def test_repeating_a_request_answers_the_first_decision(run: Run) -> None:
     run(scenario)
 
 
+def test_insight_warns_of_features_that_are_not_as_declared(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        schema = catalog_pb2.ContextSchema(
+            numbers=[
+                catalog_pb2.NumberFeature(name="size", scale=1e6),
+                catalog_pb2.NumberFeature(name="age", optional=True),
+                catalog_pb2.NumberFeature(name="fine"),
+            ],
+            categories=[catalog_pb2.CategoryFeature(name="lang", values=["en"], open=True)],
+            embeddings=[catalog_pb2.EmbeddingFeature(name="v", dimension=2)],
+        )
+        bucket = catalog_pb2.Bucket(name="buckets/odd", context_schema=schema)
+        await service.catalog.CreateBucket(catalog_service_pb2.CreateBucketRequest(bucket=bucket))
+        for i in range(64):
+            context = context_pb2.Context(
+                numbers={"size": i, "fine": i / 32, **({"age": 1.0} if i % 4 == 0 else {})},
+                categories={"lang": f"l{i}"},
+                embeddings={"v": context_pb2.Embedding(values=[60, 80])},
+            )
+            await service.decide("buckets/odd", context=context)
+        request = insight_service_pb2.GetBucketInsightRequest(name="buckets/odd")
+        features = {f.feature: f for f in (await service.insight.GetBucketInsight(request)).features}
+        size, age, fine, lang, v = (features[name] for name in ("size", "age", "fine", "lang", "v"))
+        assert size.rescaled and size.mean == 31.5 and "declare center 31.5" in size.warning
+        assert age.missing_share == 0.75 and "missing from 75%" in age.warning
+        assert (fine.warning, fine.rescaled, fine.sampled) == ("", False, 64)
+        assert lang.outside_share == 1.0 and "100% of requests" in lang.warning
+        assert v.rescaled and v.mean == pytest.approx(100.0) and "declare scale 0.01" in v.warning
+
+    run(scenario)
+
+
 def test_batches(run: Run) -> None:
     async def scenario(service: Service) -> None:
         contexts = [context_pb2.Context(numbers={"n": i / 100}) for i in range(100)]
