@@ -110,6 +110,10 @@ bench-generality: $(VENV)/.dev ## Defaults on a grid of synthetic worlds against
 bench-shapes: $(VENV)/.dev ## Shapes of what is reported: features in wrong units and with gaps
 	@for run in benchmarks/shapes/*.py; do $(BIN)/python $$run $(ARGS) || exit 1; done
 
+.PHONY: bench-priors
+bench-priors: $(VENV)/.dev ## What buckets learn from each other, beside a simple hierarchy and no pooling (an hour)
+	@$(BIN)/python benchmarks/priors/pooling.py $(ARGS)
+
 .PHONY: bench-simulator
 bench-simulator: $(VENV)/.dev ## Speed of replays and estimators beside others, a million rounds, coverage of intervals (an hour)
 	@$(PIP) install -e '.[peers]' && $(PIP) install --no-deps obp==0.4.1 || echo "peers are not to be had here: measuring without them"

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import dspmv, dsyrk, dtrsv
+from scipy.linalg.blas import dspmv, dspr, dsyrk, dtrsv
 from scipy.linalg.lapack import dpotrf, dtrtri
 
 from pointsman.bandit.latency_calibration import PRIOR_CORRECTION, no_exceedances
@@ -220,19 +220,24 @@ def without_model(posteriors: Posteriors, model: int) -> Posteriors:
 
 
 def set_prior(posteriors: Posteriors, model: int, priors: Sequence[Prior], mass: float) -> None:
-    """Put other priors under what was learned of ``model``, in place: as if it had started from them. O(d³)."""
-    last = diagonal_indices(posteriors.dim)[-1]
+    """Put other priors under what was learned of ``model``, in place: as if it had started from them. O(d²).
+
+    Only the intercept's precision changes, so Σ follows by the Sherman-Morrison formula.
+    """
+    dim, change = posteriors.dim, mass - float(posteriors.mass_k[model])
     eta_r = mass * np.array([prior.intercept for prior in priors])
     posteriors.eta_krd[model, :, -1] += eta_r - posteriors.mass_k[model] * posteriors.prior_kr2[model, :, 0]
-    for design in posteriors.designs:
-        design.precision_kp[model, last] += mass - posteriors.mass_k[model]
     posteriors.prior_kr2[model] = [(prior.intercept, prior.b) for prior in priors]
     posteriors.mass_k[model] = mass
     unobserved = posteriors.design_r == NONE
     posteriors.mean_krd[model, unobserved, -1] = posteriors.prior_kr2[model, unobserved, 0]
     posteriors.b_kr[model, unobserved] = posteriors.prior_kr2[model, unobserved, 1]
-    for number in range(len(posteriors.designs)):
-        refresh(posteriors, number, model)
+    for number, design in enumerate(posteriors.designs):
+        design.precision_kp[model, -1] += change
+        cov_p = design.cov_kp[model]
+        column_d = cov_p[-dim:].copy()  # the last
+        dspr(dim, -change / (1.0 + change * float(column_d[-1])), column_d, cov_p, overwrite_ap=1)
+        _solve_means(posteriors, number, model)
 
 
 def set_ridge(posteriors: Posteriors, ridge_d: Array) -> None:
@@ -286,10 +291,16 @@ def refresh(posteriors: Posteriors, design: int, model: int) -> None:
         raise ArithmeticError(f"the precision of model {model} in design {design} is not positive definite")
     root_dd, _ = dtrtri(factor_dd)  # not dpotri, which starts threads for no gain
     shared.cov_kp[model] = pack(dsyrk(1.0, root_dd))  # the upper triangle, which is what pack takes
-    for response in np.flatnonzero(posteriors.design_r == design):
+    _solve_means(posteriors, design, model)
+
+
+def _solve_means(posteriors: Posteriors, design: int, model: int) -> None:
+    """Make m and b of one model, for the responses that share a design, follow Σ and the sums, in place."""
+    cov_p = posteriors.designs[design].cov_kp[model]
+    for response in np.flatnonzero(posteriors.design_r == design).tolist():
         cell = (model, response)
         eta_d, (intercept, b) = posteriors.eta_krd[cell], posteriors.prior_kr2[cell].tolist()
-        posteriors.mean_krd[cell] = dspmv(dim, 1.0, shared.cov_kp[model], eta_d)
+        posteriors.mean_krd[cell] = dspmv(posteriors.dim, 1.0, cov_p, eta_d)
         spread = float(posteriors.square_kr[cell] + posteriors.mass_k[model] * intercept**2)
         spread -= float(posteriors.mean_krd[cell].dot(eta_d))
         posteriors.b_kr[cell] = b + 0.5 * max(spread, 0.0)

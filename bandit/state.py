@@ -52,9 +52,9 @@ from pointsman.bandit.feature_scales import fit as fit_scales
 from pointsman.bandit.health import Health, count_request, record_call
 from pointsman.bandit.hierarchical_prior import (
     HierarchicalPrior,
-    contribution,
+    Pooled,
     forget_models,
-    pooled_priors,
+    pool_priors,
     replace_contribution,
     zero_contribution,
 )
@@ -69,8 +69,10 @@ from pointsman.bandit.posterior import (
 from pointsman.bandit.predictions import Candidates
 from pointsman.bandit.terms import TermsHistory, note_terms
 
-CONTRIBUTE_EVERY = 16
-"""Judged outcomes of a bucket between two updates of its contribution to the pooled prior; the first ones update it each."""
+POOL_UNTIL = ((16, 1), (64, 4), (256, 16))
+"""Up to how many decisions of a bucket its priors and its contribution to the pool are renewed every so many decisions."""
+POOL_EVERY = 64
+"""Decisions of a bucket between two such renewals from then on."""
 YOUNG = 32
 """Outcomes of a cell after which its prior is not pooled any more."""
 
@@ -160,9 +162,7 @@ def apply(state: State, record: Record) -> Exception | None:
         case ModelDeleted():
             state.models.pop(event.model, None)
             state.health.pop(event.model, None)
-            for bucket in state.buckets.values():
-                drop_column(bucket, event.model)
-            forget_models(state.hierarchical_prior, [event.model])
+            _drop_columns(state, event.model)
             _renew_all(state, record.position)
         case AvailabilitySet():
             if event.model in state.models:
@@ -195,7 +195,8 @@ def renew_candidates(state: State, bucket: BucketState, position: int) -> None:
     new = [] if now.names == bucket.columns else [model for model in now.names if model not in bucket.columns]
     if new:
         add_columns(bucket, new, position)
-        _pool_priors(state, bucket, list(range(len(bucket.columns) - len(new), len(bucket.columns))))
+        born = list(range(len(bucket.columns) - len(new), len(bucket.columns)))
+        _pool_priors(state, bucket, born, anybody_knows=bool(bucket.judged_before_k.any()))
     if bucket.config.budget is not None and bucket.pacer is None:
         bucket.pacer = new_pacer(position)
     refresh_derived(state, bucket)
@@ -245,9 +246,10 @@ def fingerprint(state: State) -> str:
         digest.update(repr((name, project.project, project.version)).encode())
         for array in (pacer_arrays(project.pacer) if project.pacer else {}).values():
             digest.update(np.ascontiguousarray(array).data)
-    digest.update(state.hierarchical_prior.level_4r.tobytes())
-    for name, offset_4r in sorted(state.hierarchical_prior.offset_4r.items()):
-        digest.update(name.encode() + offset_4r.tobytes())
+    pool = state.hierarchical_prior
+    digest.update(repr(pool.models).encode())
+    for array in (pool.precision_rmm, pool.eta_rm, pool.sum_sr):
+        digest.update(np.ascontiguousarray(array).data)
     for name, health in sorted(state.health.items()):
         digest.update(repr((name, health)).encode())
     for name, bucket in sorted(state.buckets.items()):
@@ -345,9 +347,6 @@ def _learn_event(state: State, bucket: BucketState, event: DecisionMade | Outcom
             raw_p95=event.raw_p95,
             reported=event.reported_outcomes.get(event.model, NO_REPORTS),
         )
-        judged = int(bucket.count_sk[Signal.QUALITY].sum())
-        if judged <= CONTRIBUTE_EVERY or judged % CONTRIBUTE_EVERY == 0:
-            _update_contribution(state, bucket)
 
 
 def _learn_of_context(state: State, bucket: BucketState, event: DecisionMade) -> None:
@@ -363,9 +362,10 @@ def _learn_of_context(state: State, bucket: BucketState, event: DecisionMade) ->
         decay_after_change(bucket, total)
     if total >= FIT_FROM and _is_round(total):
         fit_content(bucket)
-    if total & (total - 1) == 0 and len(state.buckets) > 1:
+    if total % next((every for most, every in POOL_UNTIL if total <= most), POOL_EVERY) == 0:
         count_kr = observation_counts(bucket.posteriors)
-        _pool_priors(state, bucket, np.flatnonzero(count_kr[:, QUALITY] < YOUNG).tolist())
+        young = np.flatnonzero(count_kr[:, QUALITY] < YOUNG).tolist()
+        _pool_priors(state, bucket, young, anybody_knows=False)
 
 
 def _is_round(number: int) -> bool:
@@ -374,24 +374,46 @@ def _is_round(number: int) -> bool:
     return number & (number - 1) == 0
 
 
-def _update_contribution(state: State, bucket: BucketState) -> None:
-    """Replace a bucket's contribution to the pooled prior by what it knows by now, in place."""
-    contribution_3mr = contribution(bucket.posteriors, bucket.context_d)
-    replace_contribution(state.hierarchical_prior, bucket.columns, bucket.contribution_3mr, contribution_3mr)
-    bucket.contribution_3mr = contribution_3mr
+def _drop_columns(state: State, model: str) -> None:
+    """Drop a model from every bucket and from the pool, in place."""
+    pool = state.hierarchical_prior
+    for bucket in state.buckets.values():
+        if model not in bucket.columns:
+            continue
+        before, columns = bucket.contribution_3mr, bucket.columns
+        drop_column(bucket, model)
+        replace_contribution(pool, columns, before, zero_contribution(len(columns)))
+        replace_contribution(pool, bucket.columns, zero_contribution(len(bucket.columns)), bucket.contribution_3mr)
+    forget_models(pool, [model])
 
 
-def _pool_priors(state: State, bucket: BucketState, models: list[int]) -> None:
-    """Put the pooled priors under the columns number ``models``, which have few observations, in place.
+def rebuild_pool(state: State) -> None:
+    """Make the pool anew from what every bucket has learned, in place: for states that were stored without it."""
+    state.hierarchical_prior = HierarchicalPrior()
+    for bucket in state.buckets.values():
+        bucket.contribution_3mr = zero_contribution(len(bucket.columns))
+        _renew_contribution(state, bucket)
 
-    Not in a bucket whose operator configured priors, and not before any bucket has observations.
-    """
-    has_own_priors = bucket.config.priors != Priors()
-    if not models or has_own_priors or not (state.hierarchical_prior.level_4r[0].any() or bucket.judged_before_k.any()):
-        return
-    default = default_priors(bucket.config)
-    priors = pooled_priors(
-        state.hierarchical_prior, bucket.columns, bucket.contribution_3mr, bucket.posteriors, bucket.context_d, default
+
+def _renew_contribution(state: State, bucket: BucketState) -> Pooled:
+    """Renew what a bucket contributes to the pool, in place; what the pool says of its models."""
+    pool, columns = state.hierarchical_prior, bucket.columns
+    pooled = pool_priors(
+        pool, columns, bucket.contribution_3mr, bucket.posteriors, bucket.context_d, default_priors(bucket.config)
     )
-    for model in models:
-        set_prior(bucket.posteriors, model, *priors[model])
+    replace_contribution(pool, columns, bucket.contribution_3mr, pooled.contribution_3mr)
+    bucket.contribution_3mr = pooled.contribution_3mr
+    return pooled
+
+
+def _pool_priors(state: State, bucket: BucketState, models: list[int], anybody_knows: bool) -> None:
+    """Renew what a bucket contributes to the pool, and put the pooled priors under the columns number ``models``, which have few
+    observations, in place.
+
+    No priors are put where nothing is known: neither in other buckets nor, as ``anybody_knows`` says, in this one. Nor in a
+    bucket whose operator configured some.
+    """
+    pooled = _renew_contribution(state, bucket)
+    if bucket.config.priors == Priors() and (pooled.others_know or anybody_knows):
+        for model in models:
+            set_prior(bucket.posteriors, model, *pooled.priors[model])

@@ -106,7 +106,7 @@ async def _newest_snapshot(journal: Journal, store: SnapshotStore) -> State | No
     base, end = await journal.base(), await journal.end()
     for path in store.newest_first():
         try:
-            state = snapshot.load(await asyncio.to_thread(path.read_bytes), with_terms=True)
+            state = snapshot.load(await asyncio.to_thread(path.read_bytes), complete=True)
         except Exception as error:  # a snapshot is a cache: whatever is wrong with it must not keep the service down
             log.warning("skipping the snapshot %s: %s", path.name, error or repr(error))
             continue

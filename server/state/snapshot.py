@@ -32,9 +32,9 @@ from pointsman.bandit.bucket import BucketState, arrays, new_bucket, restore_arr
 from pointsman.bandit.catalog import Mode, Objective, QualityRange
 from pointsman.bandit.event import DecisionMade, Event, OutcomeApplied
 from pointsman.bandit.health import Health
-from pointsman.bandit.hierarchical_prior import HierarchicalPrior
-from pointsman.bandit.posterior import to_arrays
-from pointsman.bandit.state import ModelState, ProjectState, State, refresh_derived
+from pointsman.bandit.hierarchical_prior import SUMS, HierarchicalPrior
+from pointsman.bandit.posterior import RESPONSES, to_arrays
+from pointsman.bandit.state import ModelState, ProjectState, State, rebuild_pool, refresh_derived
 from pointsman.bandit.terms import BucketTerms
 from pointsman.server.codec.catalog import (
     read_bucket,
@@ -47,9 +47,11 @@ from pointsman.server.codec.catalog import (
 from pointsman.server.journal.interface import Base
 from pointsman.v1 import catalog_pb2
 
-MAGIC = b"POINTSMAN-SNAPSHOT-3\n"
+MAGIC = b"POINTSMAN-SNAPSHOT-4\n"
+MAGIC_3 = b"POINTSMAN-SNAPSHOT-3\n"
+"""A form in which buckets' contributions to the pool were of another kind: bases of compacted journals may still have it."""
 MAGIC_2 = b"POINTSMAN-SNAPSHOT-2\n"
-"""The form of version 0.1.0, which has no terms: bases of compacted journals may still have it."""
+"""The form of version 0.1.0, which has no terms either."""
 SLICE = 500_000
 """Bytes that are copied at a time, in under a millisecond."""
 
@@ -96,10 +98,7 @@ class Capture:
                     for m in state.models.values()
                 ],
                 "health": {name: asdict(health) for name, health in state.health.items()},
-                "pool": [
-                    state.hierarchical_prior.level_4r.tolist(),
-                    {m: o.tolist() for m, o in state.hierarchical_prior.offset_4r.items()},
-                ],
+                "pool": _write_pool(state.hierarchical_prior),
                 "projects": projects,
                 "terms": {
                     name: _write_terms(terms) for name, terms in state.terms.items() if name not in state.buckets
@@ -158,13 +157,13 @@ def capture(state: State) -> list[bytes]:
     return copy.parts()
 
 
-def load(data: bytes, with_terms: bool = False) -> State:
-    """The state that was captured; ``with_terms``: only if its form has them all.
+def load(data: bytes, complete: bool = False) -> State:
+    """The state that was captured; ``complete``: only if its form has all that this version knows.
 
     Raises ``SnapshotError`` if ``data`` is not what was saved.
     """
-    if with_terms and data.startswith(MAGIC_2):
-        raise SnapshotError("it is of a version before 0.2, which kept no terms of decisions")
+    if complete and data.startswith((MAGIC_2, MAGIC_3)):
+        raise SnapshotError("it is of a version before 0.2, which kept less")
     try:
         return _load(data)
     except SnapshotError:
@@ -175,7 +174,7 @@ def load(data: bytes, with_terms: bool = False) -> State:
 
 def _load(data: bytes) -> State:
     header, body, at = _header(data)
-    has_terms = data.startswith(MAGIC)
+    has_terms = not data.startswith(MAGIC_2)
     state = State(position=header["position"], time_ns=header["time_ns"])
     for entry in header["models"]:
         model = read_model(catalog_pb2.Model.FromString(base64.b64decode(entry["config"])))
@@ -193,10 +192,10 @@ def _load(data: bytes) -> State:
         pacer_state = pacer.from_arrays(named) if named else None
         state.projects[project.id] = ProjectState(project, entry["version"], pacer_state)
     state.terms.update({name: _read_terms(terms) for name, terms in (header["terms"] if has_terms else {}).items()})
-    level, offsets = header["pool"]
-    state.hierarchical_prior = HierarchicalPrior(
-        np.array(level), {model: np.array(offset) for model, offset in offsets.items()}
-    )
+    if data.startswith(MAGIC):
+        state.hierarchical_prior = _read_pool(header["pool"])
+    else:
+        rebuild_pool(state)
     return state
 
 
@@ -210,7 +209,7 @@ def _header(data: bytes) -> tuple[dict[str, Any], memoryview, int]:
     """The header of a whole snapshot, its body, and where in that the arrays start."""
     start = len(MAGIC) + 32
     body = memoryview(data)[start:]
-    if data[: len(MAGIC)] not in (MAGIC, MAGIC_2):
+    if data[: len(MAGIC)] not in (MAGIC, MAGIC_3, MAGIC_2):
         raise SnapshotError("it is not a snapshot of this version")
     if hashlib.sha256(body).digest() != data[len(MAGIC) : start]:
         raise SnapshotError("its checksum is wrong")
@@ -227,6 +226,26 @@ def _load_bucket(entry: dict[str, Any], body: memoryview, at: int) -> tuple[Buck
     if not all(np.isfinite(array).all() for array in to_arrays(bucket.posteriors).values()):
         raise SnapshotError(f"buckets/{config.id} holds numbers that are not finite")
     return bucket, at
+
+
+def _write_pool(pool: HierarchicalPrior) -> dict[str, Any]:
+    return {
+        "models": pool.models,
+        "precision": pool.precision_rmm.tolist(),
+        "eta": pool.eta_rm.tolist(),
+        "sums": pool.sum_sr.tolist(),
+    }
+
+
+def _read_pool(entry: Mapping[str, Any]) -> HierarchicalPrior:
+    models = [str(model) for model in entry["models"]]
+    m = len(models)
+    return HierarchicalPrior(
+        models,
+        np.array(entry["precision"], dtype=np.float64).reshape(RESPONSES, m, m),
+        np.array(entry["eta"], dtype=np.float64).reshape(RESPONSES, m),
+        np.array(entry["sums"], dtype=np.float64).reshape(SUMS, RESPONSES),
+    )
 
 
 def _write_terms(terms: Sequence[BucketTerms]) -> list[list[Any]]:

@@ -32,6 +32,8 @@ from tests.server.conftest import recovered, serving
 
 DATA = Path(__file__).parent / "data" / "format-2"
 JOURNALS = ("whole", "compacted")
+OFTEN = 24
+"""Judged outcomes of a cell from which on its prior matters little."""
 
 
 @pytest.fixture(params=JOURNALS)
@@ -44,13 +46,18 @@ def recorded(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, dict
 
 
 def check(state: State, expected: dict[str, Any]) -> None:
-    """Counts are the same, numbers to 1e-9 relative: sums are rounded differently by other processors."""
+    """Counts and spend are the same (to 1e-9 relative: sums are rounded otherwise elsewhere), and what is predicted of
+    cells with many outcomes at the average context is about the same: priors are not those of that version.
+    """
     assert state.position == expected["position"]
     assert {name: list(bucket.columns) for name, bucket in state.buckets.items()} == expected["columns"]
     for name, bucket in state.buckets.items():
         np.testing.assert_array_equal(bucket.decisions_k, expected["decisions_k"][name])
         np.testing.assert_array_equal(bucket.count_sk, expected["count_sk"][name])
-        np.testing.assert_allclose(bucket.posteriors.mean_krd, expected["mean_krd"][name], rtol=1e-9, atol=1e-13)
+        often_k = bucket.count_sk[Signal.QUALITY] >= OFTEN
+        mean_kr = bucket.posteriors.mean_krd @ bucket.context_d
+        then_kr = np.array(expected["mean_krd"][name]) @ bucket.context_d
+        np.testing.assert_allclose(mean_kr[often_k], then_kr[often_k], atol=0.05)
     pacers = {f"buckets/{name}": bucket.pacer for name, bucket in state.buckets.items()}
     pacers |= {f"projects/{name}": project.pacer for name, project in state.projects.items()}
     for name, reserved in expected["reserved"].items():
