@@ -114,6 +114,10 @@ bench-shapes: $(VENV)/.dev ## Shapes of what is reported: features in wrong unit
 bench-priors: $(VENV)/.dev ## What buckets learn from each other, beside a simple hierarchy and no pooling (an hour)
 	@$(BIN)/python benchmarks/priors/pooling.py $(ARGS)
 
+.PHONY: bench-trials
+bench-trials: $(VENV)/.dev ## Unlucky starts under quality floors, models that are never judged, circuit breakers
+	@for run in $(filter-out %/kit.py,$(wildcard benchmarks/trials/*.py)); do $(BIN)/python $$run $(ARGS) || exit 1; done
+
 .PHONY: bench-simulator
 bench-simulator: $(VENV)/.dev ## Speed of replays and estimators beside others, a million rounds, coverage of intervals (an hour)
 	@$(PIP) install -e '.[peers]' && $(PIP) install --no-deps obp==0.4.1 || echo "peers are not to be had here: measuring without them"

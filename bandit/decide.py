@@ -29,6 +29,7 @@ from pointsman.bandit.errors import FieldError, within
 from pointsman.bandit.event import DecisionMade
 from pointsman.bandit.health import Health
 from pointsman.bandit.limits import NO_LIMITS, Exclusion, Limits, exclusions, least_violating
+from pointsman.bandit.outcome import Signal
 from pointsman.bandit.pacer import ActiveBudget, affordable, multiplier_for, remaining
 from pointsman.bandit.packed import Array
 from pointsman.bandit.policy import (
@@ -38,7 +39,7 @@ from pointsman.bandit.policy import (
     choose,
     exploration_floors,
     score_arms,
-    without_newcomers,
+    score_arms_without,
 )
 from pointsman.bandit.posterior import observation_counts
 from pointsman.bandit.predictions import Candidates, Ints, Predictions, max_costs, predictions_batch, priced
@@ -156,7 +157,7 @@ def _decide(
             return _one_by_one(bucket, requests, rng, situation)
         exclusions_bk[~(max_cost_bk <= remaining_usd)] |= Exclusion.BUDGET.bit
     scores, multiplier, exploration_b = _score(bucket, situation, predicted, exclusions_bk)
-    newcomers = _bounded_newcomers(bucket, scores)
+    newcomers = _bounded_newcomers(bucket, situation, predicted, exclusions_bk, multiplier)
     choices = choose(scores, exploration_b, rng, newcomers, with_propensity=situation.with_propensity)
     for i in () if choices.eligible_b.all() else np.flatnonzero(choices.eligible_b == 0).tolist():
         order_e = least_violating(quality, situation.limits, predicted.at(i), exclusions_bk[i], candidates)
@@ -206,7 +207,7 @@ def _score(
         affordable_floor = min(affordable_floor, affordable(active, predicted.cost_k))
     if multiplier:
         scores = score_arms(situation.objective, quality, predicted, exclusions_bk, multiplier)
-    floor_b = exploration_floors(scores, predicted, bucket.config.exploration_floor)
+    floor_b = exploration_floors(scores, predicted, bucket.config.exploration_floor, _calls(bucket))
     return scores, multiplier, np.minimum(floor_b, affordable_floor)
 
 
@@ -252,6 +253,7 @@ def _events(bucket: BucketState, requests: _Requests, situation: _Situation, dra
             project=bucket.config.project,
             newcomers=newcomers,
             quota=quota,
+            by_price=True,
             max_cost=0.0 if max_cost_bk is None else float(max_cost_bk[i, chosen[i]]),
             raw_p95=p95[i] * uncorrected_k[chosen[i]],
             log_decays=log_decays_k[chosen[i]],
@@ -261,7 +263,15 @@ def _events(bucket: BucketState, requests: _Requests, situation: _Situation, dra
     ]
 
 
-def _bounded_newcomers(bucket: BucketState, scores: ArmScores) -> Newcomers | None:
+def _calls(bucket: BucketState) -> Ints:
+    """How often each candidate (k) was called so far, or judged in a warm start."""
+    calls_k: Ints = np.maximum(bucket.decisions_k, bucket.count_sk[Signal.QUALITY])
+    return calls_k if bucket.members is None else calls_k[bucket.members]
+
+
+def _bounded_newcomers(
+    bucket: BucketState, situation: _Situation, predicted: Predictions, exclusions_bk: Ints, multiplier: float
+) -> Newcomers | None:
     """The bucket's newcomers, if their share of traffic must be bounded, and the share of requests in whose draw they are.
 
     Where outcomes come at once a newcomer is an ordinary candidate of which little is known; where they come late, or never,
@@ -275,7 +285,9 @@ def _bounded_newcomers(bucket: BucketState, scores: ArmScores) -> Newcomers | No
     if (calls_k[new_k] - count_k[new_k] < FREE_CALLS).all():
         return None
     quota = min(1.0, QUOTA * 2.0 ** (int(count_k[new_k].min()) / QUOTA_DOUBLES))
-    return Newcomers(new_k, quota, without_newcomers(scores, new_k))
+    quality = bucket.config.quality_range
+    without = score_arms_without(new_k, situation.objective, quality, predicted, exclusions_bk, multiplier)
+    return Newcomers(new_k, quota, without)
 
 
 def _apply_circuit_breakers(

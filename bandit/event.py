@@ -80,7 +80,8 @@ class DecisionMade:
     bucket's scale at that time, ``draw_k`` are the draws of quality that decided (``bandit.policy.INELIGIBLE`` for models that
     were not eligible), ``multiplier`` what a budget added to λ (quality scaled to [0, 1], per dollar), ``project`` the id of the
     project that it draws on, or "".
-    ``newcomers`` took part in the draw only with probability ``quota``.
+    ``newcomers`` took part in the draw only with probability ``quota``. ``by_price``: draws under a quality floor depended on
+    prices (``bandit.floor_rule``).
 
     For what is to be learned of the chosen model later: ``max_cost`` are the dollars that a hard budget reserves for it until
     its cost is known (0 without one), ``raw_p95`` the regression's own 95th percentile of its latency in seconds, ``log_decays``
@@ -118,6 +119,7 @@ class DecisionMade:
     raw_p95: float = 0.0
     log_decays: tuple[float, ...] = ()
     measured_m: npt.NDArray[np.float64] = field(default_factory=lambda: NOTHING_MEASURED)
+    by_price: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

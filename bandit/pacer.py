@@ -298,7 +298,9 @@ def solve(
 
 def _remember_scores(pacer: Pacer, quality: QualityRange, event: DecisionMade) -> None:
     """Put the scores of a decision into the ring, in place."""
-    scores = score_arms(event.objective, quality, event.predicted.batch(), event.exclusions_k[None])
+    scores = score_arms(
+        event.objective, quality, event.predicted.batch(), event.exclusions_k[None], by_price=event.by_price
+    )
     k, width = len(event.models), pacer.mean_nk.shape[1]
     if k > width:
         grow = ((0, 0), (0, k - width))

@@ -35,6 +35,7 @@ from pointsman.bandit.catalog import (
     Objective,
     QualityRange,
 )
+from pointsman.bandit.floor_rule import expected_arms, price_aware
 from pointsman.bandit.packed import Array
 from pointsman.bandit.predictions import Ints, Predictions
 from pointsman.bandit.propensity import argmax_propensities, argmax_propensity, floor_propensities, floor_propensity
@@ -93,12 +94,15 @@ def score_arms(
     predicted: Predictions,
     exclusions_bk: Ints,
     multiplier: float = 0.0,
+    *,
+    by_price: bool = True,
 ) -> ArmScores:
     """The arms' scores under a resolved ``objective``, all (b, k).
 
     ``multiplier`` is what a budget adds to λ, in quality (scaled to [0, 1]) per dollar. A floor relative to the best is
     relative to the largest *expected* quality. The largest draw would be the other choice, but it is the maximum of all arms'
-    uncertainties: expensive arms would be chosen for noise (`docs/decisions/floor-from-means.md`).
+    uncertainties: expensive arms would be chosen for noise (`docs/decisions/floor-from-means.md`). ``by_price`` false leaves
+    draws under a floor as they were before they depended on prices (``bandit.floor_rule``): decisions from then.
     """
     eligible_bk = exclusions_bk == 0
     cost_weight = (objective.cost_weight or 0.0) / quality.width + multiplier
@@ -118,6 +122,12 @@ def score_arms(
         floor_b = np.full(len(mean_bk), (objective.min_quality - quality.min) / quality.width)
     else:
         floor_b = mean_bk.max(axis=1) - (objective.max_quality_loss or 0.0) / quality.width
+    if by_price:
+        full_bk = sd_bk / RESHAPE
+        draw = price_aware(mean_bk, full_bk, RESHAPE, by_bk, rank_bk, floor_b, eligible_bk)
+        mean_bk, shift_bk = mean_bk + draw.bonus_bk, shift_bk - draw.bonus_bk
+        sd_bk = draw.spread_bk * full_bk
+        sd_bk[sd_bk <= NO_SPREAD] = 0.0
     return ArmScores(mean_bk, sd_bk, shift_bk, eligible_bk, rank_bk, floor_b, relative=objective.min_quality is None)
 
 
@@ -178,14 +188,23 @@ MAX_EXPLORATION_LOSS = 0.0005
 """Largest expected loss per request through the even draw, in utility on the scale of quality from 0 to 1."""
 MAX_EXPLORATION_COST = 0.02
 """Under a floor rule: its largest expected extra cost, as a share of the cost of the model that the rule would choose."""
+FIRST_CALLS = 16
+"""Calls of each model that a floor rule makes sure of, dear as it may be: without them an unlucky start would decide."""
+FIRST_FLOOR = 0.2
+"""Share of requests that the even draw decides under a floor rule until every model has had its first calls."""
+FIRST_COST = 2.0
+"""Largest expected extra cost of the even draw until then, as a share of the cost of the model that the rule would choose."""
 
 
-def exploration_floors(scores: ArmScores, predicted: Predictions, floor: float | None) -> Array:
+def exploration_floors(
+    scores: ArmScores, predicted: Predictions, floor: float | None, calls_k: Ints | None = None
+) -> Array:
     """The exploration floor ε of each request, (b) in [0, 1]: ``floor`` if it is given, else ``EXPLORATION_FLOOR`` or less.
 
     Where models differ a hundredfold in cost, a fixed share of even draws can cost more than all that routing saves; so the
-    default is lowered until the expected loss is at most ``MAX_EXPLORATION_LOSS`` or ``MAX_EXPLORATION_COST``. Logged decisions
-    carry the floor that was applied.
+    default is lowered until the expected loss is at most ``MAX_EXPLORATION_LOSS`` or ``MAX_EXPLORATION_COST``. Under a floor rule
+    it is higher until every model has had its ``FIRST_CALLS``; ``calls_k`` counts them, ``None`` means that all have. Logged
+    decisions carry the floor that was applied.
     """
     eligible_bk, mean_bk = scores.eligible_bk, scores.mean_bk
     b = len(mean_bk)
@@ -195,16 +214,19 @@ def exploration_floors(scores: ArmScores, predicted: Predictions, floor: float |
     if scores.rank_bk is None or scores.floor_b is None:
         gap_bk = np.maximum.reduce(mean_bk, axis=1, keepdims=True) - mean_bk
         gap_bk *= eligible_bk
-        limit_b: Array | float = MAX_EXPLORATION_LOSS
-    else:
-        rows, best_b = np.arange(b), mean_bk.argmax(axis=1)
-        clears_bk = eligible_bk & (mean_bk >= scores.floor_b[:, None])
-        expected_b = np.where(clears_bk, scores.rank_bk, mean_bk.shape[1]).argmin(axis=1)
-        cost_b = predicted.cost_k[rows, np.where(clears_bk.any(axis=1), expected_b, best_b)]
-        gap_bk = np.where(eligible_bk, predicted.cost_k - cost_b[:, None], 0.0)
-        limit_b = MAX_EXPLORATION_COST * cost_b
+        loss_b = np.maximum(np.add.reduce(gap_bk, axis=1) / count_b, 1e-300)
+        return np.asarray(np.minimum(EXPLORATION_FLOOR, MAX_EXPLORATION_LOSS / loss_b))
+    expected_b, _ = expected_arms(mean_bk, scores.rank_bk, scores.floor_b, eligible_bk)
+    cost_b = predicted.cost_k[np.arange(b), expected_b]
+    gap_bk = np.where(eligible_bk, predicted.cost_k - cost_b[:, None], 0.0)
     loss_b = np.maximum(np.add.reduce(gap_bk, axis=1) / count_b, 1e-300)
-    return np.asarray(np.minimum(EXPLORATION_FLOOR, limit_b / loss_b))
+    floor_b = np.minimum(EXPLORATION_FLOOR, MAX_EXPLORATION_COST * cost_b / loss_b)
+    if calls_k is not None and (calls_k < FIRST_CALLS).any():
+        missing_b = np.where(eligible_bk, FIRST_CALLS - calls_k, 0).max(axis=1, initial=0)
+        # a batch is decided at once: no more even draws than give each model what is missing
+        most_b = np.minimum(FIRST_FLOOR, missing_b * count_b / b)
+        floor_b = np.maximum(floor_b, np.minimum(most_b, FIRST_COST * cost_b / loss_b))
+    return np.asarray(floor_b)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,14 +280,23 @@ def choose(
     return Choices(chosen_b, order_bk, eligible_b, propensity_b, explored_b, np.zeros(b, dtype=np.bool_), draw_bk)
 
 
-def without_newcomers(scores: ArmScores, new_k: npt.NDArray[np.bool_]) -> ArmScores:
-    """``scores`` with the arms ``new_k`` kept out, unless no other is eligible. They stay eligible for the even draw."""
-    out_bk = new_k & np.any(scores.eligible_bk & ~new_k, axis=1, keepdims=True)
-    mean_bk = np.where(out_bk, INELIGIBLE, scores.mean_bk)
-    floor_b = scores.floor_b
-    if floor_b is not None and scores.relative:
-        floor_b = floor_b + mean_bk.max(axis=1) - scores.mean_bk.max(axis=1)
-    return replace(scores, mean_bk=mean_bk, sd_bk=np.where(out_bk, 0.0, scores.sd_bk), floor_b=floor_b)
+def score_arms_without(
+    out_k: npt.NDArray[np.bool_],
+    objective: Objective,
+    quality: QualityRange,
+    predicted: Predictions,
+    exclusions_bk: Ints,
+    multiplier: float = 0.0,
+    *,
+    by_price: bool = True,
+) -> ArmScores:
+    """``score_arms`` with the arms ``out_k`` kept out, unless no other is eligible. They stay eligible for the even draw."""
+    eligible_bk = exclusions_bk == 0
+    out_bk = out_k & np.any(eligible_bk & ~out_k, axis=1, keepdims=True)
+    scores = score_arms(
+        objective, quality, predicted, np.where(out_bk, 1, exclusions_bk), multiplier, by_price=by_price
+    )
+    return replace(scores, eligible_bk=eligible_bk)
 
 
 def _mixed(all_: ArmScores, some: ArmScores, admitted_b: npt.NDArray[np.bool_]) -> ArmScores:
@@ -278,6 +309,7 @@ def _mixed(all_: ArmScores, some: ArmScores, admitted_b: npt.NDArray[np.bool_]) 
         all_,
         mean_bk=np.where(admitted_b1, all_.mean_bk, some.mean_bk),
         sd_bk=np.where(admitted_b1, all_.sd_bk, some.sd_bk),
+        shift_bk=np.where(admitted_b1, all_.shift_bk, some.shift_bk),
         floor_b=floor_b,
     )
 
@@ -291,21 +323,25 @@ def propensities(
     multiplier: float = 0.0,
     newcomers: tuple[int, ...] = (),
     quota: float = 1.0,
+    *,
+    by_price: bool = True,
 ) -> Array:
     """The propensity of every model (k) at one context, summing to 1 within 1e-9; 0 for those excluded, all 0 if all are.
 
     ``objective`` is resolved, ``exclusions_k`` are sets of ``bandit.limits.Exclusion`` as bits, ``multiplier`` is what a budget
     added to λ (quality scaled to [0, 1], per dollar). ``newcomers`` are the indices of the models that took part in the draw only
-    with probability ``quota``.
+    with probability ``quota``. ``by_price`` as in ``score_arms``.
     """
     if not (exclusions_k == 0).any():
         return np.zeros(len(exclusions_k))
-    scores = score_arms(objective, quality, predicted.batch(), exclusions_k[None], multiplier)
+    batch, exclusions_1k = predicted.batch(), exclusions_k[None]
+    scores = score_arms(objective, quality, batch, exclusions_1k, multiplier, by_price=by_price)
     eligible_k = scores.eligible_bk[0]
     probability_k = choice_probabilities(scores)
     if newcomers:
         new_k = np.isin(np.arange(len(exclusions_k)), newcomers)
-        probability_k = quota * probability_k + (1.0 - quota) * choice_probabilities(without_newcomers(scores, new_k))
+        without = score_arms_without(new_k, objective, quality, batch, exclusions_1k, multiplier, by_price=by_price)
+        probability_k = quota * probability_k + (1.0 - quota) * choice_probabilities(without)
     pi_k = (1.0 - exploration_floor) * probability_k
     pi_k[eligible_k] += exploration_floor / eligible_k.sum()
     return pi_k
@@ -351,6 +387,10 @@ class DecisionTerms(Protocol):
         """Probability with which they did."""
 
     @property
+    def by_price(self) -> bool:
+        """Whether draws under a quality floor depended on prices."""
+
+    @property
     def limits_violated(self) -> bool:
         """Whether no candidate kept the limits."""
 
@@ -374,6 +414,7 @@ def logged_propensities(decision: DecisionTerms) -> Array:
         decision.multiplier,
         decision.newcomers,
         decision.quota,
+        by_price=decision.by_price,
     )
 
 

@@ -71,4 +71,5 @@ def _decision(event: DecisionMade, world: World) -> LoggedDecision:
         newcomers=event.newcomers,
         quota=event.quota,
         limits_violated=event.limits_violated,
+        by_price=event.by_price,
     )

@@ -153,6 +153,7 @@ def _write_decision(event: e.DecisionMade, history: TermsHistory | None) -> jour
         log_decays=event.log_decays,
         measured=event.measured_m.tolist(),
         project=event.project,
+        by_price=event.by_price,
     )
     write_terms(message, event, history)
     return message
@@ -198,6 +199,7 @@ def _read_decision(message: journal_pb2.DecisionMade, history: TermsHistory) -> 
         log_decays=tuple(message.log_decays),
         measured_m=np.array(message.measured),
         project=message.project,
+        by_price=message.by_price,
     )
 
 

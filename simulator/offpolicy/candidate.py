@@ -216,7 +216,13 @@ def thompson_distribution(policy: BucketPolicy, decision: LoggedDecision) -> Arr
             floor = float(exploration_floors(scores, predicted_1k, None)[0])
             if decision.multiplier:  # a budget may hold exploration down
                 floor = min(floor, decision.exploration_floor)
-    changed = replace(decision, objective=objective, exclusions_k=exclusions_k, exploration_floor=floor)
+    changed = replace(
+        decision,
+        objective=objective,
+        exclusions_k=exclusions_k,
+        exploration_floor=floor,
+        by_price=decision.by_price or objective != decision.objective,  # another objective: by the rule that serves now
+    )
     return logged_propensities(changed)
 
 

@@ -77,6 +77,7 @@ def test_choice_frequencies_match_propensities(objective: Objective, floor: floa
         logged = next((d.propensity for d in decisions if d.chosen == k), None)
         assert logged is None or logged == pytest.approx(pi_k[k], abs=1e-9)
     single = many(world, 1)[0]
+    pi_k = propensities(single.objective, UNIT, single.exploration_floor, single.predicted, single.exclusions_k)
     assert single.propensity == pytest.approx(pi_k[single.chosen], abs=1e-9)
 
 

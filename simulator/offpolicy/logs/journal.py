@@ -219,6 +219,7 @@ def _decision(message: Mapping[str, Any], models: tuple[str, ...], quality: Qual
         newcomers=tuple(int(i) for i in message.get("newcomers", ())),
         quota=float(message.get("quota", 1.0)),
         limits_violated=bool(message.get("limits_violated", False)),
+        by_price=bool(message.get("by_price", False)),
     )
 
 

@@ -59,6 +59,7 @@ class LoggedDecision:
     newcomers: tuple[int, ...]
     quota: float
     limits_violated: bool
+    by_price: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
