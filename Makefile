@@ -118,6 +118,10 @@ bench-priors: $(VENV)/.dev ## What buckets learn from each other, beside a simpl
 bench-trials: $(VENV)/.dev ## Unlucky starts under quality floors, models that are never judged, circuit breakers
 	@for run in $(filter-out %/kit.py,$(wildcard benchmarks/trials/*.py)); do $(BIN)/python $$run $(ARGS) || exit 1; done
 
+.PHONY: bench-pacing
+bench-pacing: $(VENV)/.dev ## Budgets and floors on mean quality: whether they are kept, and at what cost
+	@$(BIN)/python benchmarks/pacing/quality_floors.py $(ARGS)
+
 .PHONY: bench-simulator
 bench-simulator: $(VENV)/.dev ## Speed of replays and estimators beside others, a million rounds, coverage of intervals (an hour)
 	@$(PIP) install -e '.[peers]' && $(PIP) install --no-deps obp==0.4.1 || echo "peers are not to be had here: measuring without them"

@@ -50,6 +50,9 @@ from pointsman.bandit.posterior import (
     without_model,
 )
 from pointsman.bandit.predictions import Candidates
+from pointsman.bandit.quality_floor import QualityPacer
+from pointsman.bandit.quality_floor import from_arrays as quality_pacer_from_arrays
+from pointsman.bandit.quality_floor import to_arrays as quality_pacer_arrays
 from pointsman.bandit.updates import (
     cap_effective_sample_size,
     cap_response_sample_size,
@@ -133,9 +136,10 @@ class BucketState:
     ``contribution_3mr`` the bucket's present contribution to the pooled priors (``bandit.hierarchical_prior.contribution``),
     ``warm_start_k`` the judged outcomes of a warm start that is still on trial, ``changed_at_k`` one more than the number of
     decisions when a model's quality was last found to have changed, 0 for never.
-    ``scales`` are those of its numbers and embeddings, ``pacer`` is there if the bucket has a budget. ``members`` are the columns
-    of the present candidates (``None``: all columns in their order), ``candidates`` what the policy needs of them, ``objective``
-    the bucket's with its defaults filled in; all three are derived.
+    ``scales`` are those of its numbers and embeddings, ``pacer`` is there if the bucket has a budget, ``quality_pacer`` if its
+    objective has a floor on mean quality. ``members`` are the columns of the present candidates (``None``: all columns in their
+    order), ``candidates`` what the policy needs of them, ``objective`` the bucket's with its defaults filled in; all three are
+    derived.
     """
 
     config: Bucket
@@ -156,6 +160,7 @@ class BucketState:
     changed_at_k: npt.NDArray[np.int64]
     scales: FeatureScales
     pacer: Pacer | None = None
+    quality_pacer: QualityPacer | None = None
     members: npt.NDArray[np.intp] | None = None
     candidates: Candidates = field(default_factory=lambda: Candidates((), ()))
     objective: Objective = field(default_factory=Objective)
@@ -329,11 +334,13 @@ def arrays(bucket: BucketState) -> dict[str, npt.NDArray[np.generic]]:
     counters = {name: getattr(bucket, name) for name in COUNTERS}
     pacer = {} if bucket.pacer is None else pacer_arrays(bucket.pacer)
     scales = feature_scales.to_arrays(bucket.scales) if bucket.encoder.measured else {}
+    quality_pacer = {} if bucket.quality_pacer is None else quality_pacer_arrays(bucket.quality_pacer)
     return {
         **to_arrays(bucket.posteriors),
         **counters,
         **{f"scales/{name}": array for name, array in scales.items()},
         **{f"pacer/{name}": array for name, array in pacer.items()},
+        **{f"quality_pacer/{name}": array for name, array in quality_pacer.items()},
     }
 
 
@@ -344,11 +351,18 @@ def restore_arrays(bucket: BucketState, named: Mapping[str, npt.NDArray[Any]]) -
     bucket.posteriors = from_arrays(named)
     for name in COUNTERS:
         setattr(bucket, name, named[name])
-    scales = {name.removeprefix("scales/"): array for name, array in named.items() if name.startswith("scales/")}
+    scales = _under("scales/", named)
     if scales:  # of measured features; former snapshots have none
         bucket.scales = FeatureScales(**scales)
-    pacer = {name.removeprefix("pacer/"): array for name, array in named.items() if name.startswith("pacer/")}
+    pacer = _under("pacer/", named)
     bucket.pacer = pacer_from_arrays(pacer) if pacer else None
+    quality_pacer = _under("quality_pacer/", named)
+    bucket.quality_pacer = quality_pacer_from_arrays(quality_pacer) if quality_pacer else None
+
+
+def _under(prefix: str, named: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays whose names start with ``prefix``, without it."""
+    return {name.removeprefix(prefix): array for name, array in named.items() if name.startswith(prefix)}
 
 
 def fit_content(bucket: BucketState) -> None:

@@ -1,7 +1,7 @@
 """The catalogue as validated values: models (arms), buckets (task types) and projects.
 
->>> Bucket("summarize", models=("small", "large")).objective.resolve(QualityRange())
-Objective(mode=<Mode.BALANCED: 'BALANCED'>, cost_weight=10.0, latency_weight=0.0, min_quality=None, max_quality_loss=None)
+>>> Bucket("summarize", models=("small", "large")).objective.resolve(QualityRange()).cost_weight  # what BALANCED has by default
+10.0
 >>> Budget(0.0)
 Traceback (most recent call last):
 pointsman.bandit.errors.FieldError: usd_per_request: expected a finite number above 0, got 0
@@ -224,6 +224,8 @@ class Mode(enum.Enum):
 
 FLOOR_MODES = frozenset({Mode.COST_FIRST, Mode.LATENCY_FIRST})
 """Modes that choose by cost or latency among the models that reach a floor of quality."""
+FLOORS = ("min_quality", "max_quality_loss", "min_mean_quality")
+"""Parameters of which such an objective has one: a floor of each request, absolute or relative, or one of the mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +251,8 @@ class Objective:
     """A trade-off as its giver wrote it. ``resolve`` fills in the defaults.
 
     ``cost_weight`` λ is quality per dollar, ``latency_weight`` μ quality per second, ``min_quality`` an absolute
-    floor and ``max_quality_loss`` one relative to the best candidate; all in the bucket's units of quality.
+    floor, ``max_quality_loss`` one relative to the best candidate, and ``min_mean_quality`` one that the mean of the bucket's
+    decisions must keep (``bandit.quality_floor``); all in the bucket's units of quality.
     """
 
     mode: Mode = Mode.BALANCED
@@ -257,6 +260,7 @@ class Objective:
     latency_weight: float | None = None
     min_quality: float | None = None
     max_quality_loss: float | None = None
+    min_mean_quality: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("cost_weight", "latency_weight", "max_quality_loss"):
@@ -270,10 +274,13 @@ class Objective:
                         name,
                         f"expected nothing with {self.mode.value}, which has a quality floor instead",
                     )
-            if self.min_quality is not None and self.max_quality_loss is not None:
-                raise FieldError("min_quality", "expected min_quality or max_quality_loss, got both")
+            floors = [name for name in FLOORS if getattr(self, name) is not None]
+            if len(floors) > 1:
+                raise FieldError(floors[0], f"expected {floors[0]} or {floors[1]}, got both")
+            if self.min_mean_quality is not None and self.mode is not Mode.COST_FIRST:
+                raise FieldError("min_mean_quality", f"expected nothing with {self.mode.value}, only COST_FIRST")
             return
-        for name in ("min_quality", "max_quality_loss"):
+        for name in FLOORS:
             if getattr(self, name) is not None:
                 raise FieldError(
                     name,
@@ -285,15 +292,21 @@ class Objective:
         if self.mode is Mode.QUALITY_FIRST and weights != (None, None):
             raise FieldError("cost_weight", "expected no weights with QUALITY_FIRST")
 
+    @property
+    def has_request_floor(self) -> bool:
+        """Whether each request has a quality floor, which decides which models are ranked by price or latency."""
+        return self.mode in FLOOR_MODES and self.min_mean_quality is None
+
     def resolve(self, quality: QualityRange) -> Objective:
         """The objective with every default filled in, as the policy applies it.
 
         Raises ``FieldError`` for a floor outside ``quality``.
         """
         if self.mode in FLOOR_MODES:
-            if self.min_quality is not None:
-                check_number(self.min_quality, "min_quality", low=quality.min, high=quality.max)
-                return self
+            for name in ("min_quality", "min_mean_quality"):
+                if getattr(self, name) is not None:
+                    check_number(getattr(self, name), name, low=quality.min, high=quality.max)
+                    return self
             loss = 0.02 * quality.width if self.max_quality_loss is None else self.max_quality_loss
             return Objective(self.mode, max_quality_loss=loss)
         balanced = 10.0 * quality.width if self.mode is Mode.BALANCED else 0.0

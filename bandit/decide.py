@@ -115,6 +115,10 @@ def decide(
     resolved = bucket.objective
     if objective is not None:
         with within("objective"):
+            if objective.min_mean_quality is not None:
+                raise FieldError(
+                    "min_mean_quality", "expected it in the bucket's own objective: it holds for all its requests"
+                )
             resolved = objective.resolve(bucket.config.quality_range)
     if not bucket.candidates.models:
         raise FieldError("bucket", f"buckets/{bucket.config.id} has no models")
@@ -202,6 +206,8 @@ def _score(
     quality = bucket.config.quality_range
     scores = score_arms(situation.objective, quality, predicted, exclusions_bk)
     multiplier, affordable_floor = 0.0, 1.0
+    if situation.objective.min_mean_quality is not None and bucket.quality_pacer is not None:
+        multiplier = bucket.quality_pacer.multiplier
     for active in situation.active_budgets:
         multiplier = max(multiplier, multiplier_for(active, scores, predicted.cost_k))
         affordable_floor = min(affordable_floor, affordable(active, predicted.cost_k))

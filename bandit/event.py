@@ -128,7 +128,8 @@ class OutcomeApplied:
 
     ``x_d``, ``state_position``, ``project`` and ``decided_ns`` (its time) are the decision's; so are ``expected_cost``, what it
     counted as spent (dollars), ``max_cost``, what it reserved of a hard budget, and ``raw_p95`` (see ``DecisionMade``), each 0
-    unless ``model`` was the chosen one. ``reported_outcomes`` is all that is known of the decision after this event, by model.
+    unless ``model`` was the chosen one, and ``expected_quality``, scaled to [0, 1], what it counted towards a floor on mean
+    quality, ``None`` without one. ``reported_outcomes`` is all that is known of the decision after this event, by model.
     """
 
     decision_id: bytes
@@ -145,6 +146,7 @@ class OutcomeApplied:
     decided_ns: int = 0
     max_cost: float = 0.0
     raw_p95: float = 0.0
+    expected_quality: float | None = None
 
 
 Event = (

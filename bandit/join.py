@@ -71,4 +71,9 @@ def join(
         decided_ns=decided_ns,
         max_cost=decision.max_cost if is_chosen else 0.0,
         raw_p95=decision.raw_p95 if is_chosen else 0.0,
+        expected_quality=(
+            float(decision.predicted.quality_k[decision.chosen])
+            if is_chosen and decision.objective.min_mean_quality is not None
+            else None
+        ),
     )

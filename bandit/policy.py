@@ -30,7 +30,6 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from pointsman.bandit.catalog import (
-    FLOOR_MODES,
     Mode,
     Objective,
     QualityRange,
@@ -112,7 +111,7 @@ def score_arms(
     mean_bk = np.where(eligible_bk, predicted.quality_k - shift_bk, INELIGIBLE)
     sd_bk = RESHAPE * predicted.quality_sd_k
     sd_bk = np.where(eligible_bk & (sd_bk > NO_SPREAD), sd_bk, 0.0)
-    if objective.mode not in FLOOR_MODES:
+    if not objective.has_request_floor:
         return ArmScores(mean_bk, sd_bk, shift_bk, eligible_bk)
     by_bk = predicted.cost_k if objective.mode is Mode.COST_FIRST else predicted.latency_k
     order_bk = np.argsort(np.where(eligible_bk, by_bk, np.inf), axis=1, kind="stable")

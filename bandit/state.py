@@ -67,6 +67,9 @@ from pointsman.bandit.posterior import (
     set_prior,
 )
 from pointsman.bandit.predictions import Candidates
+from pointsman.bandit.quality_floor import count_decision as count_towards_floor
+from pointsman.bandit.quality_floor import count_outcome as count_judgement
+from pointsman.bandit.quality_floor import new_quality_pacer
 from pointsman.bandit.terms import TermsHistory, note_terms
 
 POOL_UNTIL = ((16, 1), (64, 4), (256, 16))
@@ -199,6 +202,10 @@ def renew_candidates(state: State, bucket: BucketState, position: int) -> None:
         _pool_priors(state, bucket, born, anybody_knows=bool(bucket.judged_before_k.any()))
     if bucket.config.budget is not None and bucket.pacer is None:
         bucket.pacer = new_pacer(position)
+    if bucket.objective.min_mean_quality is None:
+        bucket.quality_pacer = None
+    elif bucket.quality_pacer is None:
+        bucket.quality_pacer = new_quality_pacer(position)
     refresh_derived(state, bucket)
     note_terms(state.terms, bucket.config.id, position, now.names, bucket.objective, bucket.config.quality_range)
     if bucket.pacer is not None and (before.models, before.available) != (now.models, now.available):
@@ -271,6 +278,8 @@ def _put_bucket(state: State, event: BucketPut, position: int) -> None:
     if before is not None and config.same_posteriors(before.config):
         if config.budget != before.config.budget:
             before.pacer = None
+        if config.objective != before.config.objective:
+            before.quality_pacer = None
         before.config, before.version = config, position
         before.objective = config.objective.resolve(config.quality_range)
         renew_candidates(state, before, position)
@@ -318,6 +327,8 @@ def _count_decision(state: State, bucket: BucketState | None, event: DecisionMad
     quality = bucket.config.quality_range if bucket is not None and current else None
     for active in _active_budgets(state, bucket, event.project):
         count_decision(active.pacer, active.budget, quality, event, time_ns)
+    if bucket is not None and current and bucket.quality_pacer is not None and event.objective == bucket.objective:
+        count_towards_floor(bucket.quality_pacer, event)
 
 
 def _count_outcome(state: State, bucket: BucketState | None, event: OutcomeApplied, time_ns: int) -> None:
@@ -326,6 +337,8 @@ def _count_outcome(state: State, bucket: BucketState | None, event: OutcomeAppli
             record_call(state.health.setdefault(event.model, Health()), change.after != 0.0, time_ns)
     for active in _active_budgets(state, bucket, event.project):
         count_outcome(active.pacer, active.budget, event, bucket.config.rules.cost if bucket else Aggregation.LAST)
+    if bucket is not None and bucket.quality_pacer is not None:
+        count_judgement(bucket.quality_pacer, bucket.config.quality_range, event)
 
 
 def _learn_event(state: State, bucket: BucketState, event: DecisionMade | OutcomeApplied, time_ns: int) -> None:

@@ -212,18 +212,20 @@ class QualityRange(_message.Message):
     def __init__(self, min: _Optional[float] = ..., max: _Optional[float] = ...) -> None: ...
 
 class Objective(_message.Message):
-    __slots__ = ("mode", "cost_weight", "latency_weight", "min_quality", "max_quality_loss")
+    __slots__ = ("mode", "cost_weight", "latency_weight", "min_quality", "max_quality_loss", "min_mean_quality")
     MODE_FIELD_NUMBER: _ClassVar[int]
     COST_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     LATENCY_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     MIN_QUALITY_FIELD_NUMBER: _ClassVar[int]
     MAX_QUALITY_LOSS_FIELD_NUMBER: _ClassVar[int]
+    MIN_MEAN_QUALITY_FIELD_NUMBER: _ClassVar[int]
     mode: ObjectiveMode
     cost_weight: float
     latency_weight: float
     min_quality: float
     max_quality_loss: float
-    def __init__(self, mode: _Optional[_Union[ObjectiveMode, str]] = ..., cost_weight: _Optional[float] = ..., latency_weight: _Optional[float] = ..., min_quality: _Optional[float] = ..., max_quality_loss: _Optional[float] = ...) -> None: ...
+    min_mean_quality: float
+    def __init__(self, mode: _Optional[_Union[ObjectiveMode, str]] = ..., cost_weight: _Optional[float] = ..., latency_weight: _Optional[float] = ..., min_quality: _Optional[float] = ..., max_quality_loss: _Optional[float] = ..., min_mean_quality: _Optional[float] = ...) -> None: ...
 
 class OutcomeRules(_message.Message):
     __slots__ = ("quality", "cost", "latency")

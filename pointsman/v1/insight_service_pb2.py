@@ -18,7 +18,7 @@ from pointsman.v1 import decision_pb2 as pointsman_dot_v1_dot_decision__pb2
 from pointsman.v1 import journal_pb2 as pointsman_dot_v1_dot_journal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pointsman/v1/insight_service.proto\x12\x0cpointsman.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apointsman/v1/catalog.proto\x1a\x1bpointsman/v1/decision.proto\x1a\x1apointsman/v1/journal.proto\"\'\n\x17GetBucketInsightRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x9e\x02\n\x18GetBucketInsightResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x06models\x18\x02 \x03(\x0b\x32\x1a.pointsman.v1.ModelInsight\x12\x11\n\tdecisions\x18\x03 \x01(\x03\x12\x11\n\tspend_usd\x18\x04 \x01(\x01\x12\x10\n\x08position\x18\x05 \x01(\x03\x12+\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x1b.pointsman.v1.BudgetInsight\x12\x33\n\x0eproject_budget\x18\x07 \x01(\x0b\x32\x1b.pointsman.v1.BudgetInsight\x12.\n\x08\x66\x65\x61tures\x18\x08 \x03(\x0b\x32\x1c.pointsman.v1.FeatureInsight\"\xb7\x01\n\x0e\x46\x65\x61tureInsight\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\x0f\n\x07sampled\x18\x02 \x01(\x03\x12\x15\n\rmissing_share\x18\x03 \x01(\x01\x12\x15\n\routside_share\x18\x04 \x01(\x01\x12\x11\n\x04mean\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x02sd\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x10\n\x08rescaled\x18\x07 \x01(\x08\x12\x0f\n\x07warning\x18\x08 \x01(\tB\x07\n\x05_meanB\x05\n\x03_sd\"\xf4\x01\n\rBudgetInsight\x12$\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x14.pointsman.v1.Budget\x12\x30\n\x0cperiod_start\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tspent_usd\x18\x04 \x01(\x01\x12\x14\n\x0creserved_usd\x18\x05 \x01(\x01\x12\x12\n\nmultiplier\x18\x06 \x01(\x01\x12\x1e\n\x16target_usd_per_request\x18\x07 \x01(\x01\"\xb2\x04\n\x0cModelInsight\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tdecisions\x18\x02 \x01(\x03\x12\x15\n\rtraffic_share\x18\x03 \x01(\x01\x12\x1c\n\x14quality_observations\x18\x04 \x01(\x03\x12\x19\n\x11\x63ost_observations\x18\x05 \x01(\x03\x12\x1c\n\x14latency_observations\x18\x06 \x01(\x03\x12\x19\n\x0cmean_quality\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rmean_cost_usd\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12!\n\x14mean_latency_seconds\x18\t \x01(\x01H\x02\x88\x01\x01\x12\x11\n\tspend_usd\x18\n \x01(\x01\x12\x1e\n\x16quality_posterior_mean\x18\x0b \x01(\x01\x12\x1c\n\x14quality_posterior_sd\x18\x0c \x01(\x01\x12\x18\n\x10quality_noise_sd\x18\r \x01(\x01\x12\x11\n\tsuccesses\x18\x0e \x01(\x03\x12\x10\n\x08\x66\x61ilures\x18\x0f \x01(\x03\x12\x14\n\x0csuccess_rate\x18\x10 \x01(\x01\x12\x14\n\x0c\x63ircuit_open\x18\x11 \x01(\x08\x12\x10\n\x08newcomer\x18\x12 \x01(\x08\x12\x1a\n\x12latency_p95_factor\x18\x13 \x01(\x01\x12\x12\n\nprior_mass\x18\x14 \x01(\x01\x42\x0f\n\r_mean_qualityB\x10\n\x0e_mean_cost_usdB\x17\n\x15_mean_latency_seconds\"\'\n\x15WatchDecisionsRequest\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\"B\n\x16WatchDecisionsResponse\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x16.pointsman.v1.Decision\"-\n\x14\x45xportJournalRequest\x12\x15\n\rfrom_position\x18\x01 \x01(\x03\"E\n\x15\x45xportJournalResponse\x12,\n\x07records\x18\x01 \x03(\x0b\x32\x1b.pointsman.v1.JournalRecord2\xae\x02\n\x0eInsightService\x12\x61\n\x10GetBucketInsight\x12%.pointsman.v1.GetBucketInsightRequest\x1a&.pointsman.v1.GetBucketInsightResponse\x12]\n\x0eWatchDecisions\x12#.pointsman.v1.WatchDecisionsRequest\x1a$.pointsman.v1.WatchDecisionsResponse0\x01\x12Z\n\rExportJournal\x12\".pointsman.v1.ExportJournalRequest\x1a#.pointsman.v1.ExportJournalResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pointsman/v1/insight_service.proto\x12\x0cpointsman.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apointsman/v1/catalog.proto\x1a\x1bpointsman/v1/decision.proto\x1a\x1apointsman/v1/journal.proto\"\'\n\x17GetBucketInsightRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xd8\x02\n\x18GetBucketInsightResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x06models\x18\x02 \x03(\x0b\x32\x1a.pointsman.v1.ModelInsight\x12\x11\n\tdecisions\x18\x03 \x01(\x03\x12\x11\n\tspend_usd\x18\x04 \x01(\x01\x12\x10\n\x08position\x18\x05 \x01(\x03\x12+\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x1b.pointsman.v1.BudgetInsight\x12\x33\n\x0eproject_budget\x18\x07 \x01(\x0b\x32\x1b.pointsman.v1.BudgetInsight\x12.\n\x08\x66\x65\x61tures\x18\x08 \x03(\x0b\x32\x1c.pointsman.v1.FeatureInsight\x12\x38\n\rquality_floor\x18\x14 \x01(\x0b\x32!.pointsman.v1.QualityFloorInsight\"\xb7\x01\n\x0e\x46\x65\x61tureInsight\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\x0f\n\x07sampled\x18\x02 \x01(\x03\x12\x15\n\rmissing_share\x18\x03 \x01(\x01\x12\x15\n\routside_share\x18\x04 \x01(\x01\x12\x11\n\x04mean\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x02sd\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x10\n\x08rescaled\x18\x07 \x01(\x08\x12\x0f\n\x07warning\x18\x08 \x01(\tB\x07\n\x05_meanB\x05\n\x03_sd\"\xb4\x01\n\x13QualityFloorInsight\x12\x18\n\x10min_mean_quality\x18\x01 \x01(\x01\x12\x11\n\tdecisions\x18\x02 \x01(\x03\x12\x0e\n\x06judged\x18\x03 \x01(\x03\x12\x19\n\x0cmean_quality\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08optimism\x18\x05 \x01(\x01\x12\x0e\n\x06target\x18\x06 \x01(\x01\x12\x12\n\nmultiplier\x18\x07 \x01(\x01\x42\x0f\n\r_mean_quality\"\xf4\x01\n\rBudgetInsight\x12$\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x14.pointsman.v1.Budget\x12\x30\n\x0cperiod_start\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tspent_usd\x18\x04 \x01(\x01\x12\x14\n\x0creserved_usd\x18\x05 \x01(\x01\x12\x12\n\nmultiplier\x18\x06 \x01(\x01\x12\x1e\n\x16target_usd_per_request\x18\x07 \x01(\x01\"\xb2\x04\n\x0cModelInsight\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tdecisions\x18\x02 \x01(\x03\x12\x15\n\rtraffic_share\x18\x03 \x01(\x01\x12\x1c\n\x14quality_observations\x18\x04 \x01(\x03\x12\x19\n\x11\x63ost_observations\x18\x05 \x01(\x03\x12\x1c\n\x14latency_observations\x18\x06 \x01(\x03\x12\x19\n\x0cmean_quality\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rmean_cost_usd\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12!\n\x14mean_latency_seconds\x18\t \x01(\x01H\x02\x88\x01\x01\x12\x11\n\tspend_usd\x18\n \x01(\x01\x12\x1e\n\x16quality_posterior_mean\x18\x0b \x01(\x01\x12\x1c\n\x14quality_posterior_sd\x18\x0c \x01(\x01\x12\x18\n\x10quality_noise_sd\x18\r \x01(\x01\x12\x11\n\tsuccesses\x18\x0e \x01(\x03\x12\x10\n\x08\x66\x61ilures\x18\x0f \x01(\x03\x12\x14\n\x0csuccess_rate\x18\x10 \x01(\x01\x12\x14\n\x0c\x63ircuit_open\x18\x11 \x01(\x08\x12\x10\n\x08newcomer\x18\x12 \x01(\x08\x12\x1a\n\x12latency_p95_factor\x18\x13 \x01(\x01\x12\x12\n\nprior_mass\x18\x14 \x01(\x01\x42\x0f\n\r_mean_qualityB\x10\n\x0e_mean_cost_usdB\x17\n\x15_mean_latency_seconds\"\'\n\x15WatchDecisionsRequest\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\"B\n\x16WatchDecisionsResponse\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x16.pointsman.v1.Decision\"-\n\x14\x45xportJournalRequest\x12\x15\n\rfrom_position\x18\x01 \x01(\x03\"E\n\x15\x45xportJournalResponse\x12,\n\x07records\x18\x01 \x03(\x0b\x32\x1b.pointsman.v1.JournalRecord2\xae\x02\n\x0eInsightService\x12\x61\n\x10GetBucketInsight\x12%.pointsman.v1.GetBucketInsightRequest\x1a&.pointsman.v1.GetBucketInsightResponse\x12]\n\x0eWatchDecisions\x12#.pointsman.v1.WatchDecisionsRequest\x1a$.pointsman.v1.WatchDecisionsResponse0\x01\x12Z\n\rExportJournal\x12\".pointsman.v1.ExportJournalRequest\x1a#.pointsman.v1.ExportJournalResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -28,21 +28,23 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_GETBUCKETINSIGHTREQUEST']._serialized_start=170
   _globals['_GETBUCKETINSIGHTREQUEST']._serialized_end=209
   _globals['_GETBUCKETINSIGHTRESPONSE']._serialized_start=212
-  _globals['_GETBUCKETINSIGHTRESPONSE']._serialized_end=498
-  _globals['_FEATUREINSIGHT']._serialized_start=501
-  _globals['_FEATUREINSIGHT']._serialized_end=684
-  _globals['_BUDGETINSIGHT']._serialized_start=687
-  _globals['_BUDGETINSIGHT']._serialized_end=931
-  _globals['_MODELINSIGHT']._serialized_start=934
-  _globals['_MODELINSIGHT']._serialized_end=1496
-  _globals['_WATCHDECISIONSREQUEST']._serialized_start=1498
-  _globals['_WATCHDECISIONSREQUEST']._serialized_end=1537
-  _globals['_WATCHDECISIONSRESPONSE']._serialized_start=1539
-  _globals['_WATCHDECISIONSRESPONSE']._serialized_end=1605
-  _globals['_EXPORTJOURNALREQUEST']._serialized_start=1607
-  _globals['_EXPORTJOURNALREQUEST']._serialized_end=1652
-  _globals['_EXPORTJOURNALRESPONSE']._serialized_start=1654
-  _globals['_EXPORTJOURNALRESPONSE']._serialized_end=1723
-  _globals['_INSIGHTSERVICE']._serialized_start=1726
-  _globals['_INSIGHTSERVICE']._serialized_end=2028
+  _globals['_GETBUCKETINSIGHTRESPONSE']._serialized_end=556
+  _globals['_FEATUREINSIGHT']._serialized_start=559
+  _globals['_FEATUREINSIGHT']._serialized_end=742
+  _globals['_QUALITYFLOORINSIGHT']._serialized_start=745
+  _globals['_QUALITYFLOORINSIGHT']._serialized_end=925
+  _globals['_BUDGETINSIGHT']._serialized_start=928
+  _globals['_BUDGETINSIGHT']._serialized_end=1172
+  _globals['_MODELINSIGHT']._serialized_start=1175
+  _globals['_MODELINSIGHT']._serialized_end=1737
+  _globals['_WATCHDECISIONSREQUEST']._serialized_start=1739
+  _globals['_WATCHDECISIONSREQUEST']._serialized_end=1778
+  _globals['_WATCHDECISIONSRESPONSE']._serialized_start=1780
+  _globals['_WATCHDECISIONSRESPONSE']._serialized_end=1846
+  _globals['_EXPORTJOURNALREQUEST']._serialized_start=1848
+  _globals['_EXPORTJOURNALREQUEST']._serialized_end=1893
+  _globals['_EXPORTJOURNALRESPONSE']._serialized_start=1895
+  _globals['_EXPORTJOURNALRESPONSE']._serialized_end=1964
+  _globals['_INSIGHTSERVICE']._serialized_start=1967
+  _globals['_INSIGHTSERVICE']._serialized_end=2269
 # @@protoc_insertion_point(module_scope)

@@ -16,7 +16,7 @@ class GetBucketInsightRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class GetBucketInsightResponse(_message.Message):
-    __slots__ = ("name", "models", "decisions", "spend_usd", "position", "budget", "project_budget", "features")
+    __slots__ = ("name", "models", "decisions", "spend_usd", "position", "budget", "project_budget", "features", "quality_floor")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class GetBucketInsightResponse(_message.Message):
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     PROJECT_BUDGET_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FLOOR_FIELD_NUMBER: _ClassVar[int]
     name: str
     models: _containers.RepeatedCompositeFieldContainer[ModelInsight]
     decisions: int
@@ -33,7 +34,8 @@ class GetBucketInsightResponse(_message.Message):
     budget: BudgetInsight
     project_budget: BudgetInsight
     features: _containers.RepeatedCompositeFieldContainer[FeatureInsight]
-    def __init__(self, name: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelInsight, _Mapping]]] = ..., decisions: _Optional[int] = ..., spend_usd: _Optional[float] = ..., position: _Optional[int] = ..., budget: _Optional[_Union[BudgetInsight, _Mapping]] = ..., project_budget: _Optional[_Union[BudgetInsight, _Mapping]] = ..., features: _Optional[_Iterable[_Union[FeatureInsight, _Mapping]]] = ...) -> None: ...
+    quality_floor: QualityFloorInsight
+    def __init__(self, name: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelInsight, _Mapping]]] = ..., decisions: _Optional[int] = ..., spend_usd: _Optional[float] = ..., position: _Optional[int] = ..., budget: _Optional[_Union[BudgetInsight, _Mapping]] = ..., project_budget: _Optional[_Union[BudgetInsight, _Mapping]] = ..., features: _Optional[_Iterable[_Union[FeatureInsight, _Mapping]]] = ..., quality_floor: _Optional[_Union[QualityFloorInsight, _Mapping]] = ...) -> None: ...
 
 class FeatureInsight(_message.Message):
     __slots__ = ("feature", "sampled", "missing_share", "outside_share", "mean", "sd", "rescaled", "warning")
@@ -54,6 +56,24 @@ class FeatureInsight(_message.Message):
     rescaled: bool
     warning: str
     def __init__(self, feature: _Optional[str] = ..., sampled: _Optional[int] = ..., missing_share: _Optional[float] = ..., outside_share: _Optional[float] = ..., mean: _Optional[float] = ..., sd: _Optional[float] = ..., rescaled: bool = ..., warning: _Optional[str] = ...) -> None: ...
+
+class QualityFloorInsight(_message.Message):
+    __slots__ = ("min_mean_quality", "decisions", "judged", "mean_quality", "optimism", "target", "multiplier")
+    MIN_MEAN_QUALITY_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_FIELD_NUMBER: _ClassVar[int]
+    MEAN_QUALITY_FIELD_NUMBER: _ClassVar[int]
+    OPTIMISM_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
+    min_mean_quality: float
+    decisions: int
+    judged: int
+    mean_quality: float
+    optimism: float
+    target: float
+    multiplier: float
+    def __init__(self, min_mean_quality: _Optional[float] = ..., decisions: _Optional[int] = ..., judged: _Optional[int] = ..., mean_quality: _Optional[float] = ..., optimism: _Optional[float] = ..., target: _Optional[float] = ..., multiplier: _Optional[float] = ...) -> None: ...
 
 class BudgetInsight(_message.Message):
     __slots__ = ("budget", "period_start", "period_end", "spent_usd", "reserved_usd", "multiplier", "target_usd_per_request")

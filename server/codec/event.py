@@ -226,6 +226,7 @@ def _write_outcome_applied(event: e.OutcomeApplied) -> journal_pb2.OutcomeApplie
         project=event.project,
         max_cost=event.max_cost,
         raw_p95=event.raw_p95,
+        expected_quality=event.expected_quality,
         reported_outcomes=[
             _write_model_outcome(model, reported) for model, reported in event.reported_outcomes.items()
         ],
@@ -274,6 +275,7 @@ def _read_outcome_applied(message: journal_pb2.OutcomeApplied) -> e.OutcomeAppli
         project=message.project,
         max_cost=message.max_cost,
         raw_p95=message.raw_p95,
+        expected_quality=message.expected_quality if message.HasField("expected_quality") else None,
     )
 
 

@@ -46,6 +46,7 @@ def read_objective(message: pb.Objective) -> c.Objective | None:
         latency_weight=message.latency_weight if message.HasField("latency_weight") else None,
         min_quality=message.min_quality if floor == "min_quality" else None,
         max_quality_loss=message.max_quality_loss if floor == "max_quality_loss" else None,
+        min_mean_quality=message.min_mean_quality if floor == "min_mean_quality" else None,
     )
 
 
@@ -58,6 +59,7 @@ def write_objective(objective: c.Objective) -> pb.Objective:
         latency_weight=objective.latency_weight,
         min_quality=objective.min_quality,
         max_quality_loss=objective.max_quality_loss,
+        min_mean_quality=objective.min_mean_quality,
     )
 
 

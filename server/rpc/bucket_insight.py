@@ -45,6 +45,22 @@ def write_budget_insight(active: ActiveBudget, quality: QualityRange, now_ns: in
     return insight
 
 
+def write_quality_floor(bucket: BucketState) -> rpc.QualityFloorInsight | None:
+    """A bucket's floor on mean quality as it stands, in its units of quality; ``None`` without one."""
+    pacer, quality, floor = bucket.quality_pacer, bucket.config.quality_range, bucket.objective.min_mean_quality
+    if pacer is None or floor is None:
+        return None
+    return rpc.QualityFloorInsight(
+        min_mean_quality=floor,
+        decisions=pacer.decisions,
+        judged=pacer.judged,
+        mean_quality=quality.min + quality.width * pacer.total / pacer.decisions if pacer.decisions else None,
+        optimism=quality.width * pacer.optimism,
+        target=quality.min + quality.width * pacer.target,
+        multiplier=quality.width * pacer.multiplier,
+    )
+
+
 def write_model_insights(bucket: BucketState, health: Mapping[str, Health]) -> list[rpc.ModelInsight]:
     """Insight into each model of a bucket, by id: traffic, outcomes, and its posterior at the bucket's average context.
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from pointsman.bandit.errors import FieldError
 from pointsman.server.codec.event import write_record
 from pointsman.server.names import bucket_name, parse
-from pointsman.server.rpc.bucket_insight import write_budget_insight, write_model_insights
+from pointsman.server.rpc.bucket_insight import write_budget_insight, write_model_insights, write_quality_floor
 from pointsman.server.rpc.decision_message import write_decision
 from pointsman.server.rpc.feature_insight import write_feature_insights
 from pointsman.server.rpc.status import Call, streaming, unary
@@ -46,6 +46,7 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
             name=bucket_name(bucket.config.id),
             budget=own,
             project_budget=project,
+            quality_floor=write_quality_floor(bucket),
             models=models,
             features=write_feature_insights(bucket),
             decisions=int(bucket.decisions_k.sum()),

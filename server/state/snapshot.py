@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from pointsman.bandit import pacer
 from pointsman.bandit.bucket import BucketState, arrays, new_bucket, restore_arrays
-from pointsman.bandit.catalog import Mode, Objective, QualityRange
+from pointsman.bandit.catalog import FLOORS, Mode, Objective, QualityRange
 from pointsman.bandit.event import DecisionMade, Event, OutcomeApplied
 from pointsman.bandit.health import Health
 from pointsman.bandit.hierarchical_prior import SUMS, HierarchicalPrior
@@ -255,7 +255,7 @@ def _write_terms(terms: Sequence[BucketTerms]) -> list[list[Any]]:
 
 
 def _weights(objective: Objective) -> tuple[float | None, ...]:
-    return objective.cost_weight, objective.latency_weight, objective.min_quality, objective.max_quality_loss
+    return tuple(getattr(objective, name) for name in ("cost_weight", "latency_weight", *FLOORS))
 
 
 def _read_terms(entries: Sequence[Sequence[Any]]) -> list[BucketTerms]:

@@ -196,8 +196,9 @@ def _thompson(policy: BucketPolicy, log: Log, rows_n: Indices) -> Array:
 def thompson_distribution(policy: BucketPolicy, decision: LoggedDecision) -> Array:
     """The probability of each candidate (k) of one decision under the settings of ``policy``, with the functions that serve.
 
-    A budget's multiplier stays what it was. Without an ``exploration_floor`` of its own the policy has the log's where the
-    objective is the same, else what the service would choose for its objective. Denying all candidates denies none.
+    A budget's multiplier stays what it was; that of a floor on mean quality goes with its objective. Without an
+    ``exploration_floor`` of its own the policy has the log's where the objective is the same, else what the service would choose
+    for its objective. Denying all candidates denies none.
     """
     objective = decision.objective
     if policy.objective is not None:
@@ -207,20 +208,23 @@ def thompson_distribution(policy: BucketPolicy, decision: LoggedDecision) -> Arr
     exclusions_k = decision.exclusions_k.copy()
     if denied_k.any() and ((exclusions_k == 0) & ~denied_k).any():
         exclusions_k[denied_k] |= Exclusion.DENIED.bit
+    left_floor = objective != decision.objective and decision.objective.min_mean_quality is not None
+    multiplier = 0.0 if left_floor else decision.multiplier
     floor = policy.exploration_floor
     if floor is None:
         floor = decision.exploration_floor
         if objective != decision.objective:
             predicted_1k = decision.predicted.batch()
-            scores = score_arms(objective, decision.quality, predicted_1k, exclusions_k[None], decision.multiplier)
+            scores = score_arms(objective, decision.quality, predicted_1k, exclusions_k[None], multiplier)
             floor = float(exploration_floors(scores, predicted_1k, None)[0])
-            if decision.multiplier:  # a budget may hold exploration down
+            if multiplier:  # a budget may hold exploration down
                 floor = min(floor, decision.exploration_floor)
     changed = replace(
         decision,
         objective=objective,
         exclusions_k=exclusions_k,
         exploration_floor=floor,
+        multiplier=multiplier,
         by_price=decision.by_price or objective != decision.objective,  # another objective: by the rule that serves now
     )
     return logged_propensities(changed)

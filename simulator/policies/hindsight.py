@@ -102,6 +102,12 @@ def mix_at(quality_k: Array, cost_k: Array, cost: float) -> Array:
     return share_k
 
 
+def _constraint(run: Run, quality_tk: Array, cost_tk: Array | None) -> tuple[Array | None, float | None]:
+    """What is bounded on average, (t, k), and its bound: cost within the budget, or quality, negative, above its floor."""
+    floor = run.objective.min_mean_quality
+    return (cost_tk, run.budget) if floor is None else (-quality_tk, -floor)
+
+
 def best_fixed(utility_nk: Array, cost_nk: Array | None, budget: float | None) -> int:
     """The model of the best mean utility among those whose mean cost is within ``budget``; if none is, the cheapest."""
     utility_k = utility_nk.mean(axis=0)
@@ -122,28 +128,30 @@ def _means(value_nk: Array, group_n: Indices, weight_g: Array) -> Array:
 def optimum(world: World, run: Run, rounds: Rounds, control: str) -> Array:
     """The shares (t, k) of a control of ``HINDSIGHT``, which knows what every call is worth.
 
-    All but ``prompt-oracle`` split only between models that are available from first to last.
+    A floor on mean quality is a constraint as a budget is. All but ``prompt-oracle`` split only between models that are
+    available from first to last.
     """
     expected, n = rounds.expected, len(rounds)
     cost_tk = None if np.isnan(expected.cost_tk).any() else expected.cost_tk
+    bounded_tk, bound = _constraint(run, expected.quality_tk, cost_tk)
     if control == "prompt-oracle":
         utility_tk = utility_of(
             run.objective, expected.quality_tk, expected.cost_tk, expected.latency_tk, rounds.available_tk
         )
-        if cost_tk is not None:  # what is not there is worth less than anything, and costs more
-            cost_tk = np.where(rounds.available_tk, cost_tk, 1.0 + 2.0 * cost_tk.max())
-        return grouped_optimum(utility_tk, cost_tk, np.arange(n), run.budget)
+        if bounded_tk is not None:  # what is not there is worth less than anything, and costs more
+            bounded_tk = np.where(rounds.available_tk, bounded_tk, 1.0 + 2.0 * bounded_tk.max())
+        return grouped_optimum(utility_tk, bounded_tk, np.arange(n), bound)
     always = np.flatnonzero(rounds.available_tk.all(axis=0))
     utility_tk = utility_of(
         run.objective, expected.quality_tk[:, always], expected.cost_tk[:, always], expected.latency_tk[:, always]
     )
-    cost_tk = None if cost_tk is None else cost_tk[:, always]
+    bounded_tk = None if bounded_tk is None else bounded_tk[:, always]
     share_tk = np.zeros((n, len(world.table.models)))
     if control == "best-fixed":
-        share_tk[:, always[best_fixed(utility_tk, cost_tk, run.budget)]] = 1.0
+        share_tk[:, always[best_fixed(utility_tk, bounded_tk, bound)]] = 1.0
         return share_tk
     group_t = np.zeros(n, dtype=np.intp)
     if control == "task-lp":
         group_t = np.unique(world.task_n[rounds.row_t], return_inverse=True)[1]
-    share_tk[:, always] = grouped_optimum(utility_tk, cost_tk, group_t, run.budget)
+    share_tk[:, always] = grouped_optimum(utility_tk, bounded_tk, group_t, bound)
     return share_tk

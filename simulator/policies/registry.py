@@ -81,6 +81,13 @@ def check_run(world: World, run: Run) -> None:
         required_cells(world.table, "cost", "a budget")
         if run.policy.name == THOMPSON and world.features.bucket != "one":
             raise SettingError("policy thompson paces a budget for each bucket: use --bucket one with --budget")
+    if run.objective.min_mean_quality is not None:
+        if run.budget is not None:
+            raise SettingError(
+                "expected --budget or min_mean_quality, got both: there is no best within one to compare with"
+            )
+        if run.policy.name == THOMPSON and world.features.bucket != "one":
+            raise SettingError("policy thompson keeps min_mean_quality in each bucket: use --bucket one with it")
     check_schedule(world.table.models, world.quality, run.schedule)
     added = models_added_later(run.schedule)
     if added != frozenset(world.later):

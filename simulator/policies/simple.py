@@ -172,7 +172,9 @@ def greedy(mean_sk: Array, objective: Objective, quality: QualityRange) -> int:
     """The model that a resolved ``objective`` prefers if quality (scaled to [0, 1]), cost and latency are their means."""
     quality_k, cost_k, latency_k = mean_sk
     if objective.mode in FLOOR_MODES:
-        if objective.min_quality is not None:
+        if objective.min_mean_quality is not None:
+            floor = (objective.min_mean_quality - quality.min) / quality.width
+        elif objective.min_quality is not None:
             floor = (objective.min_quality - quality.min) / quality.width
         else:
             floor = quality_k.max() - (objective.max_quality_loss or 0.0) / quality.width

@@ -97,6 +97,8 @@ def check_streamed(run: Run) -> None:
         )
     if run.budget is not None:
         raise SettingError("a stream: expected no budget: the best within one needs all rounds at once")
+    if run.objective.min_mean_quality is not None:
+        raise SettingError("a stream: expected no min_mean_quality: the cheapest within it needs all rounds at once")
 
 
 def check_file(file: Extent, quality: QualityRange, objective: Objective) -> None:

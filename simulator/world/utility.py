@@ -7,6 +7,8 @@ The utility of an outcome with quality q, cost c (dollars) and latency l (second
   prompt answered when an answer under the floor must be bought again, at the highest price. In dollars. The floor is
   ``min_quality``, or the best quality on the prompt less ``max_quality_loss``; where nothing clears it, the best does.
 - ``LATENCY_FIRST``: the same with latency for cost. In seconds.
+- ``COST_FIRST`` with ``min_mean_quality``: -c, in dollars. Best achievable are the cheapest choices whose mean quality keeps the
+  floor, so that a policy that falls short of it can have a negative regret: see ``mean_quality`` beside it.
 
 Regret is the sum over rounds of the best achievable utility less the achieved one. Best achievable is each prompt's best
 model; with a budget, the best choice for all prompts whose mean cost is within it, so that a policy that overspends can
@@ -22,7 +24,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pointsman.bandit.catalog import FLOOR_MODES, Mode, Objective, QualityRange
+from pointsman.bandit.catalog import FLOOR_MODES, FLOORS, Mode, Objective, QualityRange
 from pointsman.bandit.errors import FieldError
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.table import OutcomeTable
@@ -30,7 +32,7 @@ from pointsman.simulator.data.table import OutcomeTable
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
-_PARAMETERS = ("cost_weight", "latency_weight", "min_quality", "max_quality_loss")
+_PARAMETERS = ("cost_weight", "latency_weight", *FLOORS)
 
 
 def parse_objective(text: str, quality: QualityRange) -> Objective:
@@ -86,7 +88,9 @@ def utility_of(
     time, because it failed, took none. Models that are not there (``available_nk`` False) are worth less than the worst call.
     """
     available_nk = np.ones(quality_nk.shape, dtype=np.bool_) if available_nk is None else available_nk
-    if objective.mode in FLOOR_MODES:
+    if objective.min_mean_quality is not None:
+        utility_nk = -cost_nk
+    elif objective.mode in FLOOR_MODES:
         price_nk = cost_nk if objective.mode is Mode.COST_FIRST else np.nan_to_num(latency_nk, nan=0.0)
         best_n1 = np.where(available_nk, quality_nk, -np.inf).max(axis=1, keepdims=True)
         if objective.min_quality is not None:

@@ -71,6 +71,7 @@ objectives = st.one_of(
         st.sampled_from([c.Mode.COST_FIRST, c.Mode.LATENCY_FIRST]),
         st.none() | amount,
     ),
+    st.builds(lambda floor: c.Objective(c.Mode.COST_FIRST, min_mean_quality=floor), st.floats(0.0, 0.1)),
 )
 rules = st.builds(c.OutcomeRules, *[st.sampled_from(list(c.Aggregation))] * 3)
 budgets = st.builds(c.Budget, positive, st.sampled_from([0, 10**9, 86_400 * 10**9 + 7])) | st.builds(

@@ -160,6 +160,27 @@ def test_insight_warns_of_features_that_are_not_as_declared(run: Run) -> None:
     run(scenario)
 
 
+def test_insight_shows_a_floor_on_mean_quality(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        objective = catalog_pb2.Objective(mode=catalog_pb2.OBJECTIVE_MODE_COST_FIRST, min_mean_quality=0.8)
+        bucket = catalog_pb2.Bucket(name="buckets/promised", objective=objective)
+        await service.catalog.CreateBucket(catalog_service_pb2.CreateBucketRequest(bucket=bucket))
+        request = insight_service_pb2.GetBucketInsightRequest(name="buckets/promised")
+        before = (await service.insight.GetBucketInsight(request)).quality_floor
+        assert before.min_mean_quality == 0.8 and not before.HasField("mean_quality")
+        made = [await service.decide("buckets/promised", context=context_pb2.Context()) for _ in range(4)]
+        for decision in made[:2]:
+            await service.report(decision.name, quality=0.75, cost_usd=0.001)
+        after = (await service.insight.GetBucketInsight(request)).quality_floor
+        assert (after.decisions, after.judged) == (4, 2)
+        assert 0.5 < after.mean_quality < 0.75
+        assert not (await insight(service)).HasField("quality_floor")
+        with pytest.raises(grpc.aio.AioRpcError, match=r"objective\.min_mean_quality"):
+            await service.decide("buckets/b", objective=objective)
+
+    run(scenario)
+
+
 def test_batches(run: Run) -> None:
     async def scenario(service: Service) -> None:
         contexts = [context_pb2.Context(numbers={"n": i / 100}) for i in range(100)]

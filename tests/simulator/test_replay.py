@@ -22,6 +22,7 @@ from pointsman.simulator.world.world import World, make_world
 
 UNIT = QualityRange()
 TASK = Features("none", "task")
+MEAN_FLOOR = "COST_FIRST:min_mean_quality=0.7"
 Make = Callable[..., OutcomeTable]
 
 
@@ -187,6 +188,9 @@ def test_utilities_and_regret_of_floors(make_table: Make) -> None:
     assert absolute.tolist() == [[-1.0, -4.0], [-5.0, -4.0], [-5.0, -4.0]]
     weighted = utilities(table, parse_objective("BALANCED:cost_weight=0.1", UNIT))
     np.testing.assert_allclose(weighted, table.quality_nk - 0.1 * table.cost_nk)
+    # a floor on the mean: the dear model on all of the second prompt and half of the third
+    mean = Run(parse_policy("prompt-oracle"), parse_objective("COST_FIRST:min_mean_quality=0.7", UNIT), None, 0)
+    np.testing.assert_allclose(play(make_world(table, TASK), mean)[:, 1], [0.0, 1.0, 0.5])
 
 
 def test_other_scales_of_quality(make_table: Make) -> None:
@@ -224,6 +228,10 @@ def test_invalid_input_is_refused(make_table: Make) -> None:
         make_world(make_table(10, features=0), Features("x", "one"))
     with pytest.raises(SettingError, match="3 feature columns"):
         make_world(table, Features("x", "one"), warm=make_table(10, features=3))
+    with pytest.raises(SettingError, match="min_mean_quality, got both"):
+        run_all([make_world(table, Features("x", "one"))], [task("uniform", budget=1.0, objective=MEAN_FLOOR)], 1)
+    with pytest.raises(SettingError, match="min_mean_quality in each bucket"):
+        run_all([world], [task("thompson", objective=MEAN_FLOOR)], 1)
     fewer = OutcomeTable("fewer", "", ("small",), table.prompt_ids, table.tasks, None, None, table.input_tokens_n,
                          *(getattr(table, name)[:, :1] for name in
                            ("quality_nk", "cost_nk", "latency_nk", "output_tokens_nk")))  # fmt: skip

@@ -39,7 +39,7 @@ from typing import Any
 
 import numpy as np
 
-from pointsman.bandit.catalog import Mode, Objective, QualityRange
+from pointsman.bandit.catalog import FLOORS, Mode, Objective, QualityRange
 from pointsman.bandit.policy import logged_propensities
 from pointsman.bandit.predictions import Predictions
 from pointsman.simulator.offpolicy.logs.log import Array, Flags, Log, LogError, LoggedDecision
@@ -53,7 +53,7 @@ _SIGNALS = {
     "SIGNAL_OUTPUT_TOKENS": "output_tokens",
 }
 _PREDICTIONS = ("quality_mean", "quality_sd", "cost", "latency", "latency_p95", "output_tokens")
-_WEIGHTS = ("cost_weight", "latency_weight", "min_quality", "max_quality_loss")
+_WEIGHTS = ("cost_weight", "latency_weight", *FLOORS)
 _KINDS = ("decision_made", "outcome_applied", "bucket_put")
 _DEFAULT_QUALITY = QualityRange()
 
