@@ -33,11 +33,11 @@ from pointsman.bandit.catalog import Schema
 from pointsman.bandit.errors import FieldError
 from pointsman.bandit.feature_scales import CLIP, UNSEEN, FeatureScales, score
 from pointsman.bandit.packed import Array
-from pointsman.bandit.text import TEXT_DIM, estimate_tokens, text_feature_names, text_features
+from pointsman.bandit.text import estimate_tokens, text_feature_names, text_features
 
 VERSION = 2
 """The encoder of buckets whose schema is declared now. Version 1, of Pointsman 0.1, has no places that say that an optional
-number is missing, clips embeddings by their components, and does not rescale."""
+number is missing, clips embeddings by their components, does not rescale, and has other words of texts."""
 CONTENT = 1.0 / 3.0
 """Length of content features: with the prior's precision of 8, as if each had one of 72. Found on validation data, where 8 let
 tens of weak directions add more noise than signal and 128 was best with the task known, 32 without."""
@@ -88,6 +88,7 @@ class Encoder:
 
     def __init__(self, schema: Schema, version: int = VERSION) -> None:
         self.schema, self.version = schema, version
+        self._text_dim = len(text_feature_names(former=version < 2))
         self.measured = len(schema.numbers) + len(schema.embeddings)
         self._categories = [(c, {value: i for i, value in enumerate(c.values)}) for c in schema.categories]
         self._number_names = {n.name for n in schema.numbers}
@@ -96,7 +97,7 @@ class Encoder:
         self.dim = len(feature_names(schema, version))
         self._optional = [] if version < 2 else [n for n, number in enumerate(schema.numbers) if number.optional]
         before = len(schema.numbers) + sum(len(c.values) for c in schema.categories)
-        content = sum(e.dimension for e in schema.embeddings) + (TEXT_DIM if schema.text is not None else 0)
+        content = sum(e.dimension for e in schema.embeddings) + (self._text_dim if schema.text is not None else 0)
         self.content = slice(before, before + content)
 
     def encode(self, context: Context) -> Encoded:
@@ -193,10 +194,10 @@ class Encoder:
         if self.schema.text is None:
             return at
         if context.text is not None:
-            x_d[at : at + TEXT_DIM] = CONTENT * text_features(context.text)
+            x_d[at : at + self._text_dim] = CONTENT * text_features(context.text, former=self.version < 2)
         elif not self.schema.text.optional:
             raise FieldError("text", "expected the prompt's text, got nothing")
-        return at + TEXT_DIM
+        return at + self._text_dim
 
     def _write_token_count(self, x_d: Array, at: int, input_tokens: int) -> None:
         """Write the logarithm of the number of input tokens at ``at``."""
@@ -235,7 +236,7 @@ def feature_names(schema: Schema, version: int = VERSION) -> list[str]:
     names += [f"{c.name}={value}" for c in schema.categories for value in c.values]
     names += [f"{e.name}/{i}" for e in schema.embeddings for i in range(e.dimension)]
     if schema.text is not None:
-        names += text_feature_names()
+        names += text_feature_names(former=version < 2)
     if schema.input_tokens is not None:
         names.append("log_input_tokens")
     if version >= 2:

@@ -1,15 +1,14 @@
 """The built-in featuriser: a prompt's text to a short vector, without a model, a vocabulary or anything fitted.
 
 Two groups of features. *Marks* are eighteen plain counts that tell kinds of task apart (how long, how much code, mathematics,
-list, question …), each centred and scaled for ordinary prompts and clipped. *Words* are three bags: the words of the whole
-text, its opening (first words, alone, as pair and as triple) and its ending (last words), because instructions stand at either
-end. Each bag is dampened by a square root, brought to length 1, so that a long body does not drown the instruction, and
-projected by signed hashing (Weinberger et al. 2009, arXiv:0902.2206): each word adds ±1 at a few of the 16 places that its hash
-names, so inner products are kept in expectation. Few dimensions, because a posterior over d features needs a multiple of d
-outcomes per model before it beats ignoring the text.
+list, question …), each centred and scaled for ordinary prompts and clipped. *Words* are projected by signed hashing
+(``bandit.words``); few dimensions, because a posterior over d features needs a multiple of d outcomes per model before it
+beats ignoring the text. Of a text longer than ``READ`` characters only the beginning and the end are read, besides its length
+and what stands out in between.
 
-Hashes are CRC-32 of UTF-8, the same on every machine. Of a text longer than ``READ`` characters only the beginning and the
-end are read, besides its length.
+The first version of the words, which buckets of former journals keep, has three bags: the words of the whole text, its opening
+(first words, alone, as pair and as triple) and its ending (last words). Each is dampened by a square root and brought to length
+1, so that a long body does not drown the instruction; each word adds ±1 at a few of 16 places that its hash names.
 
 >>> features = text_features("What is 2 + 2?")
 >>> dict(zip(text_feature_names(), features.round(2).tolist()))["text/question_words"]
@@ -30,14 +29,16 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from pointsman.bandit.words import WORDS, project_words
+
 READ = 6000
 """Characters of a text that are looked at (its length counts in full): bounds the time a huge prompt takes."""
 READ_END = 2000
 """How many of them come from the end of a text that is longer."""
-WORDS = 16
-"""Dimensions of the projected words."""
+FORMER_WORDS = 16
+"""Dimensions of the projected words of the first version."""
 PLACES = 4
-"""Places of the projection that one word touches."""
+"""Places of that projection that one word touches."""
 LONGEST = 24
 """Characters of a word that are hashed: bounds what the cache of hashes can hold."""
 ENDS = 4
@@ -94,18 +95,19 @@ _MARKS: tuple[tuple[str, float, float], ...] = (
     ("quantities", 1.0, 2.0),
     ("beyond_ascii", 0.0, 0.05),
 )
-TEXT_DIM = len(_MARKS) + WORDS
-"""Length of ``text_features``."""
 MARKS = len(_MARKS)
 """Number of marks."""
+TEXT_DIM = MARKS + WORDS
+"""Length of ``text_features``."""
 _KINDS = np.array([[c in kind for kind in _CHARACTERS] for c in map(chr, range(128))], dtype=np.int64)
 _CENTER = np.array([center for _, center, _ in _MARKS])
 _SCALE = np.array([scale for _, _, scale in _MARKS])
 
 
-def text_feature_names() -> list[str]:
+def text_feature_names(former: bool = False) -> list[str]:
     """Names of the components of ``text_features``, in order."""
-    return [f"text/{name}" for name, _, _ in _MARKS] + [f"text/words/{i}" for i in range(WORDS)]
+    words = FORMER_WORDS if former else WORDS
+    return [f"text/{name}" for name, _, _ in _MARKS] + [f"text/words/{i}" for i in range(words)]
 
 
 def estimate_tokens(text: str) -> int:
@@ -122,19 +124,21 @@ def estimate_tokens(text: str) -> int:
     return math.ceil(len(text) * (plain / 4 + beyond / 3) / len(excerpt))
 
 
-def text_features(text: str) -> npt.NDArray[np.float64]:
-    """The features of ``text``, (TEXT_DIM,): marks of length about 1, words of length 1 (0 if there are none).
+def text_features(text: str, former: bool = False) -> npt.NDArray[np.float64]:
+    """The features of ``text``, (TEXT_DIM,): marks of length about 1, words of length 1 (0 if there are none). ``former``: with
+    the words of the first version.
 
     Any string will do, lone surrogates included; the numbers are finite and within [-1.25, 1.25].
     """
     excerpt = _read(text)
-    features = np.empty(TEXT_DIM)
+    words = _former_words(excerpt) if former else project_words(text, excerpt)
+    features = np.empty(MARKS + len(words))
     marks = features[:MARKS]
     np.subtract(_marks(text, excerpt), _CENTER, out=marks)
     marks /= _SCALE
     np.clip(marks, -CLIP, CLIP, out=marks)
     marks /= MARKS_LENGTH
-    features[MARKS:] = _words(excerpt)
+    features[MARKS:] = words
     return features
 
 
@@ -182,10 +186,10 @@ def _marks(text: str, excerpt: str) -> list[float]:
     ]
 
 
-def _words(excerpt: str) -> npt.NDArray[np.float64]:
+def _former_words(excerpt: str) -> npt.NDArray[np.float64]:
     words = ["0" if word.isdigit() else word[:LONGEST] for word in _WORD.findall(excerpt.lower())]
     if not words:
-        return np.zeros(WORDS)
+        return np.zeros(FORMER_WORDS)
     opening = words[:ENDS]
     projected = _bag("u", [word for word in words if word not in _STOP])
     projected += _bag("p", [*opening, " ".join(opening[:2]), " ".join(opening[:3])])
@@ -195,19 +199,19 @@ def _words(excerpt: str) -> npt.NDArray[np.float64]:
 
 
 def _bag(kind: str, words: Iterable[str]) -> npt.NDArray[np.float64]:
-    """The projection of a bag of words, (WORDS,): each word's count under a square root, all of length 1 together."""
+    """The projection of a bag of words, (FORMER_WORDS,): each word's count under a square root, all of length 1 together."""
     counts = Counter(words)
     if not counts:
-        return np.zeros(WORDS)
+        return np.zeros(FORMER_WORDS)
     weights = np.sqrt(np.fromiter(counts.values(), dtype=np.float64, count=len(counts)) / counts.total())
     places = np.array([_places(kind, word) for word in counts])
-    sums = np.bincount(places.ravel(), np.repeat(weights, PLACES), minlength=2 * WORDS).astype(np.float64)
-    return sums[WORDS:] - sums[:WORDS]
+    sums = np.bincount(places.ravel(), np.repeat(weights, PLACES), minlength=2 * FORMER_WORDS).astype(np.float64)
+    return sums[FORMER_WORDS:] - sums[:FORMER_WORDS]
 
 
 @lru_cache(maxsize=1 << 14)
 def _places(kind: str, word: str) -> tuple[int, ...]:
-    """Where a word falls: numbers below 2·WORDS, the place modulo WORDS, with sign + from WORDS on."""
+    """Where a word falls: numbers below 2·FORMER_WORDS, the place modulo FORMER_WORDS, with sign + from FORMER_WORDS on."""
     code = zlib.crc32((kind + word).encode("utf-8", "surrogatepass"))
     mixed = (code * 0x9E3779B97F4A7C15) & (2**64 - 1)  # CRC's low bits alone are too regular
-    return tuple((mixed >> (20 + 8 * i)) % (2 * WORDS) for i in range(PLACES))
+    return tuple((mixed >> (20 + 8 * i)) % (2 * FORMER_WORDS) for i in range(PLACES))

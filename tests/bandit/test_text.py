@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -12,16 +13,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pointsman.bandit import text as module
+from pointsman.bandit import words as words_module
 from pointsman.bandit.text import (
+    FORMER_WORDS,
     MARKS,
     READ,
     READ_END,
     TEXT_DIM,
-    WORDS,
     estimate_tokens,
     text_feature_names,
     text_features,
 )
+from pointsman.bandit.words import LONGEST, WORDS, located_units, standing_out
 
 NAMES = text_feature_names()
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()), max_size=400)  # lone surrogates and NUL included
@@ -59,7 +62,7 @@ OTHERS = (
 )
 PROMPTS = (*CODE, *MATHS, *CHAT, *CHOICE, *OTHERS)
 
-KNOWN = {
+FORMER_KNOWN = {
     "": (
         "-1.25 -1.0417 -0.2083 -0.2146 -0.2083 -0.1716 -0.1961 -0.2083 -0.4167 -0.3333 -0.3333 -0.2083 "
         "-0.3333 -0.125 -0.2917 -0.0417 -0.2083 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"
@@ -76,6 +79,18 @@ KNOWN = {
     ),
 }
 
+KNOWN_WORDS = {
+    "": ("0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"),
+    "Write a Python function that sorts a list of numbers.": (
+        "0 0 0 0 0 -0.1674 0 -0.2699 0 0.2699 0 -0.1674 0 0 0 0 -0.1674 0 -0.2699 0 -0.2699 0.4749 0 0 "
+        "-0.1674 0.4749 0 0 -0.2699 0.2699 0 0"
+    ),
+    "Quelle est la capitale de l'\xe9t\xe9 ? \u6771\u4eac \U0001f600": (
+        "0 0.2408 -0.1345 0 -0.2408 -0.2408 -0.1345 0 0 0 0 0 0.2408 -0.2408 0.2408 0.2408 0 0.1345 0.2408 "
+        "-0.2408 0 0 0 0 -0.2408 -0.4816 0.2408 -0.2408 0 0 0 -0.1345"
+    ),
+}
+
 
 def named(text: str, name: str) -> float:
     return float(text_features(text)[NAMES.index(f"text/{name}")])
@@ -85,11 +100,14 @@ def words(text: str) -> NDArray[np.float64]:
     return text_features(text)[MARKS:]
 
 
-@pytest.mark.parametrize("prompt", KNOWN)
+@pytest.mark.parametrize("prompt", FORMER_KNOWN)
 def test_known_answers(prompt: str) -> None:
     # Stored features are compared with new ones by models that learned from the former: a change here is a break.
-    expected = [float(number) for number in KNOWN[prompt].split()]
-    np.testing.assert_allclose(text_features(prompt), expected, rtol=0.0, atol=6e-5)
+    expected = [float(number) for number in FORMER_KNOWN[prompt].split()]
+    np.testing.assert_allclose(text_features(prompt, former=True), expected, rtol=0.0, atol=6e-5)
+    np.testing.assert_allclose(text_features(prompt)[:MARKS], expected[:MARKS], rtol=0.0, atol=6e-5)
+    known_words = [float(number) for number in KNOWN_WORDS[prompt].split()]
+    np.testing.assert_allclose(words(prompt), known_words, rtol=0.0, atol=6e-5)
 
 
 def test_another_process_makes_the_same_features() -> None:
@@ -125,7 +143,7 @@ def test_features_do_not_depend_on_earlier_calls(text: str) -> None:
     first = text_features(text)
     for other in PROMPTS:
         text_features(other)
-    module._places.cache_clear()
+    words_module._places.cache_clear()
     np.testing.assert_array_equal(text_features(text), first)
 
 
@@ -139,7 +157,7 @@ def test_case_does_not_move_the_words(text: str) -> None:
     np.testing.assert_array_equal(words(text.upper()), words(text))
 
 
-@pytest.mark.parametrize("text", ["", " ", "\n\t \n", "\x00", "?!...", "\U0001f600\U0001f680"])
+@pytest.mark.parametrize("text", ["", " ", "\n\t \n", "\x00", "?!...", "\ufe0f\u200d"])
 def test_without_words_the_words_are_zero(text: str) -> None:
     assert not words(text).any()
     assert np.isfinite(text_features(text)).all()
@@ -154,6 +172,8 @@ def test_lone_surrogates_are_text_like_any_other(text: str) -> None:
 def test_names_are_those_of_the_components() -> None:
     assert len(NAMES) == len(set(NAMES)) == TEXT_DIM
     assert sum("/words/" in name for name in NAMES) == WORDS
+    former_names = text_feature_names(former=True)
+    assert former_names[:MARKS] == NAMES[:MARKS] and len(former_names) == MARKS + FORMER_WORDS
     assert all("/words/" in name for name in NAMES[MARKS:])
 
 
@@ -271,11 +291,68 @@ def test_the_last_line_of_a_long_prompt_is_read() -> None:
     assert at_the_end[MARKS:] @ ordered[MARKS:] < 0.95
 
 
-def test_the_middle_of_a_long_prompt_is_not_read() -> None:
-    start, end = "begin here " * READ, " and end here" * READ
-    letters, digits = start + "x" * READ + end, start + "7" * READ + end
-    np.testing.assert_array_equal(text_features(letters), text_features(digits))
+def test_the_middle_of_a_long_prompt_is_read_for_what_stands_out() -> None:
+    start, end = "begin here " * (READ // 2), " and end here" * (READ // 2)
+    letters, digits = start + "xyz " * 9 + end, start + "777 " * 9 + end
+    former = text_features(letters, former=True)
+    np.testing.assert_array_equal(former, text_features(digits, former=True))
+    np.testing.assert_array_equal(text_features(letters)[:MARKS], former[:MARKS])
+    assert words(letters) @ words(digits) < 0.99
     assert READ_END < READ
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize(
+    ("filler", "task", "units"),
+    [
+        (
+            "the committee met and nothing was decided ",
+            "translate everything into french ",
+            {"trans", "every", "frenc"},
+        ),
+        ("委员会没有决定旧桥", "请翻译成英文", {"请", "翻", "译", "成", "英", "文"}),
+        ("คณะกรรมการไม่มีสะพานเก่า", "ช่วยแปลภาษา", {"แป", "ปล", "ภา", "ษา"}),
+        ("위원회가 다리를 결정하지 ", "번역해 줘 ", {"번역", "줘"}),
+        ("🏠🌊🌅👥", "🌐🔤", {"🌐", "🔤"}),
+        ("Ausschuss Brücke 河流 🏠 ", "übersetze 翻译 🌐 ", {"übers", "翻", "译", "🌐"}),
+    ],
+)
+def test_a_task_named_anywhere_stands_out(filler: str, task: str, units: set[str], place: float) -> None:
+    repeats = 100_000 // len(filler)
+    before = int(place * repeats)
+    assert units <= set(standing_out(filler * before + task + filler * (repeats - before)))
+
+
+def test_of_a_longer_text_stretches_are_looked_at() -> None:
+    filler = "the committee met and nothing was decided "
+    text = filler * (10 * LONGEST // len(filler))
+    assert len(words_module._sample(text)) == LONGEST
+    assert len(standing_out(text)) < 100
+    assert "frenc" in standing_out(f"translate into french {text}")
+
+
+@pytest.mark.parametrize(
+    ("text", "units"),
+    [
+        ("Translating TRANSLATED 12 3", ["trans", "trans", "0", "0"]),
+        ("अनुवाद करें", ["अनुवा", "करें"]),
+        ("مُتَرْجِم", ["مُتَر"]),
+        ("翻訳して", ["翻", "訳", "し", "て"]),
+        ("번역하세요 번역", ["번역", "번역"]),
+        ("แปล ก", ["แป", "ปล", "ก"]),
+        ("👍🏽 ✍️", ["👍", "✍"]),
+        ("snake_case x", ["snake", "case", "x"]),
+    ],
+)
+def test_units_of_many_writings(text: str, units: list[str]) -> None:
+    assert [unit for _, unit in located_units(text.lower())] == units
+
+
+@given(ANY_TEXT)
+def test_units_are_where_they_say(text: str) -> None:
+    lowered = text.lower()
+    for start, unit in located_units(lowered):
+        assert unit == "0" or lowered.startswith(unit, start)
 
 
 def test_a_text_of_the_length_that_is_read_is_read_whole() -> None:
@@ -303,29 +380,33 @@ def test_an_option_is_found_from_its_own_line() -> None:
 
 
 def test_the_cache_is_bounded() -> None:
-    assert module._places.cache_info().maxsize == 1 << 14
-    endless = "ab" * 2500
-    np.testing.assert_array_equal(
-        words(endless), words(endless + "ab")
-    )  # only the first characters of a word are hashed
+    assert module._places.cache_info().maxsize == words_module._places.cache_info().maxsize == 1 << 14
+    endless = "ab" * 2500  # only the first characters of a word are hashed
+    np.testing.assert_array_equal(words(endless), words(endless + "ab"))
 
 
 @given(st.text(alphabet="abcdefghijklmnop", min_size=1, max_size=12))
 def test_places_are_within_range(word: str) -> None:
-    places = module._places("u", word)
-    assert len(places) == module.PLACES
+    former, places = module._places("u", word), words_module._places(word)
+    assert len(former) == module.PLACES and len(places) == words_module.PLACES
+    assert all(0 <= place < 2 * FORMER_WORDS for place in former)
     assert all(0 <= place < 2 * WORDS for place in places)
 
 
-def test_places_are_even_and_kinds_differ() -> None:
+@pytest.mark.parametrize(
+    ("places_of", "dim"),
+    [(lambda word: module._places.__wrapped__("u", word), FORMER_WORDS), (words_module._places.__wrapped__, WORDS)],
+    ids=["former", "present"],
+)
+def test_places_are_even(places_of: Callable[[str], tuple[int, ...]], dim: int) -> None:
     count = 20_000
-    places = np.array([module._places.__wrapped__("u", f"word{i}") for i in range(count)])
-    expected = count * module.PLACES / (2 * WORDS)
-    observed = np.bincount(places.ravel(), minlength=2 * WORDS)
-    assert np.abs(observed / expected - 1.0).max() < 0.1  # five standard deviations
-    for left in range(module.PLACES):
+    places = np.array([places_of(f"word{i}") for i in range(count)])
+    expected = count * places.shape[1] / (2 * dim)
+    observed = np.bincount(places.ravel(), minlength=2 * dim)
+    assert np.abs(observed / expected - 1.0).max() < 0.2  # five standard deviations
+    for left in range(places.shape[1]):
         for right in range(left):
-            assert np.mean(places[:, left] == places[:, right]) == pytest.approx(1 / (2 * WORDS), abs=0.01)
+            assert np.mean(places[:, left] == places[:, right]) == pytest.approx(1 / (2 * dim), abs=0.01)
     assert module._places("p", "write") != module._places("e", "write")
 
 
