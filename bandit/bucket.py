@@ -31,6 +31,7 @@ from pointsman.bandit.outcome import NO_REPORTS, ReportedOutcome, Signal, Signal
 from pointsman.bandit.pacer import Pacer
 from pointsman.bandit.pacer import from_arrays as pacer_from_arrays
 from pointsman.bandit.pacer import to_arrays as pacer_arrays
+from pointsman.bandit.packed import Array
 from pointsman.bandit.posterior import (
     COST,
     LATENCY,
@@ -319,6 +320,15 @@ def newcomer_counts(bucket: BucketState) -> npt.NDArray[np.int64] | None:
     count_k[count_k >= ADOPTED] = -1
     count_k = count_k if bucket.members is None else count_k[bucket.members]
     return count_k if (count_k >= 0).any() else None
+
+
+def average_quality(bucket: BucketState, models: tuple[str, ...]) -> Array:
+    """The expected quality of ``models`` (k), scaled to [0, 1], at the bucket's average context; NaN of one without a column."""
+    quality_k = (bucket.posteriors.mean_krd[:, QUALITY] * bucket.context_d).sum(axis=1)
+    if models == bucket.columns:
+        return np.asarray(quality_k)
+    place = {model: k for k, model in enumerate(bucket.columns)}
+    return np.array([quality_k[place[model]] if model in place else np.nan for model in models])
 
 
 def response_value(bucket: BucketState, response: int, value: float) -> float:

@@ -1,11 +1,16 @@
 """A budget's pacer: the multiplier that a budget adds to λ, so that spend tracks it, and the hard cap.
 
 The dual of "best quality at a mean cost of at most B" is one number, quality per dollar. Gradient steps on it need a step
-size, and no step size suits costs that differ a thousandfold. So the pacer solves for it: it keeps the scores of the last
-``RING`` requests (means, draws and costs of every model), replays them at a trial multiplier, and takes the smallest multiplier
-at which their mean cost is within the target. The target is the budget plus a share of what was left unspent (within bounds), or
-less a share of what was overspent, so that errors of prediction, drift and late costs are made good (model-predictive control;
-the budgeted problem and its dual: Badanidiyuru, Kleinberg & Slivkins, arXiv:1305.2545).
+size, and no step size suits costs that differ a thousandfold. So the pacer solves for it (``bandit.multiplier``): it keeps the
+scores of the last requests (means, draws and costs of every model), replays them at a trial multiplier, and takes the smallest
+multiplier at which their mean cost is within the target. The target is made anew from what was spent, so that errors of
+prediction, drift and late costs are made good (model-predictive control; the budgeted problem and its dual: Badanidiyuru,
+Kleinberg & Slivkins, arXiv:1305.2545).
+
+- For a budget per request the target is the budget plus a share of what was left unspent, or less a share of what was overspent.
+  Early on a reserve is held back, so that what chance does to spend is seldom more than a hundredth of the budget
+  (a buffer, as in Slivkins, Sankararaman & Foster, arXiv:2211.07484, that is given back later).
+- For a budget per period it is what is left of it over the requests that are still expected (``bandit.demand``).
 
 Spend counts a decision at its predicted cost from the moment it is made and at its reported cost once that is known: a cost
 that comes late, or without quality, or never, does not let spend run away. A hard budget also counts what is *reserved*: each
@@ -14,47 +19,59 @@ decision at the most it can cost, until its cost is known; a model that could pa
 One pacer serves a bucket's budget or a project's, whose requests may come from different buckets with different models and
 objectives: the scores of one request need nothing but themselves. The pacer is part of the fold.
 
->>> costs_bk = np.array([[0.001, 0.1]])  # a cheap arm, and a dear one that is better by 0.2
->>> mean_bk, none_b = np.array([[0.6, 0.8]]), np.full(1, np.nan)
->>> multiplier = solve(mean_bk, mean_bk, costs_bk, None, none_b, none_b, target=0.01, guess=0.0)
->>> round(multiplier, 2)  # quality per dollar at which the cheap one wins: 0.2 / 0.099
-2.02
+>>> pacer, budget = new_pacer(position=1), Budget(0.01)
+>>> pacer.counts[DECISIONS], pacer.sums[SPENT] = 1000, 9.0  # a dollar is left
+>>> round(request_target(pacer, budget.amount), 5)  # dollars the next requests may cost
+0.018
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pointsman.bandit import demand as forecast
 from pointsman.bandit.catalog import Aggregation, Budget, QualityRange
+from pointsman.bandit.demand import Demand, new_demand
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
+from pointsman.bandit.multiplier import LAST_RANK, Replay, Solution, solve
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.packed import Array
 from pointsman.bandit.policy import INELIGIBLE, ArmScores, score_arms
 from pointsman.bandit.predictions import Ints
 
-RING = 128
-"""Requests that are replayed to find the multiplier."""
+RING, FIRST_ROWS = 256, 32
+"""Most requests whose scores are kept, and how many there is room for at first. The later half of all are replayed, at most
+``RING``: the scores of the first requests were made when little was known."""
 EVERY = 16
-"""Decisions between two searches; the first ``EVERY`` decisions each search."""
-HORIZON = 64
-"""Requests over which a surplus is spent or a deficit is made up."""
-SURPLUS, SURPLUS_CALLS = 24.0, 3.0
+"""Decisions between two searches for the multiplier; the first ``EVERY`` decisions each search, and the last ones of a period."""
+DEFICIT_HORIZON = 32.0
+"""Requests over which a deficit is made up, and at least a surplus is spent."""
+SURPLUS_HORIZON, SURPLUS_GROWTH = 256.0, 8.0
+"""Requests over which a surplus is spent at most, and decisions so far by which that grows by one: a steady multiplier is worth
+more than to spend soon, but what a cold start left is to be spent before it is old."""
+SURPLUS, SURPLUS_CALLS = 512.0, 3.0
 """Largest surplus that is carried over, in requests' worth of a budget per request, or in calls to the most expensive model if
-those cost more: what a quiet time left is not spent all at once."""
+those cost more: what a quiet time left is spent, but not for ever."""
+MAX_RISE = 1.0
+"""Most that a surplus adds to the target, in budgets per request."""
+RESERVE_SDS = 24.0
+"""Reserve that a budget per request holds back at first, in standard deviations of one request's cost: six of the deficit that
+chance makes, which is made up over ``DEFICIT_HORIZON``."""
+ALLOWED = 0.005
+"""Share of what the budget has granted so far by which the reserve shrinks: overspending by that much is within tolerance."""
+RESERVE_SHARE = 0.05
+"""Largest share of what the budget has granted so far that is held back."""
 EXPLORE_SHARE = 0.003
 """Largest share of the target that the exploration floor may cost."""
-DECISIONS, TOTAL, START_NS, LAST_NS, BORN = range(5)
+DECISIONS, TOTAL, START_NS, LAST_NS, BORN, NEXT_SEARCH = range(6)
 """Places of ``Pacer.counts``."""
-SPENT, MULTIPLIER, TARGET, GAP_NS, RESERVED, FORGONE = range(6)
+SPENT, MULTIPLIER, TARGET, COST_SD, RESERVED, FORGONE = range(6)
 """Places of ``Pacer.sums``."""
-_STEPS = 14
-_UNREACHABLE = 1e15
-_LAST = 1 << 30  # rank of an arm that may not run
 
 
 @dataclass(slots=True)
@@ -62,9 +79,9 @@ class Pacer:
     """A budget's state; changed in place by the fold.
 
     ``decisions``, ``spent`` and ``reserved`` count since the start (of the period, for a budget per period, which began at
-    ``start_ns``). ``multiplier`` is in quality (scaled to [0, 1]) per dollar, ``target`` in dollars per request. The ring
-    holds, for request number ``total % RING``, the arms' scores at a multiplier of 0 (``bandit.policy.ArmScores``):
-    ``floor_n`` is an absolute floor and ``loss_n`` one relative to the best, NaN where there is none.
+    ``start_ns``). ``multiplier`` is in quality (scaled to [0, 1]) per dollar, ``target`` in dollars per request. The ring of n
+    rows, which grows to ``RING``, holds in row ``total % n`` a request's scores as they are replayed (``bandit.multiplier``),
+    its bucket's generation, and what the models' expected quality was at the bucket's average context (NaN if unknown).
     """
 
     counts: npt.NDArray[np.int64]
@@ -75,6 +92,9 @@ class Pacer:
     rank_nk: Ints
     floor_n: Array
     loss_n: Array
+    level_nk: Array
+    generation_n: npt.NDArray[np.int64]
+    demand: Demand
 
     @property
     def decisions(self) -> int:
@@ -83,7 +103,7 @@ class Pacer:
 
     @property
     def total(self) -> int:
-        """Decisions since the ring was started: it holds the last ``RING`` of them."""
+        """Decisions since the ring was started: it holds the last of them."""
         return int(self.counts[TOTAL])
 
     @property
@@ -117,9 +137,9 @@ class Pacer:
         return float(self.sums[TARGET])
 
     @property
-    def gap_ns(self) -> float:
-        """Running mean of the time between decisions."""
-        return float(self.sums[GAP_NS])
+    def cost_sd(self) -> float:
+        """Standard deviation, in dollars, of what the replayed requests cost at the multiplier."""
+        return float(self.sums[COST_SD])
 
     @property
     def forgone(self) -> float:
@@ -143,31 +163,44 @@ class ActiveBudget:
 
 def new_pacer(position: int) -> Pacer:
     """A pacer of which nothing was decided yet, made at journal position ``position``."""
+    counts = np.zeros(NEXT_SEARCH + 1, dtype=np.int64)
+    counts[BORN] = position
     return Pacer(
-        counts=np.array([0, 0, 0, 0, position], dtype=np.int64),
+        counts=counts,
         sums=np.zeros(FORGONE + 1),
-        mean_nk=np.full((RING, 0), INELIGIBLE),
-        draw_nk=np.full((RING, 0), INELIGIBLE),
-        cost_nk=np.zeros((RING, 0)),
-        rank_nk=np.full((RING, 0), _LAST, dtype=np.int64),
-        floor_n=np.full(RING, np.nan),
-        loss_n=np.full(RING, np.nan),
+        mean_nk=np.full((FIRST_ROWS, 0), INELIGIBLE),
+        draw_nk=np.full((FIRST_ROWS, 0), INELIGIBLE),
+        cost_nk=np.zeros((FIRST_ROWS, 0)),
+        rank_nk=np.full((FIRST_ROWS, 0), LAST_RANK, dtype=np.int64),
+        floor_n=np.full(FIRST_ROWS, np.nan),
+        loss_n=np.full(FIRST_ROWS, np.nan),
+        level_nk=np.full((FIRST_ROWS, 0), np.nan),
+        generation_n=np.zeros(FIRST_ROWS, dtype=np.int64),
+        demand=new_demand(),
     )
 
 
 def restart_ring(pacer: Pacer) -> None:
     """Forget, in place, the requests to replay, because they cost something else now; what was spent stays."""
-    pacer.counts[TOTAL] = 0
+    pacer.counts[TOTAL] = pacer.counts[NEXT_SEARCH] = 0
 
 
 def to_arrays(pacer: Pacer) -> dict[str, npt.NDArray[np.generic]]:
     """All arrays by name."""
-    return {f.name: getattr(pacer, f.name) for f in fields(pacer)}
+    own = {name: getattr(pacer, name) for name in ("counts", "sums", *_EMPTY)}
+    return {**own, **forecast.to_arrays(pacer.demand)}
 
 
 def from_arrays(named: Mapping[str, npt.NDArray[Any]]) -> Pacer:
-    """The pacer of ``to_arrays``."""
-    return Pacer(**{f.name: named[f.name] for f in fields(Pacer)})
+    """The pacer of ``to_arrays``; of one from before demand was counted, what it spent and where it stood."""
+    if len(named["counts"]) <= NEXT_SEARCH:
+        pacer = new_pacer(int(named["counts"][BORN]))
+        pacer.counts[:NEXT_SEARCH], pacer.sums[:] = named["counts"], named["sums"]
+        pacer.sums[COST_SD] = 0.0  # held the time between decisions
+        restart_ring(pacer)
+        return pacer
+    own = {name: named[name] for name in ("counts", "sums", *_EMPTY)}
+    return Pacer(**own, demand=forecast.from_arrays(named))
 
 
 def multiplier_for(active: ActiveBudget, scores: ArmScores, cost_bk: Array) -> float:
@@ -178,12 +211,13 @@ def multiplier_for(active: ActiveBudget, scores: ArmScores, cost_bk: Array) -> f
         return active.pacer.multiplier
     floor_b, loss_b = _floors(scores)
     mean_bk = np.where(scores.eligible_bk, scores.mean_bk, INELIGIBLE)
-    return solve(mean_bk, mean_bk, cost_bk, scores.rank_bk, floor_b, loss_b, _start_target(active.budget), 0.0)
+    replay = Replay(mean_bk, mean_bk, cost_bk, scores.rank_bk, floor_b, loss_b)
+    return solve(replay, _present_target(active), active.pacer.multiplier).multiplier
 
 
 def affordable(active: ActiveBudget, cost_bk: Array) -> float:
     """The largest exploration floor at which the even draw costs at most ``EXPLORE_SHARE`` of the target."""
-    target = active.pacer.target if active.pacer.total else _start_target(active.budget)
+    target = active.pacer.target if active.pacer.total else _present_target(active)
     return EXPLORE_SHARE * max(target, 0.0) / max(float(cost_bk.mean()), 1e-300)
 
 
@@ -195,41 +229,37 @@ def remaining(active: ActiveBudget, now_ns: int) -> float:
 
 
 def count_decision(
-    pacer: Pacer, budget: Budget, quality: QualityRange | None, event: DecisionMade, time_ns: int
+    pacer: Pacer,
+    budget: Budget,
+    quality: QualityRange | None,
+    event: DecisionMade,
+    time_ns: int,
+    level_k: Array | None = None,
 ) -> None:
     """Count a decision's predicted cost, in place, and solve for the multiplier every few decisions.
 
-    ``quality`` is the scale of its bucket, ``None`` if that was deleted: then its scores are not replayed.
+    ``quality`` is the scale of its bucket, ``None`` if that was deleted: then its scores are not replayed. ``level_k`` is the
+    expected quality of its models, scaled to [0, 1], at the bucket's average context: by as much as that has changed since a
+    request of the same bucket, the request's scores are out of date when they are replayed.
     """
+    new_period = False
     if budget.period_ns:
         start_ns = _period(budget, time_ns)
-        if start_ns != pacer.start_ns:
+        new_period = start_ns != pacer.start_ns
+        if new_period:
             pacer.counts[DECISIONS], pacer.counts[START_NS] = 0, start_ns
             pacer.sums[SPENT] = pacer.sums[RESERVED] = 0.0
-    gap = float(time_ns - pacer.last_ns)
-    if pacer.total:
-        pacer.sums[GAP_NS] += (gap - pacer.gap_ns) * max(0.02, 1.0 / pacer.total)
+        forecast.count(pacer.demand, time_ns, budget.period_ns)
     pacer.counts[LAST_NS] = time_ns
     pacer.sums[SPENT] += event.predicted.cost_k[event.chosen]
     pacer.sums[RESERVED] += event.max_cost
     pacer.counts[DECISIONS] += 1
     if quality is None:
         return
-    _remember_scores(pacer, quality, event)
+    _remember_scores(pacer, quality, event, level_k)
     pacer.counts[TOTAL] += 1
-    if pacer.total <= EVERY or pacer.total % EVERY == 0:
-        pacer.sums[TARGET] = _target(pacer, budget, time_ns)
-        n = min(pacer.total, RING)
-        pacer.sums[MULTIPLIER] = solve(
-            pacer.mean_nk[:n],
-            pacer.draw_nk[:n],
-            pacer.cost_nk[:n],
-            pacer.rank_nk[:n],
-            pacer.floor_n[:n],
-            pacer.loss_n[:n],
-            pacer.target,
-            pacer.multiplier,
-        )
+    if new_period or pacer.total <= EVERY or pacer.total >= pacer.counts[NEXT_SEARCH]:
+        _search(pacer, budget, time_ns)
 
 
 def count_outcome(pacer: Pacer, budget: Budget, event: OutcomeApplied, rule: Aggregation) -> None:
@@ -249,74 +279,105 @@ def count_outcome(pacer: Pacer, budget: Budget, event: OutcomeApplied, rule: Agg
             pacer.sums[RESERVED] += max(change.after, least) - before
 
 
-def solve(
-    mean_bk: Array,
-    draw_bk: Array,
-    cost_bk: Array,
-    rank_bk: Ints | None,
-    floor_b: Array,
-    loss_b: Array,
-    target: float,
-    guess: float,
-) -> float:
-    """The smallest multiplier (>= 0, quality per dollar) at which the policy's mean cost on b requests is at most ``target``
-    dollars, to a relative precision of about 1e-4.
+def request_target(pacer: Pacer, amount: float) -> float:
+    """Dollars that the next requests may cost on average under a budget of ``amount`` dollars per request.
 
-    Means and draws (b, k) are those at a multiplier of 0, ``INELIGIBLE`` for arms that are not eligible; ``rank_bk``, ``floor_b``
-    and ``loss_b`` as in ``Pacer``. If no multiplier reaches the target, one at which the cheapest arms are chosen. ``guess`` is
-    where the search starts.
+    A surplus beyond what may be carried over is forgone, in place.
     """
-    rows = np.arange(len(draw_bk))
-    eligible_bk = draw_bk > 0.5 * INELIGIBLE
-    relative_b, floored_b = ~np.isnan(loss_b), ~(np.isnan(loss_b) & np.isnan(floor_b))
-
-    def mean_cost(multiplier: float) -> float:
-        drawn_bk = np.where(eligible_bk, draw_bk - multiplier * cost_bk, -np.inf)
-        chosen_b = drawn_bk.argmax(axis=1)
-        if rank_bk is not None and floored_b.any():
-            best_b = np.where(eligible_bk, mean_bk - multiplier * cost_bk, -np.inf).max(axis=1)
-            cleared_bk = drawn_bk >= np.where(relative_b, best_b - loss_b, floor_b)[:, None]
-            first_b = np.where(cleared_bk, rank_bk, _LAST).argmin(axis=1)
-            chosen_b = np.where(floored_b & cleared_bk.any(axis=1), first_b, chosen_b)
-        return float(cost_bk[rows, chosen_b].mean())
-
-    if mean_cost(0.0) <= target:
-        return 0.0
-    high = guess if guess > 0.0 else 0.01 / max(target, 1e-9)
-    while mean_cost(high) > target:
-        high *= 4.0
-        if high > _UNREACHABLE:
-            return _UNREACHABLE
-    low = high / 4.0
-    while low > 1e-9 and mean_cost(low) <= target:
-        high, low = low, low / 4.0
-    for _ in range(_STEPS):
-        middle = (low * high) ** 0.5
-        low, high = (low, middle) if mean_cost(middle) <= target else (middle, high)
-    return high
+    granted = amount * pacer.decisions
+    unspent = granted - pacer.spent - pacer.forgone
+    used_nk = pacer.cost_nk[: min(pacer.total, len(pacer.cost_nk))]
+    cost_of_dearest = float(used_nk.max(axis=1).mean()) if used_nk.size else 0.0
+    largest_surplus = max(SURPLUS * amount, SURPLUS_CALLS * cost_of_dearest)
+    pacer.sums[FORGONE] += max(0.0, unspent - largest_surplus)
+    reserve = max(0.0, min(RESERVE_SDS * pacer.cost_sd - ALLOWED * granted, RESERVE_SHARE * granted))
+    surplus = min(unspent, largest_surplus) - reserve
+    if surplus < 0.0:
+        return amount + surplus / DEFICIT_HORIZON
+    horizon = min(max(pacer.decisions / SURPLUS_GROWTH, DEFICIT_HORIZON), SURPLUS_HORIZON)
+    return amount + min(surplus / horizon, MAX_RISE * amount)
 
 
-def _remember_scores(pacer: Pacer, quality: QualityRange, event: DecisionMade) -> None:
+def _search(pacer: Pacer, budget: Budget, time_ns: int) -> None:
+    """Set the target, solve for the multiplier on the later half of the requests, and say when to search next, in place."""
+    every = EVERY
+    if budget.period_ns:
+        end_ns = pacer.start_ns + budget.period_ns
+        expected = forecast.remaining(pacer.demand, time_ns, end_ns, budget.period_ns)
+        pacer.sums[TARGET] = (budget.amount - pacer.spent) / max(expected, 1.0)
+        every = min(EVERY, max(1, int(expected) // EVERY))
+    else:
+        pacer.sums[TARGET] = request_target(pacer, budget.amount)
+    pacer.counts[NEXT_SEARCH] = pacer.total + every
+    solution = solve_for_target(pacer)
+    pacer.sums[MULTIPLIER], pacer.sums[COST_SD] = solution.multiplier, solution.cost_sd
+
+
+def solve_for_target(pacer: Pacer) -> Solution:
+    """The multiplier for the target on the later half of the requests, their scores shifted by what was learned since."""
+    rows, newest = len(pacer.mean_nk), (pacer.total - 1) % len(pacer.mean_nk)
+    replayed = min(pacer.total, rows, max(EVERY, pacer.total // 2))
+    row_b = np.arange(pacer.total - replayed, pacer.total) % rows
+    same_b = pacer.generation_n[row_b] == pacer.generation_n[newest]
+    shift_bk = np.where(same_b[:, None], pacer.level_nk[newest] - pacer.level_nk[row_b], 0.0)
+    np.nan_to_num(shift_bk, copy=False)
+    replay = Replay(
+        mean_bk=pacer.mean_nk[row_b] + shift_bk,
+        draw_bk=pacer.draw_nk[row_b] + shift_bk,
+        cost_bk=pacer.cost_nk[row_b],
+        rank_bk=pacer.rank_nk[row_b],
+        floor_b=pacer.floor_n[row_b],
+        loss_b=pacer.loss_n[row_b],
+    )
+    return solve(replay, pacer.target, pacer.multiplier)
+
+
+def _remember_scores(pacer: Pacer, quality: QualityRange, event: DecisionMade, level_k: Array | None) -> None:
     """Put the scores of a decision into the ring, in place."""
     scores = score_arms(
         event.objective, quality, event.predicted.batch(), event.exclusions_k[None], by_price=event.by_price
     )
-    k, width = len(event.models), pacer.mean_nk.shape[1]
-    if k > width:
-        grow = ((0, 0), (0, k - width))
-        pacer.mean_nk = np.pad(pacer.mean_nk, grow, constant_values=INELIGIBLE)
-        pacer.draw_nk = np.pad(pacer.draw_nk, grow, constant_values=INELIGIBLE)
-        pacer.cost_nk = np.pad(pacer.cost_nk, grow)
-        pacer.rank_nk = np.pad(pacer.rank_nk, grow, constant_values=_LAST)
-    n, eligible_k = pacer.total % RING, scores.eligible_bk[0] & (event.draw_k > 0.5 * INELIGIBLE)
-    for ring_nk, empty, value_k in (
-        (pacer.mean_nk, INELIGIBLE, np.where(eligible_k, scores.mean_bk[0], INELIGIBLE)),
-        (pacer.draw_nk, INELIGIBLE, np.where(eligible_k, event.draw_k - scores.shift_bk[0], INELIGIBLE)),
-        (pacer.cost_nk, 0, event.predicted.cost_k),
-        (pacer.rank_nk, _LAST, _LAST if scores.rank_bk is None else scores.rank_bk[0]),
-    ):
-        ring_nk[n, :k], ring_nk[n, k:] = value_k, empty
+    k = len(event.models)
+    _make_room(pacer, k)
+    n, eligible_k = pacer.total % len(pacer.mean_nk), scores.eligible_bk[0] & (event.draw_k > 0.5 * INELIGIBLE)
+    value_by_name: dict[str, Array | Ints | float | int] = {
+        "mean_nk": np.where(eligible_k, scores.mean_bk[0], INELIGIBLE),
+        "draw_nk": np.where(eligible_k, event.draw_k - scores.shift_bk[0], INELIGIBLE),
+        "cost_nk": event.predicted.cost_k,
+        "rank_nk": LAST_RANK if scores.rank_bk is None else scores.rank_bk[0],
+        "level_nk": np.nan if level_k is None else level_k,
+    }
+    for name, value_k in value_by_name.items():
+        ring_nk = getattr(pacer, name)
+        ring_nk[n, :k], ring_nk[n, k:] = value_k, _EMPTY[name]
     pacer.floor_n[n : n + 1], pacer.loss_n[n : n + 1] = _floors(scores)
+    pacer.generation_n[n] = event.generation
+
+
+_EMPTY = {
+    "mean_nk": INELIGIBLE,
+    "draw_nk": INELIGIBLE,
+    "cost_nk": 0.0,
+    "rank_nk": LAST_RANK,
+    "level_nk": np.nan,
+    "floor_n": np.nan,
+    "loss_n": np.nan,
+    "generation_n": 0,
+}
+"""What the ring's arrays hold where there is no model or request."""
+
+
+def _make_room(pacer: Pacer, k: int) -> None:
+    """Let the ring have as many columns as a request has models, and twice the rows when it is full the first time, in place."""
+    rows, width = pacer.mean_nk.shape
+    more_rows = rows if pacer.total == rows < RING else 0
+    more_columns = max(0, k - width)
+    if not (more_rows or more_columns):
+        return
+    grow = ((0, more_rows), (0, more_columns))
+    for name, empty in _EMPTY.items():
+        array = getattr(pacer, name)
+        setattr(pacer, name, np.pad(array, grow[: array.ndim], constant_values=empty))
 
 
 def _floors(scores: ArmScores) -> tuple[Array, Array]:
@@ -339,17 +400,8 @@ def _start_target(budget: Budget) -> float:
     return budget.amount if not budget.period_ns else 0.01 * budget.amount
 
 
-def _target(pacer: Pacer, budget: Budget, time_ns: int) -> float:
-    """Dollars that the next requests may cost on average. For a budget per request a surplus beyond what may be carried over is
-    forgone, in place.
-    """
-    if not budget.period_ns:
-        unspent = budget.amount * pacer.decisions - pacer.spent - pacer.forgone
-        cost_of_dearest = float(pacer.cost_nk[: min(pacer.total, RING)].max(axis=1).mean())
-        largest_surplus = max(SURPLUS * budget.amount, SURPLUS_CALLS * cost_of_dearest)
-        pacer.sums[FORGONE] += max(0.0, unspent - largest_surplus)
-        return budget.amount + min(unspent, largest_surplus) / HORIZON
-    left_ns = pacer.start_ns + budget.period_ns - time_ns
-    if pacer.gap_ns <= 0.0:
-        return _start_target(budget)
-    return (budget.amount - pacer.spent) / max(left_ns / pacer.gap_ns, 1.0)
+def _present_target(active: ActiveBudget) -> float:
+    """Dollars per request while the ring is empty: the last target if there was one."""
+    pacer = active.pacer
+    searched = pacer.decisions > 0 and pacer.target != 0.0
+    return pacer.target if searched else _start_target(active.budget)

@@ -27,6 +27,7 @@ from pointsman.bandit.bucket import (
     add_columns,
     apply_time_decay,
     arrays,
+    average_quality,
     decay_after_change,
     default_priors,
     drop_column,
@@ -325,8 +326,11 @@ def _count_decision(state: State, bucket: BucketState | None, event: DecisionMad
                 count_request(state.health[model], chosen=i == event.chosen)
     current = bucket is not None and bucket.generation == event.generation
     quality = bucket.config.quality_range if bucket is not None and current else None
+    level_k = None
     for active in _active_budgets(state, bucket, event.project):
-        count_decision(active.pacer, active.budget, quality, event, time_ns)
+        if level_k is None and bucket is not None and current:
+            level_k = average_quality(bucket, event.models)
+        count_decision(active.pacer, active.budget, quality, event, time_ns, level_k)
     if bucket is not None and current and bucket.quality_pacer is not None and event.objective == bucket.objective:
         count_towards_floor(bucket.quality_pacer, event)
 
