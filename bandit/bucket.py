@@ -55,6 +55,7 @@ from pointsman.bandit.quality_floor import QualityPacer
 from pointsman.bandit.quality_floor import from_arrays as quality_pacer_from_arrays
 from pointsman.bandit.quality_floor import to_arrays as quality_pacer_arrays
 from pointsman.bandit.updates import (
+    allow_shift,
     cap_effective_sample_size,
     cap_response_sample_size,
     correct,
@@ -262,11 +263,12 @@ def learn(
                 _distrust(bucket)
 
 
-def end_warm_start(bucket: BucketState, effective_size: float) -> None:
-    """End a warm start, in place: cap what was learned so far at ``effective_size`` observations of each model
-    and response.
+def end_warm_start(bucket: BucketState, effective_size: float, level_size: float = math.inf) -> None:
+    """End a warm start, in place: cap what was learned so far at ``effective_size`` observations of each model and response, and
+    their level alone at ``level_size``.
 
-    Λ = s·Λ_off + Λ₀ with s = effective_size / n (ParetoBandit's warm start, RouterConfig.n_eff). What it says of quality is on
+    Λ = s·Λ_off + Λ₀ with s = effective_size / n (ParetoBandit's warm start, RouterConfig.n_eff); levels as
+    ``bandit.updates.allow_shift`` says: another judge's scores are often right but for an offset. What it says of quality is on
     trial: if a model turns out different within its first ``WARM_START_TRIAL`` decisions, no model's
     counts more than a few observations from then on, because they came from the same place.
     """
@@ -274,6 +276,7 @@ def end_warm_start(bucket: BucketState, effective_size: float) -> None:
     for model in range(bucket.posteriors.models):
         for design in range(len(bucket.posteriors.designs)):
             cap_effective_sample_size(bucket.posteriors, design, model, effective_size)
+            allow_shift(bucket.posteriors, design, model, level_size)
     bucket.warm_start_k = observation_counts(bucket.posteriors)[:, QUALITY].copy()
     bucket.posteriors.alarm_kr2[:] = 0.0
 

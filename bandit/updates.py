@@ -193,6 +193,28 @@ def cap_effective_sample_size(posteriors: Posteriors, design: int, model: int, e
         refresh(posteriors, design, model)
 
 
+def allow_shift(posteriors: Posteriors, design: int, model: int, level_size: float) -> None:
+    """Let the level of one model's data in one design count as ``level_size`` observations at most, in place, and the effects of
+    features as before. O(d³).
+
+    As if all its outcomes had been shifted by one unknown number δ ~ N(0, σ²/κ), κ = ``level_size``, for each response, which is
+    integrated out: with l = Σwx (n its last) and s = Σwy, Λ loses llᵀ/(κ + n), η loses l·s/(κ + n), Σwy² loses s²/(κ + n).
+    """
+    dim, shared = posteriors.dim, posteriors.designs[design]
+    sum_d = shared.precision_kp[model, -dim:].copy()
+    sum_d[-1] -= posteriors.mass_k[model]
+    if sum_d[-1] <= 0.0 or math.isinf(level_size):
+        return
+    share = 1.0 / (level_size + float(sum_d[-1]))
+    dspr(dim, -share, sum_d, shared.precision_kp[model], overwrite_ap=1)
+    for response in np.flatnonzero(posteriors.design_r == design).tolist():
+        cell = (model, response)
+        total = float(posteriors.eta_krd[cell][-1] - posteriors.mass_k[model] * posteriors.prior_kr2[cell][0])
+        posteriors.eta_krd[cell] -= share * total * sum_d
+        posteriors.square_kr[cell] -= share * total**2
+    refresh(posteriors, design, model)
+
+
 def correct(
     posteriors: Posteriors,
     response: int,

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from pointsman.simulator.run.streaming import check_file, check_streamed, stream
 from pointsman.simulator.world.encoding import Features
 from pointsman.simulator.world.file import Scenario, read_scenario
 from pointsman.simulator.world.utility import parse_objective
-from pointsman.simulator.world.world import World, make_world
+from pointsman.simulator.world.world import DEFAULT_WARM_LEVEL, DEFAULT_WARM_MASS, World, fit_of_warm_start, make_world
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +100,7 @@ def describe_scenario(scenario: Scenario) -> str:
         f"{scenario.source}; {len(world.table)} prompts, models {', '.join(world.table.models)}; features "
         f"{world.features.kind}, bucket {world.features.bucket}"
         + "".join(f"; {change}" for change in scenario.schedule)
+        + (f"; {scenario.note}" if scenario.note else "")
     )
 
 
@@ -121,11 +121,15 @@ def _table_scenario(name: str, settings: SimulateSettings, streamed: StreamedFil
         Features(settings.features or _default_features(table), settings.bucket or "one"),
         parse_quality_range(settings.quality_range),
         warm,
-        warm_mass=math.inf if settings.warm_mass is None else settings.warm_mass,
+        warm_mass=DEFAULT_WARM_MASS if settings.warm_mass is None else settings.warm_mass,
+        warm_level=DEFAULT_WARM_LEVEL if settings.warm_mass is None else settings.warm_mass,
+        warm_quality=None if settings.warm_quality_range is None else parse_quality_range(settings.warm_quality_range),
         tasks=() if streamed is None else streamed.extent.tasks,
     )
     started = "" if warm is None else f"; warm start {warm.name} (sha256 {warm.sha256}), {len(warm)} prompts"
-    return Scenario(table.name, f"sha256 {table.sha256}{started}", world, (), None, 0)
+    misfit = "" if warm is None else fit_of_warm_start(table, warm)
+    note = f"{settings.warm_start}: {misfit}" if misfit else ""
+    return Scenario(table.name, f"sha256 {table.sha256}{started}", world, (), None, 0, note)
 
 
 def _runs(settings: SimulateSettings, scenario: Scenario) -> list[tuple[str, Run]]:

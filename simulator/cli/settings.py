@@ -43,6 +43,7 @@ class SimulateSettings:
     signal: str = "quality"
     warm_start: str | None = None
     warm_mass: float | None = None
+    warm_quality_range: str | None = None
     policy: str = "thompson"
     objective: str = "BALANCED"
     budget: str | None = None
@@ -76,13 +77,20 @@ class SimulateSettings:
                 "--warm-start": self.warm_start,
                 "--x-from": self.x_from,
                 "--warm-mass": self.warm_mass,
+                "--warm-quality-range": self.warm_quality_range,
             }
             for option, value in only_with_table.items():
                 if value is not None:
                     raise SettingError(f"{option}: expected with --table only")
-        elif self.warm_start is None and (self.warm_x_from or self.warm_mass is not None):
-            option = "--warm-x-from" if self.warm_x_from else "--warm-mass"
-            raise SettingError(f"{option}: expected --warm-start too")
+        elif self.warm_start is None:
+            only_with_warm_start = {
+                "--warm-x-from": self.warm_x_from,
+                "--warm-mass": self.warm_mass,
+                "--warm-quality-range": self.warm_quality_range,
+            }
+            for option, value in only_with_warm_start.items():
+                if value is not None:
+                    raise SettingError(f"{option}: expected --warm-start too")
 
     def policies(self) -> list[PolicySpec]:
         """The policies, in order. Raises ``SettingError``."""

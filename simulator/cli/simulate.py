@@ -30,6 +30,7 @@ from pointsman.simulator.run.experiment import RunResult
 from pointsman.simulator.run.streaming import STREAMED
 from pointsman.simulator.run.versions import versions
 from pointsman.simulator.world.encoding import BUCKETS, FEATURES
+from pointsman.simulator.world.world import DEFAULT_WARM_LEVEL, DEFAULT_WARM_MASS
 
 
 def _default_to_recorded(context: click.Context, _: click.Parameter, path: Path | None) -> None:
@@ -86,7 +87,13 @@ def _default_to_recorded(context: click.Context, _: click.Parameter, path: Path 
     "--warm-mass",
     metavar="N",
     type=click.FloatRange(min=0.0, min_open=True),
-    help="Most observations of each model that the warm start counts as. Default: as many as it has.",
+    help="Most observations of each model that the warm start counts as; inf: as many as it has, for outcomes of the same judge "
+    f"and the same kind of prompts. Default: {DEFAULT_WARM_MASS:g}, of their mean quality {DEFAULT_WARM_LEVEL:g}.",
+)
+@click.option(
+    "--warm-quality-range",
+    metavar="LOW,HIGH",
+    help="The scale of the warm start's quality, such as 1,5 for stars, which is mapped to --quality-range. Default: the same.",
 )
 @click.option(
     "--policy",
@@ -160,6 +167,9 @@ def simulate(**options: Any) -> None:
             replay_log(settings.log_name, settings.signal, runs, settings.out, settings.as_json)
             return
         plan = make_plan(settings)
+        for scenario in plan.scenarios:
+            if scenario.note:
+                click.echo(scenario.note, err=True)
         results = play(plan, settings.jobs, settings.executor)
     except (SettingError, UnknownTableError) as error:
         raise click.UsageError(str(error)) from error

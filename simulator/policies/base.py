@@ -120,8 +120,11 @@ class BudgetMultiplier:
         self._mean_cost_k, self._count_k = np.full(k, np.nan), np.zeros(k)
         if world.warm is not None and budget is not None:
             columns = [world.table.models.index(model) for model in world.present]
-            self._mean_cost_k[columns] = world.warm.outcome_snk[1].mean(axis=0)
-            self._count_k[columns] = world.warm.outcome_snk.shape[1]
+            known_nk = ~np.isnan(world.warm.outcome_snk[1])
+            count_k = known_nk.sum(axis=0)
+            total_k = np.where(known_nk, world.warm.outcome_snk[1], 0.0).sum(axis=0)
+            self._mean_cost_k[columns] = np.where(count_k > 0, total_k / np.maximum(count_k, 1), np.nan)
+            self._count_k[columns] = count_k
 
     def penalties_k(self) -> Array:
         """λ·c/B of every model (quality scaled to [0, 1]); 0 without a budget, or of a model whose cost is unknown."""

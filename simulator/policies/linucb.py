@@ -35,11 +35,12 @@ class LinUcb(Rival):
         self._sum_kd, self._theta_kd = np.zeros((k, d)), np.zeros((k, d))
         if world.warm is not None:
             reward_nk = warm_rewards(world, run.objective)
-            columns = [self.number_by_model[model] for model in world.present]
-            precision_dd = np.eye(d) + world.warm.z_np.T @ world.warm.z_np
-            self._covariance_kdd[columns] = np.linalg.inv(precision_dd)
-            self._sum_kd[columns] = reward_nk.T @ world.warm.z_np
-            self._theta_kd[columns] = self._sum_kd[columns] @ self._covariance_kdd[columns[0]]
+            for column, reward_n in zip(world.present, reward_nk.T, strict=True):
+                model, known_n = self.number_by_model[column], ~np.isnan(reward_n)
+                z_np = world.warm.z_np[known_n]
+                self._covariance_kdd[model] = np.linalg.inv(np.eye(d) + z_np.T @ z_np)
+                self._sum_kd[model] = reward_n[known_n] @ z_np
+                self._theta_kd[model] = self._covariance_kdd[model] @ self._sum_kd[model]
 
     def choose(self, t: int, row: int) -> int:
         """The model of the highest bound of those that are available."""

@@ -72,6 +72,8 @@ class _Published(Rival):
 
     def __init__(self, world: World, run: Run, rng: np.random.Generator) -> None:
         super().__init__(world, run, rng)
+        if world.warm is not None and np.isnan(world.warm.outcome_snk[0]).all(axis=0).any():
+            raise SettingError(f"policy {run.policy.text!r}: expected every model in the warm start's table")
         self._forced: list[int] = []
 
     def _force(self, model: str) -> None:

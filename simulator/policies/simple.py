@@ -149,6 +149,8 @@ class LengthRule:
         columns = [world.table.models.index(model) for model in world.present]
         if world.warm is not None:
             quality_nk, cost_nk, _ = world.warm.outcome_snk
+            if np.isnan(cost_nk).all(axis=0).any():
+                raise SettingError(f"policy {run.policy.text!r}: expected every model in the warm start's table")
         else:
             quality_nk, cost_nk = world.table.quality_nk[:, columns], world.table.cost_nk[:, columns]
         if np.isnan(cost_nk).any():

@@ -185,7 +185,7 @@ class WorldFile(_Part):
 @dataclass(frozen=True, slots=True, eq=False)
 class Scenario:
     """A world and how it is played: its ``schedule``, ``rounds`` (``None``: one pass of the table) and ``delay`` of outcomes.
-    ``source`` says what it was made from.
+    ``source`` says what it was made from, ``note`` what of that could not be used, if anything.
     """
 
     name: str
@@ -194,6 +194,7 @@ class Scenario:
     schedule: Schedule
     rounds: int | None
     delay: int
+    note: str = ""
 
 
 def read_scenario(path: Path, features: str | None = None, bucket: str | None = None) -> Scenario:

@@ -45,6 +45,8 @@ Indices = npt.NDArray[np.intp]
 
 UNIT = QualityRange()
 """Qualities from 0 to 1."""
+DEFAULT_WARM_MASS, DEFAULT_WARM_LEVEL = 100.0, 30.0
+"""Observations of each model, and of its level alone, that a warm start of unknown worth counts as (`make bench-priors`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,17 +103,24 @@ def make_world(
     prices: Mapping[str, Prices] | None = None,
     priced: bool = False,
     warm_mass: float = math.inf,
+    warm_level: float = math.inf,
+    warm_quality: QualityRange | None = None,
     noise: Noise | None = None,
     tasks: Sequence[str] = (),
 ) -> World:
     """Encode all contexts and, if there is a ``warm`` table, learn every outcome of it, in its order.
 
     Models of ``later`` are not in the catalogue before a schedule adds them (``simulator.world.changes.ModelAdded``), nor in
-    ``warm``, of whose models each counts as at most ``warm_mass`` observations. ``prices``, ``priced``, ``noise``: see ``World``.
-    ``tasks`` are all that may come, where ``table`` is only the first piece of more (``window``).
+    ``warm``, of whose models each counts as at most ``warm_mass`` observations and its level as ``warm_level``. The quality of
+    ``warm`` is mapped from the scale ``warm_quality``, if that is given, to the table's. Models of ``warm`` that are not in
+    ``table`` are left out, and those that it lacks start from their usual priors.
+    ``prices``, ``priced``, ``noise``: see ``World``. ``tasks`` are all that may come, where ``table`` is only the first piece of
+    more (``window``).
     Rows of ``warm`` whose task is not in ``table`` are left out if each task has a bucket. Raises ``SettingError``.
     """
     prices = {} if prices is None else prices
+    if warm is not None and warm_quality is not None:
+        warm = _rescaled(warm, warm_quality, quality)
     present = tuple(model for model in table.models if model not in later)
     _check_tables(table, warm, present, features, quality)
     if not set(later) < set(table.models):
@@ -129,7 +138,9 @@ def make_world(
         rows = encode_rows(encoder, features, table, tasks)
         warm_rows = None
         if warm is not None:
-            warm_rows = _warm_up(start, warm, encode_rows(encoder, features, warm, tasks), present, quality, warm_mass)
+            warm_rows = _warm_up(start, warm, encode_rows(encoder, features, warm, tasks), present, quality)
+            for bucket in start.buckets.values():
+                end_warm_start(bucket, warm_mass, warm_level)
     except FieldError as error:
         raise SettingError(f"{table.name}: {error}") from None
     return World(
@@ -186,6 +197,35 @@ def order_of(world: World, seed: int, rounds: int | None = None) -> list[int]:
     return order
 
 
+def _rescaled(table: OutcomeTable, scale: QualityRange, to: QualityRange) -> OutcomeTable:
+    """``table`` with its qualities, on ``scale``, mapped to another. Raises ``SettingError`` for one outside it."""
+    quality_nk = table.quality_nk
+    if (quality_nk < scale.min).any() or (quality_nk > scale.max).any():  # not for NaN: unknown
+        low, high = np.nanmin(quality_nk), np.nanmax(quality_nk)
+        raise SettingError(
+            f"{table.name}: expected quality from {scale.min:g} to {scale.max:g}, got {low:g} to {high:g}"
+        )
+    return replace(table, quality_nk=to.min + (quality_nk - scale.min) / scale.width * to.width)
+
+
+def fit_of_warm_start(table: OutcomeTable, warm: OutcomeTable, later: Sequence[str] = ()) -> str:
+    """What does not fit, in words: models of ``table`` that ``warm`` lacks, and models and tasks of ``warm`` that come to
+    nothing; "" if all fits.
+    """
+    present = [model for model in table.models if model not in later]
+    missing = [model for model in present if model not in warm.models]
+    extra = [model for model in warm.models if model not in present]
+    tasks = sorted(set(warm.tasks) - set(table.tasks))
+    parts = []
+    if missing:
+        parts.append(f"has no {', '.join(missing)}: they start from their usual priors, as candidates nobody knows")
+    if extra:
+        parts.append(f"{', '.join(extra)} of it left out")
+    if tasks:
+        parts.append(f"{len(tasks)} of its tasks never come here")
+    return "; ".join(parts)
+
+
 def scaled_outcomes(table: OutcomeTable, quality: QualityRange) -> Array:
     """Quality scaled to [0, 1], cost and latency of every outcome, (s, n, k); NaN where unknown."""
     return np.stack([(table.quality_nk - quality.min) / quality.width, table.cost_nk, table.latency_nk])
@@ -221,9 +261,9 @@ def _check_tables(
     if warm is None:
         return
     check_features(warm, features, quality)
-    if set(warm.models) != set(present):
+    if not set(warm.models) & set(present):
         raise SettingError(
-            f"{warm.name} and {table.name} have different models: {', '.join(warm.models)}; {', '.join(present)}"
+            f"{warm.name} and {table.name} have no model in common: {', '.join(warm.models)}; {', '.join(present)}"
         )
     if features.kind == "x":
         assert warm.x_nd is not None and table.x_nd is not None
@@ -239,7 +279,6 @@ def _warm_up(
     rows: EncodedRows,
     present: tuple[str, ...],
     quality: QualityRange,
-    warm_mass: float,
 ) -> WarmRows:
     """Learn, in place, every outcome of every row of ``warm`` whose bucket there is; the rows, for rivals."""
     for row, name in enumerate(rows.bucket_n):
@@ -247,11 +286,14 @@ def _warm_up(
         if bucket is None:
             continue
         for number, model in enumerate(warm.models):
+            if model not in present:
+                continue
             report = report_of(table_outcome(warm, row, number), success=False)
             check_report(report, bucket.config.quality_range)
             changes = [SignalChange(signal, None, value) for signal, value in report.items()]
             learn(bucket, model, rows.x_nd[row], changes)
-    for bucket in start.buckets.values():
-        end_warm_start(bucket, warm_mass)
-    columns = [warm.models.index(model) for model in present]
-    return WarmRows(rows.z_np, rows.task_n, scaled_outcomes(warm, quality)[:, :, columns])
+    outcome_snk = np.full((3, len(warm), len(present)), np.nan)
+    common = [k for k, model in enumerate(present) if model in warm.models]
+    columns = [warm.models.index(present[k]) for k in common]
+    outcome_snk[:, :, common] = scaled_outcomes(warm, quality)[:, :, columns]
+    return WarmRows(rows.z_np, rows.task_n, outcome_snk)

@@ -60,6 +60,20 @@ def test_results_are_written_and_printed(file: str, tmp_path: Path) -> None:
     assert done.stderr == ""  # no progress bar where there is no terminal
 
 
+def test_it_says_what_of_a_warm_start_does_not_fit(file: str, tmp_path: Path) -> None:
+    lacking = tmp_path / "lacking.csv"
+    lacking.write_text("prompt_id,task,quality/small,quality/retired\na,chat,4,1\nb,maths,2,5\n")
+    args = ("--table", file, "--warm-start", str(lacking), "--features", "none", "--seeds", "1")
+    done = call(*args, "--warm-quality-range", "1,5")
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "has no vendor/large: they start from their usual priors" in said
+    assert "retired of it left out" in said
+    refused = call(*args)
+    assert refused.exit_code != 0
+    assert "quality/small" in refused.output
+
+
 def test_json_on_stdout_is_the_rows(file: str) -> None:
     done = call("--table", file, "--policy", "best-mix,uniform", "--budget", "1e-4,0.001", "--seeds", "1", "--json")
     rows = json.loads(done.stdout)
@@ -150,6 +164,7 @@ def test_the_report_says_when_routing_was_not_worth_it(
         (["--table", "FILE", "--x-from", "x.npz"], "FILE.npz:ARRAY"),
         (["--table", "FILE", "--warm-x-from", "x.npz:a"], "--warm-start"),
         (["--table", "FILE", "--warm-mass", "10"], "--warm-start"),
+        (["--table", "FILE", "--warm-quality-range", "1,5"], "--warm-start"),
         (["--table", "FILE", "--warm-start", "FILE", "--warm-mass", "0"], "--warm-mass"),
     ],
 )  # fmt: skip

@@ -235,8 +235,6 @@ def test_invalid_input_is_refused(make_table: Make) -> None:
     fewer = OutcomeTable("fewer", "", ("small",), table.prompt_ids, table.tasks, None, None, table.input_tokens_n,
                          *(getattr(table, name)[:, :1] for name in
                            ("quality_nk", "cost_nk", "latency_nk", "output_tokens_nk")))  # fmt: skip
-    with pytest.raises(SettingError, match="different models"):
-        make_world(table, TASK, warm=fewer)
     with pytest.raises(SettingError, match="no column prompt"):
         make_world(fewer, Features("text", "one"))
 
