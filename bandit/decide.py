@@ -149,7 +149,7 @@ def _decide(
     needed_b = np.maximum(input_b, 0) + np.maximum(max_output_b, 0)
     exclusions_bk = exclusions(candidates, situation.limits, quality, predicted, needed_b)
     if situation.health:
-        predicted = _apply_circuit_breakers(situation.health, candidates, predicted, exclusions_bk)
+        predicted = _apply_circuit_breakers(situation, candidates, predicted, exclusions_bk)
     max_cost_bk = None
     hard = [active for active in situation.active_budgets if active.budget.hard]
     if hard:
@@ -297,7 +297,7 @@ def _bounded_newcomers(
 
 
 def _apply_circuit_breakers(
-    health: Mapping[str, Health], candidates: Candidates, predicted: Predictions, exclusions_bk: Ints
+    situation: _Situation, candidates: Candidates, predicted: Predictions, exclusions_bk: Ints
 ) -> Predictions:
     """Exclude, in place, models whose breaker is open, and discount quality by the chance that a call succeeds.
 
@@ -307,11 +307,11 @@ def _apply_circuit_breakers(
     discount_k = np.ones(len(candidates.names))
     without_bk = exclusions_bk.copy()
     for k, name in enumerate(candidates.names):
-        model_health = health.get(name)
+        model_health = situation.health.get(name)
         if model_health is not None:
-            discount_k[k] = model_health.discount
+            discount_k[k] = model_health.discount(situation.now_ns)
             if model_health.open:
-                exclusions_bk[int(model_health.may_run) :, k] |= Exclusion.CIRCUIT_OPEN.bit
+                exclusions_bk[int(model_health.may_run(situation.now_ns)) :, k] |= Exclusion.CIRCUIT_OPEN.bit
     stuck_b = (exclusions_bk != 0).all(axis=1)
     if stuck_b.any():
         exclusions_bk[stuck_b] = without_bk[stuck_b]

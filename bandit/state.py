@@ -323,7 +323,7 @@ def _count_decision(state: State, bucket: BucketState | None, event: DecisionMad
     if state.health:
         for i, model in enumerate(event.models):
             if model in state.health:
-                count_request(state.health[model], chosen=i == event.chosen)
+                count_request(state.health[model], i == event.chosen, time_ns)
     current = bucket is not None and bucket.generation == event.generation
     quality = bucket.config.quality_range if bucket is not None and current else None
     level_k = None
@@ -338,7 +338,8 @@ def _count_decision(state: State, bucket: BucketState | None, event: DecisionMad
 def _count_outcome(state: State, bucket: BucketState | None, event: OutcomeApplied, time_ns: int) -> None:
     for change in event.changes:
         if change.signal is Signal.SUCCESS and change.before is None and event.model in state.models:
-            record_call(state.health.setdefault(event.model, Health()), change.after != 0.0, time_ns)
+            health = state.health.setdefault(event.model, Health())
+            record_call(health, change.after != 0.0, time_ns, event.decided_ns or None)
     for active in _active_budgets(state, bucket, event.project):
         count_outcome(active.pacer, active.budget, event, bucket.config.rules.cost if bucket else Aggregation.LAST)
     if bucket is not None and bucket.quality_pacer is not None:

@@ -61,8 +61,8 @@ def write_quality_floor(bucket: BucketState) -> rpc.QualityFloorInsight | None:
     )
 
 
-def write_model_insights(bucket: BucketState, health: Mapping[str, Health]) -> list[rpc.ModelInsight]:
-    """Insight into each model of a bucket, by id: traffic, outcomes, and its posterior at the bucket's average context.
+def write_model_insights(bucket: BucketState, health: Mapping[str, Health], now_ns: int) -> list[rpc.ModelInsight]:
+    """Insight into each model of a bucket at ``now_ns``, by id: traffic, outcomes, its posterior at the average context.
 
     ``health`` is that of the models across buckets, by id; a model that is not in it is healthy.
     """
@@ -83,7 +83,7 @@ def write_model_insights(bucket: BucketState, health: Mapping[str, Health]) -> l
             quality_posterior_mean=quality.min + quality.width * float(mean_kr[k, QUALITY]),
             quality_posterior_sd=quality.width * float(np.sqrt(variance_kr[k, QUALITY])),
             quality_noise_sd=quality.width * float(np.sqrt(noise_kr[k, QUALITY])),
-            success_rate=model_health.success_rate,
+            success_rate=model_health.success_rate(now_ns),
             circuit_open=model_health.open,
             newcomer=id_ in newcomer_ids,
             latency_p95_factor=float(np.exp(bucket.posteriors.p95_correction_k[k])),

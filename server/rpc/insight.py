@@ -37,7 +37,7 @@ class InsightService(insight_service_pb2_grpc.InsightServiceServicer):
     ) -> rpc.GetBucketInsightResponse:
         """Posterior summaries, traffic and spend of one bucket."""
         bucket = self._replica.catalogue.bucket(parse(request.name, "buckets", "name"), "name")
-        models = write_model_insights(bucket, self._replica.state.health)
+        models = write_model_insights(bucket, self._replica.state.health, self._replica.now_ns())
         own, project = None, None
         for active in self._replica.active_budgets(bucket):
             insight = write_budget_insight(active, bucket.config.quality_range, self._replica.now_ns())
