@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pointsman.bandit import feature_scales
+from pointsman.bandit.amounts import count_amount, log_amount
 from pointsman.bandit.catalog import Bucket, Objective
 from pointsman.bandit.encoder import VERSION, Encoder, encoder_of
 from pointsman.bandit.feature_scales import FeatureScales, new_scales
 from pointsman.bandit.hierarchical_prior import zero_contribution
-from pointsman.bandit.latency_calibration import count_exceedance, log_correction
 from pointsman.bandit.outcome import NO_REPORTS, ReportedOutcome, Signal, SignalChange, learning_updates
 from pointsman.bandit.pacer import Pacer
 from pointsman.bandit.pacer import from_arrays as pacer_from_arrays
@@ -82,8 +82,6 @@ COUNTERS = (
 )
 """A bucket's arrays besides its posteriors' and its pacer's, in the order in which snapshots store them."""
 FORMER_NAMES = {
-    "exceedance_kn": "late_kn",
-    "p95_correction_k": "tail_k",
     "idle_log_decay_1": "idle_1",
     "count_k": "seen_k",
     "log_decay_k": "faded_k",
@@ -101,8 +99,6 @@ RESPONSE_OF = {
     Signal.OUTPUT_TOKENS: TOKENS,
 }
 """Which regression learns from a signal."""
-SMALLEST = {COST: 1e-7, LATENCY: 1e-4, TOKENS: 1.0}
-"""Smallest values (dollars, seconds, tokens) of the responses that are learned as logarithms: anything less counts as this."""
 EXPECTED_TOKENS = 256.0
 """Output tokens expected of an unknown model."""
 FIT_FROM = 32
@@ -216,14 +212,14 @@ def learn(
     x_d: npt.NDArray[np.float64],
     changes: Sequence[SignalChange],
     weight: float = 1.0,
-    raw_p95: float = 0.0,
+    references: Sequence[float] = (),
     reported: ReportedOutcome = NO_REPORTS,
 ) -> None:
     """Learn, in place, ``changes`` of the signals of a response that ``model``, which has a column, gave at ``x_d`` (d).
 
-    What is new counts as ``weight`` observations. ``raw_p95`` is the regression's 95th percentile of its latency (seconds) at the
-    decision, 0 for none. ``reported`` is all that is known of this response after the changes: what a failed call reports is
-    counted, but not all of it is learned (``bandit.outcome.learning_updates``).
+    What is new counts as ``weight`` observations. ``references`` are the decision's (``DecisionMade``). ``reported`` is all
+    that is known of this response after the changes: what a failed call reports is counted, but not all of it is learned
+    (``bandit.outcome.learning_updates``).
     """
     k, posteriors = bucket.columns.index(model), bucket.posteriors
     for change in changes:
@@ -240,19 +236,19 @@ def learn(
         now = log_decay(posteriors, k, response)
         decision_log_decays[response] = now if update.log_decay is None else update.log_decay
         left = math.exp(min(0.0, now - decision_log_decays[response]))
-        old = None if update.before is None else response_value(bucket, response, update.before)
-        new = None if update.after is None else response_value(bucket, response, update.after)
+        reference = references[response - 1] if references and response != QUALITY else 0.0
+        old = None if update.before is None else response_value(bucket, response, update.before, reference)
+        new = None if update.after is None else response_value(bucket, response, update.after, reference)
+        if response != QUALITY:
+            for value, share in ((update.before, -left), (update.after, left if old is not None else left * weight)):
+                if value is not None:
+                    count_amount(posteriors.amounts, k, response, value, references, share)
         if old is not None and new is not None:
             correct(posteriors, response, k, x_d, old, new, left)
         elif new is not None:
             observed.append((response, new))
         elif old is not None:
             retracted.append((response, old, left))
-        if response == LATENCY and raw_p95 > 0.0:
-            for value, sign in ((old, -left), (new, left)):
-                if value is not None:
-                    count_exceedance(posteriors.exceedance_kn[k], value - math.log(raw_p95), sign)
-            posteriors.p95_correction_k[k] = log_correction(posteriors.exceedance_kn[k])
     if retracted:
         retract_all(posteriors, k, x_d, retracted, bucket.config.half_life)
     if observed:
@@ -261,6 +257,7 @@ def learn(
             bucket.changed_at_k[k] = 1 + bucket.decisions_k.sum()
             if bucket.warm_start_k.any() and bucket.decisions_k[k] < WARM_START_TRIAL:
                 _distrust(bucket)
+    posteriors.amounts.stale.add(k)
 
 
 def end_warm_start(bucket: BucketState, effective_size: float, level_size: float = math.inf) -> None:
@@ -334,12 +331,14 @@ def average_quality(bucket: BucketState, models: tuple[str, ...]) -> Array:
     return np.array([quality_k[place[model]] if model in place else np.nan for model in models])
 
 
-def response_value(bucket: BucketState, response: int, value: float) -> float:
-    """A signal's value (bucket's units, dollars, seconds, tokens) on the scale of its regression: [0, 1], or a logarithm."""
+def response_value(bucket: BucketState, response: int, value: float, reference: float = 0.0) -> float:
+    """A signal's value (bucket's units, dollars, seconds, tokens) on the scale of its regression: [0, 1], or a logarithm
+    (``bandit.amounts.log_amount``).
+    """
     if response == QUALITY:
         scale = bucket.config.quality_range
         return (value - scale.min) / scale.width
-    return math.log(max(value, SMALLEST[response]))
+    return log_amount(response, value, reference)
 
 
 def arrays(bucket: BucketState) -> dict[str, npt.NDArray[np.generic]]:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pointsman.bandit.amounts import UNCERTAIN, UNKNOWN
 from pointsman.bandit.bucket import BucketState, log_decays, newcomer_counts
 from pointsman.bandit.catalog import Objective
 from pointsman.bandit.encoder import Encoded
@@ -41,8 +42,8 @@ from pointsman.bandit.policy import (
     score_arms,
     score_arms_without,
 )
-from pointsman.bandit.posterior import observation_counts
-from pointsman.bandit.predictions import Candidates, Ints, Predictions, max_costs, predictions_batch, priced
+from pointsman.bandit.posterior import LATENCY, noise, observation_counts
+from pointsman.bandit.predictions import Candidates, Ints, Predictions, max_costs, priced, regress
 
 FREE_CALLS = 10
 """Unjudged calls that each newcomer may have before the newcomers' share of traffic is bounded."""
@@ -50,6 +51,10 @@ QUOTA = 0.05
 """Share of the requests in whose draw newcomers then take part, while nothing is known of one of them."""
 QUOTA_DOUBLES = 2.0
 """Judged outcomes of the newcomer with the fewest after which that share has doubled."""
+
+
+_LARGEST_411 = np.array([UNKNOWN, UNKNOWN, UNKNOWN, UNCERTAIN])[:, None, None]
+"""Largest variances of predictions that are references: of dollars, seconds, tokens, and of seconds for percentiles."""
 
 
 class _Situation(NamedTuple):
@@ -77,8 +82,11 @@ class _Requests(NamedTuple):
 
 
 class _Drawn(NamedTuple):
-    """The draw of b decisions with the numbers it was made with, (b, k); ``max_cost_bk`` only under a hard budget."""
+    """The draw of b decisions with the numbers it was made with, (b, k); ``max_cost_bk`` only under a hard budget,
+    ``reference_bk4`` as ``references`` in ``DecisionMade``.
+    """
 
+    reference_bk4: Array
     predicted: Predictions
     exclusions_bk: Ints
     max_cost_bk: Array | None
@@ -145,7 +153,7 @@ def _decide(
     candidates, quality = bucket.candidates, bucket.config.quality_range
     input_b = np.array([context.input_tokens for context in requests.encoded])
     max_output_b = np.array([context.max_output_tokens for context in requests.encoded])
-    predicted = _predict(bucket, requests.encoded, input_b, max_output_b)
+    predicted, reference_bk4 = _predict(bucket, requests.encoded, input_b, max_output_b)
     needed_b = np.maximum(input_b, 0) + np.maximum(max_output_b, 0)
     exclusions_bk = exclusions(candidates, situation.limits, quality, predicted, needed_b)
     if situation.health:
@@ -166,20 +174,28 @@ def _decide(
     for i in () if choices.eligible_b.all() else np.flatnonzero(choices.eligible_b == 0).tolist():
         order_e = least_violating(quality, situation.limits, predicted.at(i), exclusions_bk[i], candidates)
         _choose_least_violating(choices, i, order_e)
-    drawn = _Drawn(predicted, exclusions_bk, max_cost_bk, multiplier, exploration_b, newcomers, choices)
+    drawn = _Drawn(reference_bk4, predicted, exclusions_bk, max_cost_bk, multiplier, exploration_b, newcomers, choices)
     return _events(bucket, requests, situation, drawn)
 
 
-def _predict(bucket: BucketState, encoded: Sequence[Encoded], input_b: Ints, max_output_b: Ints) -> Predictions:
-    """Predictions for the bucket's candidates at b contexts, (b, k), with costs from prices where models have them."""
-    predicted = predictions_batch(bucket.posteriors, np.array([context.x_d for context in encoded]))
+def _predict(
+    bucket: BucketState, encoded: Sequence[Encoded], input_b: Ints, max_output_b: Ints
+) -> tuple[Predictions, Array]:
+    """Predictions for the bucket's candidates at b contexts, (b, k), with costs from list prices where models have them, and
+    what outcomes will be held against: dollars, seconds and tokens that the regressions expect, (b, k, 4).
+    """
+    posteriors = bucket.posteriors
+    predicted, quadratic_3bk = regress(posteriors, np.array([context.x_d for context in encoded]))
+    variance_4bk = np.array((*quadratic_3bk, quadratic_3bk[1] * noise(posteriors)[:, LATENCY]))
+    expected_4bk = np.array((predicted.cost_k, predicted.latency_k, predicted.tokens_k, predicted.latency_k))
+    reference_bk4 = (expected_4bk * (variance_4bk <= _LARGEST_411)).transpose(1, 2, 0)
     if bucket.members is not None:
-        predicted = predicted.take(bucket.members)
+        predicted, reference_bk4 = predicted.take(bucket.members), reference_bk4[:, bucket.members]
     if bucket.candidates.prices_3k is not None:
-        count_kr = observation_counts(bucket.posteriors)
+        count_kr = observation_counts(posteriors)
         count_kr = count_kr if bucket.members is None else count_kr[bucket.members]
         predicted = priced(predicted, bucket.candidates, count_kr.T, input_b, max_output_b)
-    return predicted
+    return predicted, reference_bk4
 
 
 def _dearest(max_cost_bk: Array) -> float:
@@ -224,10 +240,8 @@ def _events(bucket: BucketState, requests: _Requests, situation: _Situation, dra
     chosen, order, eligible = choices.chosen_b.tolist(), choices.order_bk.tolist(), choices.eligible_b.tolist()
     propensity, explored = choices.propensity_b.tolist(), choices.explored_b.tolist()
     violated, exploration = choices.limits_violated_b.tolist(), drawn.exploration_b.tolist()
-    p95 = predicted.latency_p95_k[np.arange(len(chosen)), choices.chosen_b].tolist()
+    references_b4 = drawn.reference_bk4[np.arange(len(chosen)), choices.chosen_b].tolist()
     log_decays_k = {k: log_decays(bucket, candidates.names[k]) for k in set(chosen)}
-    correction_k = bucket.posteriors.p95_correction_k
-    uncorrected_k = np.exp(-(correction_k if bucket.members is None else correction_k[bucket.members])).tolist()
     newcomers = () if drawn.newcomers is None else tuple(np.flatnonzero(drawn.newcomers.new_k).tolist())
     quota = 1.0 if drawn.newcomers is None else drawn.newcomers.quota
     expire_ns = situation.now_ns + bucket.config.window_ns
@@ -261,9 +275,9 @@ def _events(bucket: BucketState, requests: _Requests, situation: _Situation, dra
             quota=quota,
             by_price=True,
             max_cost=0.0 if max_cost_bk is None else float(max_cost_bk[i, chosen[i]]),
-            raw_p95=p95[i] * uncorrected_k[chosen[i]],
             log_decays=log_decays_k[chosen[i]],
             measured_m=context.measured_m,
+            references=tuple(references_b4[i]),
         )
         for i, context in enumerate(requests.encoded)
     ]

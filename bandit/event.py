@@ -84,8 +84,9 @@ class DecisionMade:
     prices (``bandit.floor_rule``).
 
     For what is to be learned of the chosen model later: ``max_cost`` are the dollars that a hard budget reserves for it until
-    its cost is known (0 without one), ``raw_p95`` the regression's own 95th percentile of its latency in seconds, ``log_decays``
-    its log decays by response (``bandit.posterior.log_decay``). ``measured_m`` are the context's numbers and the lengths of its
+    its cost is known (0 without one), ``references`` the dollars, seconds and output tokens that its regressions expected,
+    and the seconds again for percentiles, 0 where they had seen too little (empty before version 0.2), ``log_decays`` its log
+    decays by response (``bandit.posterior.log_decay``). ``measured_m`` are the context's numbers and the lengths of its
     embeddings before the bucket scaled them (``bandit.encoder.Encoded``).
     """
 
@@ -116,10 +117,10 @@ class DecisionMade:
     newcomers: tuple[int, ...] = ()
     quota: float = 1.0
     max_cost: float = 0.0
-    raw_p95: float = 0.0
     log_decays: tuple[float, ...] = ()
     measured_m: npt.NDArray[np.float64] = field(default_factory=lambda: NOTHING_MEASURED)
     by_price: bool = False
+    references: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +128,7 @@ class OutcomeApplied:
     """An outcome joined with its decision, as the change it makes.
 
     ``x_d``, ``state_position``, ``project`` and ``decided_ns`` (its time) are the decision's; so are ``expected_cost``, what it
-    counted as spent (dollars), ``max_cost``, what it reserved of a hard budget, and ``raw_p95`` (see ``DecisionMade``), each 0
+    counted as spent (dollars), ``max_cost``, what it reserved of a hard budget, and its ``references``, each 0 or empty
     unless ``model`` was the chosen one, and ``expected_quality``, scaled to [0, 1], what it counted towards a floor on mean
     quality, ``None`` without one. ``reported_outcomes`` is all that is known of the decision after this event, by model.
     """
@@ -145,8 +146,8 @@ class OutcomeApplied:
     project: str = ""
     decided_ns: int = 0
     max_cost: float = 0.0
-    raw_p95: float = 0.0
     expected_quality: float | None = None
+    references: tuple[float, ...] = ()
 
 
 Event = (

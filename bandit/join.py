@@ -70,10 +70,10 @@ def join(
         project=decision.project,
         decided_ns=decided_ns,
         max_cost=decision.max_cost if is_chosen else 0.0,
-        raw_p95=decision.raw_p95 if is_chosen else 0.0,
         expected_quality=(
             float(decision.predicted.quality_k[decision.chosen])
             if is_chosen and decision.objective.min_mean_quality is not None
             else None
         ),
+        references=decision.references if is_chosen else (),
     )

@@ -1,55 +1,65 @@
-"""Calibration of the regression's 95th percentile of latency: observed ratios, and the factor that corrects it.
+"""Counts of logarithms on a grid, and the 95th percentile that they show.
 
-The log-normal model is never quite right: latencies have heavier tails, and models that look fast are chosen because they look
-fast. So for each model of a bucket the ratios log(latency / p95) of its decisions are counted, p95 being the model's own
-figure at the decision, and the 95th percentile that the policy uses is that figure times the quantile of the ratios (split
-conformal prediction on the log scale: Vovk, Gammerman & Shafer 2005; with weights that forget as the posterior does). Counts
-add, so the order of outcomes does not matter and a correction can be taken back exactly.
+The log-normal model is never quite right: latencies have two modes (a cache, reasoning) and heavier tails, and models that
+look fast are chosen because they look fast. So values are counted on a grid. Counts
+add, so the order of outcomes does not matter and a value can be taken back exactly. A value counts as spread evenly over one
+step around it, which makes the percentile of a point mass the point and not an end of its bin.
 
->>> exceedance_n = no_exceedances(models=1)[0]
->>> for _ in range(100):  # every latency is twice what the regression calls its 95th percentile
-...     count_exceedance(exceedance_n, math.log(2.0), weight=1.0)
->>> round(math.exp(log_correction(exceedance_n)), 2)  # in steps of 6.25 %
-2.12
+>>> count_n = RATIOS.no_counts(models=1)[0]
+>>> for _ in range(100):  # every latency is twice what was expected
+...     RATIOS.count(count_n, math.log(2.0), weight=1.0)
+>>> round(math.exp(RATIOS.percentile(count_n)), 2)
+2.11
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from pointsman.bandit.packed import Array
 
-LOWEST, STEP, EDGES = -1.0, 0.0625, 64
-"""Ratios are counted between exp(-1) and exp(3) in steps of 6.25 %."""
-MISSES = 0.04
-"""Share that may overshoot. A hundredth under the promised 5 %: the choice itself favours models that look fast."""
-PRIOR_MASS = 20.0
-"""Latencies that the belief in the log-normal model is worth."""
-_edge_n = LOWEST + STEP * np.arange(EDGES)
-_prior_n = PRIOR_MASS * ndtr(-(float(ndtri(0.95)) + _edge_n / 0.5))
+MISSES = 0.045
+"""Share that may exceed the percentile: less than the promised 5 %, because the choice itself favours models that look fast."""
 
 
-def no_exceedances(models: int) -> Array:
-    """Counts of nothing yet, (k, n + 1): how much weight lies above each edge, and in all."""
-    return np.zeros((models, EDGES + 1))
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """``edges`` edges from ``lowest`` on, ``step`` apart."""
+
+    lowest: float
+    step: float
+    edges: int
+
+    def no_counts(self, models: int) -> Array:
+        """Counts of nothing yet, (k, n + 1): the weight between each edge and the one below it, and last, that above all."""
+        return np.zeros((models, self.edges + 1))
+
+    def count(self, count_n: Array, value: float, weight: float) -> None:
+        """Count, in place, one value (-inf for the logarithm of 0) of a model, whose row ``count_n`` is; a negative weight
+        takes it back.
+        """
+        place = min(max((value - self.lowest) / self.step + 0.5, 0.0), float(self.edges))
+        whole = int(place)
+        above = weight * (place - whole)
+        count_n[whole] += weight - above
+        if above:
+            count_n[whole + 1] += above
+
+    def percentile(self, count_n: Array) -> float:
+        """The value that a share of ``MISSES`` exceeds, interpolated between edges; an end of the grid if it lies beyond."""
+        above_n = count_n[:0:-1].cumsum()  # above the highest edge first
+        allowed = MISSES * (float(above_n[-1]) + float(count_n[0]))
+        edge = self.edges - int(above_n.searchsorted(allowed, side="right"))
+        if edge in (0, self.edges):
+            return self.lowest + self.step * min(edge, self.edges - 1)
+        above = float(above_n[self.edges - edge])
+        return self.lowest + self.step * (edge - 1 + (above - allowed) / float(count_n[edge]))
 
 
-def count_exceedance(exceedance_n: Array, ratio: float, weight: float) -> None:
-    """Count, in place, one log ratio of a model (``exceedance_n``, its row) with ``weight``; a negative weight takes it back."""
-    above = math.ceil((ratio - LOWEST) / STEP)
-    exceedance_n[: min(max(above, 0), EDGES)] += weight
-    exceedance_n[EDGES] += weight
-
-
-def log_correction(exceedance_n: Array) -> float:
-    """Natural logarithm of the correction factor of one model's 95th percentile."""
-    allowed = MISSES * (exceedance_n[EDGES] + PRIOR_MASS)
-    over = int(np.count_nonzero(exceedance_n[:EDGES] + _prior_n > allowed))
-    return LOWEST + STEP * min(over, EDGES - 1)
-
-
-PRIOR_CORRECTION = log_correction(no_exceedances(1)[0])
-"""``log_correction`` of a model without latencies."""
+LATENCIES = Grid(math.log(1e-6), 0.08, 288)
+"""For logarithms of seconds: from a microsecond to three hours."""
+RATIOS = Grid(-1.0, 0.0625, 64)
+"""For logarithms of what was had over what was expected: between exp(-1) and exp(3)."""

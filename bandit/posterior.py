@@ -28,6 +28,7 @@ What makes it fast, small and sound:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -38,7 +39,21 @@ import numpy.typing as npt
 from scipy.linalg.blas import dspmv, dspr, dsyrk, dtrsv
 from scipy.linalg.lapack import dpotrf, dtrtri
 
-from pointsman.bandit.latency_calibration import PRIOR_CORRECTION, no_exceedances
+from pointsman.bandit.amounts import COST as COST
+from pointsman.bandit.amounts import LATENCY as LATENCY
+from pointsman.bandit.amounts import QUALITY as QUALITY
+from pointsman.bandit.amounts import RESPONSES as RESPONSES
+from pointsman.bandit.amounts import (
+    SUMS,
+    Amounts,
+    Moments,
+    assume_log_normal,
+    calibrate,
+    more_amounts,
+    no_amounts,
+    without_amounts,
+)
+from pointsman.bandit.amounts import TOKENS as TOKENS
 from pointsman.bandit.packed import (
     Array,
     diagonal_indices,
@@ -48,10 +63,6 @@ from pointsman.bandit.packed import (
     unpack,
 )
 
-QUALITY, COST, LATENCY, TOKENS = 0, 1, 2, 3
-"""Indices of the responses: quality scaled to [0, 1], natural logarithms of dollars, of seconds, of output tokens."""
-RESPONSES = 4
-"""r, the number of responses."""
 NONE = -1
 """The design of a response of which nothing was ever reported."""
 A, B, SQUARE, UP, DOWN = 0, 1, 2, 3, 4
@@ -98,9 +109,9 @@ class Posteriors:
     ``mean_krd`` m; ``eta_krd`` η; ``scalar_krs`` the five scalars of a cell, in one place because they are read and written
     together: a, b, the sum of y², and the two sums of the change detector (``bandit.updates``). ``prior_kr2`` is the prior's
     intercept and b, ``mass_k`` its precision of the intercept, ``ridge_d`` that of all other coefficients. ``design_r`` says
-    which of ``designs`` a response uses, ``NONE`` for the prior's, whose log decay is ``idle_log_decay_1``. ``exceedance_kn``
-    counts latencies against their predicted 95th percentile and ``p95_correction_k`` is the logarithm of what corrects it
-    (``bandit.latency_calibration``).
+    which of ``designs`` a response uses, ``NONE`` for the prior's, whose log decay is ``idle_log_decay_1``. ``amounts``
+    are the sums of cost, latency and tokens in natural units, and what they add to the regressions of logarithms
+    (``bandit.amounts``).
     """
 
     mean_krd: Array
@@ -108,12 +119,11 @@ class Posteriors:
     scalar_krs: Array
     prior_kr2: Array
     mass_k: Array
-    exceedance_kn: Array
-    p95_correction_k: Array
     ridge_d: Array
     idle_log_decay_1: Array
     design_r: npt.NDArray[np.int64]
     designs: list[Design]
+    amounts: Amounts
 
     @property
     def a_kr(self) -> Array:
@@ -161,12 +171,11 @@ def empty(dim: int) -> Posteriors:
         scalar_krs=np.empty((0, RESPONSES, DOWN + 1)),
         prior_kr2=np.empty((0, RESPONSES, 2)),
         mass_k=np.empty(0),
-        exceedance_kn=no_exceedances(0),
-        p95_correction_k=np.empty(0),
         ridge_d=np.full(dim, PRECISION),
         idle_log_decay_1=np.zeros(1),
         design_r=np.full(RESPONSES, NONE, dtype=np.int64),
         designs=[],
+        amounts=no_amounts(0),
     )
 
 
@@ -187,8 +196,6 @@ def add_models(
         scalar_krs=grow(posteriors.scalar_krs, [(PRIOR_A, prior.b, 0.0, 0.0, 0.0) for prior in priors]),
         prior_kr2=grow(posteriors.prior_kr2, [(prior.intercept, prior.b) for prior in priors]),
         mass_k=grow(posteriors.mass_k, mass),
-        exceedance_kn=grow(posteriors.exceedance_kn, no_exceedances(1)[0]),
-        p95_correction_k=grow(posteriors.p95_correction_k, PRIOR_CORRECTION),
         ridge_d=posteriors.ridge_d,
         idle_log_decay_1=posteriors.idle_log_decay_1,
         design_r=posteriors.design_r,
@@ -201,6 +208,7 @@ def add_models(
             )
             for design in posteriors.designs
         ],
+        amounts=more_amounts(posteriors.amounts, count, [prior.b for prior in priors]),
     )
 
 
@@ -216,6 +224,7 @@ def without_model(posteriors: Posteriors, model: int) -> Posteriors:
             Design(*(np.delete(getattr(design, f.name), model, axis=0) for f in fields(design)))
             for design in posteriors.designs
         ],
+        amounts=without_amounts(posteriors.amounts, model),
     )
 
 
@@ -304,6 +313,37 @@ def _solve_means(posteriors: Posteriors, design: int, model: int) -> None:
         spread = float(posteriors.square_kr[cell] + posteriors.mass_k[model] * intercept**2)
         spread -= float(posteriors.mean_krd[cell].dot(eta_d))
         posteriors.b_kr[cell] = b + 0.5 * max(spread, 0.0)
+    posteriors.amounts.stale.add(model)
+
+
+def settle(posteriors: Posteriors) -> Amounts:
+    """The amounts, with all that is derived from the sums up to date. What it changes is no state."""
+    amounts = posteriors.amounts
+    for model in amounts.stale:
+        for response in (COST, LATENCY, TOKENS):
+            calibrate(amounts, model, response, moments_of(posteriors, model, response))
+    amounts.stale.clear()
+    return amounts
+
+
+def moments_of(posteriors: Posteriors, model: int, response: int) -> Moments:
+    """What the regression of one response of a model says of its logarithms."""
+    a, b, square, *_ = posteriors.scalar_krs[model, response].tolist()
+    intercept, prior_b = posteriors.prior_kr2[model, response].tolist()
+    number, mass, weight = int(posteriors.design_r[response]), float(posteriors.mass_k[model]), 2.0 * (a - PRIOR_A)
+    if number == NONE:
+        return Moments(0.0, intercept, 0.0, None, prior_b)
+    level = (
+        float(posteriors.designs[number].precision_kp[model, -1]) - mass
+    )  # less than the weight after ``allow_shift``
+    divisor = max(weight, 1e-300)
+    mean = (float(posteriors.eta_krd[model, response, -1]) - mass * intercept) / max(level, 1e-300)
+    variance = max(0.0, (square - level * mean * mean) / divisor)
+    unexplained = None
+    if posteriors.dim > 1:  # b holds what the prior's distance from the data costs, too
+        distance = float(posteriors.mean_krd[model, response, -1]) - intercept
+        unexplained = max(0.0, (2.0 * (b - prior_b) - mass * distance * distance) / divisor)
+    return Moments(weight, mean, variance, unexplained, prior_b)
 
 
 def predict(posteriors: Posteriors, x_d: Array) -> tuple[Array, Array]:
@@ -354,7 +394,7 @@ def observation_counts(posteriors: Posteriors) -> npt.NDArray[np.int64]:
     return np.array([nothing_k if g == NONE else posteriors.designs[g].count_k for g in posteriors.design_r.tolist()]).T
 
 
-_BY_MODEL = ("mean_krd", "eta_krd", "scalar_krs", "prior_kr2", "mass_k", "exceedance_kn", "p95_correction_k")
+_BY_MODEL = ("mean_krd", "eta_krd", "scalar_krs", "prior_kr2", "mass_k")
 _PLAIN = (*_BY_MODEL, "ridge_d", "idle_log_decay_1", "design_r")
 
 
@@ -366,16 +406,27 @@ def to_arrays(posteriors: Posteriors) -> dict[str, npt.NDArray[np.generic]]:
     for g, design in enumerate(posteriors.designs):
         for f in fields(design):
             named[f"{f.name}/{g}"] = getattr(design, f.name)
+    for name in SUMS:
+        named[name] = getattr(posteriors.amounts, name)
     return named
 
 
 def from_arrays(named: Mapping[str, npt.NDArray[Any]]) -> Posteriors:
-    """The posteriors of ``to_arrays``. Raises ``KeyError`` if one is missing."""
+    """The posteriors of ``to_arrays``, also of versions without sums of amounts. Raises ``KeyError`` if an array is missing."""
     count = sum(name.startswith("cov_kp/") for name in named)
-    return Posteriors(
+    posteriors = Posteriors(
         **{name: named[name] for name in _PLAIN},
         designs=[Design(*(named[f"{f.name}/{g}"] for f in fields(Design))) for g in range(count)],
+        amounts=no_amounts(len(named["mass_k"])),
     )
+    amounts = posteriors.amounts
+    amounts.stale.update(range(posteriors.models))
+    if "sum_kr" in named:
+        amounts.sum_kr, amounts.latency_kn, amounts.ratio_kn = (named[name] for name in SUMS)
+    else:
+        for model, response in itertools.product(range(posteriors.models), (COST, LATENCY, TOKENS)):
+            assume_log_normal(amounts, model, response, moments_of(posteriors, model, response))
+    return posteriors
 
 
 def by_design(

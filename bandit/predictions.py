@@ -5,7 +5,7 @@
 >>> predicted = predictions_batch(add_models(empty(1), 2, priors), np.ones((1, 1))).at(0)
 >>> predicted.quality_k.tolist()
 [0.5, 0.5]
->>> predicted.cost_k.round(5).tolist()  # dollars: exp(μ + σ²/2) with E[σ²] = 0.25
+>>> predicted.cost_k.round(5).tolist()  # dollars: exp(μ + σ²/2) with E[σ²] = 0.25, as nothing was reported
 [0.00113, 0.00113]
 """
 
@@ -15,16 +15,24 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
 
 from pointsman.bandit.catalog import Model
 from pointsman.bandit.packed import Array
-from pointsman.bandit.posterior import COST, LATENCY, QUALITY, TOKENS, Posteriors, noise, predict_batch
+from pointsman.bandit.posterior import (
+    COST,
+    LATENCY,
+    QUALITY,
+    RESPONSES,
+    TOKENS,
+    Posteriors,
+    noise,
+    predict_batch,
+    settle,
+)
 
 Ints = npt.NDArray[np.int64]
 
 _MAX_LOG = 40.0  # keeps exp() finite whatever was reported
-_Z95 = float(ndtri(0.95))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +119,27 @@ class Predictions:
 
 def predictions_batch(posteriors: Posteriors, x_bd: Array) -> Predictions:
     """Predictions at b contexts, each (b, k). O(b·k·d²)."""
-    mean_bkr, (quality_bk, latency_bk) = predict_batch(posteriors, x_bd, (QUALITY, LATENCY))
-    noise_kr = noise(posteriors)
-    # E[exp(N(m, σ²))] = exp(m + σ²/2). Only the spread of responses enters, not that of θ: a model of which little is
-    # known should look as its prior says, not dearer for being unknown.
-    expected_bkr = mean_bkr[:, :, COST:] + 0.5 * noise_kr[:, COST:]
+    return regress(posteriors, x_bd)[0]
+
+
+def regress(posteriors: Posteriors, x_bd: Array) -> tuple[Predictions, list[Array]]:
+    """Predictions at b contexts, each (b, k), and xᵀΣx of cost, latency and tokens there, each (b, k). O(b·k·d²)."""
+    mean_bkr, (quality_bk, *amount_3bk) = predict_batch(posteriors, x_bd, range(RESPONSES))
+    # The spread of θ is left out: a model of which little is known should look as its prior says, not dearer for being unknown.
+    amounts = settle(posteriors)
+    expected_bkr = mean_bkr[:, :, COST:] + amounts.log_mean_kr[:, COST:]
     np.minimum(expected_bkr, _MAX_LOG, out=expected_bkr)
     np.exp(expected_bkr, out=expected_bkr)
-    p95_bk = _Z95 * np.sqrt(noise_kr[:, LATENCY] * (1.0 + latency_bk))
-    p95_bk += mean_bkr[:, :, LATENCY] + posteriors.p95_correction_k
-    return Predictions(
+    p95_bk = mean_bkr[:, :, LATENCY] + amounts.p95_k2[:, 0] + amounts.p95_k2[:, 1] * np.sqrt(1.0 + amount_3bk[1])
+    predicted = Predictions(
         quality_k=mean_bkr[:, :, QUALITY],
-        quality_sd_k=np.sqrt(noise_kr[:, QUALITY] * quality_bk),
+        quality_sd_k=np.sqrt(noise(posteriors)[:, QUALITY] * quality_bk),
         cost_k=expected_bkr[:, :, COST - 1],
         latency_k=expected_bkr[:, :, LATENCY - 1],
         latency_p95_k=np.exp(np.minimum(p95_bk, _MAX_LOG, out=p95_bk), out=p95_bk),
         tokens_k=expected_bkr[:, :, TOKENS - 1],
     )
+    return predicted, amount_3bk
 
 
 def priced(

@@ -362,7 +362,7 @@ def _learn_event(state: State, bucket: BucketState, event: DecisionMade | Outcom
             event.model,
             event.x_d,
             event.changes,
-            raw_p95=event.raw_p95,
+            references=event.references,
             reported=event.reported_outcomes.get(event.model, NO_REPORTS),
         )
 

@@ -25,11 +25,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.linalg.blas import dger, dspmv, dspr
 
-from pointsman.bandit.latency_calibration import log_correction
+from pointsman.bandit.amounts import decay_amounts
 from pointsman.bandit.packed import Array, diagonal_indices
 from pointsman.bandit.posterior import (
     DOWN,
-    LATENCY,
     NONE,
     PRIOR_A,
     RESPONSES,
@@ -145,9 +144,7 @@ def decay(posteriors: Posteriors, design: int, model: int, share: float) -> None
         )
         posteriors.a_kr[model, response] += (1.0 - share) * (PRIOR_A - posteriors.a_kr[model, response])
         posteriors.square_kr[model, response] *= share
-        if response == LATENCY:
-            posteriors.exceedance_kn[model] *= share
-            posteriors.p95_correction_k[model] = log_correction(posteriors.exceedance_kn[model])
+        decay_amounts(posteriors.amounts, model, int(response), share)
 
 
 CUSUM_ALLOWANCE = 0.25

@@ -202,7 +202,7 @@ def seeds() -> dict[str, list[bytes]]:
     outcome = e.OutcomeApplied(
         decision_id=bytes(16), bucket="b", generation=3, model="a", x_d=np.ones(4), state_position=3, expected_cost=0.1,
         changes=(SignalChange(Signal.QUALITY, None, 0.5),), reported_outcomes={"a": reported}, idempotency_key="k",
-        decided_ns=1, project="", max_cost=0.0, raw_p95=0.0,
+        decided_ns=1, project="", max_cost=0.0, references=(0.1, 0.0, 0.0),
     )  # fmt: skip
     decision = journal_pb2.DecisionMade(
         id=bytes(16), bucket="b", generation=3, features=[1.0] * 4, models=["a"], propensity=1.0, quality_mean=[0.5],

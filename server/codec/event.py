@@ -149,7 +149,7 @@ def _write_decision(event: e.DecisionMade, history: TermsHistory | None) -> jour
         newcomers=event.newcomers,
         quota=event.quota,
         max_cost=event.max_cost,
-        raw_p95=event.raw_p95,
+        references=event.references,
         log_decays=event.log_decays,
         measured=event.measured_m.tolist(),
         project=event.project,
@@ -195,7 +195,7 @@ def _read_decision(message: journal_pb2.DecisionMade, history: TermsHistory) -> 
         newcomers=tuple(message.newcomers),
         quota=message.quota,
         max_cost=message.max_cost,
-        raw_p95=message.raw_p95,
+        references=tuple(message.references),
         log_decays=tuple(message.log_decays),
         measured_m=np.array(message.measured),
         project=message.project,
@@ -225,8 +225,8 @@ def _write_outcome_applied(event: e.OutcomeApplied) -> journal_pb2.OutcomeApplie
         decided_time_ns=event.decided_ns,
         project=event.project,
         max_cost=event.max_cost,
-        raw_p95=event.raw_p95,
         expected_quality=event.expected_quality,
+        references=event.references,
         reported_outcomes=[
             _write_model_outcome(model, reported) for model, reported in event.reported_outcomes.items()
         ],
@@ -274,8 +274,8 @@ def _read_outcome_applied(message: journal_pb2.OutcomeApplied) -> e.OutcomeAppli
         decided_ns=message.decided_time_ns,
         project=message.project,
         max_cost=message.max_cost,
-        raw_p95=message.raw_p95,
         expected_quality=message.expected_quality if message.HasField("expected_quality") else None,
+        references=tuple(message.references),
     )
 
 

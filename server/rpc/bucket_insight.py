@@ -10,16 +10,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
+from pointsman.bandit.amounts import LOG_NORMAL_P95
 from pointsman.bandit.bucket import BucketState, newcomer_counts
 from pointsman.bandit.catalog import QualityRange
 from pointsman.bandit.health import Health
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.pacer import ActiveBudget, remaining
-from pointsman.bandit.posterior import QUALITY, noise, predict
+from pointsman.bandit.posterior import LATENCY, QUALITY, Posteriors, noise, predict, settle
 from pointsman.server.codec.catalog import write_budget
 from pointsman.server.names import model_name
 from pointsman.v1 import insight_service_pb2 as rpc
@@ -86,12 +88,18 @@ def write_model_insights(bucket: BucketState, health: Mapping[str, Health], now_
             success_rate=model_health.success_rate(now_ns),
             circuit_open=model_health.open,
             newcomer=id_ in newcomer_ids,
-            latency_p95_factor=float(np.exp(bucket.posteriors.p95_correction_k[k])),
+            latency_p95_factor=_p95_factor(bucket.posteriors, k),
             prior_mass=float(bucket.posteriors.mass_k[k]),
         )
         insight.MergeFrom(_write_outcomes(bucket, k))
         insights.append(insight)
     return insights
+
+
+def _p95_factor(posteriors: Posteriors, k: int) -> float:
+    """The 95th percentile of latency of model number ``k`` over that of its log-normal regression, at an average context."""
+    constant, spread = settle(posteriors).p95_k2[k].tolist()
+    return math.exp(constant + spread - LOG_NORMAL_P95 * math.sqrt(float(noise(posteriors)[k, LATENCY])))
 
 
 def _write_outcomes(bucket: BucketState, k: int) -> rpc.ModelInsight:

@@ -49,7 +49,7 @@ from pointsman.v1 import catalog_pb2
 
 MAGIC = b"POINTSMAN-SNAPSHOT-4\n"
 MAGIC_3 = b"POINTSMAN-SNAPSHOT-3\n"
-"""A form in which buckets' contributions to the pool were of another kind: bases of compacted journals may still have it."""
+"""A form without sums of amounts, and with other contributions to the pool: bases of compacted journals may still have it."""
 MAGIC_2 = b"POINTSMAN-SNAPSHOT-2\n"
 """The form of version 0.1.0, which has no terms either."""
 SLICE = 500_000

@@ -13,15 +13,7 @@ from hypothesis import strategies as st
 from pointsman.bandit.catalog import Bucket, Mode, Model, NumberFeature, Objective, Schema
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.errors import NothingEligibleError
-from pointsman.bandit.latency_calibration import (
-    EDGES,
-    LOWEST,
-    PRIOR_CORRECTION,
-    STEP,
-    count_exceedance,
-    log_correction,
-    no_exceedances,
-)
+from pointsman.bandit.latency_calibration import LATENCIES, MISSES, RATIOS, Grid
 from pointsman.bandit.limits import Limits
 from pointsman.bandit.outcome import Signal
 from tests.bandit.worlds import World
@@ -72,26 +64,37 @@ def test_a_limit_leaves_models_that_keep_it() -> None:
     assert math.exp(0.5 * 1.645) <= p95 <= 1.3 * math.exp(0.5 * 1.645)
 
 
-@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0.1, 1)), max_size=30))
-def test_counts_can_be_taken_back(ratios: list[tuple[float, float]]) -> None:
-    exceedance_n = no_exceedances(1)[0]
-    count_exceedance(exceedance_n, 0.3, 1.0)
-    before = exceedance_n.copy()
-    for ratio, weight in ratios:
-        count_exceedance(exceedance_n, ratio, weight)
-    for ratio, weight in reversed(ratios):
-        count_exceedance(exceedance_n, ratio, -weight)
-    np.testing.assert_allclose(exceedance_n, before, atol=1e-12)
+@given(st.lists(st.tuples(st.floats(-20, 20) | st.just(-math.inf), st.floats(0.1, 1)), max_size=30))
+def test_counts_can_be_taken_back(values: list[tuple[float, float]]) -> None:
+    for grid in (RATIOS, LATENCIES):
+        count_n = grid.no_counts(1)[0]
+        grid.count(count_n, 0.3, 1.0)
+        before = count_n.copy()
+        for value, weight in values:
+            grid.count(count_n, value, weight)
+        for value, weight in reversed(values):
+            grid.count(count_n, value, -weight)
+        np.testing.assert_allclose(count_n, before, atol=1e-12)
 
 
-def test_the_factor_is_the_quantile_of_many_ratios() -> None:
-    exceedance_n = no_exceedances(1)[0]
-    assert log_correction(exceedance_n) == PRIOR_CORRECTION
-    assert 0.0 <= PRIOR_CORRECTION <= 2 * STEP
-    ratios = np.random.default_rng(5).normal(0.4, 0.3, size=5000)
-    for ratio in ratios:
-        count_exceedance(exceedance_n, float(ratio), 1.0)
-    assert log_correction(exceedance_n) == pytest.approx(np.quantile(ratios, 0.96), abs=1.5 * STEP)
-    for _ in range(10_000):
-        count_exceedance(exceedance_n, 50.0, 1.0)
-    assert log_correction(exceedance_n) == LOWEST + STEP * (EDGES - 1)
+@pytest.mark.parametrize("grid", [RATIOS, LATENCIES], ids=["ratios", "latencies"])
+def test_the_percentile_is_the_quantile_of_many_values(grid: Grid) -> None:
+    count_n = grid.no_counts(1)[0]
+    values = np.random.default_rng(5).normal(0.4, 0.3, size=5000)
+    for value in values:
+        grid.count(count_n, float(value), 1.0)
+    assert grid.percentile(count_n) == pytest.approx(np.quantile(values, 1.0 - MISSES), abs=0.03)
+    for _ in range(200_000):
+        grid.count(count_n, 50.0, 1.0)
+    assert grid.percentile(count_n) == pytest.approx(grid.lowest + grid.step * (grid.edges - 1))
+    for _ in range(10_000_000 // 100):
+        grid.count(count_n, -math.inf, 100.0)
+    assert grid.percentile(count_n) == pytest.approx(grid.lowest)
+
+
+@given(st.floats(1e-5, 1e3))
+def test_the_percentile_of_a_point_mass_is_the_point(seconds: float) -> None:
+    count_n = LATENCIES.no_counts(1)[0]
+    for _ in range(20):
+        LATENCIES.count(count_n, math.log(seconds), 1.0)
+    assert math.exp(LATENCIES.percentile(count_n)) == pytest.approx(seconds, rel=0.1)

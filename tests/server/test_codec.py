@@ -188,9 +188,9 @@ def test_decisions(k: int, data: st.DataObject) -> None:
         newcomers=tuple(data.draw(st.lists(st.integers(0, k - 1), max_size=k, unique=True))),
         quota=data.draw(st.floats(0, 1)),
         max_cost=data.draw(amount),
-        raw_p95=data.draw(amount),
         log_decays=tuple(data.draw(st.lists(anything, max_size=4))),
         measured_m=np.array(data.draw(st.lists(anything | st.just(math.nan), max_size=4)), dtype=np.float64),
+        references=tuple(data.draw(st.lists(amount, max_size=3))),
     )
     same(event, read_event(journal_pb2.JournalEvent.FromString(write_event(event).SerializeToString()), {}))
 
@@ -200,10 +200,10 @@ def test_decisions(k: int, data: st.DataObject) -> None:
     reported_outcomes,
     st.integers(0, 2**62),
     amount,
-    amount,
+    st.lists(amount, max_size=3),
 )
 def test_outcomes(
-    changes: list[SignalChange], reported: ReportedOutcome, decided_ns: int, max_cost: float, raw_p95: float
+    changes: list[SignalChange], reported: ReportedOutcome, decided_ns: int, max_cost: float, references: list[float]
 ) -> None:
     event = e.OutcomeApplied(
         decision_id=b"1" * 16,
@@ -218,7 +218,7 @@ def test_outcomes(
         idempotency_key="key",
         decided_ns=decided_ns,
         max_cost=max_cost,
-        raw_p95=raw_p95,
+        references=tuple(references),
     )
     same(event, read_event(journal_pb2.JournalEvent.FromString(write_event(event).SerializeToString()), {}))
 

@@ -16,6 +16,7 @@ from google.protobuf import json_format
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.errors import NothingEligibleError
 from pointsman.bandit.outcome import Signal
+from pointsman.bandit.posterior import settle
 from pointsman.bandit.state import State, fingerprint
 from pointsman.server.errors import ExpiredError, NotFoundError
 from pointsman.server.journal.sqlite import SqliteJournal
@@ -87,8 +88,10 @@ def test_a_snapshot_with_the_rest_of_its_journal_is_the_same_state(recorded: tup
         fold_rows((row for row in rows if row.position > state.position), state)
         check(state, expected)
         for name, bucket in state.buckets.items():
-            np.testing.assert_allclose(
-                bucket.posteriors.exceedance_kn, refolded.buckets[name].posteriors.exceedance_kn, rtol=1e-9
+            np.testing.assert_allclose(  # an old snapshot has no sums of amounts: they are made from the regressions
+                settle(bucket.posteriors).log_mean_kr,
+                settle(refolded.buckets[name].posteriors).log_mean_kr,
+                atol=0.15,
             )
             np.testing.assert_array_equal(bucket.changed_at_k, refolded.buckets[name].changed_at_k)
         again = snapshot.load(snapshot.whole(snapshot.capture(state)))
