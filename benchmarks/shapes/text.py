@@ -49,13 +49,11 @@ def text_of(writing: Writing, task: int, length: int, place: str, rng: random.Ra
 
 def filling(writing: Writing, length: int, rng: random.Random) -> str:
     """Random words, ``length`` characters of them."""
-    words: list[str] = []
-    size = 0
-    while size < length:
-        word = rng.choice(writing.filler)
-        words.append(word)
-        size += len(word) + len(writing.gap)
-    return writing.gap.join(words)[:length]
+    mean = sum(map(len, writing.filler)) / len(writing.filler) + len(writing.gap)
+    text = ""
+    while len(text) < length:
+        text += writing.gap.join(rng.choices(writing.filler, k=2 + int(length / mean))) + writing.gap
+    return text[:length].strip()
 
 
 def features(name: str, texts: list[str]) -> np.ndarray:
@@ -114,7 +112,7 @@ def main() -> None:
     table = Table(title=f"accuracy in telling four tasks apart, dimension {TEXT_DIM}, {arguments.seeds} seeds")
     for heading in ("writing", "characters", "place", "ours ± 95 %", "worst", "words", "2-4 characters", "slowest, ms"):
         table.add_column(heading, justify="left" if heading in ("writing", "place") else "right")
-    rows = list(dict.fromkeys(job[:3] for job in jobs))
+    rows = list(dict.fromkeys([job[:3] for job in jobs]))
     level = 0
     for name, length, place in rows:
         row = [(accuracies, slowest) for job, accuracies, slowest in done if job[:3] == (name, length, place)]

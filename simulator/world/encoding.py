@@ -17,6 +17,7 @@ from pointsman.bandit.catalog import (
     MAX_CATEGORY_VALUES,
     CategoryFeature,
     EmbeddingFeature,
+    NumberFeature,
     QualityRange,
     Schema,
     TextFeature,
@@ -32,6 +33,8 @@ Ints = npt.NDArray[np.int64]
 
 FEATURES = ("x", "text", "none")
 """The table's feature columns, the prompt's text, or nothing beside the task."""
+MOST_UNLIKE = 100.0
+"""Largest column of features over the smallest spread of one, up to which the columns are taken for one embedding."""
 BUCKETS = ("task", "one")
 """A bucket for each task, or one for all with the task as a category."""
 
@@ -94,12 +97,33 @@ def schema_of(features: Features, table: OutcomeTable, warm: OutcomeTable | None
     if features.kind == "x":
         x_nd = table.x_nd if warm is None else warm.x_nd
         assert x_nd is not None
+        if differ_in_unit(x_nd):
+            numbers = [
+                NumberFeature(f"x/{i}", center, scale or 1.0)
+                for i, (center, scale) in enumerate(
+                    zip(x_nd.mean(axis=0).tolist(), x_nd.std(axis=0).tolist(), strict=True)
+                )
+            ]
+            return Schema(numbers=tuple(numbers), categories=categories)
         length = float(np.sqrt(np.square(x_nd).sum(axis=1)).mean())
         embedding = EmbeddingFeature("x", x_nd.shape[1], scale=1.0 / length if length > 0.0 else 1.0)
         return Schema(categories=categories, embeddings=(embedding,))
     if features.kind == "text":
         return Schema(categories=categories, text=TextFeature(), input_tokens=TokenCountFeature())
     return Schema(categories=categories)
+
+
+def differ_in_unit(x_nd: Array) -> bool:
+    """Whether the columns (d) of ``x_nd`` are numbers of different units rather than an embedding: then each is scaled by itself.
+
+    Scaled together, the column of the smallest unit would be all that is seen.
+
+    >>> differ_in_unit(np.array([[0.1, 900.0], [0.3, 100.0]])), differ_in_unit(np.array([[0.1, 0.9], [0.3, 0.0]]))
+    (True, False)
+    """
+    spread_d = x_nd.std(axis=0)
+    sizes = np.sqrt(np.square(x_nd).mean(axis=0))[spread_d > 0.0]
+    return bool(sizes.size) and float(sizes.max()) > MOST_UNLIKE * float(spread_d[spread_d > 0.0].min())
 
 
 def encode_rows(encoder: Encoder, features: Features, table: OutcomeTable, tasks: Sequence[str]) -> EncodedRows:
@@ -109,7 +133,8 @@ def encode_rows(encoder: Encoder, features: Features, table: OutcomeTable, tasks
     task_n = np.array([number_by_task.get(task, -1) for task in table.tasks], dtype=np.intp)
     z_np = x_nd.copy()
     if features.kind == "x":
-        z_np[:, encoder.content] = table.x_nd
+        numbers = len(encoder.schema.numbers)
+        z_np[:, slice(0, numbers) if numbers else encoder.content] = table.x_nd
     if features.bucket == "task":  # rivals have no buckets, and are told the task as a feature
         z_np = np.hstack([(task_n[:, None] == np.arange(len(tasks))).astype(np.float64), z_np])
     buckets = tuple(features.bucket_of(task) for task in task_n.tolist())
@@ -118,16 +143,19 @@ def encode_rows(encoder: Encoder, features: Features, table: OutcomeTable, tasks
 
 def _encode(encoder: Encoder, features: Features, table: OutcomeTable) -> tuple[Array, Ints]:
     """The features (n, d) and input tokens (n) of all prompts."""
-    x_nd = np.empty((len(table), encoder.dim))
+    encoded_nd = np.empty((len(table), encoder.dim))
+    x_nd = table.x_nd if features.kind == "x" else None
+    names = [number.name for number in encoder.schema.numbers]
     tokens_n = np.empty(len(table), dtype=np.int64)
     for i in range(len(table)):
         tokens = int(table.input_tokens_n[i])
         context = Context(
             categories={"task": table.tasks[i]} if features.bucket == "one" else {},
-            embeddings={} if features.kind != "x" or table.x_nd is None else {"x": table.x_nd[i]},
+            numbers={} if x_nd is None or not names else dict(zip(names, x_nd[i].tolist(), strict=True)),
+            embeddings={} if x_nd is None or names else {"x": x_nd[i]},
             text=None if features.kind != "text" or table.texts is None else table.texts[i],
             input_tokens=None if tokens < 0 else tokens,
         )
         encoded = encoder.encode(context)
-        x_nd[i], tokens_n[i] = encoded.x_d, encoded.input_tokens
-    return x_nd, tokens_n
+        encoded_nd[i], tokens_n[i] = encoded.x_d, encoded.input_tokens
+    return encoded_nd, tokens_n

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -53,6 +54,23 @@ def test_thompson_finds_each_tasks_winner(make_table: Make) -> None:
 @pytest.mark.parametrize("bucket", BUCKETS)
 def test_every_kind_of_context_finds_them(make_table: Make, kind: str, bucket: str) -> None:
     world = make_world(make_table(400), Features(kind, bucket))
+    thompson, uniform = result(world, "thompson"), result(world, "uniform")
+    assert thompson.row["regret"] < 0.5 * uniform.row["regret"]
+
+
+def test_columns_of_different_units_are_each_seen(make_table: Make) -> None:
+    rng, table = np.random.default_rng(0), make_table(400)
+    right_n = table.quality_nk[:, 0] > table.quality_nk[:, 1]
+    x_nd = np.column_stack(
+        [right_n + 0.1 * rng.normal(size=400), 1e4 * rng.normal(size=400), 1.7e9 + rng.normal(size=400)]
+    )
+    blank = replace(table, tasks=("all",) * 400, x_nd=x_nd)
+    world = make_world(blank, Features("x", "one"))
+    (bucket,) = world.start.buckets.values()
+    assert [number.name for number in bucket.config.schema.numbers] == ["x/0", "x/1", "x/2"]
+    np.testing.assert_array_equal(world.z_np[:, :3], x_nd)
+    (of_one_unit,) = make_world(replace(blank, x_nd=x_nd[:, :1]), Features("x", "one")).start.buckets.values()
+    assert of_one_unit.config.schema.embeddings and not of_one_unit.config.schema.numbers
     thompson, uniform = result(world, "thompson"), result(world, "uniform")
     assert thompson.row["regret"] < 0.5 * uniform.row["regret"]
 
