@@ -120,8 +120,8 @@ bench-trials: $(VENV)/.dev ## Unlucky starts under quality floors, models that a
 	@for run in $(filter-out %/kit.py,$(wildcard benchmarks/trials/*.py)); do $(BIN)/python $$run $(ARGS) || exit 1; done
 
 .PHONY: bench-pacing
-bench-pacing: $(VENV)/.dev ## Budgets and floors on mean quality: whether they are kept, and at what cost
-	@$(BIN)/python benchmarks/pacing/quality_floors.py $(ARGS)
+bench-pacing: $(VENV)/.dev ## Budgets and floors on mean quality: whether they are kept, and at what cost (an hour)
+	@for run in requests.py rhythms.py quality_floors.py; do $(BIN)/python benchmarks/pacing/$$run $(ARGS) || exit 1; done
 
 .PHONY: bench-simulator
 bench-simulator: $(VENV)/.dev ## Speed of replays and estimators beside others, a million rounds, coverage of intervals (an hour)

@@ -7,8 +7,8 @@ depends on their order only where the rule does.
 >>> rules = OutcomeRules(cost=Aggregation.SUM)
 >>> outcome, changes = merge(NO_REPORTS, {Signal.QUALITY: 0.8, Signal.COST: 0.002}, rules)
 >>> outcome, changes = merge(outcome, {Signal.COST: 0.001}, rules)
->>> changes
-(SignalChange(signal=<Signal.COST: 2>, before=0.002, after=0.003, log_decay=0.0),)
+>>> [(change.signal.name, change.before, change.after) for change in changes]
+[('COST', 0.002, 0.003)]
 >>> outcome.reports
 2
 """
@@ -57,7 +57,8 @@ class SignalAggregate:
     """The reports of one signal: their number, their sum, the last one, and the value last learned by the aggregation rule.
 
     ``log_decay`` is the posterior's (``bandit.posterior.log_decay``) at the decision: with it an outcome counts as much as its
-    decision's age says, whenever it arrives, and a correction as much as what is left of what it corrects.
+    decision's age says, whenever it arrives, and a correction as much as what is left of what it corrects. ``released``, of a
+    cost: whether a report released what the decision reserved of hard budgets; ``None`` where that was not recorded.
     """
 
     count: int
@@ -65,6 +66,7 @@ class SignalAggregate:
     last: float
     value: float
     log_decay: float = 0.0
+    released: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +84,15 @@ NO_REPORTS = ReportedOutcome()
 @dataclass(frozen=True, slots=True)
 class SignalChange:
     """One signal's value before (``None`` if there was none) and after a report; ``log_decay`` as in ``SignalAggregate``,
-    ``None`` for the present one.
+    ``None`` for the present one; ``released`` and ``released_before`` as there, after and before the report.
     """
 
     signal: Signal
     before: float | None
     after: float
     log_decay: float | None = None
+    released: bool | None = None
+    released_before: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +171,33 @@ def merge(
         if not math.isfinite(now):
             raise FieldError(FIELDS[signal], "the sum of the reports is too large")
         log_decay = (log_decays or {}).get(signal, 0.0) if old is None else old.log_decay
-        merged[signal] = SignalAggregate(count, total, value, now, log_decay)
+        released_before = None if old is None else old.released
+        released = None
+        if (
+            signal is Signal.COST
+        ):  # parts may follow where they add up; what is released once stays so, whatever the rule becomes
+            released = bool(released_before) or rule is not Aggregation.SUM
+        merged[signal] = SignalAggregate(count, total, value, now, log_decay, released)
         before = None if old is None else old.value
-        if before != now:
-            changes.append(SignalChange(signal, before, now, log_decay))
+        if before != now or (released_before is not None and released != released_before):
+            changes.append(SignalChange(signal, before, now, log_decay, released, released_before))
     return ReportedOutcome(merged, reported.reports + 1), tuple(changes)
+
+
+def reserved(change: SignalChange, max_cost: float, rule: Aggregation) -> tuple[float, float]:
+    """Dollars that a decision counts against hard budgets before and after a change of its cost.
+
+    That is ``max_cost``, what it reserved, or more if that is reported, until a report releases it; the reported cost from then
+    on. ``rule`` is the bucket's for costs: it says what was released where the change does not.
+
+    >>> change = SignalChange(Signal.COST, before=0.1, after=0.3, released=True, released_before=True)
+    >>> reserved(change, 1.0, Aggregation.SUM)  # reports were added up only after the first one had released the rest
+    (0.1, 0.3)
+    """
+    released = rule is not Aggregation.SUM if change.released is None else change.released
+    released_before = released if change.released_before is None else change.released_before
+    before = max_cost if change.before is None else max(change.before, 0.0 if released_before else max_cost)
+    return before, max(change.after, 0.0 if released else max_cost)
 
 
 def _rule(signal: Signal, rules: OutcomeRules) -> Aggregation:

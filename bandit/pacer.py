@@ -39,7 +39,7 @@ from pointsman.bandit.catalog import Aggregation, Budget, QualityRange
 from pointsman.bandit.demand import Demand, new_demand
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
 from pointsman.bandit.multiplier import LAST_RANK, Replay, Solution, solve
-from pointsman.bandit.outcome import Signal
+from pointsman.bandit.outcome import Signal, reserved
 from pointsman.bandit.packed import Array
 from pointsman.bandit.policy import INELIGIBLE, ArmScores, score_arms
 from pointsman.bandit.predictions import Ints
@@ -265,18 +265,17 @@ def count_decision(
 def count_outcome(pacer: Pacer, budget: Budget, event: OutcomeApplied, rule: Aggregation) -> None:
     """Count, in place, the reported cost of a decision instead of what was counted for it so far.
 
-    Its reservation is released at the first report, unless ``rule`` says that more parts of the cost may come. A decision of
-    an earlier period, or from before the pacer was made, changes nothing any more.
+    Its reservation is released at the first report, unless by ``rule``, the bucket's, more parts of the cost may come. A decision
+    of an earlier period, or from before the pacer was made, changes nothing any more.
     """
     in_period = not budget.period_ns or _period(budget, event.decided_ns) == pacer.start_ns
     if not in_period or event.state_position < pacer.born:
         return
     for change in event.changes:
         if change.signal is Signal.COST:
-            least = event.max_cost if rule is Aggregation.SUM else 0.0
             pacer.sums[SPENT] += change.after - (event.expected_cost if change.before is None else change.before)
-            before = event.max_cost if change.before is None else max(change.before, least)
-            pacer.sums[RESERVED] += max(change.after, least) - before
+            before, after = reserved(change, event.max_cost, rule)
+            pacer.sums[RESERVED] += after - before
 
 
 def request_target(pacer: Pacer, amount: float) -> float:

@@ -220,16 +220,20 @@ class OutcomeApplied(_message.Message):
     def __init__(self, decision_id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., features: _Optional[_Iterable[float]] = ..., changes: _Optional[_Iterable[_Union[SignalChange, _Mapping]]] = ..., idempotency_key: _Optional[str] = ..., reported_outcomes: _Optional[_Iterable[_Union[ReportedOutcome, _Mapping]]] = ..., state_position: _Optional[int] = ..., expected_cost: _Optional[float] = ..., decided_time_ns: _Optional[int] = ..., max_cost: _Optional[float] = ..., project: _Optional[str] = ..., expected_quality: _Optional[float] = ..., raw_p95: _Optional[float] = ..., references: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class SignalChange(_message.Message):
-    __slots__ = ("signal", "before", "after", "log_decay")
+    __slots__ = ("signal", "before", "after", "log_decay", "released", "released_before")
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     BEFORE_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
     LOG_DECAY_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_BEFORE_FIELD_NUMBER: _ClassVar[int]
     signal: Signal
     before: float
     after: float
     log_decay: float
-    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., before: _Optional[float] = ..., after: _Optional[float] = ..., log_decay: _Optional[float] = ...) -> None: ...
+    released: bool
+    released_before: bool
+    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., before: _Optional[float] = ..., after: _Optional[float] = ..., log_decay: _Optional[float] = ..., released: bool = ..., released_before: bool = ...) -> None: ...
 
 class ReportedOutcome(_message.Message):
     __slots__ = ("model", "aggregates", "reports")
@@ -242,17 +246,19 @@ class ReportedOutcome(_message.Message):
     def __init__(self, model: _Optional[str] = ..., aggregates: _Optional[_Iterable[_Union[SignalAggregate, _Mapping]]] = ..., reports: _Optional[int] = ...) -> None: ...
 
 class SignalAggregate(_message.Message):
-    __slots__ = ("signal", "count", "sum", "last", "value", "log_decay")
+    __slots__ = ("signal", "count", "sum", "last", "value", "log_decay", "released")
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SUM_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     LOG_DECAY_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
     signal: Signal
     count: int
     sum: float
     last: float
     value: float
     log_decay: float
-    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., count: _Optional[int] = ..., sum: _Optional[float] = ..., last: _Optional[float] = ..., value: _Optional[float] = ..., log_decay: _Optional[float] = ...) -> None: ...
+    released: bool
+    def __init__(self, signal: _Optional[_Union[Signal, str]] = ..., count: _Optional[int] = ..., sum: _Optional[float] = ..., last: _Optional[float] = ..., value: _Optional[float] = ..., log_decay: _Optional[float] = ..., released: bool = ...) -> None: ...

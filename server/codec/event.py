@@ -212,15 +212,7 @@ def _write_outcome_applied(event: e.OutcomeApplied) -> journal_pb2.OutcomeApplie
         features=event.x_d.tolist(),
         state_position=event.state_position,
         expected_cost=event.expected_cost,
-        changes=[
-            journal_pb2.SignalChange(
-                signal=_SIGNAL_NUMBERS[change.signal],
-                before=change.before,
-                after=change.after,
-                log_decay=change.log_decay,
-            )
-            for change in event.changes
-        ],
+        changes=[_write_change(change) for change in event.changes],
         idempotency_key=event.idempotency_key,
         decided_time_ns=event.decided_ns,
         project=event.project,
@@ -237,18 +229,33 @@ def _write_model_outcome(model: str, reported: ReportedOutcome) -> journal_pb2.R
     return journal_pb2.ReportedOutcome(
         model=model,
         reports=reported.reports,
-        aggregates=[
-            journal_pb2.SignalAggregate(
-                signal=_SIGNAL_NUMBERS[signal],
-                count=aggregate.count,
-                sum=aggregate.sum,
-                last=aggregate.last,
-                value=aggregate.value,
-                log_decay=aggregate.log_decay,
-            )
-            for signal, aggregate in reported.aggregates.items()
-        ],
+        aggregates=[_write_aggregate(signal, aggregate) for signal, aggregate in reported.aggregates.items()],
     )
+
+
+def _write_change(change: SignalChange) -> journal_pb2.SignalChange:
+    message = journal_pb2.SignalChange(
+        signal=_SIGNAL_NUMBERS[change.signal], before=change.before, after=change.after, log_decay=change.log_decay
+    )
+    if change.released is not None:
+        message.released = change.released
+    if change.released_before is not None:
+        message.released_before = change.released_before
+    return message
+
+
+def _write_aggregate(signal: Signal, aggregate: SignalAggregate) -> journal_pb2.SignalAggregate:
+    message = journal_pb2.SignalAggregate(
+        signal=_SIGNAL_NUMBERS[signal],
+        count=aggregate.count,
+        sum=aggregate.sum,
+        last=aggregate.last,
+        value=aggregate.value,
+        log_decay=aggregate.log_decay,
+    )
+    if aggregate.released is not None:
+        message.released = aggregate.released
+    return message
 
 
 def _read_outcome_applied(message: journal_pb2.OutcomeApplied) -> e.OutcomeApplied:
@@ -266,6 +273,8 @@ def _read_outcome_applied(message: journal_pb2.OutcomeApplied) -> e.OutcomeAppli
                 change.before if change.HasField("before") else None,
                 change.after,
                 change.log_decay,
+                change.released if change.HasField("released") else None,
+                change.released_before if change.HasField("released_before") else None,
             )
             for change in message.changes
         ),
@@ -287,7 +296,12 @@ def read_reported_outcomes(message: journal_pb2.OutcomeApplied) -> Mapping[str, 
 def _read_model_outcome(message: journal_pb2.ReportedOutcome) -> ReportedOutcome:
     aggregates = {
         Signal(aggregate.signal): SignalAggregate(
-            aggregate.count, aggregate.sum, aggregate.last, aggregate.value, aggregate.log_decay
+            aggregate.count,
+            aggregate.sum,
+            aggregate.last,
+            aggregate.value,
+            aggregate.log_decay,
+            aggregate.released if aggregate.HasField("released") else None,
         )
         for aggregate in message.aggregates
     }

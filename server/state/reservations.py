@@ -17,7 +17,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pointsman.bandit.bucket import BucketState
 from pointsman.bandit.catalog import Aggregation, Bucket, Budget
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
-from pointsman.bandit.outcome import Signal
+from pointsman.bandit.outcome import Signal, reserved
 from pointsman.bandit.pacer import ActiveBudget, Pacer
 from pointsman.bandit.state import State
 from pointsman.server.journal.interface import COUNTER_MAX, Condition, Guard
@@ -103,11 +103,10 @@ def outcome_guards(state: State, event: OutcomeApplied) -> tuple[tuple[Condition
     if not (charged and costs):
         return (), ()
     rule = bucket.config.rules.cost if bucket is not None else Aggregation.LAST
-    least = event.max_cost if rule is Aggregation.SUM else 0.0
     amount = 0
     for change in costs:
-        before = event.max_cost if change.before is None else max(change.before, least)
-        amount += nanodollars(max(change.after, least)) - nanodollars(before)
+        before, after = reserved(change, event.max_cost, rule)
+        amount += nanodollars(after) - nanodollars(before)
     guards = []
     for holder, active in charged if amount else ():
         start_ns, end_ns = _period(active.budget, event.decided_ns)

@@ -268,6 +268,40 @@ def test_parts_of_a_cost_let_go_of_nothing() -> None:
     assert calls_left(world) == 4
 
 
+rule_edits = st.lists(
+    st.tuples(st.sampled_from([Aggregation.LAST, Aggregation.SUM, Aggregation.MEAN]), st.floats(0.0, 0.002)),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(edits=rule_edits)
+def test_edits_of_the_cost_rule_between_reports_count_every_dollar(edits: list[tuple[Aggregation, float]]) -> None:
+    """A decision counts its bound until a report releases that, and the reported cost from then on, whatever the rule was."""
+    world = World(Bucket("b", schema=SCHEMA, budget=HARD), [CHEAP], 0)
+    decision = world.decide(Context(input_tokens=100))
+    pacer = world.bucket.pacer
+    assert pacer is not None
+    reported, released = None, False
+    for rule, cost in edits:
+        world.put(BucketPut(replace(world.bucket.config, rules=OutcomeRules(cost=rule))))
+        reported = world.report(decision, {Signal.COST: cost}, reported)
+        released = released or rule is not Aggregation.SUM
+        value = reported.aggregates[Signal.COST].value
+        assert pacer.reserved == pytest.approx(value if released else max(value, decision.max_cost), abs=1e-12)
+        assert pacer.spent == pytest.approx(value, abs=1e-12)
+
+
+def test_a_rule_edited_from_last_to_sum_counts_the_second_part() -> None:
+    world = World(Bucket("b", schema=SCHEMA, budget=HARD), [CHEAP], 0)
+    decision = world.decide(Context(input_tokens=100))
+    reported = world.report(decision, {Signal.COST: 0.0001})
+    world.put(BucketPut(replace(world.bucket.config, rules=OutcomeRules(cost=Aggregation.SUM))))
+    world.report(decision, {Signal.COST: 0.0015}, reported)
+    assert world.bucket.pacer is not None
+    assert world.bucket.pacer.reserved == pytest.approx(0.0016)
+
+
 def test_an_estimate_of_the_input_is_no_bound() -> None:
     schema = Schema(input_tokens=TokenCountFeature(), text=TextFeature())
     world = World(Bucket("b", schema=schema, budget=HARD), [CHEAP], 0)

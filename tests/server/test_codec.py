@@ -108,11 +108,14 @@ limits = st.builds(
     st.booleans(),
 )
 anything = st.floats(allow_nan=False)
+maybe = st.none() | st.booleans()
 signals = st.sampled_from(list(Signal))
 reported_outcomes = st.builds(
     ReportedOutcome,
     st.dictionaries(
-        signals, st.builds(SignalAggregate, st.integers(1, 99), anything, anything, anything, anything), max_size=4
+        signals,
+        st.builds(SignalAggregate, st.integers(1, 99), anything, anything, anything, anything, maybe),
+        max_size=4,
     ),
     st.integers(0, 99),
 )
@@ -196,7 +199,7 @@ def test_decisions(k: int, data: st.DataObject) -> None:
 
 
 @given(
-    st.lists(st.builds(SignalChange, signals, st.none() | anything, anything, anything), max_size=4),
+    st.lists(st.builds(SignalChange, signals, st.none() | anything, anything, anything, maybe, maybe), max_size=4),
     reported_outcomes,
     st.integers(0, 2**62),
     amount,
