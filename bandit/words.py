@@ -126,7 +126,7 @@ def _sample(text: str) -> str:
     return "".join([text[start : start + size] for start in starts])
 
 
-def _codes(lowered: str) -> npt.NDArray[np.int64]:
+def _codes(lowered: str) -> npt.NDArray[np.uint16]:
     """For each character a code, below CODES, of it and the two after it, or of it alone if it is a unit of its own."""
     points_n = np.frombuffer(lowered.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
     mixed_n = points_n * np.uint64(0x9E3779B97F4A7C15)
@@ -134,7 +134,7 @@ def _codes(lowered: str) -> npt.NDArray[np.int64]:
     code_n[:-1] += points_n[1:] * np.uint64(0xC2B2AE3D27D4EB4F)
     code_n[:-2] += points_n[2:] * np.uint64(0x165667B19E3779F9)
     single_n = (points_n >= 0x2190) & ((points_n < 0xAC00) | (points_n > 0xD7FF))
-    return (np.where(single_n, mixed_n, code_n) >> np.uint64(48)).astype(np.int64)
+    return (np.where(single_n, mixed_n, code_n) >> np.uint64(48)).astype(np.uint16)
 
 
 def _add(weights: dict[str, float], bag: Iterable[str], length: float) -> None:
