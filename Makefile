@@ -112,8 +112,8 @@ bench-shapes: $(VENV)/.dev ## Shapes of what comes: features in wrong units and 
 	@for run in benchmarks/shapes/*.py; do $(BIN)/python $$run $(ARGS) || exit 1; done
 
 .PHONY: bench-priors
-bench-priors: $(VENV)/.dev ## What buckets learn from each other, and what right and wrong warm starts are worth (an hour)
-	@for run in pooling.py warm_starts.py; do $(BIN)/python benchmarks/priors/$$run $(ARGS) || exit 1; done
+bench-priors: $(VENV)/.dev ## What buckets learn from each other, and what right and wrong warm starts and list prices do (an hour)
+	@for run in pooling.py warm_starts.py list_prices.py; do $(BIN)/python benchmarks/priors/$$run $(ARGS) || exit 1; done
 
 .PHONY: bench-trials
 bench-trials: $(VENV)/.dev ## Unlucky starts under quality floors, models that are never judged, circuit breakers

@@ -79,6 +79,7 @@ COUNTERS = (
     "contribution_3mr",
     "warm_start_k",
     "changed_at_k",
+    "paid_k5",
 )
 """A bucket's arrays besides its posteriors' and its pacer's, in the order in which snapshots store them."""
 FORMER_NAMES = {
@@ -132,6 +133,7 @@ class BucketState:
     column did: what was decided before that is not learned; ``judged_before_k`` is how many outcomes had been judged by then.
     ``context_d`` is the average context, ``decayed_until_ns`` (one number) the time up to which a half-life in time was applied,
     ``contribution_3mr`` the bucket's present contribution to the pooled priors (``bandit.hierarchical_prior.contribution``),
+    ``paid_k5`` what calls cost against list prices (``bandit.list_prices``),
     ``warm_start_k`` the judged outcomes of a warm start that is still on trial, ``changed_at_k`` one more than the number of
     decisions when a model's quality was last found to have changed, 0 for never.
     ``scales`` are those of its numbers and embeddings, ``pacer`` is there if the bucket has a budget, ``quality_pacer`` if its
@@ -156,6 +158,7 @@ class BucketState:
     contribution_3mr: npt.NDArray[np.float64]
     warm_start_k: npt.NDArray[np.int64]
     changed_at_k: npt.NDArray[np.int64]
+    paid_k5: npt.NDArray[np.float64]
     scales: FeatureScales
     pacer: Pacer | None = None
     quality_pacer: QualityPacer | None = None
@@ -200,6 +203,7 @@ def new_bucket(config: Bucket, version: int, generation: int, encoder_version: i
         contribution_3mr=zero_contribution(0),
         warm_start_k=np.zeros(0, dtype=np.int64),
         changed_at_k=np.zeros(0, dtype=np.int64),
+        paid_k5=np.zeros((0, 5)),
         scales=new_scales(len(config.schema.numbers), len(config.schema.embeddings)),
         count_sk=np.zeros((SIGNALS, 0), dtype=np.int64),
         sum_sk=np.zeros((SIGNALS, 0)),
@@ -361,6 +365,7 @@ def restore_arrays(bucket: BucketState, named: Mapping[str, npt.NDArray[Any]]) -
     present = {former: name for name, former in FORMER_NAMES.items()}
     named = {"/".join([present.get(part, part) for part in name.split("/")]): array for name, array in named.items()}
     bucket.posteriors = from_arrays(named)
+    named.setdefault("paid_k5", np.zeros((len(named["born_k"]), 5)))  # former snapshots have none
     for name in COUNTERS:
         setattr(bucket, name, named[name])
     scales = _under("scales/", named)
@@ -425,6 +430,7 @@ def add_columns(bucket: BucketState, models: Sequence[str], position: int) -> No
     bucket.sum_sk = np.pad(bucket.sum_sk, ((0, 0), (0, count)))
     bucket.warm_start_k = np.concatenate([bucket.warm_start_k, zero_k])
     bucket.changed_at_k = np.concatenate([bucket.changed_at_k, zero_k])
+    bucket.paid_k5 = np.pad(bucket.paid_k5, ((0, count), (0, 0)))
     bucket.contribution_3mr = np.pad(bucket.contribution_3mr, ((0, 0), (0, count), (0, 0)))
 
 
@@ -442,4 +448,5 @@ def drop_column(bucket: BucketState, model: str) -> None:
     bucket.sum_sk = np.delete(bucket.sum_sk, k, axis=1)
     bucket.warm_start_k = np.delete(bucket.warm_start_k, k)
     bucket.changed_at_k = np.delete(bucket.changed_at_k, k)
+    bucket.paid_k5 = np.delete(bucket.paid_k5, k, axis=0)
     bucket.contribution_3mr = np.delete(bucket.contribution_3mr, k + 1, axis=1)

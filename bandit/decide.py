@@ -30,6 +30,7 @@ from pointsman.bandit.errors import FieldError, within
 from pointsman.bandit.event import DecisionMade
 from pointsman.bandit.health import Health
 from pointsman.bandit.limits import NO_LIMITS, Exclusion, Limits, exclusions, least_violating
+from pointsman.bandit.list_prices import price_ratios, reserve_ratios
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.pacer import ActiveBudget, affordable, multiplier_for, remaining
 from pointsman.bandit.packed import Array
@@ -162,7 +163,8 @@ def _decide(
     hard = [active for active in situation.active_budgets if active.budget.hard]
     if hard:
         max_input_b = np.array([context.max_input_tokens for context in requests.encoded])
-        max_cost_bk = max_costs(candidates, max_input_b, max_output_b)
+        ratio_k = _of_candidates(bucket, reserve_ratios(bucket.paid_k5))
+        max_cost_bk = max_costs(candidates, max_input_b, max_output_b, ratio_k)
         predicted = replace(predicted, cost_k=np.minimum(predicted.cost_k, max_cost_bk))
         remaining_usd = min(remaining(active, situation.now_ns) for active in hard)
         if len(input_b) > 1 and _dearest(max_cost_bk) > remaining_usd:
@@ -194,8 +196,14 @@ def _predict(
     if bucket.candidates.prices_3k is not None:
         count_kr = observation_counts(posteriors)
         count_kr = count_kr if bucket.members is None else count_kr[bucket.members]
-        predicted = priced(predicted, bucket.candidates, count_kr.T, input_b, max_output_b)
+        ratio_k = _of_candidates(bucket, price_ratios(bucket.paid_k5))
+        predicted = priced(predicted, bucket.candidates, count_kr.T, input_b, max_output_b, ratio_k)
     return predicted, reference_bk4
+
+
+def _of_candidates(bucket: BucketState, by_column_k: Array) -> Array:
+    """What is given for each of a bucket's columns, for its candidates."""
+    return by_column_k if bucket.members is None else by_column_k[bucket.members]
 
 
 def _dearest(max_cost_bk: Array) -> float:

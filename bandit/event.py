@@ -127,10 +127,11 @@ class DecisionMade:
 class OutcomeApplied:
     """An outcome joined with its decision, as the change it makes.
 
-    ``x_d``, ``state_position``, ``project`` and ``decided_ns`` (its time) are the decision's; so are ``expected_cost``, what it
-    counted as spent (dollars), ``max_cost``, what it reserved of a hard budget, and its ``references``, each 0 or empty
-    unless ``model`` was the chosen one, and ``expected_quality``, scaled to [0, 1], what it counted towards a floor on mean
-    quality, ``None`` without one. ``reported_outcomes`` is all that is known of the decision after this event, by model.
+    ``x_d``, ``state_position``, ``project``, ``input_tokens`` (-1 if unknown) and ``decided_ns`` (its time) are the decision's;
+    so are ``expected_cost``, what it counted as spent (dollars), ``max_cost``, what it reserved of a hard budget, and its
+    ``references``, each 0 or empty unless ``model`` was the chosen one, and ``expected_quality``, scaled to [0, 1], what it
+    counted towards a floor on mean quality, ``None`` without one. ``reported_outcomes`` is all that is known of the decision
+    after this event, by model.
     """
 
     decision_id: bytes
@@ -148,6 +149,7 @@ class OutcomeApplied:
     max_cost: float = 0.0
     expected_quality: float | None = None
     references: tuple[float, ...] = ()
+    input_tokens: int = -1
 
 
 Event = (

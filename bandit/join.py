@@ -70,6 +70,7 @@ def join(
         project=decision.project,
         decided_ns=decided_ns,
         max_cost=decision.max_cost if is_chosen else 0.0,
+        input_tokens=decision.input_tokens,
         expected_quality=(
             float(decision.predicted.quality_k[decision.chosen])
             if is_chosen and decision.objective.min_mean_quality is not None

@@ -143,28 +143,36 @@ def regress(posteriors: Posteriors, x_bd: Array) -> tuple[Predictions, list[Arra
 
 
 def priced(
-    predicted: Predictions, candidates: Candidates, count_rk: Ints, input_b: Ints, max_output_b: Ints
+    predicted: Predictions,
+    candidates: Candidates,
+    count_rk: Ints,
+    input_b: Ints,
+    max_output_b: Ints,
+    ratio_k: Array | float = 1.0,
 ) -> Predictions:
     """``predicted`` (b, k) with the cost of models that have prices made from them.
 
     That is price_in·input tokens + price_out·E[output tokens] + price of the request: a price change acts at once, with
-    nothing to relearn. ``count_rk`` counts what was observed of each response (rows as in ``bandit.posterior``), ``input_b``
-    the input tokens and ``max_output_b`` the most output tokens allowed (-1 when unknown). Where input tokens matter and are
-    unknown, or only dollars were ever reported, the cost stays that of the regression.
+    nothing to relearn; times ``ratio_k``, what is paid over what the list says (``bandit.list_prices``). ``count_rk`` counts what
+    was observed of each response (rows as in ``bandit.posterior``), ``input_b`` the input tokens and ``max_output_b`` the most
+    output tokens allowed (-1 when unknown). Where input tokens matter and are unknown, or only dollars were ever reported, or all
+    is free by list and something was paid, the cost stays that of the regression.
     """
     if candidates.prices_3k is None:
         return predicted
     in_k, out_k, request_k = candidates.prices_3k
     told_k = (count_rk[TOKENS] > 0) | (count_rk[COST] == 0) | (out_k == 0.0)
+    told_k &= (in_k + out_k + request_k > 0.0) | (count_rk[COST] == 0)  # free by list, and something was paid
     known_bk = np.isfinite(in_k) & told_k & ((input_b[:, None] >= 0) | (in_k == 0.0))
     most_bk = np.minimum(np.where(max_output_b[:, None] >= 0, max_output_b[:, None], np.inf), candidates.output_k)
     tokens_bk = np.minimum(predicted.tokens_k, most_bk)
-    cost_bk = in_k * np.maximum(input_b, 0)[:, None] + out_k * tokens_bk + request_k
+    cost_bk = (in_k * np.maximum(input_b, 0)[:, None] + out_k * tokens_bk + request_k) * ratio_k
     return replace(predicted, cost_k=np.where(known_bk, cost_bk, predicted.cost_k))
 
 
-def max_costs(candidates: Candidates, input_b: Ints, max_output_b: Ints) -> Array:
-    """The most that each model's call can cost, (b, k) dollars: its prices times the most tokens; infinite where unbounded.
+def max_costs(candidates: Candidates, input_b: Ints, max_output_b: Ints, ratio_k: Array | float = 1.0) -> Array:
+    """The most that each model's call can cost, (b, k) dollars: its prices times the most tokens, times ``ratio_k`` (at least 1),
+    what is paid over what the list says; infinite where unbounded.
 
     ``input_b`` are input tokens and ``max_output_b`` the most output tokens that requests allow, -1 when unknown: then
     the model's own limits count.
@@ -178,4 +186,4 @@ def max_costs(candidates: Candidates, input_b: Ints, max_output_b: Ints) -> Arra
     output_bk = np.minimum(output_bk, window_k)
     with np.errstate(invalid="ignore"):  # a price of nothing for tokens without end
         dollars_bk = np.where(in_k > 0.0, in_k * input_bk, 0.0) + np.where(out_k > 0.0, out_k * output_bk, 0.0)
-    return np.asarray(np.where(np.isnan(in_k), np.inf, dollars_bk + request_k))
+    return np.asarray(np.where(np.isnan(in_k), np.inf, (dollars_bk + request_k) * ratio_k))

@@ -59,6 +59,7 @@ from pointsman.bandit.hierarchical_prior import (
     replace_contribution,
     zero_contribution,
 )
+from pointsman.bandit.list_prices import announce, learn_paid
 from pointsman.bandit.outcome import NO_REPORTS, Signal
 from pointsman.bandit.pacer import ActiveBudget, Pacer, count_decision, count_outcome, new_pacer, restart_ring
 from pointsman.bandit.pacer import to_arrays as pacer_arrays
@@ -161,6 +162,8 @@ def apply(state: State, record: Record) -> Exception | None:
         case ModelPut():
             before = state.models.get(event.model.id)
             available = before.available if before else True
+            if before is not None and before.model.prices != event.model.prices:
+                _announce_prices(state, before.model, event.model)
             state.models[event.model.id] = ModelState(event.model, available, record.position)
             _renew_all(state, record.position)
         case ModelDeleted():
@@ -365,6 +368,7 @@ def _learn_event(state: State, bucket: BucketState, event: DecisionMade | Outcom
             references=event.references,
             reported=event.reported_outcomes.get(event.model, NO_REPORTS),
         )
+        _learn_paid(state, bucket, event)
 
 
 def _learn_of_context(state: State, bucket: BucketState, event: DecisionMade) -> None:
@@ -403,6 +407,22 @@ def _drop_columns(state: State, model: str) -> None:
         replace_contribution(pool, columns, before, zero_contribution(len(columns)))
         replace_contribution(pool, bucket.columns, zero_contribution(len(bucket.columns)), bucket.contribution_3mr)
     forget_models(pool, [model])
+
+
+def _announce_prices(state: State, before: Model, now: Model) -> None:
+    """Tell every bucket's ratio of what is paid of new list prices, in place."""
+    for bucket in state.buckets.values():
+        if now.id in bucket.columns:
+            announce(bucket.paid_k5[bucket.columns.index(now.id)], before.prices, now.prices)
+
+
+def _learn_paid(state: State, bucket: BucketState, event: OutcomeApplied) -> None:
+    """Hold what a call cost against the list prices it was made on, in place, if they are the present ones."""
+    entry = state.models.get(event.model)
+    if entry is not None and entry.model.prices is not None and entry.version <= event.state_position:
+        row_5 = bucket.paid_k5[bucket.columns.index(event.model)]
+        reported = event.reported_outcomes.get(event.model, NO_REPORTS)
+        learn_paid(row_5, entry.model.prices, event.input_tokens, event.changes, reported)
 
 
 def rebuild_pool(state: State) -> None:

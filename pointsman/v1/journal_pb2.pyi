@@ -184,7 +184,7 @@ class DecisionMade(_message.Message):
     def __init__(self, id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., features: _Optional[_Iterable[float]] = ..., models: _Optional[_Iterable[str]] = ..., chosen: _Optional[int] = ..., fallbacks: _Optional[_Iterable[int]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., quality_mean: _Optional[_Iterable[float]] = ..., quality_sd: _Optional[_Iterable[float]] = ..., cost: _Optional[_Iterable[float]] = ..., latency: _Optional[_Iterable[float]] = ..., latency_p95: _Optional[_Iterable[float]] = ..., quality_draw: _Optional[_Iterable[float]] = ..., output_tokens: _Optional[_Iterable[float]] = ..., multiplier: _Optional[float] = ..., exclusions: _Optional[_Iterable[int]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., quality_range: _Optional[_Union[_catalog_pb2.QualityRange, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., state_position: _Optional[int] = ..., expire_time_ns: _Optional[int] = ..., request_id: _Optional[str] = ..., input_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., newcomers: _Optional[_Iterable[int]] = ..., quota: _Optional[float] = ..., max_cost: _Optional[float] = ..., raw_p95: _Optional[float] = ..., log_decays: _Optional[_Iterable[float]] = ..., project: _Optional[str] = ..., measured: _Optional[_Iterable[float]] = ..., by_price: bool = ..., references: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class OutcomeApplied(_message.Message):
-    __slots__ = ("decision_id", "bucket", "generation", "model", "features", "changes", "idempotency_key", "reported_outcomes", "state_position", "expected_cost", "decided_time_ns", "max_cost", "project", "expected_quality", "raw_p95", "references")
+    __slots__ = ("decision_id", "bucket", "generation", "model", "features", "changes", "idempotency_key", "reported_outcomes", "state_position", "expected_cost", "decided_time_ns", "max_cost", "project", "expected_quality", "raw_p95", "references", "input_tokens")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -201,6 +201,7 @@ class OutcomeApplied(_message.Message):
     EXPECTED_QUALITY_FIELD_NUMBER: _ClassVar[int]
     RAW_P95_FIELD_NUMBER: _ClassVar[int]
     REFERENCES_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     decision_id: bytes
     bucket: str
     generation: int
@@ -217,7 +218,8 @@ class OutcomeApplied(_message.Message):
     expected_quality: float
     raw_p95: float
     references: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, decision_id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., features: _Optional[_Iterable[float]] = ..., changes: _Optional[_Iterable[_Union[SignalChange, _Mapping]]] = ..., idempotency_key: _Optional[str] = ..., reported_outcomes: _Optional[_Iterable[_Union[ReportedOutcome, _Mapping]]] = ..., state_position: _Optional[int] = ..., expected_cost: _Optional[float] = ..., decided_time_ns: _Optional[int] = ..., max_cost: _Optional[float] = ..., project: _Optional[str] = ..., expected_quality: _Optional[float] = ..., raw_p95: _Optional[float] = ..., references: _Optional[_Iterable[float]] = ...) -> None: ...
+    input_tokens: int
+    def __init__(self, decision_id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., model: _Optional[str] = ..., features: _Optional[_Iterable[float]] = ..., changes: _Optional[_Iterable[_Union[SignalChange, _Mapping]]] = ..., idempotency_key: _Optional[str] = ..., reported_outcomes: _Optional[_Iterable[_Union[ReportedOutcome, _Mapping]]] = ..., state_position: _Optional[int] = ..., expected_cost: _Optional[float] = ..., decided_time_ns: _Optional[int] = ..., max_cost: _Optional[float] = ..., project: _Optional[str] = ..., expected_quality: _Optional[float] = ..., raw_p95: _Optional[float] = ..., references: _Optional[_Iterable[float]] = ..., input_tokens: _Optional[int] = ...) -> None: ...
 
 class SignalChange(_message.Message):
     __slots__ = ("signal", "before", "after", "log_decay", "released", "released_before")

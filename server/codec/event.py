@@ -219,6 +219,7 @@ def _write_outcome_applied(event: e.OutcomeApplied) -> journal_pb2.OutcomeApplie
         max_cost=event.max_cost,
         expected_quality=event.expected_quality,
         references=event.references,
+        input_tokens=event.input_tokens if event.input_tokens >= 0 else None,
         reported_outcomes=[
             _write_model_outcome(model, reported) for model, reported in event.reported_outcomes.items()
         ],
@@ -285,6 +286,7 @@ def _read_outcome_applied(message: journal_pb2.OutcomeApplied) -> e.OutcomeAppli
         max_cost=message.max_cost,
         expected_quality=message.expected_quality if message.HasField("expected_quality") else None,
         references=tuple(message.references),
+        input_tokens=message.input_tokens if message.HasField("input_tokens") else -1,
     )
 
 

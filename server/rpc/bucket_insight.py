@@ -92,6 +92,7 @@ def write_model_insights(bucket: BucketState, health: Mapping[str, Health], now_
             prior_mass=float(bucket.posteriors.mass_k[k]),
         )
         insight.MergeFrom(_write_outcomes(bucket, k))
+        insight.MergeFrom(_write_list_price(bucket, k))
         insights.append(insight)
     return insights
 
@@ -121,6 +122,28 @@ def _write_outcomes(bucket: BucketState, k: int) -> rpc.ModelInsight:
         successes=successes,
         failures=int(count_s[Signal.SUCCESS]) - successes,
     )
+
+
+WARN_FROM = 8
+"""Calls held against list prices from which on there is a warning."""
+WARN_FACTOR = 1.2
+"""Factor by which paid and listed costs may differ before there is one."""
+
+
+def _write_list_price(bucket: BucketState, k: int) -> rpc.ModelInsight:
+    """Fill in what was paid for model number ``k`` against its list prices."""
+    paid, listed, calls = bucket.paid_k5[k, :3].tolist()
+    if listed <= 0.0:
+        return rpc.ModelInsight()
+    ratio, warning = paid / listed, ""
+    if calls >= WARN_FROM and not 1.0 / WARN_FACTOR <= ratio <= WARN_FACTOR:
+        warning = (
+            f"calls cost {ratio:.3g} times what its list prices say, over {calls:.0f} calls: expected costs are corrected, "
+            "and hard budgets reserve more if it is more; put the prices that are paid into the catalogue"
+        )
+        if not 1.0 / 500.0 < ratio < 500.0:
+            warning += " (per million tokens, not per thousand)"
+    return rpc.ModelInsight(list_price_ratio=ratio, list_price_calls=round(calls), list_price_warning=warning)
 
 
 def _newcomer_ids(bucket: BucketState) -> set[str]:

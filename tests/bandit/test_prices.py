@@ -20,7 +20,7 @@ def priced_world() -> World:
     world = World(Bucket("b", schema=Schema(input_tokens=TokenCountFeature())), [PRICED, PLAIN])
 
     def answer(t: int, model: str) -> dict[Signal, float]:
-        return {Signal.QUALITY: 0.5, Signal.COST: 0.003, Signal.OUTPUT_TOKENS: 500.0}
+        return {Signal.QUALITY: 0.5, Signal.COST: 0.008, Signal.OUTPUT_TOKENS: 500.0}
 
     world.play(300, answer, lambda t: Context(input_tokens=1000))
     return world
@@ -35,7 +35,7 @@ def test_cost_is_made_of_tokens_and_prices() -> None:
     world = priced_world()
     expected = 2e-6 * 1000 + 10e-6 * 500 + 0.001
     assert cost(world, "priced", Context(input_tokens=1000)) == pytest.approx(expected, rel=0.05)
-    assert cost(world, "plain", Context(input_tokens=1000)) == pytest.approx(0.003, rel=0.1)
+    assert cost(world, "plain", Context(input_tokens=1000)) == pytest.approx(0.008, rel=0.1)
 
 
 def test_a_price_change_acts_on_the_next_decision() -> None:

@@ -160,6 +160,30 @@ def test_insight_warns_of_features_that_are_not_as_declared(run: Run) -> None:
     run(scenario)
 
 
+def test_insight_warns_of_list_prices_that_are_not_what_is_paid(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        prices = catalog_pb2.Prices(input_usd_per_million_tokens=2.0, output_usd_per_million_tokens=10.0)
+        model = catalog_pb2.Model(name="models/listed", prices=prices)
+        await service.catalog.CreateModel(catalog_service_pb2.CreateModelRequest(model=model))
+        bucket = catalog_pb2.Bucket(name="buckets/paid", models=["models/listed"])
+        await service.catalog.CreateBucket(catalog_service_pb2.CreateBucketRequest(bucket=bucket))
+        request = insight_service_pb2.GetBucketInsightRequest(name="buckets/paid")
+        (before,) = (await service.insight.GetBucketInsight(request)).models
+        assert not before.HasField("list_price_ratio")
+        for i in range(12):
+            decision = await service.decide("buckets/paid", context=context_pb2.Context(input_tokens=1000))
+            await service.report(decision.name, cost_usd=0.0035, output_tokens=500)
+            if i == 3:
+                (early,) = (await service.insight.GetBucketInsight(request)).models
+                assert not early.list_price_warning
+        (after,) = (await service.insight.GetBucketInsight(request)).models
+        assert after.list_price_ratio == pytest.approx(0.5)
+        assert after.list_price_calls == 12
+        assert "calls cost 0.5 times what its list prices say, over 12 calls" in after.list_price_warning
+
+    run(scenario)
+
+
 def test_insight_shows_a_floor_on_mean_quality(run: Run) -> None:
     async def scenario(service: Service) -> None:
         objective = catalog_pb2.Objective(mode=catalog_pb2.OBJECTIVE_MODE_COST_FIRST, min_mean_quality=0.8)
