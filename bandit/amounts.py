@@ -40,6 +40,7 @@ from scipy.special import ndtri
 
 from pointsman.bandit.latency_calibration import LATENCIES, RATIOS
 from pointsman.bandit.packed import Array
+from pointsman.bandit.token_slope import SLOPE_PRECISION
 
 QUALITY, COST, LATENCY, TOKENS = 0, 1, 2, 3
 """Indices of the responses: quality scaled to [0, 1], natural logarithms of dollars, of seconds, of output tokens."""
@@ -76,9 +77,9 @@ LARGEST_VARIANCE = 4.0
 """Largest variance of logarithms of which a log-normal mean is believed."""
 QUANTILES = tuple((i + 0.5) / 64 for i in range(64))
 """Places at which a law stands for its distribution."""
-SUMS = ("sum_kr", "latency_kn", "ratio_kn")
+SUMS = ("sum_kr", "latency_kn", "ratio_kn", "cross_kr")
 """The arrays of ``Amounts`` that are state: what snapshots store."""
-DERIVED = ("log_mean_kr", "p95_k2")
+DERIVED = ("log_mean_kr", "p95_k2", "slope_kr", "slope_precision_kr")
 """Those that follow from the state."""
 NEGLIGIBLE = 1e-9
 """Weight of data below which there are none."""
@@ -89,17 +90,21 @@ class Amounts:
     """Sums, counts and what they come to, for k models. Changed in place.
 
     ``sum_kr`` are weighted sums of amounts; ``latency_kn`` counts log latencies and ``ratio_kn`` logarithms of latencies over
-    their references (``bandit.latency_calibration``; no columns before the first latency). What these three come to with the
-    regressions is derived when it is needed, for the models in ``stale`` (``bandit.posterior.settle``): ``log_mean_kr``, what
-    is added to m·x before exp gives an expectation; ``p95_k2``, what is added to m·x to give the logarithm of the 95th
-    percentile of latency: a constant, and a multiple of sqrt(1 + xᵀΣx).
+    their references (``bandit.latency_calibration``; no columns before the first latency); ``cross_kr`` sums the logarithms
+    times that of the input tokens (``bandit.token_slope``). What these come to with the regressions is derived when it is
+    needed, for the models in ``stale`` (``bandit.posterior.settle``): ``log_mean_kr``, what is added to m·x before exp gives
+    an expectation; ``p95_k2``, what is added to m·x to give the logarithm of the 95th percentile of latency: a constant, and
+    a multiple of sqrt(1 + xᵀΣx); the effect of the tokens, ``slope_kr``, and its precision, ``slope_precision_kr``.
     """
 
     sum_kr: Array
     latency_kn: Array
     ratio_kn: Array
+    cross_kr: Array
     log_mean_kr: Array
     p95_k2: Array
+    slope_kr: Array
+    slope_precision_kr: Array
     stale: set[int] = field(default_factory=set)
 
 
@@ -123,8 +128,11 @@ def no_amounts(models: int, prior_b_r: Sequence[float] = (0.5,) * RESPONSES) -> 
         sum_kr=np.zeros((models, RESPONSES)),
         latency_kn=np.zeros((models, 0)),
         ratio_kn=np.zeros((models, 0)),
+        cross_kr=np.zeros((models, RESPONSES)),
         log_mean_kr=log_mean_kr,
         p95_k2=np.repeat([[0.0, PRIOR_SPREAD]], models, axis=0),
+        slope_kr=np.zeros((models, RESPONSES)),
+        slope_precision_kr=np.full((models, RESPONSES), SLOPE_PRECISION),
     )
 
 
@@ -137,8 +145,11 @@ def more_amounts(amounts: Amounts, count: int, prior_b_r: Sequence[float]) -> Am
         np.concatenate([amounts.sum_kr, new.sum_kr]),
         np.concatenate([amounts.latency_kn, new.latency_kn]),
         np.concatenate([amounts.ratio_kn, new.ratio_kn]),
+        np.concatenate([amounts.cross_kr, new.cross_kr]),
         np.concatenate([amounts.log_mean_kr, new.log_mean_kr]),
         np.concatenate([amounts.p95_k2, new.p95_k2]),
+        np.concatenate([amounts.slope_kr, new.slope_kr]),
+        np.concatenate([amounts.slope_precision_kr, new.slope_precision_kr]),
         set(amounts.stale),
     )
 
@@ -149,8 +160,11 @@ def without_amounts(amounts: Amounts, model: int) -> Amounts:
         np.delete(amounts.sum_kr, model, axis=0),
         np.delete(amounts.latency_kn, model, axis=0),
         np.delete(amounts.ratio_kn, model, axis=0),
+        np.delete(amounts.cross_kr, model, axis=0),
         np.delete(amounts.log_mean_kr, model, axis=0),
         np.delete(amounts.p95_k2, model, axis=0),
+        np.delete(amounts.slope_kr, model, axis=0),
+        np.delete(amounts.slope_precision_kr, model, axis=0),
         {number - (number > model) for number in amounts.stale if number != model},
     )
 
@@ -208,6 +222,7 @@ def assume_log_normal(amounts: Amounts, model: int, response: int, moments: Mome
 def decay_amounts(amounts: Amounts, model: int, response: int, share: float) -> None:
     """Multiply the weight of all amounts of one response of a model by ``share``, in place."""
     amounts.sum_kr[model, response] *= share
+    amounts.cross_kr[model, response] *= share
     if response == LATENCY:
         amounts.latency_kn[model] *= share
         amounts.ratio_kn[model] *= share

@@ -54,6 +54,7 @@ from pointsman.bandit.predictions import Candidates
 from pointsman.bandit.quality_floor import QualityPacer
 from pointsman.bandit.quality_floor import from_arrays as quality_pacer_from_arrays
 from pointsman.bandit.quality_floor import to_arrays as quality_pacer_arrays
+from pointsman.bandit.token_slope import log_tokens
 from pointsman.bandit.updates import (
     allow_shift,
     cap_effective_sample_size,
@@ -217,19 +218,21 @@ def learn(
     changes: Sequence[SignalChange],
     weight: float = 1.0,
     references: Sequence[float] = (),
+    input_tokens: int = -1,
     reported: ReportedOutcome = NO_REPORTS,
 ) -> None:
     """Learn, in place, ``changes`` of the signals of a response that ``model``, which has a column, gave at ``x_d`` (d).
 
-    What is new counts as ``weight`` observations. ``references`` are the decision's (``DecisionMade``). ``reported`` is all
-    that is known of this response after the changes: what a failed call reports is counted, but not all of it is learned
-    (``bandit.outcome.learning_updates``).
+    What is new counts as ``weight`` observations. ``references`` and ``input_tokens`` (-1 for unknown) are the decision's
+    (``DecisionMade``). ``reported`` is all that is known of this response after the changes: what a failed call reports is
+    counted, but not all of it is learned (``bandit.outcome.learning_updates``).
     """
     k, posteriors = bucket.columns.index(model), bucket.posteriors
     for change in changes:
         bucket.sum_sk[change.signal, k] += change.after - (change.before or 0.0)
         if change.before is None:
             bucket.count_sk[change.signal, k] += 1
+    token = 0.0 if knows_length(bucket) else log_tokens(input_tokens)
     observed: list[tuple[int, float]] = []
     retracted: list[tuple[int, float, float]] = []
     decision_log_decays = [0.0] * len(RESPONSE_OF)
@@ -248,20 +251,26 @@ def learn(
                 if value is not None:
                     count_amount(posteriors.amounts, k, response, value, references, share)
         if old is not None and new is not None:
-            correct(posteriors, response, k, x_d, old, new, left)
+            correct(posteriors, response, k, x_d, old, new, left, token)
         elif new is not None:
             observed.append((response, new))
         elif old is not None:
             retracted.append((response, old, left))
     if retracted:
-        retract_all(posteriors, k, x_d, retracted, bucket.config.half_life)
+        retract_all(posteriors, k, x_d, retracted, bucket.config.half_life, token)
     if observed:
-        changed = observe_all(posteriors, k, x_d, observed, weight, bucket.config.half_life, decision_log_decays)
+        half_life = bucket.config.half_life
+        changed = observe_all(posteriors, k, x_d, observed, weight, half_life, decision_log_decays, token)
         if QUALITY in changed:
             bucket.changed_at_k[k] = 1 + bucket.decisions_k.sum()
             if bucket.warm_start_k.any() and bucket.decisions_k[k] < WARM_START_TRIAL:
                 _distrust(bucket)
     posteriors.amounts.stale.add(k)
+
+
+def knows_length(bucket: BucketState) -> bool:
+    """Whether the logarithm of the input tokens is a feature by the bucket's schema, so that it need not be put beside x."""
+    return bucket.config.schema.input_tokens is not None
 
 
 def end_warm_start(bucket: BucketState, effective_size: float, level_size: float = math.inf) -> None:

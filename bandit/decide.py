@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pointsman.bandit.amounts import UNCERTAIN, UNKNOWN
-from pointsman.bandit.bucket import BucketState, log_decays, newcomer_counts
+from pointsman.bandit.bucket import BucketState, knows_length, log_decays, newcomer_counts
 from pointsman.bandit.catalog import Objective
 from pointsman.bandit.encoder import Encoded
 from pointsman.bandit.errors import FieldError, within
@@ -45,6 +45,7 @@ from pointsman.bandit.policy import (
 )
 from pointsman.bandit.posterior import LATENCY, noise, observation_counts
 from pointsman.bandit.predictions import Candidates, Ints, Predictions, max_costs, priced, regress
+from pointsman.bandit.token_slope import CENTER
 
 FREE_CALLS = 10
 """Unjudged calls that each newcomer may have before the newcomers' share of traffic is bounded."""
@@ -187,7 +188,10 @@ def _predict(
     what outcomes will be held against: dollars, seconds and tokens that the regressions expect, (b, k, 4).
     """
     posteriors = bucket.posteriors
-    predicted, quadratic_3bk = regress(posteriors, np.array([context.x_d for context in encoded]))
+    token_b = None
+    if not knows_length(bucket) and (input_b >= 0).any():
+        token_b = np.where(input_b >= 0, np.log(np.maximum(1.0 + input_b, 1.0) / CENTER), np.nan)
+    predicted, quadratic_3bk = regress(posteriors, np.array([context.x_d for context in encoded]), token_b)
     variance_4bk = np.array((*quadratic_3bk, quadratic_3bk[1] * noise(posteriors)[:, LATENCY]))
     expected_4bk = np.array((predicted.cost_k, predicted.latency_k, predicted.tokens_k, predicted.latency_k))
     reference_bk4 = (expected_4bk * (variance_4bk <= _LARGEST_411)).transpose(1, 2, 0)

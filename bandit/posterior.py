@@ -62,6 +62,7 @@ from pointsman.bandit.packed import (
     quadratic_forms,
     unpack,
 )
+from pointsman.bandit.token_slope import NO_EFFECT, TokenEffect, token_effect
 
 NONE = -1
 """The design of a response of which nothing was ever reported."""
@@ -93,13 +94,17 @@ class Prior:
 @dataclass(slots=True)
 class Design:
     """Λ and Σ (packed) of k models for the responses that share it, how many observations each model has had, and the natural
-    logarithm of the weight that forgetting has left of an observation made at the start.
+    logarithm of the weight that forgetting has left of an observation made at the start. The last three are m, η and Σwz² of
+    z, the logarithm of the input tokens (``bandit.token_slope``).
     """
 
     cov_kp: Array
     precision_kp: Array
     count_k: npt.NDArray[np.int64]
     log_decay_k: Array
+    token_mean_kd: Array
+    token_eta_kd: Array
+    token_square_k: Array
 
 
 @dataclass(slots=True)
@@ -205,6 +210,9 @@ def add_models(
                 grow(design.precision_kp, pack(np.diag(precision_d))),
                 np.concatenate([design.count_k, np.zeros(count, dtype=np.int64)]),
                 grow(design.log_decay_k, 0.0),
+                grow(design.token_mean_kd, np.zeros(posteriors.dim)),
+                grow(design.token_eta_kd, np.zeros(posteriors.dim)),
+                grow(design.token_square_k, 0.0),
             )
             for design in posteriors.designs
         ],
@@ -305,14 +313,16 @@ def refresh(posteriors: Posteriors, design: int, model: int) -> None:
 
 def _solve_means(posteriors: Posteriors, design: int, model: int) -> None:
     """Make m and b of one model, for the responses that share a design, follow Σ and the sums, in place."""
-    cov_p = posteriors.designs[design].cov_kp[model]
+    dim, shared = posteriors.dim, posteriors.designs[design]
+    cov_p = shared.cov_kp[model]
     for response in np.flatnonzero(posteriors.design_r == design).tolist():
         cell = (model, response)
         eta_d, (intercept, b) = posteriors.eta_krd[cell], posteriors.prior_kr2[cell].tolist()
-        posteriors.mean_krd[cell] = dspmv(posteriors.dim, 1.0, cov_p, eta_d)
+        posteriors.mean_krd[cell] = dspmv(dim, 1.0, cov_p, eta_d)
         spread = float(posteriors.square_kr[cell] + posteriors.mass_k[model] * intercept**2)
         spread -= float(posteriors.mean_krd[cell].dot(eta_d))
         posteriors.b_kr[cell] = b + 0.5 * max(spread, 0.0)
+    shared.token_mean_kd[model] = dspmv(dim, 1.0, cov_p, shared.token_eta_kd[model])
     posteriors.amounts.stale.add(model)
 
 
@@ -321,13 +331,25 @@ def settle(posteriors: Posteriors) -> Amounts:
     amounts = posteriors.amounts
     for model in amounts.stale:
         for response in (COST, LATENCY, TOKENS):
-            calibrate(amounts, model, response, moments_of(posteriors, model, response))
+            effect = _token_effect(posteriors, model, response)
+            amounts.slope_kr[model, response], amounts.slope_precision_kr[model, response] = effect[:2]
+            calibrate(amounts, model, response, moments_of(posteriors, model, response, effect.explained))
     amounts.stale.clear()
     return amounts
 
 
-def moments_of(posteriors: Posteriors, model: int, response: int) -> Moments:
-    """What the regression of one response of a model says of its logarithms."""
+def _token_effect(posteriors: Posteriors, model: int, response: int) -> TokenEffect:
+    """The effect of the input tokens on one response of a model."""
+    number = int(posteriors.design_r[response])
+    if number == NONE or not (square := float(posteriors.designs[number].token_square_k[model])):
+        return NO_EFFECT
+    eta_d, mean_d = posteriors.designs[number].token_eta_kd[model], posteriors.designs[number].token_mean_kd[model]
+    cross = float(posteriors.amounts.cross_kr[model, response])
+    return token_effect(eta_d, mean_d, square, cross, posteriors.mean_krd[model, response])
+
+
+def moments_of(posteriors: Posteriors, model: int, response: int, explained: float = 0.0) -> Moments:
+    """What the regression of one response of a model says of its logarithms; ``explained`` is what the tokens take off b."""
     a, b, square, *_ = posteriors.scalar_krs[model, response].tolist()
     intercept, prior_b = posteriors.prior_kr2[model, response].tolist()
     number, mass, weight = int(posteriors.design_r[response]), float(posteriors.mass_k[model]), 2.0 * (a - PRIOR_A)
@@ -340,9 +362,9 @@ def moments_of(posteriors: Posteriors, model: int, response: int) -> Moments:
     mean = (float(posteriors.eta_krd[model, response, -1]) - mass * intercept) / max(level, 1e-300)
     variance = max(0.0, (square - level * mean * mean) / divisor)
     unexplained = None
-    if posteriors.dim > 1:  # b holds what the prior's distance from the data costs, too
+    if posteriors.dim > 1 or explained:  # b holds what the prior's distance from the data costs, too
         distance = float(posteriors.mean_krd[model, response, -1]) - intercept
-        unexplained = max(0.0, (2.0 * (b - prior_b) - mass * distance * distance) / divisor)
+        unexplained = max(0.0, (2.0 * (b - explained - prior_b) - mass * distance * distance) / divisor)
     return Moments(weight, mean, variance, unexplained, prior_b)
 
 
@@ -416,17 +438,30 @@ def from_arrays(named: Mapping[str, npt.NDArray[Any]]) -> Posteriors:
     count = sum(name.startswith("cov_kp/") for name in named)
     posteriors = Posteriors(
         **{name: named[name] for name in _PLAIN},
-        designs=[Design(*(named[f"{f.name}/{g}"] for f in fields(Design))) for g in range(count)],
+        designs=[_read_design(named, g) for g in range(count)],
         amounts=no_amounts(len(named["mass_k"])),
     )
     amounts = posteriors.amounts
     amounts.stale.update(range(posteriors.models))
     if "sum_kr" in named:
-        amounts.sum_kr, amounts.latency_kn, amounts.ratio_kn = (named[name] for name in SUMS)
+        for name in SUMS:
+            setattr(amounts, name, named.get(name, getattr(amounts, name)))
     else:
         for model, response in itertools.product(range(posteriors.models), (COST, LATENCY, TOKENS)):
             assume_log_normal(amounts, model, response, moments_of(posteriors, model, response))
     return posteriors
+
+
+def _read_design(named: Mapping[str, npt.NDArray[Any]], number: int) -> Design:
+    """Design ``number`` of ``to_arrays``; its tokens are nothing where they were not kept."""
+    k, _, dim = named["mean_krd"].shape
+    nothing: dict[str, npt.NDArray[Any]] = {
+        "token_mean_kd": np.zeros((k, dim)),
+        "token_eta_kd": np.zeros((k, dim)),
+        "token_square_k": np.zeros(k),
+    }
+    places = [(f.name, f"{f.name}/{number}") for f in fields(Design)]
+    return Design(*(named[place] if place in named else nothing[name] for name, place in places))
 
 
 def by_design(
@@ -465,6 +500,9 @@ def _prior_design(posteriors: Posteriors) -> Design:
         np.zeros((k, dim * (dim + 1) // 2)),
         np.zeros(k, dtype=np.int64),
         np.full(k, posteriors.idle_log_decay_1[0]),
+        np.zeros((k, dim)),
+        np.zeros((k, dim)),
+        np.zeros(k),
     )
     design.cov_kp[:, diagonal_indices(dim)] = 1.0 / diagonal_kd
     design.precision_kp[:, diagonal_indices(dim)] = diagonal_kd

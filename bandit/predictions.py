@@ -21,6 +21,7 @@ from pointsman.bandit.packed import Array
 from pointsman.bandit.posterior import (
     COST,
     LATENCY,
+    NONE,
     QUALITY,
     RESPONSES,
     TOKENS,
@@ -122,11 +123,17 @@ def predictions_batch(posteriors: Posteriors, x_bd: Array) -> Predictions:
     return regress(posteriors, x_bd)[0]
 
 
-def regress(posteriors: Posteriors, x_bd: Array) -> tuple[Predictions, list[Array]]:
-    """Predictions at b contexts, each (b, k), and xᵀΣx of cost, latency and tokens there, each (b, k). O(b·k·d²)."""
+def regress(posteriors: Posteriors, x_bd: Array, token_b: Array | None = None) -> tuple[Predictions, list[Array]]:
+    """Predictions at b contexts, each (b, k), and xᵀΣx of cost, latency and tokens there, each (b, k). O(b·k·d²).
+
+    ``token_b`` are the logarithms of the input tokens, NaN where unknown (``bandit.token_slope``): of those the variances then
+    have their part.
+    """
     mean_bkr, (quality_bk, *amount_3bk) = predict_batch(posteriors, x_bd, range(RESPONSES))
     # The spread of θ is left out: a model of which little is known should look as its prior says, not dearer for being unknown.
     amounts = settle(posteriors)
+    if token_b is not None and amounts.slope_kr.any():
+        _add_token_effects(posteriors, x_bd, token_b, mean_bkr, amount_3bk)
     expected_bkr = mean_bkr[:, :, COST:] + amounts.log_mean_kr[:, COST:]
     np.minimum(expected_bkr, _MAX_LOG, out=expected_bkr)
     np.exp(expected_bkr, out=expected_bkr)
@@ -140,6 +147,24 @@ def regress(posteriors: Posteriors, x_bd: Array) -> tuple[Predictions, list[Arra
         tokens_k=expected_bkr[:, :, TOKENS - 1],
     )
     return predicted, amount_3bk
+
+
+def _add_token_effects(
+    posteriors: Posteriors, x_bd: Array, token_b: Array, mean_bkr: Array, quadratic_3bk: list[Array]
+) -> None:
+    """Add to the means of amounts, and to xᵀΣx, in place, what the tokens tell beyond x."""
+    amounts, beyond_by_design = posteriors.amounts, dict[int, Array]()
+    for response, number in enumerate(posteriors.design_r.tolist()):
+        if response == QUALITY or number == NONE:
+            continue
+        if number not in beyond_by_design:
+            beyond_bk = token_b[:, None] - x_bd @ posteriors.designs[number].token_mean_kd.T
+            beyond_by_design[number] = np.nan_to_num(beyond_bk)
+        beyond_bk = beyond_by_design[number] * (amounts.slope_kr[:, response] != 0.0)
+        mean_bkr[:, :, response] += amounts.slope_kr[:, response] * beyond_bk
+        quadratic_3bk[response - 1] = (
+            quadratic_3bk[response - 1] + beyond_bk**2 / amounts.slope_precision_kr[:, response]
+        )
 
 
 def priced(

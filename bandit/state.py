@@ -366,6 +366,7 @@ def _learn_event(state: State, bucket: BucketState, event: DecisionMade | Outcom
             event.x_d,
             event.changes,
             references=event.references,
+            input_tokens=event.input_tokens,
             reported=event.reported_outcomes.get(event.model, NO_REPORTS),
         )
         _learn_paid(state, bucket, event)

@@ -36,6 +36,7 @@ from pointsman.bandit.posterior import (
     UP,
     A,
     B,
+    Design,
     Posteriors,
     by_design,
     prior_precision,
@@ -54,11 +55,13 @@ def observe_all(
     weight: float = 1.0,
     half_life: float = 0.0,
     decision_log_decays: Sequence[float] = (),
+    token: float = 0.0,
 ) -> list[int]:
     """Learn in place the ``answers``, (response, y) pairs, that ``model`` gave at ``x_d`` at the same time. O(d²).
 
     ``half_life`` is the number of observations after which one counts half; 0 means never. ``log_decays`` (by response) are those
-    of the decision (``clock``); the present ones by default. Returns the responses that were found to have changed, and of
+    of the decision (``clock``); the present ones by default; ``token`` is the logarithm of its input tokens
+    (``bandit.token_slope``). Returns the responses that were found to have changed, and of
     which little is kept.
     """
     dim = x_d.size
@@ -89,6 +92,8 @@ def observe_all(
         # in place, all of them: rows are contiguous doubles
         dger(1.0, v_d, push_r, a=mean_dr, overwrite_a=1)
         dger(1.0, x_d, pull_r, a=eta_dr, overwrite_a=1)
+        if token or design.token_square_k[model]:
+            _observe_token(posteriors, design, model, x_d, v_d, token, share, gain, together)
         dspr(dim, -gain, v_d, cov_p, overwrite_ap=1)
         dspr(dim, share, x_d, design.precision_kp[model], overwrite_ap=1)
         design.count_k[model] = count = count + 1
@@ -100,6 +105,25 @@ def observe_all(
     for response in changed:
         cap_response_sample_size(posteriors, model, response)
     return changed
+
+
+def _observe_token(
+    posteriors: Posteriors,
+    design: Design,
+    model: int,
+    x_d: Array,
+    v_d: Array,
+    token: float,
+    share: float,
+    gain: float,
+    together: Sequence[tuple[int, float]],
+) -> None:
+    """Learn, in place, the logarithm of the input tokens of ``together``, answers of one design with weight ``share``."""
+    design.token_mean_kd[model] += gain * (token - float(x_d.dot(design.token_mean_kd[model]))) * v_d
+    design.token_eta_kd[model] += share * token * x_d
+    design.token_square_k[model] += share * token * token
+    for response, y in together:
+        posteriors.amounts.cross_kr[model, response] += share * token * y
 
 
 def _every(half_life: float) -> int:
@@ -137,6 +161,8 @@ def decay(posteriors: Posteriors, design: int, model: int, share: float) -> None
     shared.precision_kp[model] *= share
     shared.precision_kp[model][diagonal_indices(dim)] += (1.0 - share) * diagonal_d
     shared.log_decay_k[model] += math.log(share)
+    shared.token_eta_kd[model] *= share
+    shared.token_square_k[model] *= share
     for response in np.flatnonzero(posteriors.design_r == design):
         posteriors.eta_krd[model, response] *= share
         posteriors.eta_krd[model, response, -1] += (
@@ -204,11 +230,15 @@ def allow_shift(posteriors: Posteriors, design: int, model: int, level_size: flo
         return
     share = 1.0 / (level_size + float(sum_d[-1]))
     dspr(dim, -share, sum_d, shared.precision_kp[model], overwrite_ap=1)
+    tokens = float(shared.token_eta_kd[model, -1])
+    shared.token_eta_kd[model] -= share * tokens * sum_d
+    shared.token_square_k[model] -= share * tokens**2
     for response in np.flatnonzero(posteriors.design_r == design).tolist():
         cell = (model, response)
         total = float(posteriors.eta_krd[cell][-1] - posteriors.mass_k[model] * posteriors.prior_kr2[cell][0])
         posteriors.eta_krd[cell] -= share * total * sum_d
         posteriors.square_kr[cell] -= share * total**2
+        posteriors.amounts.cross_kr[cell] -= share * total * tokens
     refresh(posteriors, design, model)
 
 
@@ -220,6 +250,7 @@ def correct(
     before: float,
     after: float,
     weight: float = 1.0,
+    token: float = 0.0,
 ) -> None:
     """Learn in place that the answer at ``x_d``, observed as ``before`` with ``weight``, was ``after``. O(d²).
 
@@ -235,6 +266,7 @@ def correct(
     mean_d += shift * v_d
     posteriors.eta_krd[cell] += shift * x_d
     posteriors.square_kr[cell] += shift * (after + before)
+    posteriors.amounts.cross_kr[cell] += shift * token
 
 
 def retract_all(
@@ -243,6 +275,7 @@ def retract_all(
     x_d: Array,
     answers: Sequence[tuple[int, float, float]],
     half_life: float = 0.0,
+    token: float = 0.0,
 ) -> None:
     """Take back, in place, that ``model`` answered at ``x_d``: (response, y, weight) triples, each observed before. O(d³).
 
@@ -256,6 +289,9 @@ def retract_all(
             posteriors.a_kr[model, response] -= 0.5 * weight
             posteriors.square_kr[model, response] -= weight * y * y
             posteriors.eta_krd[model, response] -= weight * y * x_d
+            posteriors.amounts.cross_kr[model, response] -= weight * y * token
+        design.token_eta_kd[model] -= weight * token * x_d
+        design.token_square_k[model] -= weight * token * token
         dspr(x_d.size, -weight, x_d, design.precision_kp[model], overwrite_ap=1)
         interval = _every(half_life)
         if half_life > 0.0 and design.count_k[model] % interval == 0:

@@ -291,7 +291,7 @@ def _warm_up(
             report = report_of(table_outcome(warm, row, number), success=False)
             check_report(report, bucket.config.quality_range)
             changes = [SignalChange(signal, None, value) for signal, value in report.items()]
-            learn(bucket, model, rows.x_nd[row], changes)
+            learn(bucket, model, rows.x_nd[row], changes, input_tokens=int(rows.tokens_n[row]))
     outcome_snk = np.full((3, len(warm), len(present)), np.nan)
     common = [k for k, model in enumerate(present) if model in warm.models]
     columns = [warm.models.index(present[k]) for k in common]

@@ -222,6 +222,7 @@ def test_outcomes(
         decided_ns=decided_ns,
         max_cost=max_cost,
         references=tuple(references),
+        input_tokens=len(references) - 1,
     )
     same(event, read_event(journal_pb2.JournalEvent.FromString(write_event(event).SerializeToString()), {}))
 
