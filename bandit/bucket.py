@@ -27,6 +27,7 @@ from pointsman.bandit.catalog import Bucket, Objective
 from pointsman.bandit.encoder import VERSION, Encoder, encoder_of
 from pointsman.bandit.feature_scales import FeatureScales, new_scales
 from pointsman.bandit.hierarchical_prior import zero_contribution
+from pointsman.bandit.list_prices import no_calls
 from pointsman.bandit.outcome import NO_REPORTS, ReportedOutcome, Signal, SignalChange, learning_updates
 from pointsman.bandit.pacer import Pacer
 from pointsman.bandit.pacer import from_arrays as pacer_from_arrays
@@ -80,7 +81,7 @@ COUNTERS = (
     "contribution_3mr",
     "warm_start_k",
     "changed_at_k",
-    "paid_k5",
+    "paid_k7",
 )
 """A bucket's arrays besides its posteriors' and its pacer's, in the order in which snapshots store them."""
 FORMER_NAMES = {
@@ -134,7 +135,7 @@ class BucketState:
     column did: what was decided before that is not learned; ``judged_before_k`` is how many outcomes had been judged by then.
     ``context_d`` is the average context, ``decayed_until_ns`` (one number) the time up to which a half-life in time was applied,
     ``contribution_3mr`` the bucket's present contribution to the pooled priors (``bandit.hierarchical_prior.contribution``),
-    ``paid_k5`` what calls cost against list prices (``bandit.list_prices``),
+    ``paid_k7`` what calls cost against list prices (``bandit.list_prices``),
     ``warm_start_k`` the judged outcomes of a warm start that is still on trial, ``changed_at_k`` one more than the number of
     decisions when a model's quality was last found to have changed, 0 for never.
     ``scales`` are those of its numbers and embeddings, ``pacer`` is there if the bucket has a budget, ``quality_pacer`` if its
@@ -159,7 +160,7 @@ class BucketState:
     contribution_3mr: npt.NDArray[np.float64]
     warm_start_k: npt.NDArray[np.int64]
     changed_at_k: npt.NDArray[np.int64]
-    paid_k5: npt.NDArray[np.float64]
+    paid_k7: npt.NDArray[np.float64]
     scales: FeatureScales
     pacer: Pacer | None = None
     quality_pacer: QualityPacer | None = None
@@ -204,7 +205,7 @@ def new_bucket(config: Bucket, version: int, generation: int, encoder_version: i
         contribution_3mr=zero_contribution(0),
         warm_start_k=np.zeros(0, dtype=np.int64),
         changed_at_k=np.zeros(0, dtype=np.int64),
-        paid_k5=np.zeros((0, 5)),
+        paid_k7=no_calls(0),
         scales=new_scales(len(config.schema.numbers), len(config.schema.embeddings)),
         count_sk=np.zeros((SIGNALS, 0), dtype=np.int64),
         sum_sk=np.zeros((SIGNALS, 0)),
@@ -374,7 +375,7 @@ def restore_arrays(bucket: BucketState, named: Mapping[str, npt.NDArray[Any]]) -
     present = {former: name for name, former in FORMER_NAMES.items()}
     named = {"/".join([present.get(part, part) for part in name.split("/")]): array for name, array in named.items()}
     bucket.posteriors = from_arrays(named)
-    named.setdefault("paid_k5", np.zeros((len(named["born_k"]), 5)))  # former snapshots have none
+    named.setdefault("paid_k7", no_calls(len(named["born_k"])))  # former snapshots have none
     for name in COUNTERS:
         setattr(bucket, name, named[name])
     scales = _under("scales/", named)
@@ -439,7 +440,7 @@ def add_columns(bucket: BucketState, models: Sequence[str], position: int) -> No
     bucket.sum_sk = np.pad(bucket.sum_sk, ((0, 0), (0, count)))
     bucket.warm_start_k = np.concatenate([bucket.warm_start_k, zero_k])
     bucket.changed_at_k = np.concatenate([bucket.changed_at_k, zero_k])
-    bucket.paid_k5 = np.pad(bucket.paid_k5, ((0, count), (0, 0)))
+    bucket.paid_k7 = np.pad(bucket.paid_k7, ((0, count), (0, 0)))
     bucket.contribution_3mr = np.pad(bucket.contribution_3mr, ((0, 0), (0, count), (0, 0)))
 
 
@@ -457,5 +458,5 @@ def drop_column(bucket: BucketState, model: str) -> None:
     bucket.sum_sk = np.delete(bucket.sum_sk, k, axis=1)
     bucket.warm_start_k = np.delete(bucket.warm_start_k, k)
     bucket.changed_at_k = np.delete(bucket.changed_at_k, k)
-    bucket.paid_k5 = np.delete(bucket.paid_k5, k, axis=0)
+    bucket.paid_k7 = np.delete(bucket.paid_k7, k, axis=0)
     bucket.contribution_3mr = np.delete(bucket.contribution_3mr, k + 1, axis=1)

@@ -164,7 +164,7 @@ def _decide(
     hard = [active for active in situation.active_budgets if active.budget.hard]
     if hard:
         max_input_b = np.array([context.max_input_tokens for context in requests.encoded])
-        ratio_k = _of_candidates(bucket, reserve_ratios(bucket.paid_k5))
+        ratio_k = _of_candidates(bucket, reserve_ratios(bucket.paid_k7))
         max_cost_bk = max_costs(candidates, max_input_b, max_output_b, ratio_k)
         predicted = replace(predicted, cost_k=np.minimum(predicted.cost_k, max_cost_bk))
         remaining_usd = min(remaining(active, situation.now_ns) for active in hard)
@@ -200,7 +200,7 @@ def _predict(
     if bucket.candidates.prices_3k is not None:
         count_kr = observation_counts(posteriors)
         count_kr = count_kr if bucket.members is None else count_kr[bucket.members]
-        ratio_k = _of_candidates(bucket, price_ratios(bucket.paid_k5))
+        ratio_k = _of_candidates(bucket, price_ratios(bucket.paid_k7))
         predicted = priced(predicted, bucket.candidates, count_kr.T, input_b, max_output_b, ratio_k)
     return predicted, reference_bk4
 

@@ -14,13 +14,13 @@ ratio starts anew.
 
 What hard budgets reserve is corrected upwards only, by paid / list as it is.
 
->>> row_5 = np.zeros(5)
+>>> row_7 = no_calls(models=1)[0]
 >>> for _ in range(30):  # the price was halved, and nobody said so
-...     count_paid(row_5, paid=0.005, listed=0.010)
->>> price_ratios(row_5[None]).round(2).tolist(), reserve_ratios(row_5[None]).tolist()
+...     count_paid(row_7, paid=0.005, listed=0.010)
+>>> price_ratios(row_7[None]).round(2).tolist(), reserve_ratios(row_7[None]).tolist()
 ([0.51], [1.0])
->>> announce(row_5, Prices(10.0, 20.0), Prices(5.0, 10.0))  # now somebody did
->>> price_ratios(row_5[None]).tolist()
+>>> announce(row_7, Prices(10.0, 20.0), Prices(5.0, 10.0))  # now somebody did
+>>> price_ratios(row_7[None]).tolist()
 [1.0]
 """
 
@@ -35,8 +35,10 @@ from pointsman.bandit.catalog import Prices
 from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalChange
 from pointsman.bandit.packed import Array
 
-PAID, LISTED, CALLS, UP, DOWN = range(5)
-"""Columns of a bucket's ``paid_k5``: sums of dollars paid and by list, how many calls, and the sums of the detector."""
+PAID, LISTED, CALLS, UP, DOWN, EXCESS, RESERVE = range(7)
+"""Columns of a bucket's ``paid_k7``: sums of dollars paid and by list, how many calls, the sums of the detector; and, derived, by
+how much the ratios for expected and for largest costs exceed 1.
+"""
 UNIT = 0.25
 """Deviation of log(paid / expected) that the detector counts as one."""
 ALLOWANCE, THRESHOLD = 0.5, 12.0
@@ -52,27 +54,29 @@ TRIAL = 4.0
 """Calls that it counts as after an announcement of other prices."""
 
 
-def count_paid(row_5: Array, paid: float, listed: float) -> None:
+def count_paid(row_7: Array, paid: float, listed: float) -> None:
     """Count, in place, a call of one model that cost ``paid`` dollars, ``listed`` by list."""
     if listed <= 0.0:
         return
-    if row_5[CALLS] >= WATCH_FROM:
-        expected = float(row_5[PAID] / row_5[LISTED]) * listed
+    if row_7[CALLS] >= WATCH_FROM:
+        expected = float(row_7[PAID] / row_7[LISTED]) * listed
         deviation = math.log(max(paid, 1e-12) / max(expected, 1e-12)) / UNIT
         deviation = min(LARGEST, max(-LARGEST, deviation))
-        row_5[UP] = max(0.0, row_5[UP] + deviation - ALLOWANCE)
-        row_5[DOWN] = max(0.0, row_5[DOWN] - deviation - ALLOWANCE)
-        if row_5[UP] > THRESHOLD or row_5[DOWN] > THRESHOLD:
-            _cap(row_5, AFTER_ALARM)
-    row_5[:UP] += paid, listed, 1.0
+        row_7[UP] = max(0.0, row_7[UP] + deviation - ALLOWANCE)
+        row_7[DOWN] = max(0.0, row_7[DOWN] - deviation - ALLOWANCE)
+        if row_7[UP] > THRESHOLD or row_7[DOWN] > THRESHOLD:
+            _cap(row_7, AFTER_ALARM)
+    row_7[:UP] += paid, listed, 1.0
+    _derive(row_7)
 
 
-def take_back(row_5: Array, paid: float, listed: float) -> None:
+def take_back(row_7: Array, paid: float, listed: float) -> None:
     """Take back, in place, a call that was counted: exact but for what the detector made of it."""
     if listed > 0.0:
-        row_5[:UP] = np.maximum(row_5[:UP] - (paid, listed, 1.0), 0.0)
-        if row_5[CALLS] < 0.5:
-            row_5[:] = 0.0
+        row_7[:UP] = np.maximum(row_7[:UP] - (paid, listed, 1.0), 0.0)
+        if row_7[CALLS] < 0.5:
+            row_7[:] = 0.0
+        _derive(row_7)
 
 
 def paid_and_listed(values: Mapping[Signal, float], prices: Prices, input_tokens: int) -> tuple[float, float] | None:
@@ -92,7 +96,7 @@ def paid_and_listed(values: Mapping[Signal, float], prices: Prices, input_tokens
 
 
 def learn_paid(
-    row_5: Array, prices: Prices, input_tokens: int, changes: tuple[SignalChange, ...], reported: ReportedOutcome
+    row_7: Array, prices: Prices, input_tokens: int, changes: tuple[SignalChange, ...], reported: ReportedOutcome
 ) -> None:
     """Count, in place, what ``changes`` make of a call of which ``reported`` is all that is known after them."""
     after = {signal: aggregate.value for signal, aggregate in reported.aggregates.items()}
@@ -106,44 +110,56 @@ def learn_paid(
     if old == new:
         return
     if old is not None:
-        take_back(row_5, *old)
+        take_back(row_7, *old)
     if new is not None:
-        count_paid(row_5, *new)
+        count_paid(row_7, *new)
 
 
-def announce(row_5: Array, old: Prices | None, new: Prices | None) -> None:
+def announce(row_7: Array, old: Prices | None, new: Prices | None) -> None:
     """Note, in place, that a model's list prices were changed."""
     factor = _factor(old, new)
-    if factor is None or row_5[LISTED] <= 0.0 or row_5[PAID] <= 0.0:
-        row_5[:] = 0.0
+    if factor is None or row_7[LISTED] <= 0.0 or row_7[PAID] <= 0.0:
+        row_7[:] = 0.0
         return
-    log_ratio = math.log(row_5[PAID] / row_5[LISTED])
+    log_ratio = math.log(row_7[PAID] / row_7[LISTED])
     if abs(log_ratio - math.log(factor)) < 0.5 * abs(log_ratio):
-        row_5[:] = 0.0  # it says what is paid already
+        row_7[:] = 0.0  # it says what is paid already
         return
-    _cap(row_5, TRIAL)
+    _cap(row_7, TRIAL)
+    _derive(row_7)
 
 
-def price_ratios(paid_k5: Array) -> Array:
+def no_calls(models: int) -> Array:
+    """``paid_k7`` of models of which nothing was counted."""
+    return np.zeros((models, RESERVE + 1))
+
+
+def price_ratios(paid_k7: Array) -> Array:
     """By what costs from list prices are multiplied, (k); 1 where nothing was counted."""
-    calls_k = paid_k5[:, CALLS]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        raw_k = np.where(calls_k > 0.0, paid_k5[:, PAID] / paid_k5[:, LISTED], 1.0)
-    return np.asarray(np.maximum(raw_k ** (calls_k / (calls_k + 1.0)), (1.0 + calls_k) ** -1.5))
+    return 1.0 + paid_k7[:, EXCESS]
 
 
-def reserve_ratios(paid_k5: Array) -> Array:
+def reserve_ratios(paid_k7: Array) -> Array:
     """By what the largest costs of calls are multiplied, (k): at least 1."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        raw_k = np.where(paid_k5[:, CALLS] > 0.0, paid_k5[:, PAID] / paid_k5[:, LISTED], 1.0)
-    return np.maximum(raw_k, 1.0)
+    return 1.0 + paid_k7[:, RESERVE]
 
 
-def _cap(row_5: Array, calls: float) -> None:
+def _derive(row_7: Array) -> None:
+    """Make both ratios follow the sums, in place."""
+    paid, listed, calls = row_7[:UP].tolist()
+    if calls <= 0.0 or listed <= 0.0:
+        row_7[EXCESS:] = 0.0
+        return
+    raw = paid / listed
+    row_7[EXCESS] = max(raw ** (calls / (calls + 1.0)), (1.0 + calls) ** -1.5) - 1.0
+    row_7[RESERVE] = max(raw, 1.0) - 1.0
+
+
+def _cap(row_7: Array, calls: float) -> None:
     """Let what was summed count as ``calls`` calls at most, in place, and start the detector again."""
-    if row_5[CALLS] > calls:
-        row_5[:UP] *= calls / row_5[CALLS]
-    row_5[UP:] = 0.0
+    if row_7[CALLS] > calls:
+        row_7[:UP] *= calls / row_7[CALLS]
+    row_7[UP:EXCESS] = 0.0
 
 
 def _factor(old: Prices | None, new: Prices | None) -> float | None:

@@ -39,9 +39,9 @@ _MAX_LOG = 40.0  # keeps exp() finite whatever was reported
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """What a bucket can choose from: its models in the order of its posteriors' columns, which of them are switched on, and,
-    derived, which are switched off (0 or 1), the context windows (0: unlimited), the most output tokens (infinite
-    if unlimited or unknown), and, unless no model has prices, the dollars per input token, per output token and per request
-    (NaN for a model without prices).
+    derived, which are switched off (0 or 1), which are free by list, the context windows (0: unlimited), the most output tokens
+    (infinite if unlimited or unknown), and, unless no model has prices, the dollars per input token, per output token and per
+    request (NaN for a model without prices).
     """
 
     models: tuple[Model, ...]
@@ -51,6 +51,7 @@ class Candidates:
     window_k: Ints = field(init=False)
     output_k: Array = field(init=False)
     prices_3k: Array | None = field(init=False)
+    free_k: npt.NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(model.id for model in self.models))
@@ -65,6 +66,7 @@ class Candidates:
             [1.0],
         ]
         object.__setattr__(self, "prices_3k", table if any(prices) else None)
+        object.__setattr__(self, "free_k", (table == 0.0).all(axis=0))
         object.__setattr__(self, "window_k", np.array([m.context_window for m in self.models], dtype=np.int64))
         object.__setattr__(self, "output_k", np.array([m.max_output_tokens or np.inf for m in self.models]))
 
@@ -187,7 +189,8 @@ def priced(
         return predicted
     in_k, out_k, request_k = candidates.prices_3k
     told_k = (count_rk[TOKENS] > 0) | (count_rk[COST] == 0) | (out_k == 0.0)
-    told_k &= (in_k + out_k + request_k > 0.0) | (count_rk[COST] == 0)  # free by list, and something was paid
+    if candidates.free_k.any():
+        told_k &= ~candidates.free_k | (count_rk[COST] == 0)  # free by list, and something was paid
     known_bk = np.isfinite(in_k) & told_k & ((input_b[:, None] >= 0) | (in_k == 0.0))
     most_bk = np.minimum(np.where(max_output_b[:, None] >= 0, max_output_b[:, None], np.inf), candidates.output_k)
     tokens_bk = np.minimum(predicted.tokens_k, most_bk)

@@ -414,16 +414,16 @@ def _announce_prices(state: State, before: Model, now: Model) -> None:
     """Tell every bucket's ratio of what is paid of new list prices, in place."""
     for bucket in state.buckets.values():
         if now.id in bucket.columns:
-            announce(bucket.paid_k5[bucket.columns.index(now.id)], before.prices, now.prices)
+            announce(bucket.paid_k7[bucket.columns.index(now.id)], before.prices, now.prices)
 
 
 def _learn_paid(state: State, bucket: BucketState, event: OutcomeApplied) -> None:
     """Hold what a call cost against the list prices it was made on, in place, if they are the present ones."""
     entry = state.models.get(event.model)
     if entry is not None and entry.model.prices is not None and entry.version <= event.state_position:
-        row_5 = bucket.paid_k5[bucket.columns.index(event.model)]
+        row_7 = bucket.paid_k7[bucket.columns.index(event.model)]
         reported = event.reported_outcomes.get(event.model, NO_REPORTS)
-        learn_paid(row_5, entry.model.prices, event.input_tokens, event.changes, reported)
+        learn_paid(row_7, entry.model.prices, event.input_tokens, event.changes, reported)
 
 
 def rebuild_pool(state: State) -> None:

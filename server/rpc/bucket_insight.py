@@ -132,7 +132,7 @@ WARN_FACTOR = 1.2
 
 def _write_list_price(bucket: BucketState, k: int) -> rpc.ModelInsight:
     """Fill in what was paid for model number ``k`` against its list prices."""
-    paid, listed, calls = bucket.paid_k5[k, :3].tolist()
+    paid, listed, calls = bucket.paid_k7[k, :3].tolist()
     if listed <= 0.0:
         return rpc.ModelInsight()
     ratio, warning = paid / listed, ""

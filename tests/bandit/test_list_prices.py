@@ -14,7 +14,7 @@ from pointsman.bandit.catalog import Bucket, Budget, Model, Prices, Schema, Toke
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.errors import NothingEligibleError
 from pointsman.bandit.event import BucketPut, DecisionMade, ModelPut
-from pointsman.bandit.list_prices import CALLS, LISTED, PAID, count_paid, learn_paid, price_ratios
+from pointsman.bandit.list_prices import CALLS, LISTED, PAID, count_paid, learn_paid, no_calls, price_ratios
 from pointsman.bandit.outcome import NO_REPORTS, OutcomeRules, Signal, merge
 from tests.bandit.worlds import World
 
@@ -141,26 +141,26 @@ report = st.dictionaries(
 @given(st.lists(report, min_size=1, max_size=6))
 def test_parts_and_corrections_come_to_what_is_known_in_the_end(reports: list[dict[Signal, float]]) -> None:
     """In whatever parts, with whatever corrections: the sums are those of the values in the end."""
-    row_5, reported = np.zeros(5), NO_REPORTS
+    row_7, reported = no_calls(1)[0], NO_REPORTS
     for values in reports:
         given_values = {s: float(round(v)) if s is Signal.SUCCESS else v * 1000 for s, v in values.items()}
         reported, changes = merge(reported, given_values, OutcomeRules())
-        learn_paid(row_5, LIST, -1, changes, reported)
+        learn_paid(row_7, LIST, -1, changes, reported)
     final = {signal: aggregate.value for signal, aggregate in reported.aggregates.items()}
     needed = {Signal.COST, Signal.INPUT_TOKENS, Signal.OUTPUT_TOKENS}
     if needed <= final.keys() and final.get(Signal.SUCCESS) != 0.0:
         listed = (2.0 * final[Signal.INPUT_TOKENS] + 10.0 * final[Signal.OUTPUT_TOKENS]) / 1e6
-        np.testing.assert_allclose(row_5[[PAID, LISTED, CALLS]], [final[Signal.COST], listed, 1.0], rtol=1e-9)
+        np.testing.assert_allclose(row_7[[PAID, LISTED, CALLS]], [final[Signal.COST], listed, 1.0], rtol=1e-9)
     else:
-        np.testing.assert_allclose(row_5[[PAID, LISTED, CALLS]], 0.0, atol=1e-9)
+        np.testing.assert_allclose(row_7[[PAID, LISTED, CALLS]], 0.0, atol=1e-9)
 
 
 @settings(deadline=None)
 @given(st.floats(1e-6, 1e6), st.integers(1, 300))
 def test_ratios_lie_between_the_list_and_what_is_paid(factor: float, calls: int) -> None:
-    row_5 = np.zeros(5)
+    row_7 = no_calls(1)[0]
     for _ in range(calls):
-        count_paid(row_5, factor, 1.0)
-    (ratio,) = price_ratios(row_5[None])
+        count_paid(row_7, factor, 1.0)
+    (ratio,) = price_ratios(row_7[None])
     assert min(1.0, factor) <= ratio * (1 + 1e-9)
     assert ratio <= max(1.0, factor) * (1 + 1e-9)
