@@ -26,6 +26,8 @@ from pointsman.bandit.amounts import count_amount, log_amount
 from pointsman.bandit.catalog import Bucket, Objective
 from pointsman.bandit.encoder import VERSION, Encoder, encoder_of
 from pointsman.bandit.feature_scales import FeatureScales, new_scales
+from pointsman.bandit.feedback import Feedback, grown, no_feedback, without
+from pointsman.bandit.feedback import to_arrays as feedback_arrays
 from pointsman.bandit.hierarchical_prior import zero_contribution
 from pointsman.bandit.list_prices import no_calls
 from pointsman.bandit.outcome import NO_REPORTS, ReportedOutcome, Signal, SignalChange, learning_updates
@@ -118,10 +120,6 @@ CHANGE_HALF_LIFE = 150.0
 """Decisions of a bucket in which a model's data decay by half after its quality has changed (while the change is recent)."""
 CHANGE_DECAY_EVERY = 16
 """Decisions of a bucket between two steps of that decay."""
-ESTABLISHED = 20
-"""Judged outcomes that a bucket must have for a model added to it to be a newcomer."""
-ADOPTED = 9
-"""Judged outcomes of its own after which a model is no newcomer any more."""
 TIME_DECAY_STEPS = 32
 """Steps per half-life in which decay in time is applied."""
 
@@ -138,10 +136,10 @@ class BucketState:
     ``paid_k7`` what calls cost against list prices (``bandit.list_prices``),
     ``warm_start_k`` the judged outcomes of a warm start that is still on trial, ``changed_at_k`` one more than the number of
     decisions when a model's quality was last found to have changed, 0 for never.
-    ``scales`` are those of its numbers and embeddings, ``pacer`` is there if the bucket has a budget, ``quality_pacer`` if its
-    objective has a floor on mean quality. ``members`` are the columns of the present candidates (``None``: all columns in their
-    order), ``candidates`` what the policy needs of them, ``objective`` the bucket's with its defaults filled in; all three are
-    derived.
+    ``feedback`` says which models' calls are judged, ``scales`` are those of its numbers and embeddings, ``pacer`` is there if
+    the bucket has a budget, ``quality_pacer`` if its objective has a floor on mean quality. ``members`` are the columns of the
+    present candidates (``None``: all columns in their order), ``candidates`` what the policy needs of them, ``objective`` the
+    bucket's with its defaults filled in; all three are derived.
     """
 
     config: Bucket
@@ -162,6 +160,7 @@ class BucketState:
     changed_at_k: npt.NDArray[np.int64]
     paid_k7: npt.NDArray[np.float64]
     scales: FeatureScales
+    feedback: Feedback
     pacer: Pacer | None = None
     quality_pacer: QualityPacer | None = None
     members: npt.NDArray[np.intp] | None = None
@@ -207,6 +206,7 @@ def new_bucket(config: Bucket, version: int, generation: int, encoder_version: i
         changed_at_k=np.zeros(0, dtype=np.int64),
         paid_k7=no_calls(0),
         scales=new_scales(len(config.schema.numbers), len(config.schema.embeddings)),
+        feedback=no_feedback(0),
         count_sk=np.zeros((SIGNALS, 0), dtype=np.int64),
         sum_sk=np.zeros((SIGNALS, 0)),
     )
@@ -323,19 +323,6 @@ def log_decays(bucket: BucketState, model: str) -> tuple[float, ...]:
     return tuple([log_decay[g] for g in posteriors.design_r.tolist()])
 
 
-def newcomer_counts(bucket: BucketState) -> npt.NDArray[np.int64] | None:
-    """Judged outcomes of each candidate (k) that is a newcomer, -1 for the others; ``None`` if there is no newcomer.
-
-    A newcomer is new to a bucket that already knows other models.
-    """
-    if not (bucket.judged_before_k >= ESTABLISHED).any():
-        return None
-    count_k = np.where(bucket.judged_before_k >= ESTABLISHED, bucket.count_sk[Signal.QUALITY], -1)
-    count_k[count_k >= ADOPTED] = -1
-    count_k = count_k if bucket.members is None else count_k[bucket.members]
-    return count_k if (count_k >= 0).any() else None
-
-
 def average_quality(bucket: BucketState, models: tuple[str, ...]) -> Array:
     """The expected quality of ``models`` (k), scaled to [0, 1], at the bucket's average context; NaN of one without a column."""
     quality_k = (bucket.posteriors.mean_krd[:, QUALITY] * bucket.context_d).sum(axis=1)
@@ -365,6 +352,7 @@ def arrays(bucket: BucketState) -> dict[str, npt.NDArray[np.generic]]:
         **to_arrays(bucket.posteriors),
         **counters,
         **{f"scales/{name}": array for name, array in scales.items()},
+        **{f"feedback/{name}": array for name, array in feedback_arrays(bucket.feedback).items()},
         **{f"pacer/{name}": array for name, array in pacer.items()},
         **{f"quality_pacer/{name}": array for name, array in quality_pacer.items()},
     }
@@ -378,6 +366,10 @@ def restore_arrays(bucket: BucketState, named: Mapping[str, npt.NDArray[Any]]) -
     named.setdefault("paid_k7", no_calls(len(named["born_k"])))  # former snapshots have none
     for name in COUNTERS:
         setattr(bucket, name, named[name])
+    feedback = _under("feedback/", named)
+    bucket.feedback = (
+        Feedback(**feedback) if feedback else no_feedback(len(bucket.columns))
+    )  # former snapshots have none
     scales = _under("scales/", named)
     if scales:  # of measured features; former snapshots have none
         bucket.scales = FeatureScales(**scales)
@@ -441,6 +433,7 @@ def add_columns(bucket: BucketState, models: Sequence[str], position: int) -> No
     bucket.warm_start_k = np.concatenate([bucket.warm_start_k, zero_k])
     bucket.changed_at_k = np.concatenate([bucket.changed_at_k, zero_k])
     bucket.paid_k7 = np.pad(bucket.paid_k7, ((0, count), (0, 0)))
+    bucket.feedback = grown(bucket.feedback, count)
     bucket.contribution_3mr = np.pad(bucket.contribution_3mr, ((0, 0), (0, count), (0, 0)))
 
 
@@ -459,4 +452,5 @@ def drop_column(bucket: BucketState, model: str) -> None:
     bucket.warm_start_k = np.delete(bucket.warm_start_k, k)
     bucket.changed_at_k = np.delete(bucket.changed_at_k, k)
     bucket.paid_k7 = np.delete(bucket.paid_k7, k, axis=0)
+    bucket.feedback = without(bucket.feedback, k)
     bucket.contribution_3mr = np.delete(bucket.contribution_3mr, k + 1, axis=1)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pointsman.bandit.amounts import UNCERTAIN, UNKNOWN
-from pointsman.bandit.bucket import BucketState, knows_length, log_decays, newcomer_counts
+from pointsman.bandit.bucket import BucketState, knows_length, log_decays
 from pointsman.bandit.catalog import Objective
 from pointsman.bandit.encoder import Encoded
 from pointsman.bandit.errors import FieldError, within
@@ -35,25 +35,19 @@ from pointsman.bandit.outcome import Signal
 from pointsman.bandit.pacer import ActiveBudget, affordable, multiplier_for, remaining
 from pointsman.bandit.packed import Array
 from pointsman.bandit.policy import (
+    ALL_TAKE_PART,
     ArmScores,
     Choices,
-    Newcomers,
+    PartialModels,
     choose,
     exploration_floors,
     score_arms,
-    score_arms_without,
+    weighted_scores,
 )
 from pointsman.bandit.posterior import LATENCY, noise, observation_counts
 from pointsman.bandit.predictions import Candidates, Ints, Predictions, max_costs, priced, regress
 from pointsman.bandit.token_slope import CENTER
-
-FREE_CALLS = 10
-"""Unjudged calls that each newcomer may have before the newcomers' share of traffic is bounded."""
-QUOTA = 0.05
-"""Share of the requests in whose draw newcomers then take part, while nothing is known of one of them."""
-QUOTA_DOUBLES = 2.0
-"""Judged outcomes of the newcomer with the fewest after which that share has doubled."""
-
+from pointsman.bandit.trials import quotas
 
 _LARGEST_411 = np.array([UNKNOWN, UNKNOWN, UNKNOWN, UNCERTAIN])[:, None, None]
 """Largest variances of predictions that are references: of dollars, seconds, tokens, and of seconds for percentiles."""
@@ -94,7 +88,7 @@ class _Drawn(NamedTuple):
     max_cost_bk: Array | None
     multiplier: float
     exploration_b: Array
-    newcomers: Newcomers | None
+    partial: PartialModels
     choices: Choices
 
 
@@ -172,12 +166,13 @@ def _decide(
             return _one_by_one(bucket, requests, rng, situation)
         exclusions_bk[~(max_cost_bk <= remaining_usd)] |= Exclusion.BUDGET.bit
     scores, multiplier, exploration_b = _score(bucket, situation, predicted, exclusions_bk)
-    newcomers = _bounded_newcomers(bucket, situation, predicted, exclusions_bk, multiplier)
-    choices = choose(scores, exploration_b, rng, newcomers, with_propensity=situation.with_propensity)
+    partial = _partial(bucket, exclusions_bk)
+    weighted = weighted_scores(scores, partial, situation.objective, quality, predicted, exclusions_bk, multiplier)
+    choices = choose(scores, exploration_b, rng, weighted, with_propensity=situation.with_propensity)
     for i in () if choices.eligible_b.all() else np.flatnonzero(choices.eligible_b == 0).tolist():
         order_e = least_violating(quality, situation.limits, predicted.at(i), exclusions_bk[i], candidates)
         _choose_least_violating(choices, i, order_e)
-    drawn = _Drawn(reference_bk4, predicted, exclusions_bk, max_cost_bk, multiplier, exploration_b, newcomers, choices)
+    drawn = _Drawn(reference_bk4, predicted, exclusions_bk, max_cost_bk, multiplier, exploration_b, partial, choices)
     return _events(bucket, requests, situation, drawn)
 
 
@@ -254,8 +249,6 @@ def _events(bucket: BucketState, requests: _Requests, situation: _Situation, dra
     violated, exploration = choices.limits_violated_b.tolist(), drawn.exploration_b.tolist()
     references_b4 = drawn.reference_bk4[np.arange(len(chosen)), choices.chosen_b].tolist()
     log_decays_k = {k: log_decays(bucket, candidates.names[k]) for k in set(chosen)}
-    newcomers = () if drawn.newcomers is None else tuple(np.flatnonzero(drawn.newcomers.new_k).tolist())
-    quota = 1.0 if drawn.newcomers is None else drawn.newcomers.quota
     expire_ns = situation.now_ns + bucket.config.window_ns
     return [
         DecisionMade(
@@ -283,8 +276,8 @@ def _events(bucket: BucketState, requests: _Requests, situation: _Situation, dra
             input_tokens=context.input_tokens,
             max_output_tokens=context.max_output_tokens,
             project=bucket.config.project,
-            newcomers=newcomers,
-            quota=quota,
+            newcomers=drawn.partial.models,
+            quotas=drawn.partial.quotas,
             by_price=True,
             max_cost=0.0 if max_cost_bk is None else float(max_cost_bk[i, chosen[i]]),
             log_decays=log_decays_k[chosen[i]],
@@ -301,25 +294,14 @@ def _calls(bucket: BucketState) -> Ints:
     return calls_k if bucket.members is None else calls_k[bucket.members]
 
 
-def _bounded_newcomers(
-    bucket: BucketState, situation: _Situation, predicted: Predictions, exclusions_bk: Ints, multiplier: float
-) -> Newcomers | None:
-    """The bucket's newcomers, if their share of traffic must be bounded, and the share of requests in whose draw they are.
-
-    Where outcomes come at once a newcomer is an ordinary candidate of which little is known; where they come late, or never,
-    it would go on being tried.
-    """
-    count_k = newcomer_counts(bucket)
-    if count_k is None:
-        return None
-    new_k = count_k >= 0
-    calls_k = bucket.decisions_k if bucket.members is None else bucket.decisions_k[bucket.members]
-    if (calls_k[new_k] - count_k[new_k] < FREE_CALLS).all():
-        return None
-    quota = min(1.0, QUOTA * 2.0 ** (int(count_k[new_k].min()) / QUOTA_DOUBLES))
-    quality = bucket.config.quality_range
-    without = score_arms_without(new_k, situation.objective, quality, predicted, exclusions_bk, multiplier)
-    return Newcomers(new_k, quota, without)
+def _partial(bucket: BucketState, exclusions_bk: Ints) -> PartialModels:
+    """The candidates that take full part in a share of the draws only; none if no other can be chosen."""
+    quota_k = quotas(bucket)
+    quota_k = quota_k if bucket.members is None else quota_k[bucket.members]
+    held_k = quota_k < 1.0
+    if not held_k.any() or not (exclusions_bk[:, ~held_k] == 0).any():
+        return ALL_TAKE_PART
+    return PartialModels(tuple(np.flatnonzero(held_k).tolist()), tuple(quota_k[held_k].tolist()))
 
 
 def _apply_circuit_breakers(

@@ -16,6 +16,7 @@ from pointsman.bandit.catalog import Bucket, Model, Objective, Project, QualityR
 from pointsman.bandit.encoder import NOTHING_MEASURED, VERSION
 from pointsman.bandit.limits import Limits
 from pointsman.bandit.outcome import ReportedOutcome, SignalChange
+from pointsman.bandit.policy import PartialModels
 from pointsman.bandit.predictions import Predictions
 
 
@@ -80,7 +81,8 @@ class DecisionMade:
     bucket's scale at that time, ``draw_k`` are the draws of quality that decided (``bandit.policy.INELIGIBLE`` for models that
     were not eligible), ``multiplier`` what a budget added to λ (quality scaled to [0, 1], per dollar), ``project`` the id of the
     project that it draws on, or "".
-    ``newcomers`` took part in the draw only with probability ``quota``. ``by_price``: draws under a quality floor depended on
+    ``newcomers``, whose calls waited to be judged, took full part in a share of the draws only, ``quotas``, one for each;
+    decisions from before they had their own have ``quota``, one for all. ``by_price``: draws under a quality floor depended on
     prices (``bandit.floor_rule``).
 
     For what is to be learned of the chosen model later: ``max_cost`` are the dollars that a hard budget reserves for it until
@@ -121,6 +123,12 @@ class DecisionMade:
     measured_m: npt.NDArray[np.float64] = field(default_factory=lambda: NOTHING_MEASURED)
     by_price: bool = False
     references: tuple[float, ...] = ()
+    quotas: tuple[float, ...] = ()
+
+    @property
+    def partial(self) -> PartialModels:
+        """Which candidates took full part only in a share of the draws."""
+        return PartialModels(self.newcomers, self.quotas, self.quota)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

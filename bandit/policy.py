@@ -22,8 +22,10 @@ expectations. An even draw with probability ε (the exploration floor) is mixed 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from itertools import pairwise
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -228,37 +230,105 @@ def exploration_floors(
     return np.asarray(floor_b)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Newcomers:
-    """Candidates with few judged outcomes, ``new_k``, in a bucket that has many of others: they take part in the draw only with
-    probability ``quota``. ``scores`` are the scores without them.
+class WeightedScores(NamedTuple):
+    """Scores that decide with a probability: a policy draws from one of several."""
+
+    weight: float
+    scores: ArmScores
+
+
+@dataclass(frozen=True, slots=True)
+class PartialModels:
+    """Candidates that take full part only in a share of the draws, because their calls wait to be judged.
+
+    ``models`` are their indices and ``quotas`` their shares; one number u, even in [0, 1), admits to a draw all whose share is
+    more than u. Without ``quotas`` (decisions from before each had its own) all have the share ``quota``, and take no part
+    otherwise.
     """
 
-    new_k: npt.NDArray[np.bool_]
-    quota: float
-    scores: ArmScores
+    models: tuple[int, ...] = ()
+    quotas: tuple[float, ...] = ()
+    quota: float = 1.0
+
+
+ALL_TAKE_PART = PartialModels()
+"""No candidate is held back."""
+UNKNOWN_SD = 0.15
+"""Standard deviation of the expected quality, scaled to [0, 1], from which on a model that is not admitted takes no part at
+all."""
+
+
+def weighted_scores(
+    scores: ArmScores,
+    partial: PartialModels,
+    objective: Objective,
+    quality: QualityRange,
+    predicted: Predictions,
+    exclusions_bk: Ints,
+    multiplier: float = 0.0,
+    *,
+    by_price: bool = True,
+) -> list[WeightedScores]:
+    """What decides with which probability where not all models take full part in every draw; ``scores`` are those with all.
+
+    A model that is not admitted takes no part if little is known of it, else with its expected quality less its standard
+    deviation and without spread: a try would teach nothing, and nothing would correct a mistake. Weights sum to 1.
+    """
+    if not partial.models:
+        return [WeightedScores(1.0, scores)]
+    quotas = partial.quotas or (partial.quota,) * len(partial.models)
+    index_k = np.arange(exclusions_bk.shape[1])
+    weighted = []
+    edges = [0.0, *sorted({quota for quota in quotas if 0.0 < quota < 1.0}), 1.0]
+    for low, high in pairwise(edges):
+        held = [model for model, quota in zip(partial.models, quotas, strict=True) if quota <= low]
+        of_level = scores
+        if held:
+            held_k = np.isin(index_k, held)
+            unknown_bk = held_k & (predicted.quality_sd_k >= UNKNOWN_SD) if partial.quotas else held_k
+            believed = cautious(predicted, held_k & ~unknown_bk) if partial.quotas else predicted
+            of_level = score_arms_without(
+                unknown_bk, objective, quality, believed, exclusions_bk, multiplier, by_price=by_price
+            )
+        weighted.append(WeightedScores(high - low, of_level))
+    return weighted
+
+
+def cautious(predicted: Predictions, held_bk: npt.NDArray[np.bool_]) -> Predictions:
+    """``predicted`` with the expected quality of some models less its standard deviation, and without spread."""
+    if not held_bk.any():
+        return predicted
+    lower_bk = predicted.quality_k - predicted.quality_sd_k
+    return replace(
+        predicted,
+        quality_k=np.where(held_bk, lower_bk, predicted.quality_k),
+        quality_sd_k=np.where(held_bk, 0.0, predicted.quality_sd_k),
+    )
 
 
 def choose(
     scores: ArmScores,
     exploration_b: Array,
     rng: np.random.Generator,
-    newcomers: Newcomers | None = None,
+    weighted: Sequence[WeightedScores] = (),
     *,
     with_propensity: bool = True,
 ) -> Choices:
     """Draw the decisions of b requests: by the even draw with probability ``exploration_b`` (b), else by the scores.
 
-    A request without an eligible arm gets a meaningless decision, with ``eligible_b`` 0. ``with_propensity`` false leaves the
-    propensities at 0, for replays that are not logged.
+    ``weighted`` says what decides with which probability, if it is not ``scores`` alone (``weighted_scores``). A request without
+    an eligible arm gets a meaningless decision, with ``eligible_b`` 0. ``with_propensity`` false leaves the propensities at 0,
+    for replays that are not logged.
     """
-    b, k = scores.mean_bk.shape
-    drawn_from = scores
-    if newcomers is not None:
-        drawn_from = _mixed(scores, newcomers.scores, np.asarray(rng.random(b) < newcomers.quota))
-    draw_bk = drawn_from.sd_bk * rng.standard_normal((b, k))
-    draw_bk += drawn_from.mean_bk
-    order_bk = rank_arms(drawn_from, draw_bk)
+    b = len(scores.mean_bk)
+    draw_bk, order_bk = _draw_and_rank(scores if len(weighted) < 2 else weighted[0].scores, rng)
+    if len(weighted) > 1:
+        level_b = np.searchsorted(np.cumsum([part.weight for part in weighted[:-1]]), rng.random(b), side="right")
+        for level, part in enumerate(weighted[1:], start=1):
+            at_b = level_b == level
+            if at_b.any():
+                other_draw_bk, other_order_bk = _draw_and_rank(part.scores, rng)
+                draw_bk[at_b], order_bk[at_b] = other_draw_bk[at_b], other_order_bk[at_b]
     chosen_b = order_bk[:, 0].copy()
     eligible_b = scores.eligible_bk.sum(axis=1)
     explored_b = (rng.random(b) < exploration_b) & (eligible_b > 0)
@@ -269,18 +339,26 @@ def choose(
         order_bk[i, 0] = chosen_b[i]
     propensity_b = np.zeros(b)
     if with_propensity:
-        probability_b = chosen_propensities(scores, chosen_b)
-        if newcomers is not None:
-            probability_b = newcomers.quota * probability_b + (1.0 - newcomers.quota) * chosen_propensities(
-                newcomers.scores, chosen_b
+        if len(weighted) > 1:
+            probability_b = np.sum(
+                [part.weight * chosen_propensities(part.scores, chosen_b) for part in weighted], axis=0
             )
+        else:
+            probability_b = chosen_propensities(scores, chosen_b)
         propensity_b = (1.0 - exploration_b) * probability_b + exploration_b / np.maximum(eligible_b, 1)
-    draw_bk += drawn_from.shift_bk
     return Choices(chosen_b, order_bk, eligible_b, propensity_b, explored_b, np.zeros(b, dtype=np.bool_), draw_bk)
 
 
+def _draw_and_rank(scores: ArmScores, rng: np.random.Generator) -> tuple[Array, Ints]:
+    """Draws of quality, scaled to [0, 1], and the arms in the order in which the rule prefers them by these, each (b, k)."""
+    draw_bk = scores.sd_bk * rng.standard_normal(scores.mean_bk.shape)
+    draw_bk += scores.mean_bk
+    order_bk = rank_arms(scores, draw_bk)
+    return draw_bk + scores.shift_bk, order_bk
+
+
 def score_arms_without(
-    out_k: npt.NDArray[np.bool_],
+    out_bk: npt.NDArray[np.bool_],
     objective: Objective,
     quality: QualityRange,
     predicted: Predictions,
@@ -289,28 +367,13 @@ def score_arms_without(
     *,
     by_price: bool = True,
 ) -> ArmScores:
-    """``score_arms`` with the arms ``out_k`` kept out, unless no other is eligible. They stay eligible for the even draw."""
+    """``score_arms`` with the arms ``out_bk`` kept out, unless no other is eligible. They stay eligible for the even draw."""
     eligible_bk = exclusions_bk == 0
-    out_bk = out_k & np.any(eligible_bk & ~out_k, axis=1, keepdims=True)
+    out_bk = out_bk & np.any(eligible_bk & ~out_bk, axis=1, keepdims=True)
     scores = score_arms(
         objective, quality, predicted, np.where(out_bk, 1, exclusions_bk), multiplier, by_price=by_price
     )
     return replace(scores, eligible_bk=eligible_bk)
-
-
-def _mixed(all_: ArmScores, some: ArmScores, admitted_b: npt.NDArray[np.bool_]) -> ArmScores:
-    """The scores of all arms where ``admitted_b``, else those of some."""
-    admitted_b1 = admitted_b[:, None]
-    floor_b = all_.floor_b
-    if floor_b is not None and some.floor_b is not None:
-        floor_b = np.where(admitted_b, floor_b, some.floor_b)
-    return replace(
-        all_,
-        mean_bk=np.where(admitted_b1, all_.mean_bk, some.mean_bk),
-        sd_bk=np.where(admitted_b1, all_.sd_bk, some.sd_bk),
-        shift_bk=np.where(admitted_b1, all_.shift_bk, some.shift_bk),
-        floor_b=floor_b,
-    )
 
 
 def propensities(
@@ -320,28 +383,25 @@ def propensities(
     predicted: Predictions,
     exclusions_k: Ints,
     multiplier: float = 0.0,
-    newcomers: tuple[int, ...] = (),
-    quota: float = 1.0,
+    partial: PartialModels = ALL_TAKE_PART,
     *,
     by_price: bool = True,
 ) -> Array:
     """The propensity of every model (k) at one context, summing to 1 within 1e-9; 0 for those excluded, all 0 if all are.
 
     ``objective`` is resolved, ``exclusions_k`` are sets of ``bandit.limits.Exclusion`` as bits, ``multiplier`` is what a budget
-    added to λ (quality scaled to [0, 1], per dollar). ``newcomers`` are the indices of the models that took part in the draw only
-    with probability ``quota``. ``by_price`` as in ``score_arms``.
+    added to λ (quality scaled to [0, 1], per dollar), ``partial`` says which models took full part in a share of draws only.
+    ``by_price`` as in ``score_arms``.
     """
     if not (exclusions_k == 0).any():
         return np.zeros(len(exclusions_k))
     batch, exclusions_1k = predicted.batch(), exclusions_k[None]
     scores = score_arms(objective, quality, batch, exclusions_1k, multiplier, by_price=by_price)
     eligible_k = scores.eligible_bk[0]
-    probability_k = choice_probabilities(scores)
-    if newcomers:
-        new_k = np.isin(np.arange(len(exclusions_k)), newcomers)
-        without = score_arms_without(new_k, objective, quality, batch, exclusions_1k, multiplier, by_price=by_price)
-        probability_k = quota * probability_k + (1.0 - quota) * choice_probabilities(without)
-    pi_k = (1.0 - exploration_floor) * probability_k
+    weighted = weighted_scores(scores, partial, objective, quality, batch, exclusions_1k, multiplier, by_price=by_price)
+    pi_k = np.zeros(len(exclusions_k))
+    for part in weighted:
+        pi_k += (1.0 - exploration_floor) * part.weight * choice_probabilities(part.scores)
     pi_k[eligible_k] += exploration_floor / eligible_k.sum()
     return pi_k
 
@@ -378,12 +438,8 @@ class DecisionTerms(Protocol):
         """Probability of the even draw."""
 
     @property
-    def newcomers(self) -> tuple[int, ...]:
-        """Indices of the candidates that took part in the draw only with probability ``quota``."""
-
-    @property
-    def quota(self) -> float:
-        """Probability with which they did."""
+    def partial(self) -> PartialModels:
+        """Which candidates took full part only in a share of the draws."""
 
     @property
     def by_price(self) -> bool:
@@ -411,8 +467,7 @@ def logged_propensities(decision: DecisionTerms) -> Array:
         decision.predicted,
         decision.exclusions_k,
         decision.multiplier,
-        decision.newcomers,
-        decision.quota,
+        decision.partial,
         by_price=decision.by_price,
     )
 

@@ -50,6 +50,7 @@ from pointsman.bandit.event import (
 )
 from pointsman.bandit.feature_scales import count_context
 from pointsman.bandit.feature_scales import fit as fit_scales
+from pointsman.bandit.feedback import note_call, note_judgement
 from pointsman.bandit.health import Health, count_request, record_call
 from pointsman.bandit.hierarchical_prior import (
     HierarchicalPrior,
@@ -354,12 +355,16 @@ def _learn_event(state: State, bucket: BucketState, event: DecisionMade | Outcom
     apply_time_decay(bucket, time_ns)
     if isinstance(event, DecisionMade):
         if event.models[event.chosen] in bucket.columns:
+            note_call(bucket.feedback, bucket.columns.index(event.models[event.chosen]), time_ns)
             _learn_of_context(state, bucket, event)
     elif (
         event.changes
         and event.model in bucket.columns
         and event.state_position >= bucket.born_k[bucket.columns.index(event.model)]
     ):
+        for change in event.changes:
+            if change.signal is Signal.QUALITY and change.before is None:
+                note_judgement(bucket.feedback, bucket.columns.index(event.model), time_ns - event.decided_ns)
         learn(
             bucket,
             event.model,

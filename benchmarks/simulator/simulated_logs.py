@@ -72,4 +72,5 @@ def _decision(event: DecisionMade, world: World) -> LoggedDecision:
         quota=event.quota,
         limits_violated=event.limits_violated,
         by_price=event.by_price,
+        quotas=event.quotas,
     )

@@ -94,7 +94,7 @@ class BudgetInsight(_message.Message):
     def __init__(self, budget: _Optional[_Union[_catalog_pb2.Budget, _Mapping]] = ..., period_start: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., period_end: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., spent_usd: _Optional[float] = ..., reserved_usd: _Optional[float] = ..., multiplier: _Optional[float] = ..., target_usd_per_request: _Optional[float] = ...) -> None: ...
 
 class ModelInsight(_message.Message):
-    __slots__ = ("model", "decisions", "traffic_share", "quality_observations", "cost_observations", "latency_observations", "mean_quality", "mean_cost_usd", "mean_latency_seconds", "spend_usd", "quality_posterior_mean", "quality_posterior_sd", "quality_noise_sd", "successes", "failures", "success_rate", "circuit_open", "newcomer", "latency_p95_factor", "prior_mass", "list_price_ratio", "list_price_calls", "list_price_warning")
+    __slots__ = ("model", "decisions", "traffic_share", "quality_observations", "cost_observations", "latency_observations", "mean_quality", "mean_cost_usd", "mean_latency_seconds", "spend_usd", "quality_posterior_mean", "quality_posterior_sd", "quality_noise_sd", "successes", "failures", "success_rate", "circuit_open", "newcomer", "latency_p95_factor", "prior_mass", "list_price_ratio", "list_price_calls", "list_price_warning", "unjudged_decisions", "feedback_missing", "draw_share")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     TRAFFIC_SHARE_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +118,9 @@ class ModelInsight(_message.Message):
     LIST_PRICE_RATIO_FIELD_NUMBER: _ClassVar[int]
     LIST_PRICE_CALLS_FIELD_NUMBER: _ClassVar[int]
     LIST_PRICE_WARNING_FIELD_NUMBER: _ClassVar[int]
+    UNJUDGED_DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    FEEDBACK_MISSING_FIELD_NUMBER: _ClassVar[int]
+    DRAW_SHARE_FIELD_NUMBER: _ClassVar[int]
     model: str
     decisions: int
     traffic_share: float
@@ -141,7 +144,10 @@ class ModelInsight(_message.Message):
     list_price_ratio: float
     list_price_calls: int
     list_price_warning: str
-    def __init__(self, model: _Optional[str] = ..., decisions: _Optional[int] = ..., traffic_share: _Optional[float] = ..., quality_observations: _Optional[int] = ..., cost_observations: _Optional[int] = ..., latency_observations: _Optional[int] = ..., mean_quality: _Optional[float] = ..., mean_cost_usd: _Optional[float] = ..., mean_latency_seconds: _Optional[float] = ..., spend_usd: _Optional[float] = ..., quality_posterior_mean: _Optional[float] = ..., quality_posterior_sd: _Optional[float] = ..., quality_noise_sd: _Optional[float] = ..., successes: _Optional[int] = ..., failures: _Optional[int] = ..., success_rate: _Optional[float] = ..., circuit_open: bool = ..., newcomer: bool = ..., latency_p95_factor: _Optional[float] = ..., prior_mass: _Optional[float] = ..., list_price_ratio: _Optional[float] = ..., list_price_calls: _Optional[int] = ..., list_price_warning: _Optional[str] = ...) -> None: ...
+    unjudged_decisions: int
+    feedback_missing: bool
+    draw_share: float
+    def __init__(self, model: _Optional[str] = ..., decisions: _Optional[int] = ..., traffic_share: _Optional[float] = ..., quality_observations: _Optional[int] = ..., cost_observations: _Optional[int] = ..., latency_observations: _Optional[int] = ..., mean_quality: _Optional[float] = ..., mean_cost_usd: _Optional[float] = ..., mean_latency_seconds: _Optional[float] = ..., spend_usd: _Optional[float] = ..., quality_posterior_mean: _Optional[float] = ..., quality_posterior_sd: _Optional[float] = ..., quality_noise_sd: _Optional[float] = ..., successes: _Optional[int] = ..., failures: _Optional[int] = ..., success_rate: _Optional[float] = ..., circuit_open: bool = ..., newcomer: bool = ..., latency_p95_factor: _Optional[float] = ..., prior_mass: _Optional[float] = ..., list_price_ratio: _Optional[float] = ..., list_price_calls: _Optional[int] = ..., list_price_warning: _Optional[str] = ..., unjudged_decisions: _Optional[int] = ..., feedback_missing: bool = ..., draw_share: _Optional[float] = ...) -> None: ...
 
 class WatchDecisionsRequest(_message.Message):
     __slots__ = ("bucket",)

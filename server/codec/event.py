@@ -154,6 +154,7 @@ def _write_decision(event: e.DecisionMade, history: TermsHistory | None) -> jour
         measured=event.measured_m.tolist(),
         project=event.project,
         by_price=event.by_price,
+        quotas=event.quotas,
     )
     write_terms(message, event, history)
     return message
@@ -200,6 +201,7 @@ def _read_decision(message: journal_pb2.DecisionMade, history: TermsHistory) -> 
         measured_m=np.array(message.measured),
         project=message.project,
         by_price=message.by_price,
+        quotas=tuple(message.quotas),
     )
 
 

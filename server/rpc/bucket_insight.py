@@ -16,12 +16,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from pointsman.bandit.amounts import LOG_NORMAL_P95
-from pointsman.bandit.bucket import BucketState, newcomer_counts
+from pointsman.bandit.bucket import BucketState
 from pointsman.bandit.catalog import QualityRange
 from pointsman.bandit.health import Health
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.pacer import ActiveBudget, remaining
 from pointsman.bandit.posterior import LATENCY, QUALITY, Posteriors, noise, predict, settle
+from pointsman.bandit.trials import feedback_is_missing, newcomers, quotas
 from pointsman.server.codec.catalog import write_budget
 from pointsman.server.names import model_name
 from pointsman.v1 import insight_service_pb2 as rpc
@@ -74,7 +75,7 @@ def write_model_insights(bucket: BucketState, health: Mapping[str, Health], now_
     mean_kr, variance_kr = predict(bucket.posteriors, average_d)
     noise_kr = noise(bucket.posteriors)
     decisions = max(int(bucket.decisions_k.sum()), 1)
-    newcomer_ids = _newcomer_ids(bucket)
+    new_k, quota_k, missing_k = newcomers(bucket), quotas(bucket), feedback_is_missing(bucket)
     insights = []
     for k, id_ in sorted(enumerate(bucket.columns), key=lambda column: column[1]):
         model_health = health.get(id_, Health())
@@ -87,7 +88,10 @@ def write_model_insights(bucket: BucketState, health: Mapping[str, Health], now_
             quality_noise_sd=quality.width * float(np.sqrt(noise_kr[k, QUALITY])),
             success_rate=model_health.success_rate(now_ns),
             circuit_open=model_health.open,
-            newcomer=id_ in newcomer_ids,
+            newcomer=bool(new_k[k]),
+            unjudged_decisions=max(int(bucket.decisions_k[k] - bucket.count_sk[Signal.QUALITY, k]), 0),
+            feedback_missing=bool(missing_k[k]),
+            draw_share=float(quota_k[k]),
             latency_p95_factor=_p95_factor(bucket.posteriors, k),
             prior_mass=float(bucket.posteriors.mass_k[k]),
         )
@@ -144,8 +148,3 @@ def _write_list_price(bucket: BucketState, k: int) -> rpc.ModelInsight:
         if not 1.0 / 500.0 < ratio < 500.0:
             warning += " (per million tokens, not per thousand)"
     return rpc.ModelInsight(list_price_ratio=ratio, list_price_calls=round(calls), list_price_warning=warning)
-
-
-def _newcomer_ids(bucket: BucketState) -> set[str]:
-    new_k = newcomer_counts(bucket)
-    return set() if new_k is None else {bucket.candidates.names[k] for k in np.flatnonzero(new_k >= 0)}

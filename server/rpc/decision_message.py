@@ -41,7 +41,7 @@ def write_decision(event: DecisionMade, time_ns: int, models: Mapping[str, Model
         limits_violated=event.limits_violated,
         objective=write_objective(event.objective),
         state_position=event.state_position,
-        newcomer_quota=event.quota if event.newcomers else None,
+        newcomer_quota=min(event.quotas or (event.quota,)) if event.newcomers else None,
     )
     message.create_time.FromNanoseconds(time_ns)
     message.expire_time.FromNanoseconds(event.expire_ns)

@@ -7,14 +7,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pointsman.bandit.bucket import ADOPTED, newcomer_counts
 from pointsman.bandit.catalog import Bucket, Budget, Mode, Model, Objective
-from pointsman.bandit.decide import QUOTA, decide
+from pointsman.bandit.decide import decide
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.event import ModelDeleted, ModelPut
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.policy import propensities
 from pointsman.bandit.state import active_budgets
+from pointsman.bandit.trials import ADOPTED, QUOTA, newcomers, quotas
 from tests.bandit.worlds import World
 
 LEVELS = {"a": 0.8, "b": 0.7, "new": 0.9}
@@ -55,10 +55,10 @@ def test_a_newcomers_share_is_bounded_before_outcomes(objective: Objective) -> N
 @pytest.mark.parametrize("objective", MODES, ids=lambda o: f"{o.mode.value} {o.min_quality or ''}")
 def test_propensities_are_those_of_the_mixture(objective: Objective) -> None:
     world, _ = established(objective)
-    while world.decide().quota == 1.0:  # until ten calls of it wait to be judged
+    while not world.decide().quotas:  # until ten calls of it wait to be judged
         pass
     bucket = world.bucket
-    assert newcomer_counts(bucket) is not None
+    assert newcomers(bucket).any()
     many = decide(
         bucket,
         [bucket.encoder.encode(Context())] * 20_000,
@@ -78,8 +78,8 @@ def test_propensities_are_those_of_the_mixture(objective: Objective) -> None:
         decision.predicted,
         decision.exclusions_k,
         decision.multiplier,
-        decision.newcomers,
-        decision.quota,
+        decision.partial,
+        by_price=decision.by_price,
     )
     assert pi_k.sum() == pytest.approx(1.0, abs=1e-9)
     for k in range(3):
@@ -101,7 +101,7 @@ def test_a_worse_newcomer_costs_little() -> None:
     world, answer = established(Objective(Mode.QUALITY_FIRST), level=0.3)
     chosen = world.play(1000, answer)
     assert chosen.count("new") <= 40
-    assert newcomer_counts(world.bucket) is None or world.bucket.count_sk[Signal.QUALITY, 2] < ADOPTED
+    assert not newcomers(world.bucket).any() or world.bucket.count_sk[Signal.QUALITY, 2] < ADOPTED
 
 
 def test_a_dear_newcomer_does_not_break_the_budget() -> None:
@@ -115,8 +115,9 @@ def test_models_that_start_together_are_no_newcomers() -> None:
     world = World(Bucket("b"), [Model("a")])
     world.put(ModelPut(Model("c")))
     world.put(ModelPut(Model("d")))
-    assert newcomer_counts(world.bucket) is None
-    assert world.decide().quota == 1.0
+    assert not newcomers(world.bucket).any()
+    assert (quotas(world.bucket) == 1.0).all()
+    assert world.decide().quotas == ()
 
 
 def test_where_only_newcomers_may_run_they_do() -> None:

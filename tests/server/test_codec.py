@@ -189,6 +189,7 @@ def test_decisions(k: int, data: st.DataObject) -> None:
         input_tokens=data.draw(st.integers(-1, 2**40)),
         max_output_tokens=data.draw(st.integers(-1, 2**40)),
         newcomers=tuple(data.draw(st.lists(st.integers(0, k - 1), max_size=k, unique=True))),
+        quotas=tuple(data.draw(st.lists(st.floats(0.0, 1.0), max_size=k))),
         quota=data.draw(st.floats(0, 1)),
         max_cost=data.draw(amount),
         log_decays=tuple(data.draw(st.lists(anything, max_size=4))),

@@ -13,10 +13,10 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from pointsman.bandit.decide import QUOTA
 from pointsman.bandit.event import Record
 from pointsman.bandit.state import State as FoldedState
 from pointsman.bandit.state import apply, fingerprint
+from pointsman.bandit.trials import QUOTA
 from pointsman.server.codec.event import read_event
 from pointsman.v1 import (
     catalog_pb2,

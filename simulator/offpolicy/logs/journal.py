@@ -220,6 +220,7 @@ def _decision(message: Mapping[str, Any], models: tuple[str, ...], quality: Qual
         quota=float(message.get("quota", 1.0)),
         limits_violated=bool(message.get("limits_violated", False)),
         by_price=bool(message.get("by_price", False)),
+        quotas=tuple(float(share) for share in message.get("quotas", ())),
     )
 
 

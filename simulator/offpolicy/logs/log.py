@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pointsman.bandit.catalog import Objective, QualityRange
+from pointsman.bandit.policy import PartialModels
 from pointsman.bandit.predictions import Predictions
 
 Array = npt.NDArray[np.float64]
@@ -60,6 +61,12 @@ class LoggedDecision:
     quota: float
     limits_violated: bool
     by_price: bool = False
+    quotas: tuple[float, ...] = ()
+
+    @property
+    def partial(self) -> PartialModels:
+        """Which candidates took full part only in a share of the draws."""
+        return PartialModels(self.newcomers, self.quotas, self.quota)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
