@@ -369,7 +369,8 @@ def test_a_damaged_base_is_refused(tmp_path: Path) -> None:
     base = base_of(tmp_path)
     with sqlite3.connect(tmp_path / FILE) as connection:
         connection.execute(
-            "UPDATE base_part SET data = CAST(substr(data, 1, 5000) || x'00' || substr(data, 5002) AS BLOB)"
+            "UPDATE base_part SET data = CAST(substr(data, 1, 5000) || "
+            "CASE substr(data, 5001, 1) WHEN x'00' THEN x'01' ELSE x'00' END || substr(data, 5002) AS BLOB)"
         )
     connection.close()
     recovered(tmp_path)  # a newer snapshot needs no base
