@@ -107,7 +107,7 @@ bench-generality: $(VENV)/.dev ## Defaults on a grid of synthetic worlds against
 	@$(BIN)/python benchmarks/generality/worlds.py $(ARGS)
 
 .PHONY: bench-shapes
-bench-shapes: $(VENV)/.dev ## Shapes of what comes: features in wrong units and with gaps, texts in any writing
+bench-shapes: $(VENV)/.dev ## Shapes of what comes: costs and latencies, features in wrong units and with gaps, texts in any writing
 	@$(PIP) install -e '.[peers]'
 	@for run in benchmarks/shapes/*.py; do $(BIN)/python $$run $(ARGS) || exit 1; done
 
