@@ -219,9 +219,12 @@ class Mode(enum.Enum):
     QUALITY_FIRST = "QUALITY_FIRST"
     COST_FIRST = "COST_FIRST"
     LATENCY_FIRST = "LATENCY_FIRST"
+    AVAILABILITY_FIRST = "AVAILABILITY_FIRST"
     WEIGHTED = "WEIGHTED"
 
 
+UNWEIGHTED_MODES = frozenset({Mode.QUALITY_FIRST, Mode.AVAILABILITY_FIRST})
+"""Modes that choose by quality alone, whatever the models cost."""
 FLOOR_MODES = frozenset({Mode.COST_FIRST, Mode.LATENCY_FIRST})
 """Modes that choose by cost or latency among the models that reach a floor of quality."""
 FLOORS = ("min_quality", "max_quality_loss", "min_mean_quality")
@@ -289,8 +292,8 @@ class Objective:
         weights = (self.cost_weight, self.latency_weight)
         if self.mode is Mode.WEIGHTED and weights == (None, None):
             raise FieldError("cost_weight", "expected cost_weight or latency_weight with WEIGHTED")
-        if self.mode is Mode.QUALITY_FIRST and weights != (None, None):
-            raise FieldError("cost_weight", "expected no weights with QUALITY_FIRST")
+        if self.mode in UNWEIGHTED_MODES and weights != (None, None):
+            raise FieldError("cost_weight", f"expected no weights with {self.mode.value}")
 
     @property
     def has_request_floor(self) -> bool:
@@ -311,7 +314,7 @@ class Objective:
             return Objective(self.mode, max_quality_loss=loss)
         balanced = 10.0 * quality.width if self.mode is Mode.BALANCED else 0.0
         cost_weight = balanced if self.cost_weight is None else self.cost_weight
-        if self.mode is Mode.QUALITY_FIRST:
+        if self.mode in UNWEIGHTED_MODES:
             return self
         return Objective(
             self.mode,

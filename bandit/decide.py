@@ -24,7 +24,7 @@ import numpy as np
 
 from pointsman.bandit.amounts import UNCERTAIN, UNKNOWN
 from pointsman.bandit.bucket import BucketState, knows_length, log_decays
-from pointsman.bandit.catalog import Objective
+from pointsman.bandit.catalog import Mode, Objective
 from pointsman.bandit.encoder import Encoded
 from pointsman.bandit.errors import FieldError, within
 from pointsman.bandit.event import DecisionMade
@@ -51,6 +51,11 @@ from pointsman.bandit.trials import quotas
 
 _LARGEST_411 = np.array([UNKNOWN, UNKNOWN, UNKNOWN, UNCERTAIN])[:, None, None]
 """Largest variances of predictions that are references: of dollars, seconds, tokens, and of seconds for percentiles."""
+
+
+AVAILABILITY_MARGIN = 0.05
+"""Under AVAILABILITY_FIRST models compete by quality whose chance of success is within this of the best one's: what is known of a
+model that was never called (95 %) is within it of one that never failed."""
 
 
 class _Situation(NamedTuple):
@@ -154,6 +159,8 @@ def _decide(
     exclusions_bk = exclusions(candidates, situation.limits, quality, predicted, needed_b)
     if situation.health:
         predicted = _apply_circuit_breakers(situation, candidates, predicted, exclusions_bk)
+        if situation.objective.mode is Mode.AVAILABILITY_FIRST:
+            _exclude_less_available(situation, candidates, exclusions_bk)
     max_cost_bk = None
     hard = [active for active in situation.active_budgets if active.budget.hard]
     if hard:
@@ -326,6 +333,16 @@ def _apply_circuit_breakers(
     return replace(
         predicted, quality_k=predicted.quality_k * discount_k, quality_sd_k=predicted.quality_sd_k * discount_k
     )
+
+
+def _exclude_less_available(situation: _Situation, candidates: Candidates, exclusions_bk: Ints) -> None:
+    """Exclude, in place, models whose calls succeed less probably than those of the best eligible one by more than a margin."""
+    healthy = Health()
+    success_k = np.array(
+        [situation.health.get(name, healthy).success_rate(situation.now_ns) for name in candidates.names]
+    )
+    best_b1 = np.where(exclusions_bk == 0, success_k, -np.inf).max(axis=1, keepdims=True)
+    exclusions_bk[(exclusions_bk == 0) & (success_k < best_b1 - AVAILABILITY_MARGIN)] |= Exclusion.AVAILABILITY.bit
 
 
 def _choose_least_violating(choices: Choices, row: int, order_e: Ints) -> None:

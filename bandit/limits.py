@@ -38,6 +38,7 @@ class Exclusion(enum.IntEnum):
     QUALITY = 9
     CIRCUIT_OPEN = 10
     BUDGET = 11
+    AVAILABILITY = 12
 
     @property
     def bit(self) -> int:
@@ -149,6 +150,7 @@ def describe_exclusions(
         Exclusion.COST: f"expected cost ${predicted.cost_k[index]:.3g} is over limits.max_cost_usd {limits.max_cost}",
         Exclusion.LATENCY: f"{statistic} {latency:.3g} s is over limits.max_latency_seconds {limits.max_latency}",
         Exclusion.CIRCUIT_OPEN: "its calls have been failing (circuit breaker open)",
+        Exclusion.AVAILABILITY: "another model is clearly more likely to answer (objective AVAILABILITY_FIRST)",
         Exclusion.BUDGET: (
             "a call could pass a hard budget (or what it can cost at most is unknown: that takes list prices, and a limit of "
             "output tokens on the model or the request)"

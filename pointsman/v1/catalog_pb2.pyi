@@ -21,6 +21,7 @@ class ObjectiveMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OBJECTIVE_MODE_COST_FIRST: _ClassVar[ObjectiveMode]
     OBJECTIVE_MODE_LATENCY_FIRST: _ClassVar[ObjectiveMode]
     OBJECTIVE_MODE_WEIGHTED: _ClassVar[ObjectiveMode]
+    OBJECTIVE_MODE_AVAILABILITY_FIRST: _ClassVar[ObjectiveMode]
 
 class Aggregation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -37,6 +38,7 @@ OBJECTIVE_MODE_QUALITY_FIRST: ObjectiveMode
 OBJECTIVE_MODE_COST_FIRST: ObjectiveMode
 OBJECTIVE_MODE_LATENCY_FIRST: ObjectiveMode
 OBJECTIVE_MODE_WEIGHTED: ObjectiveMode
+OBJECTIVE_MODE_AVAILABILITY_FIRST: ObjectiveMode
 AGGREGATION_UNSPECIFIED: Aggregation
 AGGREGATION_LAST: Aggregation
 AGGREGATION_MEAN: Aggregation

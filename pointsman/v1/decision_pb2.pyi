@@ -28,6 +28,7 @@ class ExclusionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXCLUSION_REASON_QUALITY: _ClassVar[ExclusionReason]
     EXCLUSION_REASON_CIRCUIT_OPEN: _ClassVar[ExclusionReason]
     EXCLUSION_REASON_BUDGET: _ClassVar[ExclusionReason]
+    EXCLUSION_REASON_AVAILABILITY: _ClassVar[ExclusionReason]
 LATENCY_STATISTIC_UNSPECIFIED: LatencyStatistic
 LATENCY_STATISTIC_MEAN: LatencyStatistic
 LATENCY_STATISTIC_P95: LatencyStatistic
@@ -43,6 +44,7 @@ EXCLUSION_REASON_LATENCY: ExclusionReason
 EXCLUSION_REASON_QUALITY: ExclusionReason
 EXCLUSION_REASON_CIRCUIT_OPEN: ExclusionReason
 EXCLUSION_REASON_BUDGET: ExclusionReason
+EXCLUSION_REASON_AVAILABILITY: ExclusionReason
 
 class Limits(_message.Message):
     __slots__ = ("max_cost_usd", "max_latency_seconds", "latency_statistic", "min_quality", "allow_models", "deny_models", "required_capabilities", "required_tags", "allow_least_violating")

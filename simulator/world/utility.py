@@ -2,7 +2,8 @@
 
 The utility of an outcome with quality q, cost c (dollars) and latency l (seconds):
 
-- ``BALANCED``, ``WEIGHTED``: q - λ·c - μ·l; ``QUALITY_FIRST``: q. In the table's units of quality.
+- ``BALANCED``, ``WEIGHTED``: q - λ·c - μ·l; ``QUALITY_FIRST``, ``AVAILABILITY_FIRST``: q (a failed call is worth the
+  least). In the table's units of quality.
 - ``COST_FIRST``: -c if q clears the floor, else -(c + the dearest outcome of the same prompt): what it costs to have the
   prompt answered when an answer under the floor must be bought again, at the highest price. In dollars. The floor is
   ``min_quality``, or the best quality on the prompt less ``max_quality_loss``; where nothing clears it, the best does.

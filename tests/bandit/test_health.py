@@ -18,7 +18,9 @@ from pointsman.bandit.health import (
     count_request,
     record_call,
 )
+from pointsman.bandit.limits import Exclusion
 from pointsman.bandit.outcome import Signal
+from pointsman.bandit.policy import logged_propensities
 from tests.bandit.worlds import World
 
 
@@ -216,3 +218,36 @@ def test_if_all_models_fail_one_is_still_tried() -> None:
     world.play(50, lambda t, model: {Signal.SUCCESS: 0.0})
     assert all(health.open for health in world.state.health.values())
     assert {(decision := world.decide()).models[decision.chosen] for _ in range(40)} == {"a", "c"}
+
+
+def test_availability_first_asks_who_is_most_likely_to_answer() -> None:
+    """The better model fails in a third of its calls: it is out until its failures have faded; among equals quality decides."""
+    objective = Objective(Mode.AVAILABILITY_FIRST)
+    world = World(Bucket("b", objective=objective), [Model("flaky"), Model("sound"), Model("weak")])
+    quality = {"flaky": 0.9, "sound": 0.7, "weak": 0.5}
+
+    def answer(t: int, model: str) -> dict[Signal, float]:
+        if model == "flaky" and t % 3 == 0:
+            return {Signal.SUCCESS: 0.0}
+        return {Signal.SUCCESS: 1.0, Signal.QUALITY: quality[model]}
+
+    chosen = world.play(400, answer)
+    assert chosen[200:].count("flaky") < 10
+    assert chosen[200:].count("sound") > 170
+    decision = world.decide()
+    reason = Exclusion.AVAILABILITY.bit
+    assert (decision.exclusions_k & reason).tolist() == [reason, 0, 0]
+    pi_k = logged_propensities(decision)
+    assert pi_k.sum() == pytest.approx(1.0, abs=1e-9)
+    assert decision.propensity == pytest.approx(pi_k[decision.chosen], abs=1e-9)
+    world.now_ns += 3 * 3600 * SECOND_NS
+    later = world.decide()
+    assert not later.exclusions_k.any()
+
+
+def test_availability_first_is_quality_first_where_all_answer() -> None:
+    def answer(t: int, model: str) -> dict[Signal, float]:
+        return {Signal.SUCCESS: 1.0, Signal.QUALITY: 0.9 if model == "a" else 0.6}
+
+    world = World(Bucket("b", objective=Objective(Mode.AVAILABILITY_FIRST)), [Model("a"), Model("c")])
+    assert world.play(200, answer)[100:].count("a") > 95

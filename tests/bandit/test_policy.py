@@ -24,6 +24,7 @@ from tests.bandit.worlds import World, one_change
 UNIT = QualityRange()
 OBJECTIVES = [
     Objective(Mode.QUALITY_FIRST),
+    Objective(Mode.AVAILABILITY_FIRST),
     Objective(Mode.BALANCED),
     Objective(Mode.WEIGHTED, cost_weight=50.0, latency_weight=0.1),
     Objective(Mode.COST_FIRST, min_quality=0.55),

@@ -154,7 +154,7 @@ def test_thompson_paces_a_budget(make_table: Make) -> None:
 def test_controls_are_ordered_within_every_budget(make_table: Make) -> None:
     table = make_table(150)
     world = make_world(table, TASK)
-    for objective in ("QUALITY_FIRST", "BALANCED", "COST_FIRST", "LATENCY_FIRST"):
+    for objective in ("QUALITY_FIRST", "AVAILABILITY_FIRST", "BALANCED", "COST_FIRST", "LATENCY_FIRST"):
         for budget in (1e-4, 5e-4, 1.5e-3, 1.0, None):
             rows = [
                 result(world, policy, objective=objective, budget=budget).row
