@@ -49,22 +49,22 @@ RING, FIRST_ROWS = 256, 32
 ``RING``: the scores of the first requests were made when little was known."""
 EVERY = 16
 """Decisions between two searches for the multiplier; the first ``EVERY`` decisions each search, and the last ones of a period."""
-DEFICIT_HORIZON = 32.0
-"""Requests over which a deficit is made up, and at least a surplus is spent."""
-SURPLUS_HORIZON, SURPLUS_GROWTH = 256.0, 8.0
-"""Requests over which a surplus is spent at most, and decisions so far by which that grows by one: a steady multiplier is worth
-more than to spend soon, but what a cold start left is to be spent before it is old."""
+DEFICIT_HORIZON = 64.0
+"""Requests over which a deficit is made up."""
+SURPLUS_HORIZONS, SURPLUS_GROWTH = (32.0, 256.0), 8.0
+"""Fewest and most requests over which a surplus is spent, and decisions so far by which they grow by one: a steady multiplier is
+worth more than to spend soon, but what a cold start left is to be spent before it is old."""
 SURPLUS, SURPLUS_CALLS = 512.0, 3.0
 """Largest surplus that is carried over, in requests' worth of a budget per request, or in calls to the most expensive model if
 those cost more: what a quiet time left is spent, but not for ever."""
 MAX_RISE = 1.0
 """Most that a surplus adds to the target, in budgets per request."""
 RESERVE_SDS = 24.0
-"""Reserve that a budget per request holds back at first, in standard deviations of one request's cost: six of the deficit that
+"""Reserve that a budget per request holds back at first, in standard deviations of one request's cost: four of the deficit that
 chance makes, which is made up over ``DEFICIT_HORIZON``."""
 ALLOWED = 0.005
 """Share of what the budget has granted so far by which the reserve shrinks: overspending by that much is within tolerance."""
-RESERVE_SHARE = 0.05
+RESERVE_SHARE = 0.01
 """Largest share of what the budget has granted so far that is held back."""
 EXPLORE_SHARE = 0.003
 """Largest share of the target that the exploration floor may cost."""
@@ -293,7 +293,8 @@ def request_target(pacer: Pacer, amount: float) -> float:
     surplus = min(unspent, largest_surplus) - reserve
     if surplus < 0.0:
         return amount + surplus / DEFICIT_HORIZON
-    horizon = min(max(pacer.decisions / SURPLUS_GROWTH, DEFICIT_HORIZON), SURPLUS_HORIZON)
+    fewest, most = SURPLUS_HORIZONS
+    horizon = min(max(pacer.decisions / SURPLUS_GROWTH, fewest), most)
     return amount + min(surplus / horizon, MAX_RISE * amount)
 
 
