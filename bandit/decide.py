@@ -305,8 +305,10 @@ def _partial(bucket: BucketState, exclusions_bk: Ints) -> PartialModels:
     """The candidates that take full part in a share of the draws only; none if no other can be chosen."""
     quota_k = quotas(bucket)
     quota_k = quota_k if bucket.members is None else quota_k[bucket.members]
+    if quota_k.min() >= 1.0:
+        return ALL_TAKE_PART
     held_k = quota_k < 1.0
-    if not held_k.any() or not (exclusions_bk[:, ~held_k] == 0).any():
+    if not (exclusions_bk[:, ~held_k] == 0).any():
         return ALL_TAKE_PART
     return PartialModels(tuple(np.flatnonzero(held_k).tolist()), tuple(quota_k[held_k].tolist()))
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pointsman.bandit.bucket import BucketState
-from pointsman.bandit.feedback import UNJUDGED, half_octaves, participation
+from pointsman.bandit.feedback import FREE, UNJUDGED, half_octaves, participation
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.packed import Array
 
@@ -39,6 +39,9 @@ LEAST_RATE = 0.05
 
 def quotas(bucket: BucketState) -> Array:
     """The share of the draws in which each column's model (k) takes full part, in (0, 1]."""
+    unjudged_k = bucket.feedback.sums_6k[UNJUDGED]
+    if unjudged_k.max(initial=0.0) <= FREE and bucket.judged_before_k.max(initial=0) < ESTABLISHED:
+        return np.ones(len(unjudged_k))
     quota_k = participation(bucket.feedback)
     new_k = newcomers(bucket)
     known_k = ~new_k if bucket.members is None else np.isin(np.arange(len(new_k)), bucket.members) & ~new_k
