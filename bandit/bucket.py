@@ -38,18 +38,15 @@ from pointsman.bandit.packed import Array
 from pointsman.bandit.posterior import (
     COST,
     LATENCY,
-    PRECISION,
     QUALITY,
     TOKENS,
     Posteriors,
     Prior,
     add_models,
     empty,
-    evidence,
     from_arrays,
     observation_counts,
     refresh,
-    set_ridge,
     to_arrays,
     without_model,
 )
@@ -106,12 +103,6 @@ RESPONSE_OF = {
 """Which regression learns from a signal."""
 EXPECTED_TOKENS = 256.0
 """Output tokens expected of an unknown model."""
-FIT_FROM = 32
-"""Decisions of a bucket after which the shrinkage of content features is first fitted; then ever more rarely."""
-CONTENT_SCALES = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 16.0)
-"""Factors of the content features' prior precision that are tried."""
-CONTENT_SPREAD = 2.0
-"""Standard deviation of the log-normal prior of that factor."""
 WARM_START_TRIAL = 200
 """Decisions of a model within which a change of its quality puts the bucket's whole warm start in doubt."""
 ESS_AFTER_DISTRUST = 0.3
@@ -195,7 +186,7 @@ def new_bucket(config: Bucket, version: int, generation: int, encoder_version: i
         encoder=encoder,
         objective=config.objective.resolve(config.quality_range),
         columns=(),
-        posteriors=empty(encoder.dim),
+        posteriors=empty(encoder.dim, encoder.content),
         born_k=np.zeros(0, dtype=np.int64),
         judged_before_k=np.zeros(0, dtype=np.int64),
         decisions_k=np.zeros(0, dtype=np.int64),
@@ -283,7 +274,6 @@ def end_warm_start(bucket: BucketState, effective_size: float, level_size: float
     trial: if a model turns out different within its first ``WARM_START_TRIAL`` decisions, no model's
     counts more than a few observations from then on, because they came from the same place.
     """
-    fit_content(bucket)
     for model in range(bucket.posteriors.models):
         for design in range(len(bucket.posteriors.designs)):
             cap_effective_sample_size(bucket.posteriors, design, model, effective_size)
@@ -362,7 +352,7 @@ def restore_arrays(bucket: BucketState, named: Mapping[str, npt.NDArray[Any]]) -
     """Put the arrays of ``arrays`` back, in place, also under their ``FORMER_NAMES``. Raises ``KeyError`` if one is missing."""
     present = {former: name for name, former in FORMER_NAMES.items()}
     named = {"/".join([present.get(part, part) for part in name.split("/")]): array for name, array in named.items()}
-    bucket.posteriors = from_arrays(named)
+    bucket.posteriors = from_arrays(named, bucket.encoder.content)
     named.setdefault("paid_k7", no_calls(len(named["born_k"])))  # former snapshots have none
     for name in COUNTERS:
         setattr(bucket, name, named[name])
@@ -382,27 +372,6 @@ def restore_arrays(bucket: BucketState, named: Mapping[str, npt.NDArray[Any]]) -
 def _under(prefix: str, named: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     """The arrays whose names start with ``prefix``, without it."""
     return {name.removeprefix(prefix): array for name, array in named.items() if name.startswith(prefix)}
-
-
-def fit_content(bucket: BucketState) -> None:
-    """Fit how strongly the effects of content features on quality are shrunk, in place, by the evidence of what was observed.
-
-    Whether an embedding predicts quality well or not at all cannot be known beforehand: the prior's precision of its coefficients
-    is multiplied by one of ``CONTENT_SCALES``, that of the largest marginal likelihood times a log-normal prior around 1
-    (empirical Bayes). It happens when decisions are folded, not outcomes, whose order must not matter.
-    """
-    content = bucket.encoder.content
-    if content.start == content.stop or not bucket.posteriors.models:
-        return
-    best, highest = bucket.posteriors.ridge_d, -math.inf
-    for scale in CONTENT_SCALES:
-        ridge_d = np.full(bucket.encoder.dim, PRECISION)
-        ridge_d[content] *= scale
-        log_evidence = evidence(bucket.posteriors, QUALITY, ridge_d) - 0.5 * (math.log(scale) / CONTENT_SPREAD) ** 2
-        if log_evidence > highest:
-            best, highest = ridge_d, log_evidence
-    if (best != bucket.posteriors.ridge_d).any():
-        set_ridge(bucket.posteriors, best)
 
 
 def apply_time_decay(bucket: BucketState, time_ns: int) -> None:

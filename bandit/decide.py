@@ -333,7 +333,10 @@ def _apply_circuit_breakers(
     if stuck_b.any():
         exclusions_bk[stuck_b] = without_bk[stuck_b]
     return replace(
-        predicted, quality_k=predicted.quality_k * discount_k, quality_sd_k=predicted.quality_sd_k * discount_k
+        predicted,
+        quality_k=predicted.quality_k * discount_k,
+        quality_sd_k=predicted.quality_sd_k * discount_k,
+        mixture=None if predicted.mixture is None else predicted.mixture.scaled(discount_k),
     )
 
 

@@ -19,6 +19,8 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.blas import dsyrk
+from scipy.linalg.lapack import dpotrf, dtrtri
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -61,6 +63,19 @@ def unpack(packed_p: Array, dim: int) -> Array:
     return matrix_dd
 
 
+def invert(matrix_p: Array, dim: int) -> tuple[Array, float]:
+    """The inverse, packed, of a positive definite matrix, and half the logarithm of its determinant. O(d³).
+
+    Raises ``ArithmeticError`` if it is not positive definite.
+    """
+    factor_dd, failed = dpotrf(unpack(matrix_p, dim))
+    if failed:  # a precision is a sum of a positive diagonal and squares: only a broken file can make it otherwise
+        raise ArithmeticError("a precision is not positive definite")
+    log_root = float(np.log(factor_dd.diagonal()).sum())
+    root_dd, _ = dtrtri(factor_dd)  # not dpotri, which starts threads for no gain
+    return pack(dsyrk(1.0, root_dd)), log_root  # the upper triangle, which is what pack takes
+
+
 def packed_outer(x_bd: Array) -> Array:
     """The packed xxᵀ, off-diagonals twice, (b, p)."""
     dim = x_bd.shape[1]
@@ -69,6 +84,29 @@ def packed_outer(x_bd: Array) -> Array:
     z_bp *= x_bd.take(column, axis=1)
     z_bp *= multiplicities(dim)
     return z_bp
+
+
+FEW = 16
+"""Contexts below which unpacking the matrices for a matrix product costs more than it saves."""
+
+
+class QuadraticForms:
+    """xᵀMx at b contexts for any packed matrices; what depends on the contexts only is worked out once."""
+
+    def __init__(self, x_bd: Array) -> None:
+        self.x_bd = x_bd
+        self._z_bp: Array | None = None
+
+    def of(self, matrix_kp: Array) -> Array:
+        """xᵀMx of k positive definite matrices, (b, k): by packed vectors for a few contexts, O(k·d²/2), by matrix products for
+        many.
+        """
+        if len(self.x_bd) >= FEW:
+            return quadratic_forms(matrix_kp, self.x_bd)
+        if self._z_bp is None:
+            self._z_bp = packed_outer(self.x_bd)
+        form_bk: Array = self._z_bp.dot(matrix_kp.T)
+        return np.maximum(form_bk, 0.0, out=form_bk)
 
 
 def quadratic_forms(cov_kp: Array, x_bd: Array) -> Array:

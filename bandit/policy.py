@@ -2,8 +2,9 @@
 
 The arms are independent given the posteriors, so instead of drawing coefficient vectors the policy draws, for each
 candidate, the scalar θ·x that its objective needs: the same law of choice at O(d²) per arm. Quality is drawn from the
-Normal with the posterior's mean and ``RESHAPE`` times its standard deviation; cost and latency enter at their
-expectations. An even draw with probability ε (the exploration floor) is mixed in, and the propensity is that of the mixture:
+mixture of what is believed of it, with ``RESHAPE`` times the components' standard deviations, or where it is new from the wide
+component (``bandit.mixture``); cost and latency enter at their expectations. An even draw with probability ε (the exploration
+floor) is mixed in, and the propensity is that of the mixture:
 
     π(a) = (1 - ε)·P(a wins the posterior draw) + ε / |eligible|
 
@@ -29,7 +30,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
 
 from pointsman.bandit.catalog import (
     Mode,
@@ -37,9 +37,17 @@ from pointsman.bandit.catalog import (
     QualityRange,
 )
 from pointsman.bandit.floor_rule import expected_arms, price_aware
+from pointsman.bandit.mixture import draw_weights
 from pointsman.bandit.packed import Array
 from pointsman.bandit.predictions import Ints, Predictions
-from pointsman.bandit.propensity import argmax_propensities, argmax_propensity, floor_propensities, floor_propensity
+from pointsman.bandit.propensity import (
+    Mixtures,
+    argmax_propensities,
+    argmax_propensity,
+    below,
+    floor_propensities,
+    floor_propensity,
+)
 from pointsman.bandit.propensity_batch import argmax_propensity_batch
 
 
@@ -65,14 +73,15 @@ class Choices:
 class ArmScores:
     """The distribution of each arm's score for b requests, and the rule that picks an arm by draws from it; all (b, k).
 
-    Without ``rank_bk`` the arm with the largest draw from N(mean, sd²) is chosen. With it the draws are of quality (less a
+    ``mean_bk`` is the expected score, ``drawn`` the distribution of its draws, arrays (b, k, c).
+    Without ``rank_bk`` the arm with the largest draw is chosen. With it the draws are of quality (less a
     budget's charge), and the arm of lowest rank is chosen among those whose draw reaches ``floor_b``; if none does, the largest
     draw. ``shift_bk`` is what was subtracted from the mean of quality, scaled to [0, 1]. Arms that are not eligible have a mean
     of ``INELIGIBLE`` and no spread. ``relative``: the floor is relative to the best mean.
     """
 
     mean_bk: Array
-    sd_bk: Array
+    drawn: Mixtures
     shift_bk: Array
     eligible_bk: npt.NDArray[np.bool_]
     rank_bk: Ints | None = None
@@ -81,8 +90,8 @@ class ArmScores:
 
 
 RESHAPE = 0.5
-"""Factor of the posterior's standard deviation in draws (Chapelle & Li, NIPS 2011, section 3): with tens of features the full
-spread explores for longer than it pays, with and without a warm start (`docs/decisions/reshaped-draw.md`)."""
+"""Factor of the posteriors' standard deviations in draws (Chapelle & Li, NIPS 2011, section 3): with tens of features the full
+spread explores for longer than it pays, with and without a warm start (`docs/decisions/mixture-draw.md`)."""
 NO_SPREAD = 1e-12
 """Largest standard deviation of quality, scaled to [0, 1], that is taken as 0: quadrature need not resolve it."""
 INELIGIBLE = -1e30
@@ -111,10 +120,8 @@ def score_arms(
     if objective.latency_weight:
         shift_bk += (objective.latency_weight / quality.width) * predicted.latency_k
     mean_bk = np.where(eligible_bk, predicted.quality_k - shift_bk, INELIGIBLE)
-    sd_bk = RESHAPE * predicted.quality_sd_k
-    sd_bk = np.where(eligible_bk & (sd_bk > NO_SPREAD), sd_bk, 0.0)
     if not objective.has_request_floor:
-        return ArmScores(mean_bk, sd_bk, shift_bk, eligible_bk)
+        return ArmScores(mean_bk, _drawn(predicted, shift_bk, eligible_bk), shift_bk, eligible_bk)
     by_bk = predicted.cost_k if objective.mode is Mode.COST_FIRST else predicted.latency_k
     order_bk = np.argsort(np.where(eligible_bk, by_bk, np.inf), axis=1, kind="stable")
     rank_bk = np.empty_like(order_bk)
@@ -123,21 +130,58 @@ def score_arms(
         floor_b = np.full(len(mean_bk), (objective.min_quality - quality.min) / quality.width)
     else:
         floor_b = mean_bk.max(axis=1) - (objective.max_quality_loss or 0.0) / quality.width
+    share_bk: Array | float = RESHAPE
     if by_price:
-        full_bk = sd_bk / RESHAPE
+        full_bk = np.where(eligible_bk & (predicted.quality_sd_k > NO_SPREAD), predicted.quality_sd_k, 0.0)
         draw = price_aware(mean_bk, full_bk, RESHAPE, by_bk, rank_bk, floor_b, eligible_bk)
         mean_bk, shift_bk = mean_bk + draw.bonus_bk, shift_bk - draw.bonus_bk
-        sd_bk = draw.spread_bk * full_bk
-        sd_bk[sd_bk <= NO_SPREAD] = 0.0
-    return ArmScores(mean_bk, sd_bk, shift_bk, eligible_bk, rank_bk, floor_b, relative=objective.min_quality is None)
+        share_bk = draw.spread_bk
+    drawn = _drawn(predicted, shift_bk, eligible_bk, share_bk, explores=not by_price)
+    return ArmScores(mean_bk, drawn, shift_bk, eligible_bk, rank_bk, floor_b, relative=objective.min_quality is None)
+
+
+def _drawn(
+    predicted: Predictions,
+    shift_bk: Array,
+    eligible_bk: npt.NDArray[np.bool_],
+    share_bk: Array | float = RESHAPE,
+    *,
+    explores: bool = True,
+) -> Mixtures:
+    """The distributions of the draws of quality less ``shift_bk``, (b, k, c): Normals where there is no mixture.
+
+    ``share_bk`` is the share of the posteriors' standard deviations that is drawn, ``explores`` whether wide components are.
+    """
+    mixture = predicted.mixture
+    share_bk1 = np.broadcast_to(share_bk, shift_bk.shape)[..., None]
+    if mixture is None:
+        weight_bkc = np.ones((*shift_bk.shape, 1))
+        mean_bkc, sd_bkc = predicted.quality_k[..., None], predicted.quality_sd_k[..., None] * share_bk1
+    else:
+        weight_bkc = draw_weights(mixture, eligible_bk) if explores else mixture.weight_kc
+        mean_bkc, sd_bkc = mixture.mean_kc, mixture.sd_kc * share_bk1
+        sd_bkc[..., -1] = mixture.sd_kc[..., -1]
+        if not explores or not weight_bkc[..., -1].any():
+            weight_bkc, mean_bkc, sd_bkc = weight_bkc[..., :-1], mean_bkc[..., :-1], sd_bkc[..., :-1]
+    mean_bkc = mean_bkc - shift_bk[..., None]
+    spread_bk = eligible_bk & (sd_bkc.max(axis=-1) > NO_SPREAD)
+    if not spread_bk.all():  # a point: all components at the mean of the first
+        mean_bkc = np.where(spread_bk[..., None], mean_bkc, mean_bkc[..., :1])
+        mean_bkc[~eligible_bk] = INELIGIBLE
+        sd_bkc = np.where(spread_bk[..., None], np.maximum(sd_bkc, NO_SPREAD), 0.0)
+    return Mixtures(weight_bkc, mean_bkc, sd_bkc)
 
 
 def choice_probabilities(scores: ArmScores, row: int = 0) -> Array:
     """Exact probability that each arm (k) of request number ``row`` is chosen by the draw; 0 for those not eligible."""
-    mean_k, sd_k = scores.mean_bk[row], scores.sd_bk[row]
+    arms = _row(scores.drawn, row)
     if scores.rank_bk is None or scores.floor_b is None:
-        return argmax_propensities(mean_k, sd_k)
-    return floor_propensities(mean_k, sd_k, scores.rank_bk[row], floor=float(scores.floor_b[row]))
+        return argmax_propensities(arms)
+    return floor_propensities(arms, scores.rank_bk[row], floor=float(scores.floor_b[row]))
+
+
+def _row(drawn: Mixtures, row: int) -> Mixtures:
+    return Mixtures(*(array_bkc[row] for array_bkc in drawn))
 
 
 def chosen_propensities(scores: ArmScores, arm_b: Ints) -> Array:
@@ -146,9 +190,8 @@ def chosen_propensities(scores: ArmScores, arm_b: Ints) -> Array:
     if scores.rank_bk is not None and scores.floor_b is not None:
         return _floor_batch(scores, arm_b)
     if b >= FEW:
-        return argmax_propensity_batch(scores.mean_bk, scores.sd_bk, arm_b)
-    probabilities = [argmax_propensity(scores.mean_bk[i], scores.sd_bk[i], int(arm_b[i])) for i in range(b)]
-    return np.array(probabilities)
+        return argmax_propensity_batch(scores.drawn, arm_b)
+    return np.array([argmax_propensity(_row(scores.drawn, i), int(arm_b[i])) for i in range(b)])
 
 
 FEW = 12
@@ -161,17 +204,26 @@ def _floor_batch(scores: ArmScores, arm_b: Ints) -> Array:
     assert scores.rank_bk is not None
     assert scores.floor_b is not None
     rows = np.arange(len(arm_b))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z_bk = (scores.floor_b[:, None] - scores.mean_bk) / scores.sd_bk
-    z_bk[np.isnan(z_bk)] = -np.inf  # no spread, exactly at the floor: it clears
-    short_bk = ndtr(z_bk)
+    short_bk = below(scores.drawn, scores.floor_b[:, None, None])
     before_bk = scores.rank_bk < scores.rank_bk[rows, arm_b][:, None]
     probability_b = (1.0 - short_bk[rows, arm_b]) * np.where(before_bk, short_bk, 1.0).prod(axis=1)
-    for i in np.flatnonzero(short_bk.prod(axis=1) > _NEGLIGIBLE):
+    for i in np.flatnonzero(short_bk.prod(axis=1) > _NEGLIGIBLE).tolist():
         probability_b[i] = floor_propensity(
-            scores.mean_bk[i], scores.sd_bk[i], scores.rank_bk[i], int(arm_b[i]), floor=float(scores.floor_b[i])
+            _row(scores.drawn, i), scores.rank_bk[i], int(arm_b[i]), floor=float(scores.floor_b[i])
         )
     return np.asarray(probability_b)
+
+
+def _draw(drawn: Mixtures, rng: np.random.Generator) -> Array:
+    """One draw for each arm of each request, (b, k)."""
+    weight_bkc, mean_bkc, sd_bkc = drawn
+    normal_bk = rng.standard_normal(weight_bkc.shape[:2])
+    if weight_bkc.shape[2] == 1:
+        return np.asarray(sd_bkc[..., 0] * normal_bk + mean_bkc[..., 0])
+    bound_bkc = np.add.accumulate(weight_bkc[..., :-1], axis=2)
+    place_bk1 = np.add.reduce(rng.random(weight_bkc.shape[:2])[..., None] >= bound_bkc, axis=2, keepdims=True)
+    sd_bk1, mean_bk1 = (np.take_along_axis(array_bkc, place_bk1, axis=2) for array_bkc in (sd_bkc, mean_bkc))
+    return np.asarray(sd_bk1[..., 0] * normal_bk + mean_bk1[..., 0])
 
 
 def rank_arms(scores: ArmScores, draw_bk: Array) -> Ints:
@@ -303,6 +355,7 @@ def cautious(predicted: Predictions, held_bk: npt.NDArray[np.bool_]) -> Predicti
         predicted,
         quality_k=np.where(held_bk, lower_bk, predicted.quality_k),
         quality_sd_k=np.where(held_bk, 0.0, predicted.quality_sd_k),
+        mixture=None if predicted.mixture is None else predicted.mixture.fixed(held_bk, lower_bk),
     )
 
 
@@ -351,8 +404,7 @@ def choose(
 
 def _draw_and_rank(scores: ArmScores, rng: np.random.Generator) -> tuple[Array, Ints]:
     """Draws of quality, scaled to [0, 1], and the arms in the order in which the rule prefers them by these, each (b, k)."""
-    draw_bk = scores.sd_bk * rng.standard_normal(scores.mean_bk.shape)
-    draw_bk += scores.mean_bk
+    draw_bk = _draw(scores.drawn, rng)
     order_bk = rank_arms(scores, draw_bk)
     return draw_bk + scores.shift_bk, order_bk
 

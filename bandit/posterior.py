@@ -11,6 +11,7 @@ What makes it fast, small and sound:
   Cholesky: rounding cannot build up, and the moment at which it happens is a function of the events alone.
 - Symmetric matrices are kept packed (p = d(d+1)/2 numbers). With z the packed xxᵀ (off-diagonals twice), the quadratic
   forms xᵀΣx of all models at one context are one matrix-vector product.
+- Quality has posteriors under weaker priors of its content features beside that of its cell (``bandit.shrinkage``).
 - Λ and Σ depend on the contexts seen, not on the answers. Responses that have always been reported together share one
   ``Design``; the first report that has one without the other splits it. All priors of a model have the same Λ for that reason.
   A response of which nothing was ever reported has none, so that a bucket without outcomes is small.
@@ -29,16 +30,15 @@ What makes it fast, small and sound:
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import dspmv, dspr, dsyrk, dtrsv
-from scipy.linalg.lapack import dpotrf, dtrtri
+from scipy.linalg.blas import dspmv, dspr
 
+from pointsman.bandit import shrinkage
 from pointsman.bandit.amounts import COST as COST
 from pointsman.bandit.amounts import LATENCY as LATENCY
 from pointsman.bandit.amounts import QUALITY as QUALITY
@@ -56,12 +56,12 @@ from pointsman.bandit.amounts import (
 from pointsman.bandit.amounts import TOKENS as TOKENS
 from pointsman.bandit.packed import (
     Array,
+    QuadraticForms,
     diagonal_indices,
+    invert,
     pack,
-    packed_outer,
-    quadratic_forms,
-    unpack,
 )
+from pointsman.bandit.shrinkage import Shrinkages
 from pointsman.bandit.token_slope import NO_EFFECT, TokenEffect, token_effect
 
 NONE = -1
@@ -74,8 +74,6 @@ PRECISION = 8.0
 """Prior precision of every other coefficient, in units of the noise's: eight responses outweigh it in one direction."""
 PRIOR_A = 3.0
 """Shape of every prior's σ²: worth six observations."""
-FEW = 16
-"""Contexts below which unpacking the covariances for a matrix product costs more than it saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ class Prior:
     """A cell's prior, to which forgetting leads back: the intercept's mean is ``intercept``, that of other coefficients 0;
     σ² ~ InvGamma(``PRIOR_A``, ``b``).
 
-    The precision is diagonal: the bucket's ``ridge_d`` and, last, the model's ``mass``: the observations that the prior
+    The precision is diagonal: the posteriors' ``ridge_d`` and, last, the model's ``mass``: the observations that the prior
     intercept is worth.
     """
 
@@ -113,7 +111,9 @@ class Posteriors:
 
     ``mean_krd`` m; ``eta_krd`` η; ``scalar_krs`` the five scalars of a cell, in one place because they are read and written
     together: a, b, the sum of y², and the two sums of the change detector (``bandit.updates``). ``prior_kr2`` is the prior's
-    intercept and b, ``mass_k`` its precision of the intercept, ``ridge_d`` that of all other coefficients. ``design_r`` says
+    intercept and b, ``mass_k`` its precision of the intercept, ``ridge_sd`` that of all other coefficients, under each scale of
+    quality's shrinkage; the first row holds for all responses. ``shrinkages`` are quality's posteriors under the other rows,
+    ``None`` while no quality was reported or where there is one row only. ``design_r`` says
     which of ``designs`` a response uses, ``NONE`` for the prior's, whose log decay is ``idle_log_decay_1``. ``amounts``
     are the sums of cost, latency and tokens in natural units, and what they add to the regressions of logarithms
     (``bandit.amounts``).
@@ -124,11 +124,18 @@ class Posteriors:
     scalar_krs: Array
     prior_kr2: Array
     mass_k: Array
-    ridge_d: Array
+    ridge_sd: Array
     idle_log_decay_1: Array
     design_r: npt.NDArray[np.int64]
     designs: list[Design]
     amounts: Amounts
+    shrinkages: Shrinkages | None = None
+
+    @property
+    def ridge_d(self) -> Array:
+        """Prior precision of all coefficients but the intercept's, under the strongest shrinkage: a view."""
+        ridge_d: Array = self.ridge_sd[0]
+        return ridge_d
 
     @property
     def a_kr(self) -> Array:
@@ -137,7 +144,7 @@ class Posteriors:
 
     @property
     def b_kr(self) -> Array:
-        """Scales of the cells' σ²: a view."""
+        """Shrinkages of the cells' σ²: a view."""
         return self.scalar_krs[:, :, B]
 
     @property
@@ -168,15 +175,15 @@ def prior_precision(ridge_d: Array, mass: float) -> Array:
     return diagonal_d
 
 
-def empty(dim: int) -> Posteriors:
-    """Posteriors over ``dim`` features with no models yet."""
+def empty(dim: int, content: slice = slice(0, 0)) -> Posteriors:
+    """Posteriors over ``dim`` features, of which ``content`` are made of the content, with no models yet."""
     return Posteriors(
         mean_krd=np.empty((0, RESPONSES, dim)),
         eta_krd=np.empty((0, RESPONSES, dim)),
         scalar_krs=np.empty((0, RESPONSES, DOWN + 1)),
         prior_kr2=np.empty((0, RESPONSES, 2)),
         mass_k=np.empty(0),
-        ridge_d=np.full(dim, PRECISION),
+        ridge_sd=shrinkage.ridges(dim, content, PRECISION),
         idle_log_decay_1=np.zeros(1),
         design_r=np.full(RESPONSES, NONE, dtype=np.int64),
         designs=[],
@@ -201,9 +208,12 @@ def add_models(
         scalar_krs=grow(posteriors.scalar_krs, [(PRIOR_A, prior.b, 0.0, 0.0, 0.0) for prior in priors]),
         prior_kr2=grow(posteriors.prior_kr2, [(prior.intercept, prior.b) for prior in priors]),
         mass_k=grow(posteriors.mass_k, mass),
-        ridge_d=posteriors.ridge_d,
+        ridge_sd=posteriors.ridge_sd,
         idle_log_decay_1=posteriors.idle_log_decay_1,
         design_r=posteriors.design_r,
+        shrinkages=None
+        if posteriors.shrinkages is None
+        else _grow_shrinkages(posteriors, count, priors[QUALITY], mass),
         designs=[
             Design(
                 grow(design.cov_kp, pack(np.diag(1.0 / precision_d))),
@@ -220,14 +230,24 @@ def add_models(
     )
 
 
+def _grow_shrinkages(posteriors: Posteriors, count: int, prior: Prior, mass: float) -> Shrinkages:
+    """Quality's shrinkages with those of ``count`` more models at ``prior``."""
+    assert posteriors.shrinkages is not None
+    new = shrinkage.at_prior(
+        posteriors.ridge_sd, *(np.full(count, value) for value in (mass, prior.intercept, prior.b))
+    )
+    return shrinkage.joined(posteriors.shrinkages, new)
+
+
 def without_model(posteriors: Posteriors, model: int) -> Posteriors:
     """The cells of all models but number ``model``."""
     kept = {name: np.delete(getattr(posteriors, name), model, axis=0) for name in _BY_MODEL}
     return Posteriors(
         **kept,
-        ridge_d=posteriors.ridge_d,
+        ridge_sd=posteriors.ridge_sd,
         idle_log_decay_1=posteriors.idle_log_decay_1,
         design_r=posteriors.design_r,
+        shrinkages=None if posteriors.shrinkages is None else shrinkage.without(posteriors.shrinkages, model),
         designs=[
             Design(*(np.delete(getattr(design, f.name), model, axis=0) for f in fields(design)))
             for design in posteriors.designs
@@ -253,48 +273,11 @@ def set_prior(posteriors: Posteriors, model: int, priors: Sequence[Prior], mass:
         design.precision_kp[model, -1] += change
         cov_p = design.cov_kp[model]
         column_d = cov_p[-dim:].copy()  # the last
-        dspr(dim, -change / (1.0 + change * float(column_d[-1])), column_d, cov_p, overwrite_ap=1)
+        widening = 1.0 + change * float(column_d[-1])
+        dspr(dim, -change / widening, column_d, cov_p, overwrite_ap=1)
+        if posteriors.shrinkages is not None and posteriors.design_r[QUALITY] == number:
+            shrinkage.add_to_intercept(posteriors.shrinkages, model, change, widening)
         _solve_means(posteriors, number, model)
-
-
-def set_ridge(posteriors: Posteriors, ridge_d: Array) -> None:
-    """Put another precision under all coefficients but the intercepts, in place: as if all had started from it. O(k·d³)."""
-    change_d = ridge_d - posteriors.ridge_d
-    change_d[-1] = 0.0
-    posteriors.ridge_d = ridge_d
-    for number, design in enumerate(posteriors.designs):
-        design.precision_kp[:, diagonal_indices(posteriors.dim)] += change_d
-        for model in range(posteriors.models):
-            refresh(posteriors, number, model)
-
-
-def evidence(posteriors: Posteriors, response: int, ridge_d: Array) -> float:
-    """Logarithm of the marginal likelihood of all that was observed of ``response`` if the precision had been ``ridge_d``, up
-    to a constant that does not depend on it. O(k·d³).
-
-    Per model ½ log|Λ₀| - ½ log|Λ| - a·log b (Gelman et al., Bayesian Data Analysis, 14.2; MacKay, "Bayesian interpolation",
-    Neural Computation 1992).
-    """
-    if posteriors.design_r[response] == NONE:
-        return 0.0
-    design = posteriors.designs[posteriors.design_r[response]]
-    dim, change_d = posteriors.dim, ridge_d - posteriors.ridge_d
-    change_d[-1] = 0.0
-    total = 0.0
-    for model in np.flatnonzero(design.count_k):
-        cell = (model, response)
-        precision_dd = unpack(design.precision_kp[model], dim)
-        precision_dd[np.diag_indices(dim)] += change_d
-        factor_dd, failed = dpotrf(precision_dd)
-        if failed:
-            raise ArithmeticError(f"the precision of model {model} is not positive definite")
-        eta_d, (intercept, b) = posteriors.eta_krd[cell], posteriors.prior_kr2[cell].tolist()
-        root_d = dtrsv(factor_dd, eta_d, trans=1)
-        spread = float(posteriors.square_kr[cell] + posteriors.mass_k[model] * intercept**2 - root_d.dot(root_d))
-        total -= float(np.log(np.diag(factor_dd)).sum())
-        total += 0.5 * float(np.log(ridge_d[:-1]).sum())
-        total -= float(posteriors.a_kr[cell]) * math.log(b + 0.5 * max(spread, 0.0))
-    return total
 
 
 def refresh(posteriors: Posteriors, design: int, model: int) -> None:
@@ -303,11 +286,9 @@ def refresh(posteriors: Posteriors, design: int, model: int) -> None:
     Raises ``ArithmeticError`` if Λ is not positive definite.
     """
     dim, shared = posteriors.dim, posteriors.designs[design]
-    factor_dd, failed = dpotrf(unpack(shared.precision_kp[model], dim))
-    if failed:  # Λ is a sum of a positive diagonal and squares: only a broken file can make it otherwise
-        raise ArithmeticError(f"the precision of model {model} in design {design} is not positive definite")
-    root_dd, _ = dtrtri(factor_dd)  # not dpotri, which starts threads for no gain
-    shared.cov_kp[model] = pack(dsyrk(1.0, root_dd))  # the upper triangle, which is what pack takes
+    shared.cov_kp[model], log_root = invert(shared.precision_kp[model], dim)
+    if posteriors.shrinkages is not None and posteriors.design_r[QUALITY] == design:
+        shrinkage.renew(posteriors.shrinkages, model, posteriors.ridge_sd, shared.precision_kp[model], log_root)
     _solve_means(posteriors, design, model)
 
 
@@ -318,12 +299,21 @@ def _solve_means(posteriors: Posteriors, design: int, model: int) -> None:
     for response in np.flatnonzero(posteriors.design_r == design).tolist():
         cell = (model, response)
         eta_d, (intercept, b) = posteriors.eta_krd[cell], posteriors.prior_kr2[cell].tolist()
-        posteriors.mean_krd[cell] = dspmv(dim, 1.0, cov_p, eta_d)
-        spread = float(posteriors.square_kr[cell] + posteriors.mass_k[model] * intercept**2)
-        spread -= float(posteriors.mean_krd[cell].dot(eta_d))
-        posteriors.b_kr[cell] = b + 0.5 * max(spread, 0.0)
+        posteriors.mean_krd[cell] = dspmv(posteriors.dim, 1.0, cov_p, eta_d)
+        squares = float(posteriors.square_kr[cell] + posteriors.mass_k[model] * intercept**2)
+        posteriors.b_kr[cell] = b + 0.5 * max(squares - float(posteriors.mean_krd[cell].dot(eta_d)), 0.0)
+        if response == QUALITY and posteriors.shrinkages is not None:
+            shrinkage.solve_means(posteriors.shrinkages, model, eta_d, b, squares)
+            reweigh(posteriors, model)
     shared.token_mean_kd[model] = dspmv(dim, 1.0, cov_p, shared.token_eta_kd[model])
     posteriors.amounts.stale.add(model)
+
+
+def reweigh(posteriors: Posteriors, model: int) -> None:
+    """Make the probabilities of the shrinkages of one model's quality follow from their evidence, in place."""
+    if posteriors.shrinkages is not None:
+        a, b = posteriors.scalar_krs[model, QUALITY, : B + 1].tolist()
+        shrinkage.reweigh(posteriors.shrinkages, model, a, b)
 
 
 def settle(posteriors: Posteriors) -> Amounts:
@@ -377,32 +367,32 @@ def predict(posteriors: Posteriors, x_d: Array) -> tuple[Array, Array]:
     return mean_bkr[0], np.array([quadratic_bk[0] for quadratic_bk in quadratics]).T * noise(posteriors)
 
 
-def predict_batch(posteriors: Posteriors, x_bd: Array, responses: Sequence[int]) -> tuple[Array, list[Array]]:
+def predict_batch(
+    posteriors: Posteriors, x_bd: Array, responses: Sequence[int], forms: QuadraticForms | None = None
+) -> tuple[Array, list[Array]]:
     """Means of θ·x for b contexts and all cells, (b, k, r), and, for each of ``responses``, xᵀΣx of all models, (b, k).
 
-    One context takes a product of packed vectors, O(k·d²/2); a batch takes matrix products.
+    ``forms`` are those of the same contexts, if the caller needs more of them.
     """
-    b, dim = x_bd.shape
-    k, r = posteriors.models, RESPONSES
-    mean_kr_d = posteriors.mean_krd.reshape(k * r, dim)
+    forms = QuadraticForms(x_bd) if forms is None else forms
     numbers = [int(posteriors.design_r[response]) for response in responses]
     quadratics: dict[int, Array] = {}
-    z_bp: Array | None = None
     for g in numbers:
-        if g in quadratics:
-            continue
-        if g == NONE:
-            square_bd = x_bd * x_bd
-            quadratics[g] = (square_bd[:, :-1] @ (1.0 / posteriors.ridge_d[:-1]))[:, None] + square_bd[
-                :, -1:
-            ] / posteriors.mass_k
-        elif b < FEW:
-            z_bp = packed_outer(x_bd) if z_bp is None else z_bp
-            quadratics[g] = np.maximum(z_bp.dot(posteriors.designs[g].cov_kp.T), 0.0)
-        else:
-            quadratics[g] = quadratic_forms(posteriors.designs[g].cov_kp, x_bd)
-    mean_bkr = x_bd.dot(mean_kr_d.T).reshape(b, k, r)
+        if g not in quadratics:
+            quadratics[g] = (
+                prior_quadratics(posteriors.ridge_d, posteriors.mass_k, x_bd)
+                if g == NONE
+                else forms.of(posteriors.designs[g].cov_kp)
+            )
+    mean_kr_d = posteriors.mean_krd.reshape(posteriors.models * RESPONSES, posteriors.dim)
+    mean_bkr = x_bd.dot(mean_kr_d.T).reshape(len(x_bd), posteriors.models, RESPONSES)
     return mean_bkr, [quadratics[g] for g in numbers]
+
+
+def prior_quadratics(ridge_d: Array, mass_k: Array, x_bd: Array) -> Array:
+    """xᵀΛ₀⁻¹x of priors, (b, k), at b contexts."""
+    square_bd = x_bd * x_bd
+    return (square_bd[:, :-1] @ (1.0 / ridge_d[:-1]))[:, None] + square_bd[:, -1:] / mass_k
 
 
 def noise(posteriors: Posteriors) -> Array:
@@ -417,7 +407,7 @@ def observation_counts(posteriors: Posteriors) -> npt.NDArray[np.int64]:
 
 
 _BY_MODEL = ("mean_krd", "eta_krd", "scalar_krs", "prior_kr2", "mass_k")
-_PLAIN = (*_BY_MODEL, "ridge_d", "idle_log_decay_1", "design_r")
+_PLAIN = (*_BY_MODEL, "ridge_sd", "idle_log_decay_1", "design_r")
 
 
 def to_arrays(posteriors: Posteriors) -> dict[str, npt.NDArray[np.generic]]:
@@ -430,16 +420,26 @@ def to_arrays(posteriors: Posteriors) -> dict[str, npt.NDArray[np.generic]]:
             named[f"{f.name}/{g}"] = getattr(design, f.name)
     for name in SUMS:
         named[name] = getattr(posteriors.amounts, name)
+    if posteriors.shrinkages is not None:
+        for f in fields(Shrinkages):
+            named[f.name] = getattr(posteriors.shrinkages, f.name)
     return named
 
 
-def from_arrays(named: Mapping[str, npt.NDArray[Any]]) -> Posteriors:
-    """The posteriors of ``to_arrays``, also of versions without sums of amounts. Raises ``KeyError`` if an array is missing."""
+def from_arrays(named: Mapping[str, npt.NDArray[Any]], content: slice = slice(0, 0)) -> Posteriors:
+    """The posteriors of ``to_arrays``, also of versions without sums of amounts or several shrinkages; ``content`` are the
+    features made of the content. Raises ``KeyError`` if an array is missing.
+    """
+    if "ridge_sd" not in named:
+        return _from_former_arrays(named, content)
     count = sum(name.startswith("cov_kp/") for name in named)
     posteriors = Posteriors(
         **{name: named[name] for name in _PLAIN},
         designs=[_read_design(named, g) for g in range(count)],
         amounts=no_amounts(len(named["mass_k"])),
+        shrinkages=Shrinkages(*(named[f.name] for f in fields(Shrinkages)))
+        if fields(Shrinkages)[0].name in named
+        else None,
     )
     amounts = posteriors.amounts
     amounts.stale.update(range(posteriors.models))
@@ -464,6 +464,32 @@ def _read_design(named: Mapping[str, npt.NDArray[Any]], number: int) -> Design:
     return Design(*(named[place] if place in named else nothing[name] for name, place in places))
 
 
+def _from_former_arrays(named: Mapping[str, npt.NDArray[Any]], content: slice) -> Posteriors:
+    """The posteriors of arrays from before there were several shrinkages: those follow from the sums.
+
+    There was one precision of content features, fitted to the outcomes, for all responses.
+    """
+    named = dict(named)
+    ridge_d = named.pop("ridge_d")
+    named["ridge_sd"] = shrinkage.ridges(len(ridge_d), content, PRECISION)
+    posteriors = from_arrays(named)
+    if len(posteriors.ridge_sd) > 1 and posteriors.design_r[QUALITY] != NONE:
+        posteriors.shrinkages = _prior_shrinkages(posteriors)
+    change_d = posteriors.ridge_d - ridge_d
+    change_d[-1] = 0.0
+    for number, design in enumerate(posteriors.designs):
+        design.precision_kp[:, diagonal_indices(posteriors.dim)] += change_d
+        for model in range(posteriors.models):
+            refresh(posteriors, number, model)
+    return posteriors
+
+
+def _prior_shrinkages(posteriors: Posteriors) -> Shrinkages:
+    """Quality's shrinkages before any outcome."""
+    intercept_k, b_k = posteriors.prior_kr2[:, QUALITY].T
+    return shrinkage.at_prior(posteriors.ridge_sd, posteriors.mass_k, intercept_k, b_k)
+
+
 def by_design(
     posteriors: Posteriors, answers: Sequence[tuple[int, float]]
 ) -> list[tuple[int, list[tuple[int, float]]]]:
@@ -481,7 +507,10 @@ def by_design(
                 _prior_design(posteriors) if number == NONE else _copy(posteriors.designs[number])
             )
             number = len(posteriors.designs) - 1
-            posteriors.design_r[[response for response, _ in grouped]] = number
+            responses = [response for response, _ in grouped]
+            if QUALITY in responses and posteriors.design_r[QUALITY] == NONE and len(posteriors.ridge_sd) > 1:
+                posteriors.shrinkages = _prior_shrinkages(posteriors)
+            posteriors.design_r[responses] = number
         by_number.append((number, grouped))
     return by_number
 

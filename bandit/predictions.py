@@ -17,16 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pointsman.bandit.catalog import Model
-from pointsman.bandit.packed import Array
+from pointsman.bandit.mixture import QualityMixture, quality_mixture
+from pointsman.bandit.packed import Array, QuadraticForms
 from pointsman.bandit.posterior import (
     COST,
     LATENCY,
     NONE,
     QUALITY,
-    RESPONSES,
     TOKENS,
     Posteriors,
-    noise,
     predict_batch,
     settle,
 )
@@ -76,7 +75,8 @@ class Predictions:
     """Predictions for each of k models, (k) at one context or (b, k) at b contexts.
 
     Mean and standard deviation of quality, scaled to [0, 1]; expected dollars, expected seconds and their 95th percentile,
-    expected output tokens.
+    expected output tokens. ``mixture`` is all that is believed of quality, and how new the context is to each model; decisions
+    that were stored before there was one are without.
     """
 
     quality_k: Array
@@ -85,6 +85,7 @@ class Predictions:
     latency_k: Array
     latency_p95_k: Array
     tokens_k: Array
+    mixture: QualityMixture | None = None
 
     def take(self, models: npt.NDArray[np.intp]) -> Predictions:
         """Those of some of the models, of a batch."""
@@ -95,6 +96,7 @@ class Predictions:
             self.latency_k[:, models],
             self.latency_p95_k[:, models],
             self.tokens_k[:, models],
+            None if self.mixture is None else self.mixture.map(lambda array: array[:, models]),
         )
 
     def at(self, row: int) -> Predictions:
@@ -106,6 +108,7 @@ class Predictions:
             self.latency_k[row],
             self.latency_p95_k[row],
             self.tokens_k[row],
+            None if self.mixture is None else self.mixture.map(lambda array: array[row]),
         )
 
     def batch(self) -> Predictions:
@@ -117,6 +120,7 @@ class Predictions:
             self.latency_k[None],
             self.latency_p95_k[None],
             self.tokens_k[None],
+            None if self.mixture is None else self.mixture.map(lambda array: array[None]),
         )
 
 
@@ -131,7 +135,10 @@ def regress(posteriors: Posteriors, x_bd: Array, token_b: Array | None = None) -
     ``token_b`` are the logarithms of the input tokens, NaN where unknown (``bandit.token_slope``): of those the variances then
     have their part.
     """
-    mean_bkr, (quality_bk, *amount_3bk) = predict_batch(posteriors, x_bd, range(RESPONSES))
+    forms = QuadraticForms(x_bd)
+    mean_bkr, amount_3bk = predict_batch(posteriors, x_bd, (COST, LATENCY, TOKENS), forms)
+    mixture = quality_mixture(posteriors, forms, mean_bkr[:, :, QUALITY])
+    quality_bk, quality_sd_bk = mixture.moments()
     # The spread of θ is left out: a model of which little is known should look as its prior says, not dearer for being unknown.
     amounts = settle(posteriors)
     if token_b is not None and amounts.slope_kr.any():
@@ -141,12 +148,13 @@ def regress(posteriors: Posteriors, x_bd: Array, token_b: Array | None = None) -
     np.exp(expected_bkr, out=expected_bkr)
     p95_bk = mean_bkr[:, :, LATENCY] + amounts.p95_k2[:, 0] + amounts.p95_k2[:, 1] * np.sqrt(1.0 + amount_3bk[1])
     predicted = Predictions(
-        quality_k=mean_bkr[:, :, QUALITY],
-        quality_sd_k=np.sqrt(noise(posteriors)[:, QUALITY] * quality_bk),
+        quality_k=quality_bk,
+        quality_sd_k=quality_sd_bk,
         cost_k=expected_bkr[:, :, COST - 1],
         latency_k=expected_bkr[:, :, LATENCY - 1],
         latency_p95_k=np.exp(np.minimum(p95_bk, _MAX_LOG, out=p95_bk), out=p95_bk),
         tokens_k=expected_bkr[:, :, TOKENS - 1],
+        mixture=mixture,
     )
     return predicted, amount_3bk
 

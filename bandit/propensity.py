@@ -1,19 +1,20 @@
-"""Exact choice probabilities (propensities) of Thompson sampling with independent Normal draws.
+"""Exact choice probabilities (propensities) of Thompson sampling with independent draws from mixtures of Normals.
 
-Every arm a draws u_a ~ N(mean_a, sd_a^2), independently; a rule then picks one arm:
+Every arm a draws u_a with the density f_a = sum_c w_ac N(mean_ac, sd_ac^2), independently; a rule then picks one arm:
 
 * the **argmax rule** picks the largest draw, so P(a) = integral f_a(u) prod_{b != a} F_b(u) du;
 * the **floor rule** picks the most preferred arm whose draw clears a floor; where none does, the largest draw.
 
-Both come down to one-dimensional integrals (the argmax case: Jeunen, RecSys 2025, arXiv 2504.08773).
+Both come down to one-dimensional integrals (the argmax case: Jeunen, RecSys 2025, arXiv 2504.08773), however many
+components the mixtures have, because the arms stay independent.
 
-Preconditions of every function here (they sit on the hot path and check nothing): float64 arrays with k >= 1
-arms; finite means; finite sds >= 0; no NaN; no overflow in (mean - mean') / sd.
+Preconditions of every function here (they sit on the hot path and check nothing): ``Mixtures`` with k >= 1
+arms; weights >= 0 whose sum is 1 for each arm; finite means; finite sds >= 0; no NaN; no overflow in (mean - mean') / sd;
+either all components of an arm have sd > 0, or none has and they have the same mean.
 
-**Accuracy.** The absolute error per arm is below 1e-9, whatever the ratio of the sds (measured: 4.1e-11 at
-worst over 8,000 hard cases of up to 50 arms). It is absolute, not relative: a probability under 1e-10 may
-come out as 0. Results are clipped to [0, 1] and *not* normalised: all arms sum to 1 within 1e-9 by themselves
-(6.6e-10 at worst, with 500 arms).
+**Accuracy.** The absolute error per arm is below 1e-9, whatever the ratio of the sds. It is absolute, not relative: a
+probability under 1e-10 may come out as 0. Results are clipped to [0, 1] and *not* normalised: all arms sum to 1
+within 1e-9 by themselves. Components of less weight than 1e-13 are left out.
 
 **Point masses.** sd = 0 is a draw that always equals its mean. Draws tie with positive probability only then;
 the argmax rule gives a tie to the lowest index, the floor rule to the preferred arm, and a draw equal to the
@@ -22,23 +23,20 @@ floor clears it.
 How the integrals are done, and why: `quadrature`. Above every other arm's support the last arm's own tail is a closed form;
 so are two contenders. All arms come from one product: f_a prod_{b != a} F_b = (prod_b F_b) f_a / F_a.
 
->>> argmax_propensities(np.array([0.0, 0.0, 1.0]), np.array([1.0, 1.0, 1.0])).round(6).tolist()
+>>> arms = normals(np.array([0.0, 0.0, 1.0]), np.array([1.0, 1.0, 1.0]))
+>>> argmax_propensities(arms).round(6).tolist()
 [0.183149, 0.183149, 0.633702]
->>> argmax_propensity(np.array([0.0, 0.0, 1.0]), np.array([1.0, 1.0, 1.0]), 2).__round__(6)
+>>> argmax_propensity(arms, 2).__round__(6)
 0.633702
 >>> cheapest_first_k = np.array([0, 1])
->>> floor_propensities(np.array([0.5, 0.9]), np.array([0.1, 0.1]), cheapest_first_k, floor=0.5).round(6).tolist()
+>>> arms = normals(np.array([0.5, 0.9]), np.array([0.1, 0.1]))
+>>> floor_propensities(arms, cheapest_first_k, floor=0.5).round(6).tolist()
 [0.500003, 0.499997]
-
-Cost of one arm out of 8 whose sds span a decade: 7 us of list work to prune, 8 us for the mesh, 5 us for some
-60 nodes x 8 cdfs at 10 ns, 6 us for the other array calls. Lists, not arrays, do the small steps: an array
-call costs about 1 us however few arms there are.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +44,26 @@ from scipy.special import ndtr
 
 from pointsman.bandit.quadrature import CROWD, TOLERANCE, Z_HIGH, Z_LOW, FloatArray, IntArray, mesh
 
+NEGLIGIBLE = 1e-13
+"""Weight up to which a component is left out."""
 _SQRT_HALF = math.sqrt(0.5)
+
+
+class Mixtures(NamedTuple):
+    """The distributions of k arms' draws, each a mixture of c Normals: weights, means and standard deviations, all (k, c)."""
+
+    weight_kc: FloatArray
+    mean_kc: FloatArray
+    sd_kc: FloatArray
+
+    def take(self, arms: IntArray) -> Mixtures:
+        """Those of some of the arms, in this order."""
+        return Mixtures(self.weight_kc[arms], self.mean_kc[arms], self.sd_kc[arms])
+
+
+def normals(mean_k: FloatArray, sd_k: FloatArray) -> Mixtures:
+    """Mixtures of one component each: Normals."""
+    return Mixtures(np.ones((len(mean_k), 1)), mean_k[:, None], sd_k[:, None])
 
 
 def _cdf(z: float) -> float:
@@ -55,181 +72,242 @@ def _cdf(z: float) -> float:
 
 
 class _Contenders(NamedTuple):
-    """The arms that can win, in coordinates centred so that near ties keep their digits."""
+    """The components that can win, in coordinates centred so that near ties keep their digits.
 
-    arms: list[int]  # arms with sd > 0 that can win, ascending
-    means: list[float]  # of those arms, minus centre
-    sds: list[float]
+    Each is (arm, weight, mean, sd), by arm; ``rest`` is, by arm, the weight of the arm's components that lie below ``lower``.
+    """
+
+    components: list[tuple[int, float, float, float]]
+    rest: dict[int, float]
     lower: float  # below this the largest draw falls with probability <= tolerance (or never)
     atom: int  # the point mass that can win (it sits at lower), or -1
     centre: float
 
 
-def _contenders(mean_k: FloatArray, sd_k: FloatArray) -> _Contenders:
-    """Drop the hopeless arms. Plain lists: for tens of arms they beat array calls."""
-    means: list[float] = mean_k.tolist()
-    sds: list[float] = sd_k.tolist()
-    lows = [m - Z_LOW * s for m, s in zip(means, sds, strict=True)]
-    centre = means[lows.index(max(lows))]
-    means = [m - centre for m in means]
-    lower = max([m - Z_LOW * s for m, s in zip(means, sds, strict=True)])
+def _contenders(arms: Mixtures) -> _Contenders:
+    """Drop the hopeless components."""
+    weight_kc, mean_kc, sd_kc = arms
+    if mean_kc.shape[1] > 1:
+        counts_kc = weight_kc > NEGLIGIBLE
+        low_k = np.minimum.reduce(mean_kc - Z_LOW * sd_kc, axis=1, where=counts_kc, initial=math.inf)
+    else:
+        counts_kc, low_k = None, (mean_kc - Z_LOW * sd_kc)[:, 0]
+    first = int(low_k.argmax())
+    centre = float(mean_kc[first, 0])
+    mean_kc = mean_kc - centre
+    lower = float(low_k[first]) - centre
     for count, z in CROWD:
-        if count > len(means):
+        if count > len(mean_kc):
             break
-        rivals = sorted([m + z * s for m, s in zip(means, sds, strict=True)])
-        lower = max(lower, rivals[-count])
-    index = [i for i, m in enumerate(means) if m + Z_HIGH * sds[i] > lower and sds[i] > 0.0]
+        bound_kc = mean_kc + z * sd_kc
+        bound_k = bound_kc[:, 0] if counts_kc is None else bound_kc.min(axis=1, where=counts_kc, initial=math.inf)
+        lower = max(lower, float(np.partition(bound_k, -count)[-count]))
+    can_win_kc = mean_kc + Z_HIGH * sd_kc > lower
+    can_win_kc &= sd_kc > 0.0
+    if counts_kc is not None:
+        can_win_kc &= counts_kc
+    arm_m, component_m = can_win_kc.nonzero()
+    components = list(
+        zip(
+            arm_m.tolist(),
+            weight_kc[arm_m, component_m].tolist(),
+            mean_kc[arm_m, component_m].tolist(),
+            sd_kc[arm_m, component_m].tolist(),
+            strict=True,
+        )
+    )
+    rest = dict.fromkeys(arm_m.tolist(), 1.0)
+    for arm, weight, _, _ in components:
+        rest[arm] -= weight
     atom = -1
-    if 0.0 in sds:
-        atom = next((i for i, m in enumerate(means) if sds[i] == 0.0 and m >= lower), -1)
-    return _Contenders(index, [means[i] for i in index], [sds[i] for i in index], lower, atom, centre)
+    point_k = sd_kc[:, 0] == 0.0
+    if point_k.any():
+        at_lower = np.flatnonzero(point_k & (mean_kc[:, 0] >= lower))
+        atom = int(at_lower[0]) if at_lower.size else -1
+    return _Contenders(components, {a: max(r, 0.0) for a, r in rest.items()}, lower, atom, centre)
 
 
-def _atom_mass(contenders: _Contenders) -> float:
-    """Probability that every contender falls below the point mass at `lower`."""
-    return math.prod([_cdf((contenders.lower - m) / s) for m, s in zip(contenders.means, contenders.sds, strict=True)])
+def _cdfs_at(contenders: _Contenders, u: float) -> dict[int, float]:
+    """By arm the probability that its draw is below ``u``."""
+    below = dict(contenders.rest)
+    for arm, weight, mean, sd in contenders.components:
+        below[arm] += weight * _cdf((u - mean) / sd)
+    return below
 
 
-def _split_top(contenders: _Contenders) -> tuple[list[float], int, float]:
-    """Ends of the supports, the arm that reaches highest, and the height above which it is alone.
+def _two(contenders: _Contenders, arm: int) -> float:
+    """P(``arm`` has the larger draw of the two contenders)."""
+    mine = [component for component in contenders.components if component[0] == arm]
+    others = [component for component in contenders.components if component[0] != arm]
+    mass = sum(
+        [
+            w * v * _cdf((mean - other) / math.hypot(sd, other_sd))
+            for _, w, mean, sd in mine
+            for _, v, other, other_sd in others
+        ]
+    )
+    ((_, below),) = [item for item in contenders.rest.items() if item[0] != arm]
+    return mass + below * sum([w for _, w, _, _ in mine])
 
-    Above that height its integrand is its bare density, so its support is cut there and the rest is a tail.
+
+def _split_top(contenders: _Contenders) -> tuple[int, float]:
+    """The arm that reaches highest, and the height above which it is alone.
+
+    Above that height its integrand is its bare density, so its windows are cut there and the rest is a tail.
     """
-    highs = [m + Z_HIGH * s for m, s in zip(contenders.means, contenders.sds, strict=True)]
-    top = highs.index(max(highs))
+    high_by_arm = dict.fromkeys(contenders.rest, -math.inf)
+    for arm, _, mean, sd in contenders.components:
+        high_by_arm[arm] = max(high_by_arm[arm], mean + Z_HIGH * sd)
+    top = max(high_by_arm, key=high_by_arm.__getitem__)
     nothing_else = contenders.lower if contenders.atom >= 0 else -math.inf
-    alone = max(highs[:top] + highs[top + 1 :], default=nothing_else)
-    highs[top] = alone
-    return highs, top, alone
+    return top, max([high for arm, high in high_by_arm.items() if arm != top], default=nothing_else)
 
 
-def _tail(mean: float, sd: float, low: float, ceiling: float) -> float:
-    """P(low < draw < ceiling)."""
-    return max(_cdf((mean - low) / sd) - _cdf((mean - ceiling) / sd), 0.0)
+def _tail(contenders: _Contenders, arm: int, low: float, ceiling: float) -> float:
+    """P(low < draw < ceiling) of an arm."""
+    return sum(
+        [
+            weight * max(_cdf((mean - low) / sd) - _cdf((mean - ceiling) / sd), 0.0)
+            for other, weight, mean, sd in contenders.components
+            if other == arm
+        ]
+    )
 
 
-def _integrands(
-    contenders: _Contenders, first: int, stop: int, upper: float, highs: list[float]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Of contenders first..stop-1, sd sqrt(2 pi) f_a / F_a at the nodes; weights x prod F; and 1 / sd."""
-    node_n, weight_n = mesh(contenders.lower, upper, highs, contenders.sds)
-    inv_sd_k1 = 1.0 / np.array(contenders.sds)[:, None]
-    z_kn = (node_n - np.array(contenders.means)[:, None]) * inv_sd_k1
-    cdf_kn = ndtr(z_kn)
-    weight_n *= np.multiply.reduce(cdf_kn, axis=0)
-    z_kn = z_kn[first:stop]
-    hazard_kn = np.exp(z_kn * z_kn * -0.5)
-    hazard_kn /= cdf_kn[first:stop]
-    return hazard_kn, weight_n, inv_sd_k1[first:stop, 0]
+def _integrals(contenders: _Contenders, upper: float, only: int | None) -> dict[int, float]:
+    """By arm the integral of f_a prod_{b != a} F_b from ``lower`` to ``upper``; of ``only`` one arm if it is given."""
+    lower, windows, support = contenders.lower, [], []
+    for arm, _, mean, sd in contenders.components:
+        low, high = max(lower, mean - Z_LOW * sd), min(upper, mean + Z_HIGH * sd)
+        if low < high:
+            windows.append((low, high, sd))
+            if only is None or arm == only:
+                support.append((low, high))
+    node_n, weight_n = mesh(windows, _disjoint(support))
+    if not node_n.size:
+        return {}
+    arms = list(contenders.rest)
+    arm_m, weight_m, mean_m, sd_m = (np.array(column)[:, None] for column in zip(*contenders.components, strict=True))
+    z_mn = (node_n - mean_m) / sd_m
+    cdf_mn = ndtr(z_mn)
+    cdf_mn *= weight_m
+    first_a = np.searchsorted(arm_m[:, 0], arms)
+    cdf_an = np.add.reduceat(cdf_mn, first_a, axis=0)
+    cdf_an += np.array(list(contenders.rest.values()))[:, None]
+    weight_n *= np.multiply.reduce(cdf_an, axis=0)
+    if only is None:
+        density_mn = np.exp(z_mn * z_mn * -0.5)
+        density_mn *= weight_m / sd_m
+        hazard_an = np.add.reduceat(density_mn, first_a, axis=0) / cdf_an
+        return dict(zip(arms, (hazard_an @ weight_n).tolist(), strict=True))
+    place = arms.index(only)
+    start, stop = int(first_a[place]), int(first_a[place + 1]) if place + 1 < len(arms) else len(z_mn)
+    z_mn = z_mn[start:stop]
+    density_mn = np.exp(z_mn * z_mn * -0.5)
+    weight_n /= cdf_an[place]
+    return {only: float((density_mn @ weight_n) @ (weight_m / sd_m)[start:stop, 0])}
 
 
-def _masses(mean_k: FloatArray, sd_k: FloatArray, ceiling: float = math.inf) -> FloatArray:
-    """P(arm a has the largest draw, and it is below `ceiling`), for each a. No point mass at or above it."""
-    p_k = np.zeros(len(mean_k))
-    contenders = _contenders(mean_k, sd_k)
+def _disjoint(intervals: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The union of intervals, as disjoint ones in order."""
+    union: list[tuple[float, float]] = []
+    for low, high in sorted(intervals):
+        if union and low <= union[-1][1]:
+            union[-1] = (union[-1][0], max(union[-1][1], high))
+        else:
+            union.append((low, high))
+    return union
+
+
+def _masses(arms: Mixtures, only: int | None = None, ceiling: float = math.inf) -> dict[int, float]:
+    """P(arm a has the largest draw, and it is below `ceiling`), by arm, where it is not 0; of ``only`` one arm if it is given.
+
+    No point mass is at or above the ceiling.
+    """
+    contenders = _contenders(arms)
     ceiling -= contenders.centre
+    masses: dict[int, float] = {}
     if ceiling <= contenders.lower:
-        return p_k
-    if contenders.atom >= 0:
-        p_k[contenders.atom] = _atom_mass(contenders)
-    arms = len(contenders.arms)
-    if arms == 2 and contenders.atom < 0 and ceiling == math.inf:
-        z = (contenders.means[0] - contenders.means[1]) / math.hypot(*contenders.sds)
-        p_k[contenders.arms] = _cdf(z), _cdf(-z)
-        return p_k
-    if arms:
-        highs, top, alone = _split_top(contenders)
-        upper = min(alone, ceiling)
-        if upper > contenders.lower:
-            hazard_kn, weight_n, inv_sd_k = _integrands(contenders, 0, arms, upper, highs)
-            p_k[contenders.arms] = (hazard_kn @ weight_n) * inv_sd_k
-        if ceiling > alone:
-            p_k[contenders.arms[top]] += _tail(contenders.means[top], contenders.sds[top], alone, ceiling)
-    return np.minimum(p_k, 1.0)
-
-
-def _mass(mean_k: FloatArray, sd_k: FloatArray, arm: int, ceiling: float = math.inf) -> float:
-    """`_masses` of one arm, at the cost of one arm."""
-    contenders = _contenders(mean_k, sd_k)
-    ceiling -= contenders.centre
-    if ceiling <= contenders.lower:
-        return 0.0
-    mass = _atom_mass(contenders) if arm == contenders.atom else 0.0
-    place = bisect_left(contenders.arms, arm)
-    if place == len(contenders.arms) or contenders.arms[place] != arm:
-        return mass
-    if len(contenders.arms) == 2 and contenders.atom < 0 and ceiling == math.inf:
-        return _cdf((contenders.means[place] - contenders.means[1 - place]) / math.hypot(*contenders.sds))
-    highs, top, alone = _split_top(contenders)
-    upper = min(highs[place], ceiling)
+        return masses
+    if contenders.atom >= 0 and only in (None, contenders.atom):
+        masses[contenders.atom] = math.prod(_cdfs_at(contenders, contenders.lower).values())
+    if not contenders.components or (only is not None and only not in contenders.rest):
+        return masses
+    if len(contenders.rest) == 2 and contenders.atom < 0 and ceiling == math.inf:
+        return {arm: _two(contenders, arm) for arm in (contenders.rest if only is None else (only,))}
+    top, alone = _split_top(contenders)
+    upper = min(alone, ceiling)
     if upper > contenders.lower:
-        hazard_kn, weight_n, inv_sd_k = _integrands(contenders, place, place + 1, upper, highs)
-        mass += float(inv_sd_k @ (hazard_kn @ weight_n))
-    if place == top and ceiling > alone:
-        mass += _tail(contenders.means[top], contenders.sds[top], alone, ceiling)
-    return min(mass, 1.0)
+        masses.update(_integrals(contenders, upper, only))
+    if ceiling > alone and only in (None, top):
+        masses[top] = masses.get(top, 0.0) + _tail(contenders, top, alone, ceiling)
+    return masses
 
 
-def argmax_propensities(mean_k: FloatArray, sd_k: FloatArray) -> FloatArray:
+def argmax_propensities(arms: Mixtures) -> FloatArray:
     """P(arm a has the largest draw) for every arm, shape (k,), each in [0, 1], summing to 1 within 1e-9.
 
-    mean_k, sd_k: of the independent Normal draws, shape (k,). See the module for preconditions and ties.
+    See the module for preconditions and ties.
     """
-    return _masses(mean_k, sd_k)
+    p_k = np.zeros(len(arms.mean_kc))
+    for arm, mass in _masses(arms).items():
+        p_k[arm] = min(mass, 1.0)
+    return p_k
 
 
-def argmax_propensity(mean_k: FloatArray, sd_k: FloatArray, arm: int) -> float:
+def argmax_propensity(arms: Mixtures, arm: int) -> float:
     """P(`arm` has the largest draw), 0 <= arm < k: as `argmax_propensities(...)[arm]`, cheaper."""
-    return _mass(mean_k, sd_k, arm)
+    return min(_masses(arms, arm).get(arm, 0.0), 1.0)
 
 
-def _in_order(mean_k: FloatArray, sd_k: FloatArray, rank_k: IntArray) -> tuple[FloatArray, FloatArray, IntArray]:
-    """The arms from most to least preferred (so that a tie goes to the lowest index), and who they are."""
-    order_k = np.empty(len(rank_k), np.intp)
-    order_k[rank_k] = np.arange(len(rank_k))
-    return mean_k[order_k], sd_k[order_k], order_k
+def below(arms: Mixtures, floor: FloatArray | float) -> FloatArray:
+    """P(draw < floor) for each arm; a point mass at the floor is not below it. ``arms`` may have more dimensions in front."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z_kc = (floor - arms.mean_kc) / arms.sd_kc
+    z_kc[np.isnan(z_kc)] = -np.inf  # no spread, exactly at the floor
+    below_k: FloatArray = (arms.weight_kc * ndtr(z_kc)).sum(axis=-1)
+    return np.minimum(below_k, 1.0)
 
 
-def _below(mean_k: FloatArray, sd_k: FloatArray, floor: float) -> FloatArray:
-    """P(draw < floor) for each arm; a point mass at the floor is not below it."""
-    gap_k = floor - mean_k
-    point_k = sd_k == 0.0
-    if not point_k.any():
-        return np.asarray(ndtr(gap_k / sd_k))
-    return np.where(point_k, gap_k > 0.0, ndtr(gap_k / np.where(point_k, 1.0, sd_k)))
-
-
-def floor_propensities(mean_k: FloatArray, sd_k: FloatArray, rank_k: IntArray, *, floor: float) -> FloatArray:
+def floor_propensities(arms: Mixtures, rank_k: IntArray, *, floor: float) -> FloatArray:
     """P(the floor rule picks arm a) for every arm, shape (k,), each in [0, 1], summing to 1 within 1e-9.
 
     The rule picks the most preferred arm with q_a >= floor; where none clears it, the arm with the largest q. So
     P(a) = P(q_a >= floor) prod_{b preferred to a} P(q_b < floor) + P(q_a is largest, and below floor).
 
-    mean_k, sd_k: of the independent Normal quality draws q_a, shape (k,).
+    arms: of the independent quality draws q_a.
     rank_k: each arm's place in the order of preference, a permutation of 0..k-1; rank 0 is tried first (the
         cheapest, for a cost-first objective).
 
     See the module for preconditions and ties.
     """
-    mean_k, sd_k, order_k = _in_order(mean_k, sd_k, rank_k)
-    p_k = np.empty(len(mean_k))
-    below_k = _below(mean_k, sd_k, floor)
+    order_k = _order(rank_k)
+    arms = arms.take(order_k)
+    p_k = np.empty(len(order_k))
+    below_k = below(arms, floor)
     none_clears_k = np.cumprod(below_k)
     in_order_k = 1.0 - below_k
     in_order_k[1:] *= none_clears_k[:-1]
     if none_clears_k[-1] > TOLERANCE:
-        in_order_k += _masses(mean_k, sd_k, floor)
+        for arm, mass in _masses(arms, ceiling=floor).items():
+            in_order_k[arm] += mass
     np.minimum(in_order_k, 1.0, out=in_order_k)
     p_k[order_k] = in_order_k
     return p_k
 
 
-def floor_propensity(mean_k: FloatArray, sd_k: FloatArray, rank_k: IntArray, arm: int, *, floor: float) -> float:
+def floor_propensity(arms: Mixtures, rank_k: IntArray, arm: int, *, floor: float) -> float:
     """P(the floor rule picks `arm`), 0 <= arm < k: as `floor_propensities(...)[arm]`, cheaper."""
-    mean_k, sd_k, _ = _in_order(mean_k, sd_k, rank_k)
-    rank = int(rank_k[arm])
-    below_k = _below(mean_k, sd_k, floor)
+    arms, rank = arms.take(_order(rank_k)), int(rank_k[arm])
+    below_k = below(arms, floor)
     p = float((1.0 - below_k[rank]) * np.multiply.reduce(below_k[:rank]))
     if np.multiply.reduce(below_k) > TOLERANCE:
-        p += _mass(mean_k, sd_k, rank, floor)
+        p += _masses(arms, rank, floor).get(rank, 0.0)
     return min(p, 1.0)
+
+
+def _order(rank_k: IntArray) -> IntArray:
+    """The arms from most to least preferred, so that a tie goes to the preferred one."""
+    order_k = np.empty(len(rank_k), np.intp)
+    order_k[rank_k] = np.arange(len(rank_k))
+    return order_k

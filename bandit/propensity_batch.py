@@ -1,7 +1,7 @@
-"""`propensity` for many rows at once: the same meshes, one array operation per order of a rule.
+"""`propensity` for many rows at once: meshes of the same kind, one array operation per order of a rule.
 
->>> mean_bk, sd_bk = np.array([[0.0, 0.0], [0.0, 3.0]]), np.ones((2, 2))
->>> argmax_propensity_batch(mean_bk, sd_bk, np.array([0, 1])).round(6).tolist()
+>>> arms = normals(np.array([[0.0, 0.0], [0.0, 3.0]]), np.ones((2, 2)))
+>>> argmax_propensity_batch(arms, np.array([0, 1])).round(6).tolist()
 [0.5, 0.983053]
 """
 
@@ -11,13 +11,14 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import ndtr
 
+from pointsman.bandit.propensity import NEGLIGIBLE, Mixtures
 from pointsman.bandit.quadrature import (
     CROWD,
     MAX_SPAN,
     MERGE,
-    ONE_SEGMENT,
     ORDER_ARMS,
     ORDER_BASE,
     ORDER_CAP_BASE,
@@ -33,7 +34,33 @@ from pointsman.bandit.quadrature import (
 _BATCH_ELEMENTS = 1 << 16  # per work array, 512 kB: larger gains nothing, smaller pays for more calls
 
 
-class _BatchMesh(NamedTuple):
+def normals(mean_bk: FloatArray, sd_bk: FloatArray) -> Mixtures:
+    """Mixtures (b, k, 1) of one component each: Normals."""
+    return Mixtures(np.ones((*mean_bk.shape, 1)), mean_bk[..., None], sd_bk[..., None])
+
+
+class _Components(NamedTuple):
+    """The components (b, m) of all rows that can win, by arm; those that cannot fill up rows and have a weight of 0.
+
+    ``rest_bk`` is the weight of each arm's other components. ``low_bm`` and ``high_bm`` bound the windows, centred as the means.
+    """
+
+    arm_bm: IntArray
+    weight_bm: FloatArray
+    mean_bm: FloatArray
+    sd_bm: FloatArray
+    low_bm: FloatArray
+    high_bm: FloatArray
+    rest_bk: FloatArray
+
+    def part(self, row_s: IntArray, size: int) -> _Components:
+        """Those of some rows, the first ``size`` of each."""
+        arm_bm, *floats, rest_bk = self
+        weight_sm, mean_sm, sd_sm, low_sm, high_sm = (array[row_s][:, :size] for array in floats)
+        return _Components(arm_bm[row_s][:, :size], weight_sm, mean_sm, sd_sm, low_sm, high_sm, rest_bk[row_s])
+
+
+class _Segments(NamedTuple):
     """Segments of all rows, flat. Within one, the nodes are start + width * (a rule's nodes on [0, 1])."""
 
     row_g: IntArray
@@ -42,140 +69,191 @@ class _BatchMesh(NamedTuple):
     order_g: IntArray
 
 
-def _batch_mesh(lower_b: FloatArray, upper_b: FloatArray, high_bk: FloatArray, sd_bk: FloatArray) -> _BatchMesh:
-    """`mesh` for many rows at once; arms that cannot win have high = -inf."""
-    sorted_bk = np.argsort(np.where(high_bk > lower_b[:, None], sd_bk, math.inf), axis=1, kind="stable")
-    high_sorted_bk = np.minimum(np.take_along_axis(high_bk, sorted_bk, 1), upper_b[:, None])
-    sd_sorted_bk = np.take_along_axis(sd_bk, sorted_bk, 1)
-    start_b, end_b, scale_b = lower_b.copy(), lower_b.copy(), sd_sorted_bk[:, 0].copy()
-    one_b = upper_b - lower_b <= ONE_SEGMENT * scale_b
-    high_sorted_bk[one_b, 0] = upper_b[one_b]
-    rows, starts, ends, scales = [], [], [], []
+def argmax_propensity_batch(arms: Mixtures, arm_b: IntArray) -> FloatArray:
+    """P(the arm ``arm_b[i]`` has the largest draw of row i), shape (b,), for b >= 0 rows: as `argmax_propensity` of each.
 
-    def close(row_c: IntArray) -> None:
-        rows.append(row_c)
-        starts.append(start_b[row_c])
-        ends.append(end_b[row_c])
-        scales.append(scale_b[row_c])
+    arms: of the independent draws, each array (b, k, c). Preconditions, accuracy and ties as in `propensity`.
+    """
+    b = len(arms.mean_kc)
+    rows_b = np.arange(b)
+    if not b:
+        return np.empty(0)
+    components, lower_b, can_win_bkc, mean_bkc = _windows(arms)
+    point_bk = arms.sd_kc[:, :, 0] == 0.0
+    atom_bk = point_bk & (mean_bkc[:, :, 0] >= lower_b[:, None])
+    has_atom_b = atom_bk.any(axis=1)
+    p_b = np.zeros(b)
+    for row in np.flatnonzero(has_atom_b & (atom_bk.argmax(axis=1) == arm_b)).tolist():
+        p_b[row] = _all_below(components, row, float(lower_b[row]))
+    high_bk = np.max(np.where(can_win_bkc, mean_bkc + Z_HIGH * arms.sd_kc, -math.inf), axis=2)
+    top_b = high_bk.argmax(axis=1)
+    runs_b = high_bk[rows_b, top_b] > lower_b  # false where only a point mass is left
+    high_bk[rows_b, top_b] = -math.inf
+    # where the top arm is alone: from minus infinity on where there is nothing else, and then the tail is all
+    alone_b = np.where(has_atom_b, np.maximum(high_bk.max(axis=1), lower_b), high_bk.max(axis=1))
+    tops = np.flatnonzero(runs_b & (top_b == arm_b))
+    mine_mc = can_win_bkc[tops, arm_b[tops]] * arms.weight_kc[tops, arm_b[tops]]
+    safe_sd_mc = np.where(arms.sd_kc[tops, arm_b[tops]] > 0.0, arms.sd_kc[tops, arm_b[tops]], 1.0)
+    z_mc = (mean_bkc[tops, arm_b[tops]] - np.maximum(alone_b, lower_b)[tops, None]) / safe_sd_mc
+    tail_m = (mine_mc * ndtr(z_mc)).sum(axis=1)
+    p_b[tops] += np.where(alone_b[tops] == -math.inf, mine_mc.sum(axis=1), tail_m)
+    np.minimum(components.high_bm, np.maximum(alone_b, lower_b)[:, None], out=components.high_bm)
+    _add_integrals(p_b, components, arm_b)
+    return np.minimum(p_b, 1.0)
 
-    for arm in range(high_bk.shape[1]):
-        row_c = np.flatnonzero(high_sorted_bk[:, arm] > end_b)
-        high_c, sd_c = high_sorted_bk[row_c, arm], sd_sorted_bk[row_c, arm]
-        scale_c, start_c, end_c = scale_b[row_c], start_b[row_c], end_b[row_c]
-        begun_c = end_c > start_c
-        costly_c = (high_c - end_c) * (1.0 / scale_c - 1.0 / sd_c) > MERGE
-        cut_c = begun_c & (costly_c | (high_c - start_c > MAX_SPAN * scale_c))
-        close(row_c[cut_c])
-        start_b[row_c[cut_c]] = end_c[cut_c]
-        fresh_c = cut_c | ~begun_c
-        scale_b[row_c[fresh_c]] = sd_c[fresh_c]
-        end_b[row_c] = high_c
-    close(np.flatnonzero(end_b > start_b))
 
-    row_g, start_g, scale_g = (
-        np.concatenate(rows),
-        np.concatenate(starts),
-        np.concatenate(scales),
+def _windows(arms: Mixtures) -> tuple[_Components, FloatArray, npt.NDArray[np.bool_], FloatArray]:
+    """The components that can win, with their windows; the heights (b) below which the largest draw falls with negligible
+    probability; which components can win (b, k, c); and the centred means (b, k, c).
+    """
+    weight_bkc, mean_bkc, sd_bkc = arms
+    b, k, _ = mean_bkc.shape
+    counts_bkc = weight_bkc > NEGLIGIBLE
+    low_bk = np.min(np.where(counts_bkc, mean_bkc - Z_LOW * sd_bkc, math.inf), axis=2)
+    centre_b = mean_bkc[np.arange(b), low_bk.argmax(axis=1), 0]
+    mean_bkc = mean_bkc - centre_b[:, None, None]
+    lower_b = low_bk.max(axis=1) - centre_b
+    for count, z in CROWD:
+        if count > k:
+            break
+        bound_bk = np.min(np.where(counts_bkc, mean_bkc + z * sd_bkc, math.inf), axis=2)
+        np.maximum(lower_b, np.partition(bound_bk, k - count, axis=1)[:, k - count], out=lower_b)
+    can_win_bkc = counts_bkc & (sd_bkc > 0.0) & (mean_bkc + Z_HIGH * sd_bkc > lower_b[:, None, None])
+    rest_bk = np.maximum(1.0 - (weight_bkc * can_win_bkc).sum(axis=2), 0.0)
+    can_win_bm = can_win_bkc.reshape(b, -1)
+    most = max(int(can_win_bm.sum(axis=1).max()), 1)
+    place_bm = np.argsort(~can_win_bm, axis=1, kind="stable")[:, :most]  # those that can win first, by arm
+
+    def taken(array_bkc: FloatArray, otherwise: float) -> FloatArray:
+        values_bm = np.take_along_axis(array_bkc.reshape(b, -1), place_bm, axis=1)
+        return np.where(np.take_along_axis(can_win_bm, place_bm, axis=1), values_bm, otherwise)
+
+    mean_bm, sd_bm = taken(mean_bkc, -math.inf), taken(sd_bkc, 1.0)
+    low_bm = np.maximum(mean_bm - Z_LOW * sd_bm, lower_b[:, None])
+    components = _Components(
+        place_bm // mean_bkc.shape[2],
+        taken(weight_bkc, 0.0),
+        mean_bm,
+        sd_bm,
+        low_bm,
+        mean_bm + Z_HIGH * sd_bm,
+        rest_bk,
     )
-    width_g = np.concatenate(ends) - start_g
-    ratio_gk = scale_g[:, None] / sd_bk[row_g]
-    ratio_gk[high_bk[row_g] <= start_g[:, None]] = 0.0
-    arms_g = np.einsum("gk,gk->g", ratio_gk, ratio_gk)
-    span_g = width_g / scale_g
+    return components, lower_b, can_win_bkc, mean_bkc
+
+
+def _all_below(components: _Components, row: int, u: float) -> float:
+    """P(all draws of the contenders of a row are below u)."""
+    below_k = components.rest_bk[row].copy()
+    z_m = (u - components.mean_bm[row]) / components.sd_bm[row]
+    np.add.at(below_k, components.arm_bm[row], components.weight_bm[row] * ndtr(z_m))
+    return float(np.prod(below_k))
+
+
+def _add_integrals(p_b: FloatArray, components: _Components, arm_b: IntArray) -> None:
+    """Add to ``p_b``, in place, the integrals over f prod F of each row's arm: rows with like numbers of components together."""
+    count_b = (components.weight_bm > 0.0).sum(axis=1)
+    size_b = 4 * ((count_b + 3) // 4)
+    for size in np.unique(size_b[count_b > 0]).tolist():
+        row_s = np.flatnonzero(size_b == size)
+        part = components.part(row_s, size)
+        p_s, segments = p_b[row_s], _segments(part, arm_b[row_s])
+        for order in np.unique(segments.order_g):
+            group = np.flatnonzero(segments.order_g == order)
+            step = max(_BATCH_ELEMENTS // (int(order) * size), 1)
+            for at in range(0, len(group), step):
+                _add_segments(p_s, part, segments, group[at : at + step], arm_b[row_s])
+        p_b[row_s] = p_s
+
+
+def _segments(components: _Components, arm_b: IntArray) -> _Segments:
+    """The segments on which the density of each row's arm is, from all components' windows: everywhere the finest scale counts.
+
+    Neighbouring pieces become one segment where nodes at the finer scale cost less than another segment.
+    """
+    live_bm = components.high_bm > components.low_bm
+    mine_bm = live_bm & (components.arm_bm == arm_b[:, None])
+    from_b = np.min(np.where(mine_bm, components.low_bm, math.inf), axis=1)
+    to_b = np.max(np.where(mine_bm, components.high_bm, -math.inf), axis=1)
+    none_b = ~mine_bm.any(axis=1)
+    from_b[none_b] = to_b[none_b] = 0.0
+    low_bm = np.clip(np.where(live_bm, components.low_bm, from_b[:, None]), from_b[:, None], to_b[:, None])
+    high_bm = np.clip(np.where(live_bm, components.high_bm, from_b[:, None]), from_b[:, None], to_b[:, None])
+    edge_be = np.sort(np.concatenate([low_bm, high_bm], axis=1), axis=1)
+    covers_bem = (low_bm[:, None] <= edge_be[:, :-1, None]) & (high_bm[:, None] >= edge_be[:, 1:, None])
+    scale_be = np.min(np.where(covers_bem & live_bm[:, None], components.sd_bm[:, None], math.inf), axis=2)
+    row_g, start_g, end_g, scale_g = _joined(edge_be, scale_be)
+    overlaps_gm = (low_bm[row_g] < end_g[:, None]) & (high_bm[row_g] > start_g[:, None]) & live_bm[row_g]
+    rising_g = np.square(np.where(overlaps_gm, scale_g[:, None] / components.sd_bm[row_g], 0.0)).sum(axis=1)
+    span_g = (end_g - start_g) / scale_g
     order_g = np.minimum(
-        ORDER_BASE + span_g * (ORDER_SPAN + ORDER_ARMS * np.log(arms_g)),
+        ORDER_BASE + span_g * (ORDER_SPAN + ORDER_ARMS * np.log(np.maximum(rising_g, 1.0))),
         ORDER_CAP_BASE + ORDER_CAP_SPAN * span_g,
     )
     # Few distinct orders, so that many segments share one array operation.
-    return _BatchMesh(row_g, start_g, width_g, 4 * np.ceil(order_g / 4.0).astype(np.intp))
+    return _Segments(row_g, start_g, end_g - start_g, 4 * np.ceil(order_g / 4.0).astype(np.intp))
 
 
-def _batch_masses(mean_bk: FloatArray, sd_bk: FloatArray, arm_b: IntArray) -> FloatArray:
-    """P(the row's arm has the largest draw), shape (b,)."""
-    batch, arms = mean_bk.shape
-    all_b = np.arange(batch)
-    mean_bk = mean_bk - mean_bk[all_b, np.argmax(mean_bk - Z_LOW * sd_bk, axis=1)][:, None]
-    lower_b = np.max(mean_bk - Z_LOW * sd_bk, axis=1)
-    for count, z in CROWD:
-        if count > arms:
-            break
-        rivals_b = np.partition(mean_bk + z * sd_bk, arms - count, axis=1)[:, arms - count]
-        np.maximum(lower_b, rivals_b, out=lower_b)
-    point_bk = sd_bk == 0.0
-    sd_bk = np.where(point_bk, 1.0, sd_bk)
-    high_bk = np.where(point_bk, -math.inf, mean_bk + Z_HIGH * sd_bk)
-    high_bk[high_bk <= lower_b[:, None]] = -math.inf
-    p_bk = np.zeros((batch, arms))
+def _joined(edge_be: FloatArray, scale_be: FloatArray) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
+    """Row, start, end and scale of segments: pieces between neighbouring edges joined from the left; none where the scale is
+    infinite.
+    """
+    start_b, end_b = edge_be[:, 0].copy(), edge_be[:, 0].copy()
+    scale_b = np.ones(len(edge_be))
+    rows: list[IntArray] = []
+    bounds: list[FloatArray] = []
 
-    atom_bk = point_bk & (mean_bk >= lower_b[:, None])
-    row_a = np.flatnonzero(atom_bk.any(axis=1))
-    if len(row_a):
-        below_ak = ndtr((lower_b[row_a, None] - mean_bk[row_a]) / sd_bk[row_a])
-        below_ak[high_bk[row_a] == -math.inf] = 1.0
-        p_bk[row_a, np.argmax(atom_bk[row_a], axis=1)] = below_ak.prod(axis=1)
+    def close(row_c: IntArray) -> None:
+        row_c = row_c[end_b[row_c] > start_b[row_c]]
+        rows.append(row_c)
+        bounds.append(np.array([start_b[row_c], end_b[row_c], scale_b[row_c]]))
 
-    top_b = np.argmax(high_bk, axis=1)
-    runs_b = high_bk[all_b, top_b] > lower_b  # false where only a point mass is left
-    high_bk[all_b, top_b] = -math.inf
-    alone_b = high_bk.max(axis=1)  # -inf, and so the tail is all, where there is nothing else
-    alone_b[row_a] = np.maximum(alone_b[row_a], lower_b[row_a])
-    tail_b = ndtr((mean_bk[all_b, top_b] - alone_b) / sd_bk[all_b, top_b])
-    p_bk[all_b, top_b] += np.where(runs_b, tail_b, 0.0)
-    np.maximum(alone_b, lower_b, out=alone_b)
-    high_bk[all_b, top_b] = np.where(runs_b & (alone_b > lower_b), alone_b, -math.inf)
-
-    upper_b = np.maximum(high_bk[all_b, arm_b], lower_b)
-    mesh = _batch_mesh(lower_b, upper_b, high_bk, sd_bk)
-    for order in np.unique(mesh.order_g):
-        group = np.flatnonzero(mesh.order_g == order)
-        step = max(_BATCH_ELEMENTS // (int(order) * arms), 1)
-        for at in range(0, len(group), step):
-            _add_segments(p_bk, mean_bk, sd_bk, high_bk, mesh, group[at : at + step], arm_b)
-    return np.minimum(p_bk[all_b, arm_b], 1.0)
+    for piece in range(scale_be.shape[1]):
+        low_b, high_b, fine_b = edge_be[:, piece], edge_be[:, piece + 1], scale_be[:, piece]
+        some_b = (high_b > low_b) & (fine_b < math.inf)
+        finer_b = np.minimum(scale_b, fine_b)
+        extra_b = (high_b - start_b) / finer_b - (end_b - start_b) / scale_b - (high_b - low_b) / fine_b
+        joins_b = some_b & (end_b == low_b) & (end_b > start_b)
+        joins_b &= (extra_b <= MERGE) & (high_b - start_b <= MAX_SPAN * finer_b)
+        fresh = np.flatnonzero(some_b & ~joins_b)
+        close(fresh)
+        start_b[fresh], scale_b[fresh] = low_b[fresh], fine_b[fresh]
+        scale_b[joins_b] = finer_b[joins_b]
+        end_b[some_b] = high_b[some_b]
+    close(np.arange(len(edge_be)))
+    start_g, end_g, scale_g = np.concatenate(bounds, axis=1)
+    return np.concatenate(rows), start_g, end_g, scale_g
 
 
 def _add_segments(
-    p_bk: FloatArray,
-    mean_bk: FloatArray,
-    sd_bk: FloatArray,
-    high_bk: FloatArray,
-    mesh: _BatchMesh,
-    chunk_g: IntArray,
-    arm_b: IntArray,
+    p_b: FloatArray, components: _Components, segments: _Segments, chunk_g: IntArray, arm_b: IntArray
 ) -> None:
-    """Add to p_bk, in place, the integrals over some segments of one order.
-
-    Only pairs (segment, arm) whose arm still rises there are evaluated; the other cdfs are 1.
-    """
-    row_g, start_g, width_g = (
-        mesh.row_g[chunk_g],
-        mesh.start_g[chunk_g],
-        mesh.width_g[chunk_g],
-    )
-    node_n, weight_n = gauss_legendre(int(mesh.order_g[chunk_g[0]]))
-    segment_p, arm_p = np.nonzero(high_bk[row_g] > start_g[:, None])
+    """Add to ``p_b``, in place, the integrals over some segments of one order."""
+    row_g, start_g, width_g = segments.row_g[chunk_g], segments.start_g[chunk_g], segments.width_g[chunk_g]
+    node_n, weight_n = gauss_legendre(int(segments.order_g[chunk_g[0]]))
+    segment_p, place_p = np.nonzero(components.weight_bm[row_g] > 0.0)
     row_p = row_g[segment_p]
-    inv_sd_p = 1.0 / sd_bk[row_p, arm_p]
+    arm_p, share_p = components.arm_bm[row_p, place_p], components.weight_bm[row_p, place_p]
+    inv_sd_p = 1.0 / components.sd_bm[row_p, place_p]
     z_pn = np.multiply.outer(width_g[segment_p] * inv_sd_p, node_n)
-    z_pn += ((start_g[segment_p] - mean_bk[row_p, arm_p]) * inv_sd_p)[:, None]
+    z_pn += ((start_g[segment_p] - components.mean_bm[row_p, place_p]) * inv_sd_p)[:, None]
     cdf_pn = ndtr(z_pn)
-    first_g = np.searchsorted(segment_p, np.arange(len(row_g)))
-    weight_gn = np.multiply.reduceat(cdf_pn, first_g, axis=0)
-    weight_gn *= weight_n
-    wanted = np.flatnonzero(arm_p == arm_b[row_p])
-    segment_p, arm_p, row_p, inv_sd_p = segment_p[wanted], arm_p[wanted], row_p[wanted], inv_sd_p[wanted]
-    z_pn, cdf_pn = z_pn[wanted], cdf_pn[wanted]
-    z_pn *= z_pn
-    z_pn *= -0.5
-    np.exp(z_pn, out=z_pn)
-    z_pn /= cdf_pn
-    mass_p = np.einsum("pn,pn->p", z_pn, weight_gn[segment_p]) * (width_g[segment_p] * inv_sd_p)
-    np.add.at(p_bk, (row_p, arm_p), mass_p)
-
-
-def argmax_propensity_batch(mean_bk: FloatArray, sd_bk: FloatArray, arm_b: IntArray) -> FloatArray:
-    """P(the arm ``arm_b[i]`` has the largest draw of row i), shape (b,), for b >= 0 rows: as `argmax_propensity` of each.
-
-    mean_bk, sd_bk: of the independent Normal draws, shape (b, k). Preconditions, accuracy and ties as in `propensity`.
-    """
-    return _batch_masses(mean_bk, sd_bk, arm_b)
+    cdf_pn *= share_p[:, None]
+    # components -> arms of a segment -> segments
+    first_q = np.flatnonzero(np.diff(segment_p, prepend=-1) | np.diff(arm_p, prepend=-1))
+    cdf_qn = np.add.reduceat(cdf_pn, first_q, axis=0)
+    cdf_qn += components.rest_bk[row_p[first_q], arm_p[first_q]][:, None]
+    first_g = np.searchsorted(segment_p[first_q], np.arange(len(row_g)))
+    product_gn = np.multiply.reduceat(cdf_qn, first_g, axis=0)
+    product_gn *= weight_n
+    mine_p = np.flatnonzero(arm_p == arm_b[row_p])
+    mine_q = np.flatnonzero(arm_p[first_q] == arm_b[row_p[first_q]])
+    segment_q = segment_p[first_q][mine_q]
+    product_gn[segment_q] /= cdf_qn[mine_q]
+    density_pn = z_pn[mine_p]
+    density_pn *= density_pn
+    density_pn *= -0.5
+    np.exp(density_pn, out=density_pn)
+    mass_p = np.einsum("pn,pn->p", density_pn, product_gn[segment_p[mine_p]])
+    mass_p *= share_p[mine_p] * inv_sd_p[mine_p] * width_g[segment_p[mine_p]]
+    np.add.at(p_b, row_p[mine_p], mass_p)

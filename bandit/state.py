@@ -22,7 +22,6 @@ import numpy as np
 
 from pointsman.bandit.bucket import (
     CHANGE_DECAY_EVERY,
-    FIT_FROM,
     BucketState,
     add_columns,
     apply_time_decay,
@@ -31,7 +30,6 @@ from pointsman.bandit.bucket import (
     decay_after_change,
     default_priors,
     drop_column,
-    fit_content,
     learn,
     new_bucket,
 )
@@ -388,8 +386,6 @@ def _learn_of_context(state: State, bucket: BucketState, event: DecisionMade) ->
             fit_scales(bucket.scales)
     if total % CHANGE_DECAY_EVERY == 0 and bucket.changed_at_k.any():
         decay_after_change(bucket, total)
-    if total >= FIT_FROM and _is_round(total):
-        fit_content(bucket)
     if total % next((every for most, every in POOL_UNTIL if total <= most), POOL_EVERY) == 0:
         count_kr = observation_counts(bucket.posteriors)
         young = np.flatnonzero(count_kr[:, QUALITY] < YOUNG).tolist()

@@ -25,12 +25,14 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.linalg.blas import dger, dspmv, dspr
 
+from pointsman.bandit import shrinkage
 from pointsman.bandit.amounts import decay_amounts
 from pointsman.bandit.packed import Array, diagonal_indices
 from pointsman.bandit.posterior import (
     DOWN,
     NONE,
     PRIOR_A,
+    QUALITY,
     RESPONSES,
     SQUARE,
     UP,
@@ -41,6 +43,7 @@ from pointsman.bandit.posterior import (
     by_design,
     prior_precision,
     refresh,
+    reweigh,
 )
 
 REFRESH = 256
@@ -77,18 +80,22 @@ def observe_all(
             share *= math.exp(min(0.0, float(design.log_decay_k[model]) - decision_log_decays[together[0][0]]))
         cov_p = design.cov_kp[model]
         v_d = dspmv(dim, 1.0, cov_p, x_d)
-        gain = share / (1.0 + share * float(x_d.dot(v_d)))
+        widening = 1.0 + share * float(x_d.dot(v_d))
+        gain = share / widening
         push_r, pull_r = [0.0] * RESPONSES, [0.0] * RESPONSES
         for response, y in together:
             residual = y - fitted_r[response]
             push_r[response], pull_r[response] = gain * residual, share * y
             scalars = scalar_rs[response]
-            if count >= WATCH_FROM and _watch(scalars, residual, share / gain):
+            if count >= WATCH_FROM and _watch(scalars, residual, widening):
                 changed.append(response)
             scalars[A] += 0.5 * share
             scalars[B] += 0.5 * gain * residual * residual
             scalars[SQUARE] += share * y * y
             posteriors.scalar_krs[model, response] = scalars
+            if response == QUALITY and posteriors.shrinkages is not None:
+                shrinkage.learn(posteriors.shrinkages, model, x_d, y, share, widening)
+                reweigh(posteriors, model)
         # in place, all of them: rows are contiguous doubles
         dger(1.0, v_d, push_r, a=mean_dr, overwrite_a=1)
         dger(1.0, x_d, pull_r, a=eta_dr, overwrite_a=1)
@@ -267,6 +274,9 @@ def correct(
     posteriors.eta_krd[cell] += shift * x_d
     posteriors.square_kr[cell] += shift * (after + before)
     posteriors.amounts.cross_kr[cell] += shift * token
+    if response == QUALITY and posteriors.shrinkages is not None:
+        shrinkage.correct(posteriors.shrinkages, model, x_d, before, after, weight)
+        reweigh(posteriors, model)
 
 
 def retract_all(

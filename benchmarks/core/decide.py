@@ -36,7 +36,7 @@ from pointsman.bandit.event import BucketPut, ModelPut, Record
 from pointsman.bandit.outcome import Signal, SignalChange
 from pointsman.bandit.policy import choose, score_arms
 from pointsman.bandit.predictions import predictions_batch
-from pointsman.bandit.propensity import argmax_propensities
+from pointsman.bandit.propensity import argmax_propensities, normals
 from pointsman.bandit.state import State, apply
 
 D, K, BATCH, REPEATS = 32, 8, 4096, 9
@@ -186,14 +186,14 @@ def propensity_error() -> dict[str, float]:
     for ratio, gap, k in itertools.product((1.0, 10.0, 1e3, 1e6), (0.0, 0.1, 1.0, 5.0), (2, 3, 8, 20)):
         sd_k = np.geomspace(1.0, 1.0 / ratio, k)
         mean_k = gap * rng.standard_normal(k)
-        p_k = argmax_propensities(mean_k, sd_k)
+        p_k = argmax_propensities(normals(mean_k, sd_k))
         worst_sum = max(worst_sum, abs(p_k.sum() - 1.0))
         for arm in {0, k - 1}:
             worst = max(worst, abs(p_k[arm] - exact(mean_k, sd_k, arm)))
     mean_k, sd_k = rng.normal(size=8) * 0.1, rng.uniform(0.02, 0.1, 8)
     draws = rng.normal(mean_k, sd_k, size=(1_000_000, 8)).argmax(axis=1)
     shares_k = np.bincount(draws, minlength=8) / len(draws)
-    p_k = argmax_propensities(mean_k, sd_k)
+    p_k = argmax_propensities(normals(mean_k, sd_k))
     deviation = float((np.abs(shares_k - p_k) / np.sqrt(np.maximum(p_k * (1 - p_k), 1e-12) / len(draws))).max())
     return {
         "propensity: worst error against adaptive quadrature": worst,

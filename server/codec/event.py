@@ -15,6 +15,7 @@ import numpy as np
 
 from pointsman.bandit import event as e
 from pointsman.bandit.limits import NO_LIMITS
+from pointsman.bandit.mixture import QualityMixture
 from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalAggregate, SignalChange
 from pointsman.bandit.predictions import Predictions
 from pointsman.bandit.terms import TermsHistory
@@ -156,6 +157,10 @@ def _write_decision(event: e.DecisionMade, history: TermsHistory | None) -> jour
         by_price=event.by_price,
         quotas=event.quotas,
     )
+    if predicted.mixture is not None:
+        message.mixture_weight.extend(predicted.mixture.weight_kc.ravel().tolist())
+        message.mixture_mean.extend(predicted.mixture.mean_kc.ravel().tolist())
+        message.mixture_sd.extend(predicted.mixture.sd_kc.ravel().tolist())
     write_terms(message, event, history)
     return message
 
@@ -180,6 +185,7 @@ def _read_decision(message: journal_pb2.DecisionMade, history: TermsHistory) -> 
             np.array(message.latency),
             np.array(message.latency_p95),
             np.array(message.output_tokens),
+            _read_mixture(message),
         ),
         draw_k=np.array(message.quality_draw),
         exclusions_k=np.array(message.exclusions, dtype=np.int64),
@@ -202,6 +208,17 @@ def _read_decision(message: journal_pb2.DecisionMade, history: TermsHistory) -> 
         project=message.project,
         by_price=message.by_price,
         quotas=tuple(message.quotas),
+    )
+
+
+def _read_mixture(message: journal_pb2.DecisionMade) -> QualityMixture | None:
+    models = len(message.quality_mean)
+    if not message.mixture_weight or not models:
+        return None
+    return QualityMixture(
+        np.array(message.mixture_weight).reshape(models, -1),
+        np.array(message.mixture_mean).reshape(models, -1),
+        np.array(message.mixture_sd).reshape(models, -1),
     )
 
 

@@ -193,7 +193,7 @@ def test_a_p95_limit_is_stricter_than_one_on_the_mean() -> None:
     predicted = many(world, 1)[0].predicted
     assert (predicted.latency_p95_k > predicted.latency_k).all()
     between = float(predicted.latency_k[3] + predicted.latency_p95_k[3]) / 2
-    batch = Predictions(*(getattr(predicted, f)[None] for f in Predictions.__slots__))
+    batch = predicted.batch()
     none_b = np.zeros(1, dtype=np.int64)
     on_mean = exclusions(world.bucket.candidates, Limits(max_latency=between), UNIT, batch, none_b)
     on_p95 = exclusions(world.bucket.candidates, Limits(max_latency=between, latency_p95=True), UNIT, batch, none_b)
@@ -229,7 +229,7 @@ def test_propensities_sum_to_one_for_any_posterior(
     predicted = Predictions(mean, sd, cost, cost, 2 * cost, cost)
     exclusions_k = np.zeros(len(mean), dtype=np.int64)
     resolved = objective.resolve(UNIT)
-    batch = Predictions(*(getattr(predicted, f)[None] for f in Predictions.__slots__))
+    batch = predicted.batch()
     scores = score_arms(resolved, UNIT, batch, exclusions_k[None], multiplier)
     share = float(exploration_floors(scores, batch, floor)[0])
     assert 0.0 <= share <= max(EXPLORATION_FLOOR, floor or 0.0)

@@ -23,8 +23,10 @@ from pointsman.bandit.propensity import (
     argmax_propensity,
     floor_propensities,
     floor_propensity,
+    normals,
 )
 from pointsman.bandit.propensity_batch import argmax_propensity_batch
+from pointsman.bandit.propensity_batch import normals as batch_normals
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -133,19 +135,19 @@ def test_reference_agrees_with_adaptive_quadrature(seed: int) -> None:
 
         expected = sum(quad(density, a, b, epsabs=1e-12, limit=200)[0] for a, b in pairwise(marks))
         assert reference_argmax(mean_k, sd_k)[arm] == pytest.approx(expected, abs=1e-10)
-        assert argmax_propensity(mean_k, sd_k, arm) == pytest.approx(expected, abs=TOLERANCE)
+        assert argmax_propensity(normals(mean_k, sd_k), arm) == pytest.approx(expected, abs=TOLERANCE)
 
 
 @settings(max_examples=300, deadline=None)
 @given(arm_posteriors())
 def test_argmax_matches_reference_and_sums_to_one(arms: tuple[FloatArray, FloatArray]) -> None:
     mean_k, sd_k = arms
-    p_k = argmax_propensities(mean_k, sd_k)
+    p_k = argmax_propensities(normals(mean_k, sd_k))
     np.testing.assert_allclose(p_k, reference_argmax(mean_k, sd_k), rtol=0, atol=TOLERANCE)
     assert p_k.sum() == pytest.approx(1, abs=1e-9)
     assert p_k.min() >= 0 and p_k.max() <= 1
     for arm in range(len(mean_k)):
-        assert argmax_propensity(mean_k, sd_k, arm) == pytest.approx(p_k[arm], abs=TOLERANCE)
+        assert argmax_propensity(normals(mean_k, sd_k), arm) == pytest.approx(p_k[arm], abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("k", [20, 50, 100])
@@ -155,12 +157,12 @@ def test_many_arms_match_reference(k: int, decades: float, spread: float) -> Non
     rng = np.random.default_rng([k, round(10 * decades), round(1e3 * spread)])
     sd_k = 10.0 ** rng.uniform(-decades, 0, k)
     for mean_k in (rng.normal(size=k) * spread * sd_k, -3 * sd_k + rng.normal(size=k) * spread * sd_k.min()):
-        p_k = argmax_propensities(mean_k, sd_k)
+        p_k = argmax_propensities(normals(mean_k, sd_k))
         np.testing.assert_allclose(p_k, reference_argmax(mean_k, sd_k), rtol=0, atol=TOLERANCE)
         if k <= 50:
             assert p_k.sum() == pytest.approx(1, abs=1e-9)
         best = int(np.argmax(p_k))
-        assert argmax_propensity(mean_k, sd_k, best) == pytest.approx(p_k[best], abs=TOLERANCE)
+        assert argmax_propensity(normals(mean_k, sd_k), best) == pytest.approx(p_k[best], abs=TOLERANCE)
 
 
 @settings(max_examples=100, deadline=None)
@@ -168,20 +170,20 @@ def test_many_arms_match_reference(k: int, decades: float, spread: float) -> Non
 def test_argmax_is_permutation_equivariant(arms: tuple[FloatArray, FloatArray], data: st.DataObject) -> None:
     mean_k, sd_k = arms
     order = data.draw(permutations(len(mean_k)))
-    permuted = argmax_propensities(mean_k[order], sd_k[order])
-    np.testing.assert_allclose(permuted, argmax_propensities(mean_k, sd_k)[order], rtol=0, atol=TOLERANCE)
+    permuted = argmax_propensities(normals(mean_k[order], sd_k[order]))
+    np.testing.assert_allclose(permuted, argmax_propensities(normals(mean_k, sd_k))[order], rtol=0, atol=TOLERANCE)
 
 
 @settings(max_examples=100, deadline=None)
 @given(arm_posteriors(decades=3), st.floats(-100, 100), st.integers(-20, 20))
 def test_argmax_is_shift_and_scale_invariant(arms: tuple[FloatArray, FloatArray], shift: float, exponent: int) -> None:
     mean_k, sd_k = arms
-    shifted = argmax_propensities((mean_k + shift) - shift, sd_k)  # as the rounded means would have it
-    np.testing.assert_allclose(argmax_propensities(mean_k + shift, sd_k), shifted, rtol=0, atol=TOLERANCE)
+    shifted = argmax_propensities(normals((mean_k + shift) - shift, sd_k))  # as the rounded means would have it
+    np.testing.assert_allclose(argmax_propensities(normals(mean_k + shift, sd_k)), shifted, rtol=0, atol=TOLERANCE)
     scale = 2.0**exponent
     np.testing.assert_allclose(
-        argmax_propensities(mean_k * scale, sd_k * scale),
-        argmax_propensities(mean_k, sd_k),
+        argmax_propensities(normals(mean_k * scale, sd_k * scale)),
+        argmax_propensities(normals(mean_k, sd_k)),
         rtol=0,
         atol=TOLERANCE,
     )
@@ -191,58 +193,63 @@ def test_argmax_is_shift_and_scale_invariant(arms: tuple[FloatArray, FloatArray]
 def test_two_arms_have_a_closed_form(m0: float, m1: float, s0: float, s1: float) -> None:
     expected = float(ndtr((m0 - m1) / math.hypot(s0, s1)))
     mean_k, sd_k = np.array([m0, m1]), np.array([s0, s1])
-    np.testing.assert_allclose(argmax_propensities(mean_k, sd_k), [expected, 1 - expected], rtol=0, atol=TOLERANCE)
-    assert argmax_propensity(mean_k, sd_k, 0) == pytest.approx(expected, abs=TOLERANCE)
+    np.testing.assert_allclose(
+        argmax_propensities(normals(mean_k, sd_k)), [expected, 1 - expected], rtol=0, atol=TOLERANCE
+    )
+    assert argmax_propensity(normals(mean_k, sd_k), 0) == pytest.approx(expected, abs=TOLERANCE)
     # Two more arms that cannot win leave the quadrature nothing to change.
     far = m0 - 100 * (s0 + s1) - 20
-    four = argmax_propensities(np.array([far, m0, far, m1]), np.array([0.5, s0, 0.0, s1]))
+    four = argmax_propensities(normals(np.array([far, m0, far, m1]), np.array([0.5, s0, 0.0, s1])))
     np.testing.assert_allclose(four, [0, expected, 0, 1 - expected], rtol=0, atol=TOLERANCE)
 
 
 def test_one_arm_is_certain() -> None:
     for sd in (0.0, 1e-9, 3.0):
         arm = np.array([2.5]), np.array([sd])
-        assert argmax_propensities(*arm).tolist() == [1.0]
-        assert argmax_propensity(*arm, 0) == 1.0
-        assert argmax_propensity_batch(arm[0][None], arm[1][None], np.array([0])).tolist() == [1.0]
+        assert argmax_propensities(normals(*arm)).tolist() == [1.0]
+        assert argmax_propensity(normals(*arm), 0) == 1.0
+        assert argmax_propensity_batch(batch_normals(arm[0][None], arm[1][None]), np.array([0])).tolist() == [1.0]
         for floor in (2.0, 9.0, 2.5):
-            p_k = floor_propensities(*arm, np.array([0]), floor=floor)
+            p_k = floor_propensities(normals(*arm), np.array([0]), floor=floor)
             assert p_k == pytest.approx([1.0], abs=TOLERANCE)
-            assert floor_propensity(*arm, np.array([0]), 0, floor=floor) == pytest.approx(1, abs=TOLERANCE)
+            assert floor_propensity(normals(*arm), np.array([0]), 0, floor=floor) == pytest.approx(1, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("k", [2, 3, 8, 50])
 def test_identical_arms_share_equally(k: int) -> None:
     mean_k, sd_k = np.full(k, 7e5), np.full(k, 1e-6)
-    np.testing.assert_allclose(argmax_propensities(mean_k, sd_k), 1 / k, rtol=0, atol=TOLERANCE)
-    assert argmax_propensity(mean_k, sd_k, k - 1) == pytest.approx(1 / k, abs=TOLERANCE)
+    np.testing.assert_allclose(argmax_propensities(normals(mean_k, sd_k)), 1 / k, rtol=0, atol=TOLERANCE)
+    assert argmax_propensity(normals(mean_k, sd_k), k - 1) == pytest.approx(1 / k, abs=TOLERANCE)
 
 
 def test_near_ties_keep_their_digits_far_from_zero() -> None:
     sd_k = np.array([1e-20, 2e-20, 3e-20])  # far under the spacing of floats at 1
     np.testing.assert_allclose(
-        argmax_propensities(np.ones(3), sd_k), argmax_propensities(np.zeros(3), sd_k), rtol=0, atol=1e-12
+        argmax_propensities(normals(np.ones(3), sd_k)),
+        argmax_propensities(normals(np.zeros(3), sd_k)),
+        rtol=0,
+        atol=1e-12,
     )
 
 
 def test_point_masses_exactly() -> None:
     mean_k, sd_k = np.array([0.0, 1.0, 1.0, 0.5]), np.array([1.0, 0.0, 0.0, 2.0])
-    p_k = argmax_propensities(mean_k, sd_k)
+    p_k = argmax_propensities(normals(mean_k, sd_k))
     assert p_k[1] == pytest.approx(ndtr(1.0) * ndtr(0.25), abs=1e-12)
     assert p_k[2] == 0.0  # a tie goes to the lowest index
-    assert argmax_propensity(mean_k, sd_k, 1) == pytest.approx(p_k[1], abs=1e-12)
-    assert argmax_propensities(np.array([1.0, 3.0, 3.0, 2.0]), np.zeros(4)).tolist() == [0, 1, 0, 0]
+    assert argmax_propensity(normals(mean_k, sd_k), 1) == pytest.approx(p_k[1], abs=1e-12)
+    assert argmax_propensities(normals(np.array([1.0, 3.0, 3.0, 2.0]), np.zeros(4))).tolist() == [0, 1, 0, 0]
     # The floor rule gives that tie to the preferred arm where no arm clears the floor.
-    floor_k = floor_propensities(mean_k, sd_k, np.array([3, 2, 1, 0]), floor=60.0)
+    floor_k = floor_propensities(normals(mean_k, sd_k), np.array([3, 2, 1, 0]), floor=60.0)
     assert floor_k[2] == pytest.approx(p_k[1], abs=TOLERANCE)
     assert floor_k[1] == 0.0
 
 
 def test_point_mass_at_the_floor_clears_it() -> None:
     mean_k, sd_k, rank_k = np.array([0.9, 0.5, 0.7]), np.array([0.0, 0.0, 0.0]), np.array([2, 0, 1])
-    assert floor_propensities(mean_k, sd_k, rank_k, floor=0.5).tolist() == [0, 1, 0]
-    assert floor_propensities(mean_k, sd_k, rank_k, floor=np.nextafter(0.5, 1)).tolist() == [0, 0, 1]
-    assert floor_propensities(mean_k, sd_k, rank_k, floor=0.95).tolist() == [1, 0, 0]
+    assert floor_propensities(normals(mean_k, sd_k), rank_k, floor=0.5).tolist() == [0, 1, 0]
+    assert floor_propensities(normals(mean_k, sd_k), rank_k, floor=np.nextafter(0.5, 1)).tolist() == [0, 0, 1]
+    assert floor_propensities(normals(mean_k, sd_k), rank_k, floor=0.95).tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -251,7 +258,7 @@ def test_monte_carlo_agrees(seed: int) -> None:
     k = 2 + 2 * seed
     mean_k, sd_k, rank_k = rng.normal(0.6, 0.1, k), rng.choice([0.0, 0.03, 0.1, 0.4], k), rng.permutation(k)
     draw_nk = best_of(mean_k, sd_k, 400_000, seed)
-    assert_frequencies(np.argmax(draw_nk, axis=1), argmax_propensities(mean_k, sd_k))
+    assert_frequencies(np.argmax(draw_nk, axis=1), argmax_propensities(normals(mean_k, sd_k)))
 
     preferred = np.argsort(rank_k)
 
@@ -260,7 +267,7 @@ def test_monte_carlo_agrees(seed: int) -> None:
         return np.asarray(np.where(clears_nk.any(axis=1), choice_n, np.argmax(draw_nk, axis=1)))
 
     for floor in (0.4, 0.65, 0.9):
-        p_k = floor_propensities(mean_k, sd_k, rank_k, floor=floor)
+        p_k = floor_propensities(normals(mean_k, sd_k), rank_k, floor=floor)
         assert_frequencies(first_clearing(draw_nk >= floor), p_k)
 
 
@@ -273,11 +280,11 @@ def test_absolute_floor_matches_reference(
     rank_k = data.draw(permutations(len(mean_k)))
     arm = data.draw(st.integers(0, len(mean_k) - 1))
     floor = float(mean_k[arm] + height * sd_k[arm])
-    p_k = floor_propensities(mean_k, sd_k, rank_k, floor=floor)
+    p_k = floor_propensities(normals(mean_k, sd_k), rank_k, floor=floor)
     expected = reference_floor(mean_k, sd_k, rank_k, floor)
     np.testing.assert_allclose(p_k, expected, rtol=0, atol=TOLERANCE)
     assert p_k.sum() == pytest.approx(1, abs=1e-9)
-    assert floor_propensity(mean_k, sd_k, rank_k, arm, floor=floor) == pytest.approx(p_k[arm], abs=TOLERANCE)
+    assert floor_propensity(normals(mean_k, sd_k), rank_k, arm, floor=floor) == pytest.approx(p_k[arm], abs=TOLERANCE)
 
 
 @settings(max_examples=150, deadline=None)
@@ -288,21 +295,21 @@ def test_floor_rule_laws(arms: tuple[FloatArray, FloatArray], floor: float, data
     k = len(mean_k)
     rank_k, order = data.draw(permutations(k)), data.draw(permutations(k))
     first_k = (rank_k == 0).astype(float)
-    p_k = floor_propensities(mean_k, sd_k, rank_k, floor=floor)
+    p_k = floor_propensities(normals(mean_k, sd_k), rank_k, floor=floor)
     assert p_k.sum() == pytest.approx(1, abs=1e-9)
     assert p_k.min() >= 0 and p_k.max() <= 1
-    single_k = [floor_propensity(mean_k, sd_k, rank_k, arm, floor=floor) for arm in range(k)]
+    single_k = [floor_propensity(normals(mean_k, sd_k), rank_k, arm, floor=floor) for arm in range(k)]
     np.testing.assert_allclose(single_k, p_k, rtol=0, atol=TOLERANCE)
-    permuted = floor_propensities(mean_k[order], sd_k[order], rank_k[order], floor=floor)
+    permuted = floor_propensities(normals(mean_k[order], sd_k[order]), rank_k[order], floor=floor)
     np.testing.assert_allclose(permuted, p_k[order], rtol=0, atol=TOLERANCE)
     preferred = np.argsort(rank_k)
     argmax_k = np.empty(k)
-    argmax_k[preferred] = argmax_propensities(mean_k[preferred], sd_k[preferred])
+    argmax_k[preferred] = argmax_propensities(normals(mean_k[preferred], sd_k[preferred]))
     for high in (math.inf, 1e6):
-        p_k = floor_propensities(mean_k, sd_k, rank_k, floor=high)
+        p_k = floor_propensities(normals(mean_k, sd_k), rank_k, floor=high)
         np.testing.assert_allclose(p_k, argmax_k, rtol=0, atol=TOLERANCE)
     for low in (-math.inf, -1e6):
-        p_k = floor_propensities(mean_k, sd_k, rank_k, floor=low)
+        p_k = floor_propensities(normals(mean_k, sd_k), rank_k, floor=low)
         np.testing.assert_allclose(p_k, first_k, rtol=0, atol=TOLERANCE)
 
 
@@ -310,7 +317,7 @@ def test_fifty_arms_under_the_floor_rule() -> None:
     rng = np.random.default_rng(5)
     mean_k, sd_k, rank_k = rng.normal(size=50), 10.0 ** rng.uniform(-3, 0, 50), rng.permutation(50)
     for floor in (0.0, 1.5, 3.0):
-        p_k = floor_propensities(mean_k, sd_k, rank_k, floor=floor)
+        p_k = floor_propensities(normals(mean_k, sd_k), rank_k, floor=floor)
         np.testing.assert_allclose(p_k, reference_floor(mean_k, sd_k, rank_k, floor), rtol=0, atol=TOLERANCE)
         assert p_k.sum() == pytest.approx(1, abs=1e-9)
 
@@ -321,9 +328,9 @@ def test_batch_equals_single(data: st.DataObject) -> None:
     k = data.draw(st.integers(1, 9))
     rows = data.draw(st.lists(arm_posteriors(max_arms=k, min_arms=k), min_size=1, max_size=12))
     mean_bk, sd_bk = np.array([m for m, _ in rows]), np.array([s for _, s in rows])
-    p_bk = np.array([argmax_propensities(m, s) for m, s in rows])
+    p_bk = np.array([argmax_propensities(normals(m, s)) for m, s in rows])
     for arm in range(k):
-        one_b = argmax_propensity_batch(mean_bk, sd_bk, np.full(len(rows), arm))
+        one_b = argmax_propensity_batch(batch_normals(mean_bk, sd_bk), np.full(len(rows), arm))
         np.testing.assert_allclose(one_b, p_bk[:, arm], rtol=0, atol=TOLERANCE)
 
 
@@ -333,25 +340,29 @@ def test_large_batch_equals_single(k: int) -> None:
     mean_bk, sd_bk = rng.normal(size=(600, k)), 10.0 ** rng.uniform(-3, 1, (600, k))
     sd_bk[rng.random((600, k)) < 0.05] = 0.0
     arm_b = rng.integers(k, size=600)
-    batch_bk = np.array([argmax_propensity_batch(mean_bk, sd_bk, np.full(600, arm)) for arm in range(k)]).T
+    batch_bk = np.array(
+        [argmax_propensity_batch(batch_normals(mean_bk, sd_bk), np.full(600, arm)) for arm in range(k)]
+    ).T
     np.testing.assert_allclose(batch_bk.sum(axis=1), 1, rtol=0, atol=1e-9)
-    chosen_b = argmax_propensity_batch(mean_bk, sd_bk, arm_b)
+    chosen_b = argmax_propensity_batch(batch_normals(mean_bk, sd_bk), arm_b)
     np.testing.assert_array_equal(chosen_b, batch_bk[np.arange(600), arm_b])
     for row in range(0, 600, 7):
-        expected_k = argmax_propensities(mean_bk[row], sd_bk[row])
+        expected_k = argmax_propensities(normals(mean_bk[row], sd_bk[row]))
         np.testing.assert_allclose(batch_bk[row], expected_k, rtol=0, atol=TOLERANCE)
 
 
 def test_empty_batch() -> None:
-    assert argmax_propensity_batch(np.empty((0, 4)), np.empty((0, 4)), np.empty(0, np.intp)).shape == (0,)
+    assert argmax_propensity_batch(batch_normals(np.empty((0, 4)), np.empty((0, 4))), np.empty(0, np.intp)).shape == (
+        0,
+    )
 
 
 def test_inputs_are_left_alone() -> None:
     mean_k, sd_k, rank_k = np.array([0.1, 0.2, 0.3]), np.array([0.1, 0.2, 0.0]), np.array([2, 0, 1])
     kept = mean_k.copy(), sd_k.copy(), rank_k.copy()
-    argmax_propensities(mean_k, sd_k)
-    argmax_propensity(mean_k, sd_k, 1)
-    argmax_propensity_batch(mean_k[None], sd_k[None], np.array([1]))
-    floor_propensities(mean_k, sd_k, rank_k, floor=0.2)
+    argmax_propensities(normals(mean_k, sd_k))
+    argmax_propensity(normals(mean_k, sd_k), 1)
+    argmax_propensity_batch(batch_normals(mean_k[None], sd_k[None]), np.array([1]))
+    floor_propensities(normals(mean_k, sd_k), rank_k, floor=0.2)
     for array, before in zip((mean_k, sd_k, rank_k), kept, strict=True):
         np.testing.assert_array_equal(array, before)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pointsman.bandit import catalog as c
 from pointsman.bandit import event as e
 from pointsman.bandit.limits import Limits
+from pointsman.bandit.mixture import QualityMixture
 from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalAggregate, SignalChange
 from pointsman.bandit.predictions import Predictions
 from pointsman.server.codec.catalog import (
@@ -158,6 +159,11 @@ def test_limits(limit: Limits) -> None:
     assert read_limits(write_limits(limit)) == limit
 
 
+def mixtures(k: int) -> st.SearchStrategy[QualityMixture]:
+    numbers = st.lists(st.lists(anything, min_size=3, max_size=3), min_size=k, max_size=k).map(np.array)
+    return st.builds(QualityMixture, numbers, numbers, numbers)
+
+
 @given(st.integers(1, 5), st.data())
 def test_decisions(k: int, data: st.DataObject) -> None:
     def numbers() -> np.ndarray:
@@ -175,7 +181,9 @@ def test_decisions(k: int, data: st.DataObject) -> None:
         propensity=data.draw(st.floats(0, 1)),
         explored=data.draw(st.booleans()),
         limits_violated=data.draw(st.booleans()),
-        predicted=Predictions(*(numbers() for _ in Predictions.__slots__)),
+        predicted=Predictions(
+            numbers(), numbers(), numbers(), numbers(), numbers(), numbers(), data.draw(st.none() | mixtures(k))
+        ),
         draw_k=numbers(),
         exclusions_k=np.array(data.draw(st.lists(st.integers(0, 2**11), min_size=k, max_size=k))),
         objective=data.draw(objectives).resolve(c.QualityRange()),
@@ -255,7 +263,7 @@ def same(left: object, right: object) -> None:
         mine, theirs = getattr(left, name), getattr(right, name)
         if isinstance(mine, np.ndarray):
             np.testing.assert_array_equal(mine, theirs)
-        elif isinstance(mine, Predictions):
+        elif isinstance(mine, Predictions | QualityMixture):
             same(mine, theirs)
         else:
             assert mine == theirs, name

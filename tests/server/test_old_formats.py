@@ -141,7 +141,8 @@ def test_it_is_migrated_and_goes_on(recorded: tuple[Path, dict[str, Any]]) -> No
         hard = replica.state.buckets["hard"]
         assert hard.config.budget is not None
         assert hard.pacer is not None
-        assert hard.pacer.reserved <= hard.config.budget.amount
+        # a call that is reported to have cost more than its bound may pass the cap, decisions may not
+        assert hard.pacer.reserved <= hard.config.budget.amount or not decisions
         await report_late(replica, expected["names"])
         for counter, (nanodollars, _) in counters_of(replica.state).items():
             assert abs(journal.store.used(counter) - nanodollars) <= replica.state.position

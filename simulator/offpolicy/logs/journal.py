@@ -32,7 +32,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from typing import Any
 import numpy as np
 
 from pointsman.bandit.catalog import FLOORS, Mode, Objective, QualityRange
+from pointsman.bandit.mixture import QualityMixture
 from pointsman.bandit.policy import logged_propensities
 from pointsman.bandit.predictions import Predictions
 from pointsman.simulator.offpolicy.logs.log import Array, Flags, Log, LogError, LoggedDecision
@@ -53,6 +54,7 @@ _SIGNALS = {
     "SIGNAL_OUTPUT_TOKENS": "output_tokens",
 }
 _PREDICTIONS = ("quality_mean", "quality_sd", "cost", "latency", "latency_p95", "output_tokens")
+_MIXTURE = ("mixture_weight", "mixture_mean", "mixture_sd")
 _WEIGHTS = ("cost_weight", "latency_weight", *FLOORS)
 _KINDS = ("decision_made", "outcome_applied", "bucket_put")
 _DEFAULT_QUALITY = QualityRange()
@@ -212,7 +214,7 @@ def _decision(message: Mapping[str, Any], models: tuple[str, ...], quality: Qual
             Mode(objective.get("mode", "OBJECTIVE_MODE_BALANCED").removeprefix("OBJECTIVE_MODE_")),
             *(None if objective.get(name) is None else float(objective[name]) for name in _WEIGHTS),
         ),
-        predicted=Predictions(*map(array, _PREDICTIONS)),
+        predicted=_predictions(array, _mixture(message, k)),
         exclusions_k=np.array([int(bits) for bits in message["exclusions"]], dtype=np.int64),
         multiplier=float(message.get("multiplier", 0.0)),
         exploration_floor=float(message.get("exploration_floor", 0.0)),
@@ -222,6 +224,21 @@ def _decision(message: Mapping[str, Any], models: tuple[str, ...], quality: Qual
         by_price=bool(message.get("by_price", False)),
         quotas=tuple(float(share) for share in message.get("quotas", ())),
     )
+
+
+def _predictions(array: Callable[[str], Array], mixture: QualityMixture | None) -> Predictions:
+    quality_k, sd_k, cost_k, latency_k, p95_k, tokens_k = map(array, _PREDICTIONS)
+    return Predictions(quality_k, sd_k, cost_k, latency_k, p95_k, tokens_k, mixture)
+
+
+def _mixture(message: Mapping[str, Any], models: int) -> QualityMixture | None:
+    """What quality was drawn from; ``None`` for a decision of before there were mixtures."""
+    if not message.get("mixture_weight"):
+        return None
+    columns = [np.array(message[name], dtype=np.float64) for name in _MIXTURE]
+    if len({column.size for column in columns}) > 1 or columns[0].size % models:
+        raise ValueError(f"{', '.join(_MIXTURE)}: expected the same number of components for each of {models} models")
+    return QualityMixture(*(column.reshape(models, -1) for column in columns))
 
 
 def _add_report(round_: _Round, message: Mapping[str, Any]) -> None:
