@@ -104,6 +104,7 @@ bench-routing: $(VENV)/.dev ## Six experiments on real prompts, side by side wit
 
 .PHONY: bench-generality
 bench-generality: $(VENV)/.dev ## Defaults on a grid of synthetic worlds against linear rivals and hindsight
+	@$(BIN)/python benchmarks/generality/stuck.py
 	@$(BIN)/python benchmarks/generality/worlds.py $(ARGS)
 
 .PHONY: bench-shapes

@@ -472,8 +472,8 @@ def main() -> None:
     place = {case.name: i for i, case in enumerate(chosen)}
     done.sort(key=lambda result: (place[result["case"]], result["seed"]))
     report(done, console)
-    if arguments.benchmarks:
-        compare(done, json.loads(arguments.benchmarks.read_text())["results"], console)
+    if arguments.against:
+        compare(done, json.loads(arguments.against.read_text())["results"], console)
     if arguments.json:
         grid = [{**asdict(case), "objective": repr(case.objective)} for case in chosen]
         arguments.json.write_text(json.dumps({"cases": grid, "results": done}, indent=1))
