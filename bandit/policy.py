@@ -41,6 +41,7 @@ from pointsman.bandit.mixture import draw_weights
 from pointsman.bandit.packed import Array
 from pointsman.bandit.predictions import Ints, Predictions
 from pointsman.bandit.propensity import (
+    NEGLIGIBLE,
     Mixtures,
     argmax_propensities,
     argmax_propensity,
@@ -161,8 +162,10 @@ def _drawn(
         weight_bkc = draw_weights(mixture, eligible_bk) if explores else mixture.weight_kc
         mean_bkc, sd_bkc = mixture.mean_kc, mixture.sd_kc * share_bk1
         sd_bkc[..., -1] = mixture.sd_kc[..., -1]
-        if not explores or not weight_bkc[..., -1].any():
-            weight_bkc, mean_bkc, sd_bkc = weight_bkc[..., :-1], mean_bkc[..., :-1], sd_bkc[..., :-1]
+        counts_c = np.maximum.reduce(weight_bkc, axis=(0, 1)) > NEGLIGIBLE
+        counts_c[-1] &= explores
+        if not counts_c.all():
+            weight_bkc, mean_bkc, sd_bkc = weight_bkc[..., counts_c], mean_bkc[..., counts_c], sd_bkc[..., counts_c]
     mean_bkc = mean_bkc - shift_bk[..., None]
     spread_bk = eligible_bk & (sd_bkc.max(axis=-1) > NO_SPREAD)
     if not spread_bk.all():  # a point: all components at the mean of the first
@@ -221,9 +224,9 @@ def _draw(drawn: Mixtures, rng: np.random.Generator) -> Array:
     if weight_bkc.shape[2] == 1:
         return np.asarray(sd_bkc[..., 0] * normal_bk + mean_bkc[..., 0])
     bound_bkc = np.add.accumulate(weight_bkc[..., :-1], axis=2)
-    place_bk1 = np.add.reduce(rng.random(weight_bkc.shape[:2])[..., None] >= bound_bkc, axis=2, keepdims=True)
-    sd_bk1, mean_bk1 = (np.take_along_axis(array_bkc, place_bk1, axis=2) for array_bkc in (sd_bkc, mean_bkc))
-    return np.asarray(sd_bk1[..., 0] * normal_bk + mean_bk1[..., 0])
+    place_bk = np.add.reduce(rng.random(weight_bkc.shape[:2])[..., None] >= bound_bkc, axis=2, dtype=np.intp)
+    place_bk += np.arange(0, weight_bkc.size, weight_bkc.shape[2]).reshape(place_bk.shape)
+    return np.asarray(sd_bkc.take(place_bk) * normal_bk + mean_bkc.take(place_bk))
 
 
 def rank_arms(scores: ArmScores, draw_bk: Array) -> Ints:
