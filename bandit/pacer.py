@@ -45,8 +45,10 @@ from pointsman.bandit.policy import INELIGIBLE, ArmScores, score_arms
 from pointsman.bandit.predictions import Ints
 
 RING, FIRST_ROWS = 256, 32
-"""Most requests whose scores are kept, and how many there is room for at first. The later half of all are replayed, at most
-``RING``: the scores of the first requests were made when little was known."""
+"""Most requests whose scores are kept and replayed, and how many there is room for at first."""
+REPLAYED = 128
+"""Requests, the last ones, that are replayed while no more than twice as many were decided; then the later half of all, because the
+scores of the first were made when little was known."""
 EVERY = 16
 """Decisions between two searches for the multiplier; the first ``EVERY`` decisions each search, and the last ones of a period."""
 DEFICIT_HORIZON = 64.0
@@ -299,7 +301,7 @@ def request_target(pacer: Pacer, amount: float) -> float:
 
 
 def _search(pacer: Pacer, budget: Budget, time_ns: int) -> None:
-    """Set the target, solve for the multiplier on the later half of the requests, and say when to search next, in place."""
+    """Set the target, solve for the multiplier on the last requests, and say when to search next, in place."""
     every = EVERY
     if budget.period_ns:
         end_ns = pacer.start_ns + budget.period_ns
@@ -314,9 +316,9 @@ def _search(pacer: Pacer, budget: Budget, time_ns: int) -> None:
 
 
 def solve_for_target(pacer: Pacer) -> Solution:
-    """The multiplier for the target on the later half of the requests, their scores shifted by what was learned since."""
+    """The multiplier for the target on the last requests (``REPLAYED``), their scores shifted by what was learned since."""
     rows, newest = len(pacer.mean_nk), (pacer.total - 1) % len(pacer.mean_nk)
-    replayed = min(pacer.total, rows, max(EVERY, pacer.total // 2))
+    replayed = min(pacer.total, rows, max(REPLAYED, pacer.total // 2))
     row_b = np.arange(pacer.total - replayed, pacer.total) % rows
     same_b = pacer.generation_n[row_b] == pacer.generation_n[newest]
     shift_bk = np.where(same_b[:, None], pacer.level_nk[newest] - pacer.level_nk[row_b], 0.0)
