@@ -47,8 +47,8 @@ from pointsman.bandit.predictions import Ints
 RING, FIRST_ROWS = 256, 32
 """Most requests whose scores are kept and replayed, and how many there is room for at first."""
 REPLAYED = 128
-"""Requests, the last ones, that are replayed while no more than twice as many were decided; then the later half of all, because the
-scores of the first were made when little was known."""
+"""Requests, the last ones, that are replayed while no more than twice as many were decided; then the later half of all, because
+the scores of the first were made when little was known."""
 EVERY = 16
 """Decisions between two searches for the multiplier; the first ``EVERY`` decisions each search, and the last ones of a period."""
 DEFICIT_HORIZON = 64.0

@@ -95,7 +95,10 @@ def _contenders(arms: Mixtures) -> _Contenders:
     first = int(low_k.argmax())
     centre = float(mean_kc[first, 0])
     mean_kc = mean_kc - centre
-    lower = float(low_k[first]) - centre
+    low_c = (
+        mean_kc[first] - Z_LOW * sd_kc[first]
+    )  # anew: far from 0 the first one has no digits left of a narrow component
+    lower = float(low_c[0] if counts_kc is None else low_c[counts_kc[first]].min())
     for count, z in CROWD:
         if count > len(mean_kc):
             break

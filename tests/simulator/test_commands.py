@@ -24,8 +24,12 @@ CONTROLS = "uniform,fixed:vendor/large,best-fixed,best-mix,task-lp,prompt-oracle
 
 @pytest.fixture
 def file(tmp_path: Path, make_table: Callable[..., OutcomeTable], columns_of: Callable[[OutcomeTable], Columns]) -> str:
-    path = tmp_path / "table.jsonl"
-    columns = columns_of(make_table(60))
+    return written(tmp_path, columns_of(make_table(60)))
+
+
+def written(folder: Path, columns: Columns) -> str:
+    """The path of a table that is written there."""
+    path = folder / "table.jsonl"
     rows = zip(*columns.values(), strict=True)
     path.write_text("\n".join(json.dumps(dict(zip(columns, row, strict=True))) for row in rows))
     return str(path)
@@ -106,7 +110,10 @@ class Links(HTMLParser):
             self.found.append(tag)
 
 
-def test_the_report_stands_alone_and_is_honest(file: str, tmp_path: Path) -> None:
+def test_the_report_stands_alone_and_is_honest(
+    tmp_path: Path, make_table: Callable[..., OutcomeTable], columns_of: Callable[[OutcomeTable], Columns]
+) -> None:
+    file = written(tmp_path, columns_of(make_table(240)))
     call("--table", file, "--policy", f"thompson,{CONTROLS}", "--objective", "QUALITY_FIRST", "--seeds", "2", "--bucket",
          "task", "--out", str(tmp_path))  # fmt: skip
     page = (tmp_path / "report.html").read_text()

@@ -84,7 +84,7 @@ def test_the_gate_passes_better_candidates_only(coverage: ModuleType, records: t
     for candidate in {name for name, _ in rows}:
         shares = [rows[candidate, margin]["bound"] for margin in margins]
         assert shares == sorted(shares), "the better, the more often"
-    assert rows["by task", max(margins)]["gate"] > 0.9
+    assert rows["by task", max(margins)]["gate"] > 0.8
 
 
 def test_the_gate_passes_what_its_bound_and_its_conditions_do(records: tuple[list, list, list]) -> None:

@@ -98,7 +98,9 @@ def test_an_absent_package_is_named(make_table: Make, policy: str, monkeypatch: 
 @pytest.mark.parametrize("policy", INSTALLED)
 def test_a_floor_is_no_reward(make_table: Make, policy: str) -> None:
     objective = parse_objective("COST_FIRST", UNIT)
-    with pytest.raises(SettingError, match="expected an objective of BALANCED, QUALITY_FIRST, WEIGHTED"):
+    with pytest.raises(
+        SettingError, match="expected an objective of BALANCED, QUALITY_FIRST, AVAILABILITY_FIRST, WEIGHTED"
+    ):
         check_run(make_world(make_table(10), ONE), Run(parse_policy(policy), objective, None, 0))
 
 
