@@ -30,7 +30,7 @@ from pointsman.simulator.run.experiment import RunResult
 from pointsman.simulator.run.streaming import STREAMED
 from pointsman.simulator.run.versions import versions
 from pointsman.simulator.world.encoding import BUCKETS, FEATURES
-from pointsman.simulator.world.world import DEFAULT_WARM_LEVEL, DEFAULT_WARM_MASS
+from pointsman.simulator.world.world import DEFAULT_WARM_LEVEL
 
 
 def _default_to_recorded(context: click.Context, _: click.Parameter, path: Path | None) -> None:
@@ -87,8 +87,8 @@ def _default_to_recorded(context: click.Context, _: click.Parameter, path: Path 
     "--warm-mass",
     metavar="N",
     type=click.FloatRange(min=0.0, min_open=True),
-    help="Most observations of each model that the warm start counts as; inf: as many as it has, for outcomes of the same judge "
-    f"and the same kind of prompts. Default: {DEFAULT_WARM_MASS:g}, of their mean quality {DEFAULT_WARM_LEVEL:g}.",
+    help="Most observations of each model that the warm start counts as; inf: as many as it has, for outcomes of the same judge. "
+    f"Default: as many as it has, but {DEFAULT_WARM_LEVEL:g} of each model's mean quality.",
 )
 @click.option(
     "--warm-quality-range",

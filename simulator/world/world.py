@@ -45,8 +45,8 @@ Indices = npt.NDArray[np.intp]
 
 UNIT = QualityRange()
 """Qualities from 0 to 1."""
-DEFAULT_WARM_MASS, DEFAULT_WARM_LEVEL = 100.0, 30.0
-"""Observations of each model, and of its level alone, that a warm start of unknown worth counts as (`make bench-priors`)."""
+DEFAULT_WARM_MASS, DEFAULT_WARM_LEVEL = math.inf, 30.0
+"""Most observations of each model, and of its level alone, that a warm start counts as (`make bench-priors`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
