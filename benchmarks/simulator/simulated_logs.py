@@ -55,7 +55,20 @@ def static_log(
         group_n=world.task_n[rounds.row_t],
         time_ns_n=(rows_n + 1) * ROUND_NS,
         decisions=decisions,
+        ranges={name: ends for name, ends in _ranges(world).items() if name in signals},
     )
+
+
+def _ranges(world: World) -> dict[str, tuple[float, float]]:
+    """What values signals can have: of all models on all prompts, whatever of them the log has."""
+    table = world.table
+    largest = {
+        name: float(np.nanmax(cell_nk, initial=0.0))
+        for name, cell_nk in (("cost", table.cost_nk), ("latency", table.latency_nk))
+    }
+    return {"quality": (world.quality.min, world.quality.max)} | {
+        name: (0.0, high) for name, high in largest.items() if high > 0.0
+    }
 
 
 def _decision(event: DecisionMade, world: World) -> LoggedDecision:

@@ -24,7 +24,7 @@ from pointsman.simulator.policies.registry import policy_names
 from pointsman.simulator.policies.thompson import THOMPSON_SETTINGS
 from pointsman.simulator.report.files import write_results
 from pointsman.simulator.report.summary import RunGroup, group_runs
-from pointsman.simulator.report.terminal import show
+from pointsman.simulator.report.terminal import InputUnreadableError, show
 from pointsman.simulator.run.executor import PROCESSES
 from pointsman.simulator.run.experiment import RunResult
 from pointsman.simulator.run.streaming import STREAMED
@@ -173,7 +173,9 @@ def simulate(**options: Any) -> None:
         results = play(plan, settings.jobs, settings.executor)
     except (SettingError, UnknownTableError) as error:
         raise click.UsageError(str(error)) from error
-    except (TableError, LogError) as error:
+    except LogError as error:
+        raise InputUnreadableError(str(error)) from error
+    except TableError as error:
         raise click.ClickException(str(error)) from error
     groups = group_runs(results)
     if settings.out is not None:

@@ -85,7 +85,7 @@ def _jsonl(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
             for number, line in piece:
                 try:
                     cells = json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise FrameError(f"{path}: line {number}: expected a JSON object: {error}") from None
                 if not isinstance(cells, dict):
                     raise FrameError(f"{path}: line {number}: expected a JSON object, got {line.strip()[:80]}")

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -38,6 +38,9 @@ from pointsman.bandit.limits import Exclusion
 from pointsman.bandit.policy import exploration_floors, logged_propensities, score_arms
 from pointsman.simulator.offpolicy.logs.log import Array, Flags, Indices, Log, LoggedDecision
 from pointsman.yaml_lines import YamlError, read_yaml
+
+_ROUNDING = 1e-9
+"""Shares below are rounding."""
 
 
 class CandidateError(ValueError):
@@ -105,11 +108,25 @@ class Candidate:
 class Target:
     """The candidate's distribution in every round, (n, k), rows sum to 1.
 
-    In ``replaced`` rounds, where the models it wants could not be chosen, it is the logging policy's.
+    A fixed model or a mix may want models that were not eligible then (limits, capabilities, availability): ``displaced_n`` (n),
+    in [0, 1], is the share of its choices that fell on those. The eligible ones of a mix share it; where none is, the logging
+    policy decides, as it did. ``barred`` are the models that it wants in a bucket in which they never were eligible, as
+    (bucket, model), with the share of all its choices that this is.
     """
 
     target_nk: Array
-    replaced: int
+    displaced_n: Array
+    barred: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+    @property
+    def replaced(self) -> int:
+        """The rounds in which none of its models was eligible, so that the logging policy stands in."""
+        return int((self.displaced_n >= 1.0).sum())
+
+    @property
+    def acted_n(self) -> Flags:
+        """The rounds (n) in which every model that it wants was eligible."""
+        return np.asarray(self.displaced_n <= 0.0)
 
 
 def read_candidate(path: Path) -> Candidate:
@@ -137,7 +154,8 @@ def target_of(candidate: Candidate, log: Log) -> Target:
     unknown = sorted(set(candidate.buckets) - set(log.groups))
     if unknown:
         raise CandidateError(f"buckets: {unknown[0]}: expected one of the log's: {', '.join(log.groups)}")
-    target_nk, replaced = np.zeros(log.eligible_nk.shape), 0
+    target_nk, displaced_n = np.zeros(log.eligible_nk.shape), np.zeros(len(log))
+    barred: dict[tuple[str, str], float] = {}
     for number, group in enumerate(log.groups):
         rows_n = np.flatnonzero(log.group_n == number)
         policy = candidate.buckets.get(group, candidate.default)
@@ -146,21 +164,22 @@ def target_of(candidate: Candidate, log: Log) -> Target:
         except (CandidateError, FieldError) as error:
             where = f"buckets: {group}" if group in candidate.buckets else candidate.name
             raise CandidateError(f"{where}: {error}") from None
-        target_nk[rows_n] = in_group.target_nk
-        replaced += in_group.replaced
-    return Target(target_nk, replaced)
+        target_nk[rows_n], displaced_n[rows_n] = in_group.target_nk, in_group.displaced_n
+        barred |= {(group, model): share * len(rows_n) / len(log) for (_, model), share in in_group.barred.items()}
+    return Target(target_nk, displaced_n, barred)
 
 
 def _target_of_rows(policy: BucketPolicy, log: Log, rows_n: Indices) -> Target:
     """The distributions in some rounds of one bucket."""
     denied_k = _is_among(policy.deny, log)
     if policy.policy == "thompson":
-        return Target(_thompson(policy, log, rows_n), 0)
+        return Target(_thompson(policy, log, rows_n), np.zeros(len(rows_n)))
     if policy.policy == "logged":
-        return Target(_logged(log, rows_n), 0)
+        return Target(_logged(log, rows_n), np.zeros(len(rows_n)))
     if policy.policy == "uniform":
-        share_k = (~denied_k).astype(np.float64)
-    elif policy.policy == "fixed":
+        even = _static((~denied_k).astype(np.float64), log, rows_n)
+        return Target(even.target_nk, np.floor(even.displaced_n))  # an even draw is one of the eligible models
+    if policy.policy == "fixed":
         assert policy.model is not None
         share_k = _is_among((policy.model,), log).astype(np.float64)
     else:
@@ -172,14 +191,21 @@ def _target_of_rows(policy: BucketPolicy, log: Log, rows_n: Indices) -> Target:
 
 
 def _static(share_k: Array, log: Log, rows_n: Indices) -> Target:
-    """Shares of the eligible models, normalised; the logging policy's distribution where none of them is eligible."""
+    """Shares of the eligible models, normalised; the logging policy's distribution where none of them is eligible.
+
+    A model that was eligible keeps its share, whatever its propensity was: what the log cannot show is not left out.
+    """
     share_nk = log.eligible_nk[rows_n] * share_k
     total_n = share_nk.sum(axis=1)
     can_choose_n = total_n > 0.0
     target_nk = np.divide(share_nk, total_n[:, None], out=np.zeros_like(share_nk), where=can_choose_n[:, None])
     if not can_choose_n.all():
         target_nk[~can_choose_n] = _logged(log, rows_n[~can_choose_n])
-    return Target(target_nk, int((~can_choose_n).sum()))
+    displaced_n = 1.0 - total_n / share_k.sum() if share_k.any() else np.ones(len(rows_n))
+    displaced_n[np.abs(displaced_n) < _ROUNDING] = 0.0
+    never_k = (share_k > 0.0) & ~log.eligible_nk[rows_n].any(axis=0)
+    barred = {("", log.models[i]): float(share_k[i]) for i in np.flatnonzero(never_k).tolist()} if len(rows_n) else {}
+    return Target(target_nk, displaced_n, barred)
 
 
 def _thompson(policy: BucketPolicy, log: Log, rows_n: Indices) -> Array:
@@ -249,5 +275,7 @@ def _is_among(names: tuple[str, ...], log: Log) -> Flags:
     unknown = sorted(ids - set(log.models))
     if unknown:
         shown = ", ".join(log.models[:20]) + (", …" if len(log.models) > 20 else "")
-        raise CandidateError(f"models/{unknown[0]}: expected one of the log's models: {shown}")
+        raise CandidateError(
+            f"models/{unknown[0]}: expected one of the log's models: {shown}; of others it shows nothing"
+        )
     return np.array([model in ids for model in log.models])

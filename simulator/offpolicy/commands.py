@@ -37,7 +37,7 @@ from pointsman.simulator.offpolicy.gate import Finding, GateVerdict, judge
 from pointsman.simulator.offpolicy.logs.log import Log, LogError
 from pointsman.simulator.offpolicy.logs.read import FORMS, read_log
 from pointsman.simulator.offpolicy.sentences import all_estimates, comparisons, warnings
-from pointsman.simulator.report.terminal import console
+from pointsman.simulator.report.terminal import InputUnreadableError, console
 from pointsman.simulator.run.versions import versions
 
 
@@ -55,7 +55,7 @@ from pointsman.simulator.run.versions import versions
     "--require",
     metavar="EXPR",
     help="What must be shown, such as 'lower(quality) >= 0.98 * logged(quality) and upper(cost) <= 0.8 * logged(cost)'. "
-    "Exits 1 if it is not.",
+    "Exits 1 if it is not. Bounds need the range of their signals: --range, or the bucket's scale in a journal.",
 )
 @click.option(
     "--estimators", metavar="E[,E…]", default=",".join(NAMES), show_default=True, help="What to estimate with."
@@ -63,8 +63,10 @@ from pointsman.simulator.run.versions import versions
 @click.option("--level", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True, help="Of all intervals.")
 @click.option("--signal", "wanted", metavar="S", multiple=True, help="A signal to evaluate, or NAME=SUM of them, such as "
     "'worth=quality - 20 * cost'. Repeat for several. Default: quality, cost, latency, success.")  # fmt: skip
-@click.option("--cap", "caps", metavar="S=VALUE", multiple=True, help="The largest value that a signal can have. Default: the "
-    "end of its range, or the largest seen.")  # fmt: skip
+@click.option("--range", "stated_ranges", metavar="S=LOW,HIGH", multiple=True, help="The least and the largest value that a "
+    "signal can have, which bounds rest on, such as quality=0,1. Known without: quality in a journal, success.")  # fmt: skip
+@click.option("--cap", "caps", metavar="S=VALUE", multiple=True, help="The largest value alone, of a signal that is never below "
+    "0, such as cost=0.05.")  # fmt: skip
 @click.option("--decisions", metavar="FIRST:LAST", default=":", help="Only these of the log, counted from 0; LAST is not one of "
     "them. Either may be left out. The others take no memory.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap.")
@@ -81,6 +83,7 @@ def evaluate_command(
     estimators: str,
     level: float,
     wanted: Sequence[str],
+    stated_ranges: Sequence[str],
     caps: Sequence[str],
     decisions: str,
     seed: int,
@@ -89,7 +92,7 @@ def evaluate_command(
 ) -> None:
     """Estimate what another policy would have made of logged requests, and whether it may go live.
 
-    Exits 0 if what --require asks for is shown, 1 if it is not, 2 for a wrong command.
+    Exits 0 if what --require asks for is shown, 1 if it is not and only then, 2 for a wrong command or a log that cannot be read.
     """
     try:
         candidate = read_candidate(path)
@@ -102,6 +105,7 @@ def evaluate_command(
             signals=request.signals,
             sums=request.sums,
             caps=_caps(caps),
+            ranges=_ranges(stated_ranges),
             estimators=_names(estimators),
             level=level,
             seed=seed,
@@ -112,7 +116,9 @@ def evaluate_command(
     except (CandidateError, EvaluationError) as error:
         raise click.UsageError(str(error)) from error
     except LogError as error:
-        raise click.ClickException(str(error)) from error
+        raise InputUnreadableError(str(error)) from error
+    except (OSError, MemoryError, RecursionError) as error:  # whatever keeps it from a verdict is none
+        raise InputUnreadableError(f"{spec}: cannot be evaluated: {error!r}") from error
     configuration = {
         "log": spec,
         "log sha256": _digest(spec),
@@ -121,6 +127,7 @@ def evaluate_command(
         "level": level,
         "estimators": estimators,
         "signals": list(wanted),
+        "ranges": list(stated_ranges),
         "caps": list(caps),
         "decisions": decisions,
         "seed": seed,
@@ -193,6 +200,20 @@ def _caps(texts: Sequence[str]) -> dict[str, float]:
     return cap_by_signal
 
 
+def _ranges(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
+    range_by_signal = {}
+    for text in texts:
+        signal, _, ends = text.partition("=")
+        try:
+            low, high = (float(end) for end in ends.split(","))
+        except ValueError:
+            low = high = math.nan
+        if not -math.inf < low < high < math.inf:
+            raise EvaluationError(f"--range: expected SIGNAL=LOW,HIGH such as quality=0,1, got {text!r}")
+        range_by_signal[signal.strip()] = (low, high)
+    return range_by_signal
+
+
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in NAMES]
@@ -213,7 +234,7 @@ def _tell(
         try:
             write_evaluation(out, evaluation, verdict, configuration)
         except OSError as error:
-            raise click.ClickException(f"--out {out}: {error}") from error
+            raise InputUnreadableError(f"--out {out}: {error}") from error
     if as_json:
         click.echo(json.dumps(as_values(evaluation, verdict, configuration), allow_nan=False))
         return

@@ -4,7 +4,8 @@
 
 A term is ``lower(S)``, ``upper(S)``, ``estimate(S)`` or ``logged(S)`` of a signal S that the log has, ``ess()``,
 ``largest_weight_share()``, or a number, with + - * / and parentheses. A clause compares two sides with >=, <=, > or <.
-Clauses are joined by ``and`` and ``or``; there is no ``not``.
+Clauses are joined by ``and`` and ``or``; there is no ``not``. Of a signal that can be negative a factor of the logged value means
+the opposite of what it seems to, so differences are wanted there: ``lower(S) >= logged(S) + 0.1``.
 
 A clause with a bound of one signal and the logged value of the same, ``lower(S) >= c * logged(S) + d`` with c >= 0, is one
 question about paired rounds, is V(candidate) - c·V(logged) >= d?, and is tested as one: that takes far fewer rounds than two
@@ -104,10 +105,13 @@ class Requirement:
         """All clauses, from left to right."""
         return [c for part in self.parts for c in ([part] if isinstance(part, Clause) else part.clauses())]
 
-    def holds(self, shown: Mapping[Clause, bool]) -> bool:
-        """Whether it holds, given which of its clauses are shown."""
+    def holds(self, shown: Mapping[Clause, bool | None]) -> bool | None:
+        """Whether it holds, given which of its clauses are shown; ``None`` if that hangs on clauses that are ``None``."""
+        decisive = self.operator == "or"  # one such part decides
         holds = [shown[part] if isinstance(part, Clause) else part.holds(shown) for part in self.parts]
-        return all(holds) if self.operator == "and" else any(holds)
+        if decisive in holds:
+            return decisive
+        return None if None in holds else not decisive
 
 
 def parse_requirement(text: str, signals: Collection[str]) -> Requirement:
@@ -138,6 +142,23 @@ def paired_test(clause: Clause) -> PairedTest | None:
     if factor < 0.0 or more != (bound.function == "lower"):
         return None
     return PairedTest(bound.signal, bound.function == "lower", factor, -clause.difference.constant / scale)
+
+
+def scaled_logged(clause: Clause) -> str | None:
+    """The signal whose logged value ``clause`` compares, times a factor, with a bound or estimate of the same; ``None`` if none.
+
+    Where a signal can be negative, a factor turns round: 1.1 times -1 is less than -1.
+
+    >>> scaled_logged(parse_requirement("lower(quality) >= 1.1 * logged(quality)", ["quality"]).clauses()[0])
+    'quality'
+    >>> scaled_logged(parse_requirement("lower(quality) >= logged(quality) - 0.02", ["quality"]).clauses()[0])
+    """
+    factors = clause.difference.factors
+    for term, factor in factors.items():
+        of_candidate = [f for t, f in factors.items() if t.signal == term.signal and t.function != "logged"]
+        if term.function == "logged" and of_candidate and abs(sum(of_candidate) + factor) > 1e-12 * abs(factor):
+            return term.signal
+    return None
 
 
 def _parsed(text: str, example: str, convert: Callable[[ast.expr], T]) -> T:

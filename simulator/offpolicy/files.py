@@ -44,6 +44,7 @@ def as_values(evaluation: Evaluation, verdict: GateVerdict | None, configuration
         "candidate": evaluation.candidate.name,
         "level": evaluation.level,
         "replaced": evaluation.target.replaced,
+        "support": asdict(evaluation.support),
         "signals": {name: _report(report) for name, report in evaluation.reports.items()},
         "controls": [_comparator(comparator) for comparator in evaluation.comparators],
         "diagnostics": asdict(evaluation.diagnostics),
@@ -85,7 +86,8 @@ def _report(report: SignalReport) -> dict[str, Any]:
         "missing_p": report.missing_p,
         "low": report.low,
         "high": report.high,
-        "high_seen": report.high_is_observed,
+        "low_seen": report.low_is_seen,
+        "high_seen": report.high_is_seen,
         "logged": _estimate(report.logged),
         "estimates": [_estimate(estimate) for estimate in report.estimates],
     }

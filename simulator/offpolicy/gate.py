@@ -4,7 +4,15 @@ What is promised: if the requirement is not true of the candidate, the gate pass
 the log came about and whenever one looks (``betting``). The error is shared evenly among the clauses that have bounds, so it
 holds for all of them together, for ``and`` and for ``or``. V(candidate) and V(logged) are averages over the very rounds of the
 log. Two things are taken on trust: that the logged propensities are right (the diagnostics test it), and that outcomes that
-never came would have been like those that did (tested against the model that was called).
+never came would have been like those that did (tested against the model that was called, and inside each model).
+
+Bounds rest on the range that a signal can have. Where neither the log nor the caller says it, a clause with a bound is not
+judged; if the verdict hangs on it, it is refused (``ExpressionError``), and if other clauses or the conditions fail, that is the
+verdict.
+
+What the log cannot show of the candidate fails the gate (``evaluation.support``). Where models that it wants were not eligible,
+others took their part, and every clause has to be shown twice: over all rounds, and over those alone in which the candidate
+could do what it wants. Conditions on weights are then about the latter.
 
 >>> import numpy as np
 >>> from pointsman.simulator.offpolicy.candidate import BucketPolicy, Candidate
@@ -17,7 +25,7 @@ never came would have been like those that did (tested against the model that wa
 ...     {"quality": 0.5 + 0.5 * chosen_n}, np.zeros((n, 0)), np.zeros(n, dtype=np.intp), np.arange(n),
 ... )
 >>> candidate = Candidate("large only", BucketPolicy(policy="fixed", model="large"), {})
->>> evaluation = evaluate_candidate(log, candidate, estimators=["dr"])
+>>> evaluation = evaluate_candidate(log, candidate, estimators=["dr"], ranges={"quality": (0.0, 1.0)})
 >>> requirement = parse_requirement("lower(quality) >= 1.1 * logged(quality)", evaluation.evidence)
 >>> judge(evaluation, requirement).passed
 True
@@ -26,15 +34,24 @@ True
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pointsman.simulator.offpolicy.evaluation.diagnostics import MAX_WEIGHT_SHARE
 from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation
-from pointsman.simulator.offpolicy.expression import Clause, ExpressionError, Requirement, Term, paired_test
+from pointsman.simulator.offpolicy.evaluation.evidence import Evidence
+from pointsman.simulator.offpolicy.evaluation.support import Support, describe_gaps
+from pointsman.simulator.offpolicy.expression import (
+    Clause,
+    ExpressionError,
+    Requirement,
+    Term,
+    paired_test,
+    scaled_logged,
+)
 
 MIN_ESS = 500.0
 """Least effective sample size, in rounds."""
-MAX_WEIGHT_SHARE = 0.05
-"""A round may have less than this share of all weight."""
 MAX_WEIGHT_Z = 5.0
 """The mean weight may be fewer standard errors than this off 1."""
 MIN_MISSING_P = 1e-4
@@ -63,17 +80,27 @@ class GateVerdict:
 
 
 def judge(evaluation: Evaluation, requirement: Requirement) -> GateVerdict:
-    """Whether the evaluation shows ``requirement`` at its level. Raises ``ExpressionError`` for a clause without such a test."""
+    """Whether the evaluation shows ``requirement`` at its level.
+
+    Raises:
+        ExpressionError: a clause has no such test, or the verdict hangs on the range of a signal that nobody states.
+    """
     clauses = requirement.clauses()
     for clause in clauses:
         _check(clause)
+        _check_factor(evaluation, clause)
     bounded = sum(_bounds(clause) > 0 for clause in clauses)
     level = 1.0 - (1.0 - evaluation.level) / max(bounded, 1)
     finding_by_clause = {clause: _judge_clause(evaluation, clause, level) for clause in clauses}
     conditions = _conditions(evaluation, requirement)
-    holds = requirement.holds({clause: finding.shown for clause, finding in finding_by_clause.items()})
+    without_range = {clause: _without_range(evaluation, clause) for clause in clauses}
+    holds = requirement.holds({c: None if without_range[c] else f.shown for c, f in finding_by_clause.items()})
+    is_trusted = all(condition.shown for condition in conditions)
+    if holds is None and is_trusted:
+        unknown = next(signal for signal in without_range.values() if signal)
+        raise ExpressionError(_what_to_state(unknown))
     return GateVerdict(
-        passed=holds and all(condition.shown for condition in conditions),
+        passed=holds is True and is_trusted,
         level=evaluation.level,
         clauses=tuple(finding_by_clause.values()),
         conditions=conditions,
@@ -94,10 +121,52 @@ def _check(clause: Clause) -> None:
         )
 
 
+def _check_factor(evaluation: Evaluation, clause: Clause) -> None:
+    """A factor of what can be negative means the opposite of what it seems to."""
+    signal = scaled_logged(clause)
+    if signal is not None and evaluation.evidence[signal].low < 0.0:
+        raise ExpressionError(
+            f"{clause.text!r}: expected a difference, for {signal} can be negative (down to "
+            f"{evaluation.evidence[signal].low:g}), where a factor turns round: write logged({signal}) + 0.1 or - 0.1 instead"
+        )
+
+
+def _without_range(evaluation: Evaluation, clause: Clause) -> str | None:
+    """A signal of whose bounds in ``clause`` nothing is proven, because nobody says what values it can have."""
+    bounded = [term.signal for term in clause.difference.factors if term.function in ("lower", "upper")]
+    return next((signal for signal in bounded if not evaluation.evidence[signal].range_is_known), None)
+
+
+def _what_to_state(signal: str) -> str:
+    return (
+        f"nothing says what values {signal} can have, and a bound cannot rest on those that were seen: state the least and the "
+        f"largest with --range {signal}=LOW,HIGH"
+    )
+
+
 def _judge_clause(evaluation: Evaluation, clause: Clause, level: float) -> Finding:
+    """Whether a clause is shown over all rounds and, where the candidate could not always do what it wants, over those."""
+    signal = _without_range(evaluation, clause)
+    if signal is not None:
+        return Finding(clause.text, False, f"not judged: {_what_to_state(signal)}")
+    shown, why = _judge_rounds(evaluation, evaluation.evidence, clause, level)
+    if evaluation.acted is None:
+        return Finding(clause.text, shown, why)
+    signals = {term.signal for term in clause.difference.factors if term.signal}
+    acted, there = False, "no outcome was reported"
+    if signals <= set(evaluation.acted.evidence):
+        acted, there = _judge_rounds(evaluation, evaluation.acted.evidence, clause, level)
+    where = f"in the {evaluation.acted.rounds} rounds in which all of its models were eligible"
+    return Finding(clause.text, shown and acted, f"{why}; {where}: {there}")
+
+
+def _judge_rounds(
+    evaluation: Evaluation, evidence: Mapping[str, Evidence], clause: Clause, level: float
+) -> tuple[bool, str]:
+    """Whether ``evidence``, of all rounds or of some, shows a clause at ``level``, and why."""
     test = paired_test(clause)
     if test is not None:
-        bound = evaluation.evidence[test.signal].bound(level, lower=test.lower, factor=test.factor)
+        bound = evidence[test.signal].bound(level, lower=test.lower, factor=test.factor)
         shown = _compared(bound - test.offset, clause.comparison, test.lower)
         versus = f" - {test.factor:g} × logged" if test.factor else ""
         side = "at least" if test.lower else "at most"
@@ -105,11 +174,10 @@ def _judge_clause(evaluation: Evaluation, clause: Clause, level: float) -> Findi
             f"{test.signal} of the candidate{versus} is {side} {bound:.6g} "
             f"({level:.2%} bound; wanted {side} {test.offset + 0.0:g})"
         )
-        return Finding(clause.text, shown, why)
+        return shown, why
     level_of_each = 1.0 - (1.0 - level) / max(_bounds(clause), 1)
-    values = {term: _value(evaluation, term, level_of_each) for term in clause.difference.factors}
-    why = ", ".join(f"{term} = {value:.6g}" for term, value in values.items())
-    return Finding(clause.text, clause.holds(values), why)
+    values = {term: _value(evaluation, evidence, term, level_of_each) for term in clause.difference.factors}
+    return clause.holds(values), ", ".join(f"{term} = {value:.6g}" for term, value in values.items())
 
 
 def _compared(excess: float, comparison: str, lower: bool) -> bool:
@@ -118,25 +186,23 @@ def _compared(excess: float, comparison: str, lower: bool) -> bool:
     return excess > 0.0 if lower else excess < 0.0
 
 
-def _value(evaluation: Evaluation, term: Term, level: float) -> float:
-    """The value of a term, a bound at ``level``. Estimates are doubly robust if ``dr`` was asked for."""
-    if term.function == "ess":
-        return evaluation.diagnostics.ess
-    if term.function == "largest_weight_share":
-        return evaluation.diagnostics.largest_weight_share
-    evidence = evaluation.evidence[term.signal]
+def _value(evaluation: Evaluation, evidence: Mapping[str, Evidence], term: Term, level: float) -> float:
+    """The value of a term, a bound at ``level``. Estimates, over all rounds, are doubly robust if ``dr`` was asked for."""
+    if term.function in ("ess", "largest_weight_share"):
+        diagnostics = evaluation.diagnostics if evaluation.acted is None else evaluation.acted.diagnostics
+        return diagnostics.ess if term.function == "ess" else diagnostics.largest_weight_share
     if term.function == "logged":
-        return evidence.logged_mean
+        return evidence[term.signal].logged_mean
     if term.function == "estimate":
         by_name = {e.estimator: e.estimate for e in evaluation.reports[term.signal].estimates}
         return next((by_name[name] for name in ("dr", *by_name) if name in by_name), math.nan)
-    return evidence.bound(level, lower=term.function == "lower")
+    return evidence[term.signal].bound(level, lower=term.function == "lower")
 
 
 def _conditions(evaluation: Evaluation, requirement: Requirement) -> tuple[Finding, ...]:
     """Preconditions of any estimate: on the weights, then on the signals of the requirement."""
     terms = [term for clause in requirement.clauses() for term in clause.difference.factors]
-    findings = _weight_conditions(evaluation)
+    findings = [*_support_conditions(evaluation.support), *_weight_conditions(evaluation)]
     for signal in sorted({term.signal for term in terms if term.signal}):
         report = evaluation.reports[signal]
         findings.append(
@@ -149,11 +215,29 @@ def _conditions(evaluation: Evaluation, requirement: Requirement) -> tuple[Findi
     return tuple(findings)
 
 
+def _support_conditions(support: Support) -> list[Finding]:
+    """Whether the log shows what the candidate does, and, where its models were not always eligible, whether they ever were."""
+    unshown = support.unshown + support.rare
+    why = f"{1.0 - unshown:.2%} of it could be chosen and was"
+    if unshown > 0.0:
+        why = f"{unshown:.2%} of it the log cannot show: {describe_gaps(support)}"
+    findings = [Finding("the log shows what the candidate does", support.shows_choices, why)]
+    if support.displaced > 0.0 or support.barred:
+        why = f"{support.displaced:.2%} of its choices were not; others took their part"
+        if support.barred:
+            barred = ", ".join(
+                f"{gap.model} in {gap.group} ({gap.share:.2%} of its choices)" for gap in support.barred[:5]
+            )
+            why += f", and never were: {barred}; say what it does there (buckets: …)"
+        findings.append(
+            Finding("the models that it wants were eligible at times", not support.barred and support.acted > 0, why)
+        )
+    return findings
+
+
 def _weight_conditions(evaluation: Evaluation) -> list[Finding]:
-    diagnostics, z = evaluation.diagnostics, evaluation.weight_z
-    supported = "in every round"
-    if diagnostics.unsupported:
-        supported = f"{diagnostics.unsupported:.2%} of what the candidate does was never tried"
+    rounds = evaluation if evaluation.acted is None else evaluation.acted
+    diagnostics, z = rounds.diagnostics, rounds.weight_z
     findings = [
         Finding(
             f"effective sample size of at least {MIN_ESS:g}",
@@ -170,10 +254,9 @@ def _weight_conditions(evaluation: Evaluation) -> list[Finding]:
             abs(z) < MAX_WEIGHT_Z,
             f"{diagnostics.mean_weight:.4f}, {z:+.1f} standard errors off",
         ),
-        Finding("the candidate's model could be chosen", not diagnostics.unsupported, supported),
     ]
-    if diagnostics.by_propensity is not None:
-        p_value = diagnostics.by_propensity.p_value
+    if evaluation.diagnostics.by_propensity is not None:
+        p_value = evaluation.diagnostics.by_propensity.p_value
         findings.append(
             Finding(
                 "models were chosen as often as the propensities say",

@@ -20,9 +20,11 @@ import math
 from dataclasses import replace
 
 from pointsman.simulator.offpolicy.evaluation.comparators import Comparator
+from pointsman.simulator.offpolicy.evaluation.diagnostics import MAX_WEIGHT_SHARE
 from pointsman.simulator.offpolicy.evaluation.estimates import IntervalEstimate
 from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, SignalReport
-from pointsman.simulator.offpolicy.gate import MAX_WEIGHT_SHARE, MIN_ESS
+from pointsman.simulator.offpolicy.evaluation.support import describe_gaps
+from pointsman.simulator.offpolicy.gate import MIN_ESS
 
 MAX_TAIL_INDEX = 0.7
 """Above this shape of the weights' tail estimates are not to be trusted (Vehtari et al. 2024)."""
@@ -45,6 +47,8 @@ def comparisons(evaluation: Evaluation) -> list[str]:
 
     Beside a fixed model the difference in cost is told too; a mix costs the same.
     """
+    if not evaluation.support.shows_choices:
+        return ["The candidate cannot be compared with static policies: the log does not show what it does."]
     sentences = []
     for comparator in evaluation.comparators:
         gain, interval = comparator.gain.estimate, comparator.gain.intervals["normal"]
@@ -91,26 +95,37 @@ def _weight_warnings(evaluation: Evaluation) -> list[str]:
         sentences.append(f"One round carries {diagnostics.largest_weight_share:.0%} of all weight.")
     if diagnostics.tail_index > MAX_TAIL_INDEX:
         sentences.append(f"Weights have a heavy tail (k = {diagnostics.tail_index:.2f}): prefer the betting bounds.")
-    if diagnostics.unsupported:
+    support = evaluation.support
+    if support.gaps:
         sentences.append(
-            f"{diagnostics.unsupported:.1%} of what the candidate does was never tried: bounds assume the worst of it."
+            f"{support.unshown + support.rare:.2%} of what the candidate does the log cannot show: {describe_gaps(support)}. "
+            "Bounds assume the worst of it, estimates guess."
         )
     if diagnostics.by_propensity is not None and diagnostics.by_propensity.p_value < MIN_P:
         p_value = diagnostics.by_propensity.p_value
         sentences.append(f"Models were not chosen as often as the log says (p = {p_value:.1g}).")
-    if evaluation.target.replaced:
+    if support.displaced > 0.0:
         sentences.append(
-            f"In {evaluation.target.replaced} rounds the candidate's models could not be chosen: the logging policy stands in."
+            f"{support.displaced:.2%} of what the candidate wants was not eligible then (limits, not available): the eligible "
+            f"models of its mix took their part{_stand_in(evaluation.target.replaced)}. "
+            f"In {support.acted} of {diagnostics.n} rounds all of its models were eligible."
         )
     return sentences
 
 
+def _stand_in(replaced: int) -> str:
+    return f", and in {replaced} rounds, in which none was, the logging policy stands in" if replaced else ""
+
+
 def _signal_warnings(evaluation: Evaluation, signal: str) -> list[str]:
     report, sentences = evaluation.reports[signal], []
-    if report.high_is_observed:
+    if report.low_is_seen or report.high_is_seen:
+        seen = f"between {report.low:.4g} and {report.high:.4g}"
+        if not report.low_is_seen:
+            seen = f"at most {report.high:.4g}"
         sentences.append(
-            f"{signal} is assumed to be at most {report.high:.4g}, the largest value seen: bounds hold only if it never is "
-            f"larger. Say how large it can be with --cap {signal}=VALUE."
+            f"{signal} is taken to be {seen}, as the values seen are: bounds hold only if it never is outside. Say what it "
+            f"can be with --range {signal}=LOW,HIGH."
         )
     if report.missing_p < MIN_P:
         sentences.append(

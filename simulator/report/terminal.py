@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,6 +16,13 @@ from rich.table import Table
 
 from pointsman.simulator.report.summary import RunGroup, comparisons, format_estimate, is_ours
 from pointsman.simulator.run.experiment import RunResult
+
+
+class InputUnreadableError(click.ClickException):
+    """What a command was given cannot be read, or its report not be written: exit code 2, for 1 is a verdict."""
+
+    exit_code = 2
+
 
 WIDTH = 160
 """Characters of a line where the output is no terminal."""

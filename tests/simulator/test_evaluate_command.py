@@ -74,13 +74,13 @@ def test_some_of_the_decisions(journal_file: Path, candidate: Path) -> None:
 
 def test_bad_files_are_named(journal_file: Path, candidate: Path, tmp_path: Path) -> None:
     done = call("--log", tmp_path / "none.jsonl", "--candidate", candidate)
-    assert done.exit_code == 1 and "none.jsonl" in done.output and "Traceback" not in done.output
+    assert done.exit_code == 2 and "none.jsonl" in done.output and "Traceback" not in done.output
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("policy: best")
     done = call("--log", journal_file, "--candidate", wrong)
     assert done.exit_code == 2 and "wrong.yaml, line 1: policy" in done.output
     done = call("--log", journal_file, "--candidate", candidate, "--out", candidate / "below")
-    assert done.exit_code == 1 and "--out" in done.output
+    assert done.exit_code == 2 and "--out" in done.output
 
 
 class Page(HTMLParser):
@@ -108,8 +108,9 @@ class Page(HTMLParser):
 def test_every_number_is_written(journal_file: Path, candidate: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     require = "upper(worth) <= 2"
-    done = call("--log", journal_file, "--candidate", candidate, "--signal", "worth=quality - 20 * cost", "--signal",
-                "quality", "--require", require, "--out", out, "--json", "--level", "0.9", "--seed", "3")  # fmt: skip
+    cap = "cost=0.05"
+    done = call("--log", journal_file, "--candidate", candidate, "--signal", "worth=quality - 20 * cost", "--signal", "quality",
+                "--cap", cap, "--require", require, "--out", out, "--json", "--level", "0.9", "--seed", "3")  # fmt: skip
     assert done.exit_code == 0, done.output
     values = json.loads((out / "evaluation.json").read_text())
     assert values == json.loads(done.stdout)
@@ -131,7 +132,7 @@ def test_every_number_is_written(journal_file: Path, candidate: Path, tmp_path: 
         assert text in page.said, text
     again = tmp_path / "again"
     call("--log", journal_file, "--candidate", candidate, "--signal", "worth=quality - 20 * cost", "--signal", "quality",
-         "--require", require, "--out", again, "--level", "0.9", "--seed", "3")  # fmt: skip
+         "--cap", cap, "--require", require, "--out", again, "--level", "0.9", "--seed", "3")  # fmt: skip
     assert (again / "evaluation.json").read_text() == (out / "evaluation.json").read_text()
 
 

@@ -40,6 +40,8 @@ def decisions(n: int, seed: int = 0) -> pd.DataFrame:
             "model": [MODELS[i] for i in chosen_n],
             "propensity": p_nk[np.arange(n), chosen_n],
             **{f"p/{model}": p_nk[:, k] for k, model in enumerate(MODELS)},
+            # c was left out by the policy in every seventh round, and in every other one of those could not be chosen
+            "p/c": np.where(np.arange(n) % 14 == 0, np.nan, p_nk[:, 2]),
             "x/0": rng.normal(size=n),
             "x/1": rng.normal(size=n),
             "quality": quality_n,
@@ -78,7 +80,8 @@ def test_what_is_written_is_read(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_allclose(log.propensity_n, frame["propensity"])
     assert log.logged_nk is not None
     np.testing.assert_allclose(log.logged_nk[:, 2], frame["p/vendor/b"])
-    assert not log.eligible_nk[::7, 1].any() and log.eligible_nk[1::7].all()
+    assert not log.eligible_nk[::14, 1].any() and log.eligible_nk[7::14].all() and log.eligible_nk[1::7].all()
+    assert not log.logged_nk[::7, 1].any()
     np.testing.assert_allclose(log.signals["quality"], frame["quality"])
     assert set(log.signals) == {"quality", "cost", "thumbs"}
     assert np.diff(log.time_ns_n).tolist() == [10**9] * 199

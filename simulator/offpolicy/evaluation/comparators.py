@@ -53,8 +53,11 @@ def comparators_of(log: Log, evidence: Mapping[str, Evidence], level: float) -> 
     k = len(log.models)
     quality_mk = dr_scores_by_model(quality)
     cost_mk = None if cost is None else dr_scores_by_model(cost)
-    eligible_k = log.eligible_nk.mean(axis=0)
-    is_option_k = eligible_k >= min(0.5, float(eligible_k.max()))  # eligible in most rounds, or else most often
+    could_nk = (
+        log.eligible_nk if log.logged_nk is None else log.logged_nk > 0.0
+    )  # of a model never tried nothing is known
+    could_k = could_nk.mean(axis=0)
+    is_option_k = could_k >= min(0.5, float(could_k.max()))  # in most rounds, or else most often
     quality_k = quality_mk.mean(axis=0)
     best = int(np.where(is_option_k, quality_k, -np.inf).argmax())
     named_shares = [(f"best fixed model: {log.models[best]}", False, np.eye(k)[best])]

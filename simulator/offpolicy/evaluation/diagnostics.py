@@ -18,6 +18,9 @@ from scipy.special import chdtrc
 from pointsman.simulator.offpolicy.intervals.interval import check_scores
 from pointsman.simulator.offpolicy.logs.log import Array, Flags, Indices
 
+MAX_WEIGHT_SHARE = 0.05
+"""A round may have less than this share of all weight."""
+
 TAIL_LEVELS = (0.5, 0.9, 0.99, 0.999)
 """Quantiles of the weights that are reported."""
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,9 +33,12 @@ from pointsman.simulator.offpolicy.evaluation.diagnostics import Diagnostics, di
 from pointsman.simulator.offpolicy.evaluation.estimates import IntervalEstimate, estimates_of, mean_of
 from pointsman.simulator.offpolicy.evaluation.evidence import Evidence, evidence_of
 from pointsman.simulator.offpolicy.evaluation.signals import SignalValues, select_signals
+from pointsman.simulator.offpolicy.evaluation.support import Support, support_of
 from pointsman.simulator.offpolicy.expression import LinearCombination
-from pointsman.simulator.offpolicy.intervals.adaptive import expected_squared_weights
-from pointsman.simulator.offpolicy.logs.log import Array, Log
+from pointsman.simulator.offpolicy.logs.log import Array, Log, where
+
+_ROUNDING = 1e-12
+"""Variance of a weight below which it is the same in every round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class SignalReport:
     missing_p: float
     low: float
     high: float
-    high_is_observed: bool
+    low_is_seen: bool
+    high_is_seen: bool
     logged: IntervalEstimate
     estimates: tuple[IntervalEstimate, ...]
 
@@ -64,8 +68,9 @@ class SignalReport:
 class Evaluation:
     """Everything that ``log`` says of ``candidate``; ``reports`` and ``evidence`` by signal, intervals at ``level``.
 
-    ``target`` is the candidate's distribution in every round; ``weight_z`` is by how many standard errors the mean weight is
-    off 1.
+    ``target`` is the candidate's distribution in every round, ``support`` how far the log covers it; ``weight_z`` is by how many
+    standard errors the mean weight is off 1. ``acted`` is what the rounds alone say in which every model was eligible that the
+    candidate wants; ``None`` if those are all, or none.
     """
 
     log: Log
@@ -77,6 +82,18 @@ class Evaluation:
     reports: Mapping[str, SignalReport]
     evidence: Mapping[str, Evidence]
     comparators: tuple[Comparator, ...]
+    support: Support
+    acted: ActedRounds | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ActedRounds:
+    """The rounds in which a candidate could do what it wants: how many, their weights, and the evidence by signal."""
+
+    rounds: int
+    weight_z: float
+    diagnostics: Diagnostics
+    evidence: Mapping[str, Evidence]
 
 
 def evaluate_candidate(
@@ -86,6 +103,7 @@ def evaluate_candidate(
     signals: Sequence[str] = (),
     sums: Mapping[str, LinearCombination] | None = None,
     caps: Mapping[str, float] | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
     estimators: Sequence[str] = NAMES,
     level: float = 0.95,
     seed: int = 0,
@@ -93,14 +111,14 @@ def evaluate_candidate(
     """Evaluate ``candidate`` on ``log``.
 
     ``signals`` are those to be evaluated (all that matter by default), ``sums`` more of them by name, made of the log's.
-    ``caps`` are the largest values that a signal is believed to have; by default the range of quality, and the largest value
-    seen for others. ``seed`` is the bootstrap's.
+    ``ranges`` are the least and the largest value that a signal can have, ``caps`` the largest alone; without, what the log knows
+    of it, else the values seen, with which nothing can be proven. ``seed`` is the bootstrap's.
 
     Raises:
-        EvaluationError: the log does not have the signals, or not within the caps.
+        EvaluationError: the log does not have the signals, or not within what is stated.
         CandidateError: the log does not say enough for this candidate.
     """
-    selected = select_signals(log, signals, sums or {}, caps or {})
+    selected = select_signals(log, signals, sums or {}, caps or {}, ranges)
     target = target_of(candidate, log)
     weight_n = weights(target.target_nk, log.chosen_n, log.propensity_n)
     evidence = {name: evidence_of(log, name, signal, target.target_nk, weight_n) for name, signal in selected.items()}
@@ -119,6 +137,28 @@ def evaluate_candidate(
         reports=reports,
         evidence=evidence,
         comparators=comparators_of(log, evidence, level),
+        support=support_of(log, target),
+        acted=_acted(log, target, selected),
+    )
+
+
+def _acted(log: Log, target: Target, selected: Mapping[str, SignalValues]) -> ActedRounds | None:
+    """The rounds in which nothing that the candidate wants was out of its reach; ``None`` if those are all, or none."""
+    acted_n = target.acted_n
+    if acted_n.all() or not acted_n.any():
+        return None
+    rounds, target_nk = where(log, acted_n), target.target_nk[acted_n]
+    weight_n = weights(target_nk, rounds.chosen_n, rounds.propensity_n)
+    signals = {name: replace(signal, value_n=signal.value_n[acted_n]) for name, signal in selected.items()}
+    return ActedRounds(
+        rounds=len(rounds),
+        weight_z=_weight_z(rounds, target_nk, weight_n),
+        diagnostics=diagnose(weight_n, rounds.chosen_n, target_nk, rounds.logged_nk),
+        evidence={
+            name: evidence_of(rounds, name, signal, target_nk, weight_n)
+            for name, signal in signals.items()
+            if not np.isnan(signal.value_n).all()
+        },
     )
 
 
@@ -132,18 +172,23 @@ def _report(
         missing_p=missingness_p(log.chosen_n, log.group_n, reported_n, len(log.models)),
         low=evidence.low,
         high=evidence.high,
-        high_is_observed=signal.high_is_observed,
+        low_is_seen=signal.low_is_seen,
+        high_is_seen=signal.high_is_seen,
         logged=mean_of("logged", evidence.reward_m, level),
         estimates=estimates,
     )
 
 
 def _weight_z(log: Log, target_nk: Array, weight_n: Array) -> float:
-    """By how many standard errors the mean weight is off 1.
+    """By how many standard errors the mean weight is off 1, or off the share of the candidate's choices that the log has.
 
-    With the whole logged distribution they are exact: given the past, the variance of a weight is Σ target²/logged - 1.
+    With the whole logged distribution they are exact: given the past, the mean of a weight is the mass m of the target where the
+    logging policy has some, its variance Σ target²/logged - m².
     """
-    if log.logged_nk is None or bool(((target_nk > 0.0) & (log.logged_nk <= 0.0)).any()):
+    if log.logged_nk is None:
         return mean_weight_z(weight_n)
-    variance = float((expected_squared_weights(target_nk, log.logged_nk) - 1.0).sum())
-    return 0.0 if variance <= 0.0 else float((weight_n - 1.0).sum()) / math.sqrt(variance)
+    has_some_nk = log.logged_nk > 0.0
+    mass_n = np.where(has_some_nk, target_nk, 0.0).sum(axis=1)
+    square_nk = np.divide(target_nk**2, log.logged_nk, out=np.zeros_like(target_nk), where=has_some_nk)
+    difference, variance = float((weight_n - mass_n).sum()), float(square_nk.sum() - (mass_n**2).sum())
+    return 0.0 if variance <= _ROUNDING * len(log) else difference / math.sqrt(variance)

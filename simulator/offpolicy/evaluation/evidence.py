@@ -29,9 +29,10 @@ from pointsman.simulator.offpolicy.logs.log import Array, Indices, Log
 class Evidence:
     """The evidence on one signal, in the rounds where it was reported (m of n).
 
-    ``reward_m`` are its values, in its own unit, within ``low`` to ``high``; ``weight_m`` the importance weights of the
-    candidate; ``target_mk`` its distribution, ``logged_mk`` the logging policy's (``None`` if the log does not say);
-    ``q_mk`` the rewards predicted from earlier rounds alone, ``q_cross_mk`` those by cross-fitting.
+    ``reward_m`` are its values, in its own unit, within ``low`` to ``high``, on which bounds rest: they prove nothing unless
+    ``range_is_known`` (beforehand, and not from the values). ``weight_m`` are the importance weights of the candidate;
+    ``target_mk`` its distribution, ``logged_mk`` the logging policy's (``None`` if the log does not say); ``q_mk`` the rewards
+    predicted from earlier rounds alone, ``q_cross_mk`` those by cross-fitting.
     """
 
     signal: str
@@ -44,6 +45,7 @@ class Evidence:
     logged_mk: Array | None
     chosen_m: Indices
     q_cross_mk: Array
+    range_is_known: bool = True
 
     def __len__(self) -> int:
         """The number of rounds, m."""
@@ -104,6 +106,7 @@ def evidence_of(log: Log, name: str, signal: SignalValues, target_nk: Array, wei
         logged_mk=None if log.logged_nk is None else log.logged_nk[reported_n],
         chosen_m=log.chosen_n[reported_n],
         q_cross_mk=cross_fitted(*rounds)[reported_n],
+        range_is_known=signal.range_is_known,
     )
 
 

@@ -167,7 +167,7 @@ def _events(path: Path) -> Iterator[_Event]:
             record = json.loads(text)
             event = record["event"]
             position, time_ns = int(record["position"]), int(event["time_ns"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise LogError(
                 f"{path}, line {line}: expected a record as JSON with position and event.time_ns: {error!r}"
             ) from error
@@ -288,7 +288,16 @@ def _log(name: str, rounds: Sequence[_Round]) -> Log:
         group_n=np.array([number_by_group[r.bucket] for r in rounds], dtype=np.intp),
         time_ns_n=np.array([r.time_ns for r in rounds], dtype=np.int64),
         decisions=tuple(r.decision for r in rounds),
+        ranges=_ranges(rounds, signals),
+        has_ids=True,
     )
+
+
+def _ranges(rounds: Sequence[_Round], signals: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """What values each signal can have: quality those of its buckets' scales, the others none below 0."""
+    scales = {r.decision.quality for r in rounds}
+    known = {"quality": (min(s.min for s in scales), max(s.max for s in scales)), "success": (0.0, 1.0)}
+    return {signal: known.get(signal, (0.0, math.inf)) for signal in signals}
 
 
 def _distributions(rounds: Sequence[_Round], number_by_model: Mapping[str, int]) -> tuple[Array, Flags]:

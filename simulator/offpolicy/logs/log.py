@@ -22,7 +22,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -75,11 +75,16 @@ class Log:
 
     ``chosen_n`` numbers ``models``; ``propensity_n`` in (0, 1] is the probability with which the logging policy chose it, given
     all that came before; ``logged_nk`` its whole distribution (rows sum to 1, 0 where not eligible), ``None`` if the log does
-    not say. ``eligible_nk`` says which models could be chosen at all. ``signals`` are the outcomes of the chosen model by name
-    (``quality``, ``cost`` in dollars, ``latency`` in seconds, ``success``, or the source's own, such as ``click``), each (n)
-    with NaN where it was not reported. ``x_nd`` are the features the policy saw (d may be 0). ``group_n`` numbers ``groups``:
-    buckets, or the positions of a page; decisions of different groups are different problems. ``time_ns_n`` never falls.
-    ``decisions`` (n) are there if the log is a journal of our own service: then other settings of it can be evaluated.
+    not say. ``eligible_nk`` says which models could be chosen at all, by limits, capabilities and availability: one that could be
+    and had propensity 0 was left out by the policy. ``signals`` are the outcomes of the chosen model by name (``quality``,
+    ``cost`` in dollars, ``latency`` in seconds, ``success``, or the source's own, such as ``click``), each (n) with NaN where it
+    was not reported. ``x_nd`` are the features the policy saw (d may be 0). ``group_n`` numbers ``groups``: buckets, or the
+    positions of a page; decisions of different groups are different problems. ``time_ns_n`` never falls. ``decisions`` (n) are
+    there if the log is a journal of our own service: then other settings of it can be evaluated.
+
+    ``ranges`` are the least and the largest value that a signal can have, as far as the source says so (an end is infinite where
+    it does not): never what was seen. ``has_ids``: each decision has an id in the source, and none is there twice. ``is_dated``:
+    times are the source's; without, they number the rows.
     """
 
     name: str
@@ -94,6 +99,9 @@ class Log:
     group_n: Indices
     time_ns_n: Ints
     decisions: tuple[LoggedDecision, ...] | None = None
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    has_ids: bool = False
+    is_dated: bool = True
 
     def __len__(self) -> int:
         """The number of decisions, n."""
@@ -107,7 +115,15 @@ class Log:
 
 def part(log: Log, first: int, last: int) -> Log:
     """The decisions ``first`` <= number < ``last`` of ``log``."""
-    rows = slice(first, last)
+    return _rows(log, slice(first, last))
+
+
+def where(log: Log, is_kept_n: Flags) -> Log:
+    """The decisions of ``log`` for which ``is_kept_n`` is true, in their order."""
+    return _rows(log, np.flatnonzero(is_kept_n))
+
+
+def _rows(log: Log, rows: slice | Indices) -> Log:
     return replace(
         log,
         chosen_n=log.chosen_n[rows],
@@ -118,8 +134,12 @@ def part(log: Log, first: int, last: int) -> Log:
         x_nd=log.x_nd[rows],
         group_n=log.group_n[rows],
         time_ns_n=log.time_ns_n[rows],
-        decisions=None if log.decisions is None else log.decisions[rows],
+        decisions=None if log.decisions is None else _decisions(log.decisions, rows),
     )
+
+
+def _decisions(decisions: tuple[LoggedDecision, ...], rows: slice | Indices) -> tuple[LoggedDecision, ...]:
+    return decisions[rows] if isinstance(rows, slice) else tuple(decisions[row] for row in rows.tolist())
 
 
 def concatenate(logs: Sequence[Log]) -> Log:

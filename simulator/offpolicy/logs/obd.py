@@ -84,6 +84,7 @@ def _log(name: str, path: Path, frame: pd.DataFrame, even: bool) -> Log:
         x_nd=_user_features(where, frame)[order_n],
         group_n=group_n[order_n].astype(np.intp),
         time_ns_n=time_ns_n[order_n],
+        ranges={"click": (0.0, 1.0)},
     )
 
 

@@ -33,8 +33,8 @@ def read_log(spec: str, first: int = 0, last: int | None = None) -> Log:
         log = read_obd(spec)
         return part(log, *_range(spec, first, last, len(log)))
     path = Path(spec)
-    if path.suffix.lower() not in (".csv", ".jsonl", ".parquet"):
-        raise LogError(f"{spec}: expected {FORMS}")
+    if "\0" in spec or path.suffix.lower() not in (".csv", ".jsonl", ".parquet"):
+        raise LogError(f"{spec!r}: expected {FORMS}" if "\0" in spec else f"{spec}: expected {FORMS}")
     if path.suffix.lower() == ".jsonl" and _is_journal(path):
         return read_journal(path, first, last)
     if not first and last is None:
@@ -72,6 +72,6 @@ def _is_journal(path: Path) -> bool:
             record = json.loads(next((line for line in file if line.strip()), "null"))
     except OSError as error:
         raise LogError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         return False  # the reader of tables says what is wrong with the line
     return isinstance(record, dict) and "event" in record

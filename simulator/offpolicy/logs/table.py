@@ -5,16 +5,19 @@ column              what it is
 ==================  =====================================================================================================
 ``model``           the model that was chosen
 ``propensity``      the probability with which it was, given all that came before, above 0 and at most 1
-``p/<model>``       the whole distribution, 0 where a model could not be chosen; optional, but many estimates need it
+``p/<model>``       the whole distribution: empty where a model could not be chosen (limits, not available), 0 where it could
+                    and never would; optional, but many estimates need it
 ``bucket``          the kind of request; optional, "all" without it
 ``time``            ISO 8601, or ``time_ns``, nanoseconds; optional; never falls
 ``x/0`` … ``x/d``   features of the request; optional; empty where its bucket has fewer
+``eligible``        how many models could be chosen; optional: where it is the number of those with a propensity above 0,
+                    the others could not
 ``quality``         and ``cost`` (dollars; or ``cost_usd``), ``latency`` (seconds; or ``latency_seconds``), ``success``,
                     ``signal/<name>`` for any other: what came of it, empty where it was not reported
 ==================  =====================================================================================================
 
-``pointsman export --to FILE.csv`` (or ``.parquet``) writes such a table; what else it writes (``decision``, ``explored``,
-predictions, tokens) is not used here.
+``pointsman export --to FILE.csv`` (or ``.parquet``) writes such a table; what else it writes (``explored``, predictions, tokens)
+is not used here.
 
 >>> import tempfile
 >>> from pathlib import Path
@@ -28,6 +31,7 @@ predictions, tokens) is not used here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +39,7 @@ import numpy as np
 import pandas as pd
 
 from pointsman.simulator.data.frames import FrameError, frames, numbers, texts
-from pointsman.simulator.offpolicy.logs.log import Array, Indices, Ints, Log, LogError
+from pointsman.simulator.offpolicy.logs.log import Array, Flags, Indices, Ints, Log, LogError
 
 SIGNALS = {
     "quality": "quality",
@@ -46,10 +50,16 @@ SIGNALS = {
     "success": "success",
 }
 """The signal that each column of an outcome holds."""
+_RANGES = {"cost": (0.0, math.inf), "latency": (0.0, math.inf), "success": (0.0, 1.0)}
+"""What values signals can have that are checked here; of others nothing is known."""
+_ID = "decision"
+"""The column of a decision's own id."""
 _OTHERS = ("model", "propensity", "bucket", "time", "time_ns")
 _PREFIXES = ("p/", "x/", "signal/")
 _UNUSED = ("decision", "explored", "limits_violated", "eligible", "input_tokens", "output_tokens")
 _UNUSED_PREFIXES = ("quality_mean/", "quality_sd/", "cost/", "latency/")
+_LAST_NS = 2.0**62
+"""Latest time, in nanoseconds: the year 2116."""
 SUM_TOLERANCE = 1e-6
 """The most by which a distribution may miss 1, and a propensity its distribution."""
 PIECE = 100_000
@@ -118,13 +128,14 @@ def _check_titles(path: Path, titles: list[str]) -> None:
 
 def _log(where: str, frame: pd.DataFrame, first: int, models: tuple[str, ...], groups: tuple[str, ...]) -> Log:
     """The rows of ``frame``, of which the first is number ``first`` of the file."""
-    n, k = len(frame), len(models)
+    n = len(frame)
     number_by_model = {model: i for i, model in enumerate(models)}
     number_by_group = {group: i for i, group in enumerate(groups)}
     chosen_n = np.array([number_by_model[model] for model in _ids(where, frame, "model", first)], dtype=np.intp)
     propensity_n = numbers(where, frame, "propensity", first, high=1.0, above=0.0)
     buckets = _ids(where, frame, "bucket", first) if "bucket" in frame.columns else ["all"] * n
-    logged_nk = _distribution(where, frame, first, models, chosen_n, propensity_n)
+    signals = _signals(where, frame, first)
+    logged_nk, eligible_nk = _distribution(where, frame, first, models, chosen_n, propensity_n)
     return Log(
         name=where,
         models=models,
@@ -132,11 +143,14 @@ def _log(where: str, frame: pd.DataFrame, first: int, models: tuple[str, ...], g
         chosen_n=chosen_n,
         propensity_n=propensity_n,
         logged_nk=logged_nk,
-        eligible_nk=np.ones((n, k), dtype=np.bool_) if logged_nk is None else logged_nk > 0.0,
-        signals=_signals(where, frame, first),
+        eligible_nk=eligible_nk,
+        signals=signals,
         x_nd=_features(where, frame, first),
         group_n=np.array([number_by_group[bucket] for bucket in buckets], dtype=np.intp),
         time_ns_n=_times(where, frame, first),
+        ranges={name: ends for name, ends in _RANGES.items() if name in signals},
+        has_ids=_ID in frame.columns,
+        is_dated="time" in frame.columns or "time_ns" in frame.columns,
     )
 
 
@@ -146,8 +160,7 @@ def _signals(where: str, frame: pd.DataFrame, first: int) -> dict[str, Array]:
     for title in map(str, frame.columns):
         name = SIGNALS.get(title) or (title.removeprefix("signal/") if title.startswith("signal/") else "")
         if name:
-            low = 0.0 if name in ("cost", "latency", "success") else -np.inf
-            high = 1.0 if name == "success" else np.inf
+            low, high = _RANGES.get(name, (-math.inf, math.inf))
             signals[name] = numbers(where, frame, title, first, low, high, needed=False)
     if not signals:
         raise FrameError(f"{where}: has no column of an outcome: expected some of {', '.join(SIGNALS)}, signal/<name>")
@@ -169,14 +182,18 @@ def _ids(where: str, frame: pd.DataFrame, title: str, first: int) -> list[str]:
 
 def _distribution(
     where: str, frame: pd.DataFrame, first: int, models: tuple[str, ...], chosen_n: Indices, propensity_n: Array
-) -> Array | None:
-    """The whole distribution (n, k) if the table has it: rows sum to 1, and agree with the propensity."""
+) -> tuple[Array | None, Flags]:
+    """The whole distribution (n, k) if the table has it: rows sum to 1, and agree with the propensity; and who was eligible."""
     if not any(f"p/{model}" in frame.columns for model in models):
-        return None
-    logged_nk = np.zeros((len(frame), len(models)))
+        return None, np.ones((len(frame), len(models)), dtype=np.bool_)
+    stated_nk = np.full((len(frame), len(models)), np.nan)
     for i, model in enumerate(models):
         if f"p/{model}" in frame.columns:
-            logged_nk[:, i] = np.nan_to_num(numbers(where, frame, f"p/{model}", first, 0.0, 1.0, needed=False))
+            stated_nk[:, i] = numbers(where, frame, f"p/{model}", first, 0.0, 1.0, needed=False)
+    eligible_nk, logged_nk = ~np.isnan(stated_nk), np.nan_to_num(stated_nk)
+    if "eligible" in frame.columns:
+        count_n = numbers(where, frame, "eligible", first, 0.0, needed=False)
+        eligible_nk &= (logged_nk > 0.0) | (count_n != (logged_nk > 0.0).sum(axis=1))[:, None]
     difference_n = np.abs(logged_nk.sum(axis=1) - 1.0)
     if float(difference_n.max()) > SUM_TOLERANCE:
         i = int(difference_n.argmax())
@@ -191,13 +208,13 @@ def _distribution(
             f"{where}: row {first + i + 1}, column propensity: expected {stated_n[i]:g} as in column p/{models[chosen_n[i]]}, "
             f"got {propensity_n[i]:g}"
         )
-    return logged_nk
+    return logged_nk, eligible_nk
 
 
 def _times(where: str, frame: pd.DataFrame, first: int) -> Ints:
     """Nanoseconds (n); the numbers of the rows without a column of times."""
     if "time_ns" in frame.columns:
-        title, time_ns_n = "time_ns", numbers(where, frame, "time_ns", first).astype(np.int64)
+        title, time_ns_n = "time_ns", numbers(where, frame, "time_ns", first, 0.0, _LAST_NS).astype(np.int64)
     elif "time" in frame.columns:
         title = "time"
         parsed = pd.to_datetime(frame["time"], errors="coerce", utc=True, format="ISO8601")
