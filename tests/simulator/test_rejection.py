@@ -111,4 +111,4 @@ def test_the_command(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(simulate, ["--log", str(tmp_path / "log.csv"), "--policy", "task-lp"])
     assert wrong.exit_code == 2 and "expected one of thompson" in wrong.output
     wrong = CliRunner().invoke(simulate, ["--log", str(tmp_path / "none.csv")])
-    assert wrong.exit_code == 1 and "cannot be read" in wrong.output
+    assert wrong.exit_code == 2 and "cannot be read" in wrong.output
