@@ -4,8 +4,9 @@ Under ``COST_FIRST`` the cheapest arm is chosen whose drawn quality reaches the 
 whose first answers were unlucky is hardly tried again, although a try of it *saves* money, and a cheap arm that is good enough is
 passed over for a dear one whenever its own draw falls short. So, with e the arm that the means would choose:
 
-- an arm cheaper than e is presumed to clear the floor until its answers say otherwise: its mean is raised by ``BENEFIT`` standard
-  deviations of the posterior and it draws with their full spread, both in proportion to what it saves, 1 - price / price of e;
+- an arm cheaper than e is presumed to clear the floor until its answers say otherwise: its mean is raised by a number of standard
+  deviations of its distance from the floor (``benefit``) and it draws with more of its posterior's spread, both in proportion to
+  what it saves, 1 - price / price of e;
 - e itself falls short with at most the probability at which dearer arms cost ``DEARER_COST`` of its price on average.
 
 Both are functions of predictions alone, so that draws stay independent and propensities closed
@@ -15,11 +16,12 @@ Both are functions of predictions alone, so that draws stay independent and prop
 >>> price_bk, rank_bk = np.array([[0.001, 0.016]]), np.array([[0, 1]])
 >>> draw = price_aware(mean_bk, sd_bk, 0.5, price_bk, rank_bk, np.array([0.78]), np.ones((1, 2), dtype=bool))
 >>> draw.bonus_bk.round(4).tolist(), draw.spread_bk.round(3).tolist()
-([[0.0352, 0.0]], [[0.969, 0.5]])
+([[0.0984, 0.0]], [[0.149, 0.5]])
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -31,9 +33,14 @@ from pointsman.bandit.packed import Array
 Flags = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
-BENEFIT = 0.75
-"""Standard deviations of the posterior by which the mean of an arm that costs nothing is raised."""
-FULL = 1.0
+BENEFIT, BENEFIT_GROWTH, LEAST_BENEFIT = 1.35, 0.75, 0.25
+"""Standard deviations by which the mean of an arm that costs nothing is raised where they are ``BENEFIT_AT``, how many more each
+time they have halved, and at least: an arm that is turned down late, on much evidence, takes as much to be taken back."""
+BENEFIT_AT = 0.1
+"""Standard deviation of quality, scaled to [0, 1], that 16 to 25 right or wrong answers leave."""
+FLOOR_SHARE = 0.5
+"""Share of the variance of the best arm's quality that counts as the floor's, where that is relative to the best."""
+FULL = 0.75
 """Share of the posterior's standard deviation with which an arm that costs nothing draws."""
 DEARER_COST = 0.1
 """Largest expected extra price through draws of the expected arm that fall short, as a share of its price."""
@@ -51,13 +58,21 @@ class PriceAwareDraw(NamedTuple):
 
 
 def price_aware(
-    mean_bk: Array, sd_bk: Array, spread: float, price_bk: Array, rank_bk: Ints, floor_b: Array, eligible_bk: Flags
+    mean_bk: Array,
+    sd_bk: Array,
+    spread: float,
+    price_bk: Array,
+    rank_bk: Ints,
+    floor_b: Array,
+    eligible_bk: Flags,
+    *,
+    relative: bool = False,
 ) -> PriceAwareDraw:
     """How each arm (k) of b requests draws under a quality floor.
 
     ``mean_bk`` and ``sd_bk`` are the posterior's of quality (less a budget's charge), ``spread`` the share of ``sd_bk`` with
     which arms draw otherwise, ``price_bk`` >= 0 dollars or seconds, ``rank_bk`` the arms' places by price, ``floor_b`` the
-    floors.
+    floors, which are ``relative`` to the largest mean or certain.
     """
     if len(mean_bk) < FEW:
         drawn = [
@@ -69,6 +84,7 @@ def price_aware(
                 float(floor_b[i]),
                 eligible_bk[i].tolist(),
                 spread,
+                relative,
             )
             for i in range(len(mean_bk))
         ]
@@ -81,7 +97,9 @@ def price_aware(
     price_b1 = price_bk[rows, expected_b][:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         saving_bk = np.where(eligible_bk & (price_bk < price_b1), 1.0 - price_bk / price_b1, 0.0)
-    bonus_bk = BENEFIT * saving_bk * sd_bk
+    best_b = np.where(eligible_bk, mean_bk, -np.inf).argmax(axis=1)
+    floor_variance_b1 = (FLOOR_SHARE * relative * sd_bk[rows, best_b] ** 2)[:, None]
+    bonus_bk = saving_bk * benefit(np.sqrt(sd_bk**2 + floor_variance_b1))
     spread_bk = spread + (FULL - spread) * saving_bk
     raised_bk = mean_bk + bonus_bk
     expected_b, clears_bk = expected_arms(raised_bk, rank_bk, floor_b, eligible_bk)
@@ -98,6 +116,18 @@ def price_aware(
     return PriceAwareDraw(bonus_bk, spread_bk)
 
 
+def benefit(sd_bk: Array) -> Array:
+    """By how much the mean of an arm that costs nothing is raised, its distance from the floor having this standard deviation."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        raised_bk = sd_bk * np.maximum(BENEFIT + BENEFIT_GROWTH * np.log2(BENEFIT_AT / sd_bk), LEAST_BENEFIT)
+    return np.asarray(np.where(sd_bk > 0.0, raised_bk, 0.0))
+
+
+def _benefit(sd: float) -> float:
+    """``benefit`` for one arm."""
+    return sd * max(BENEFIT + BENEFIT_GROWTH * math.log2(BENEFIT_AT / sd), LEAST_BENEFIT) if sd > 0.0 else 0.0
+
+
 def _price_aware(
     means: list[float],
     sds: list[float],
@@ -106,6 +136,7 @@ def _price_aware(
     floor: float,
     eligible: list[bool],
     spread: float,
+    relative: bool,
 ) -> tuple[list[float], list[float]]:
     """``price_aware`` for one request: plain lists, which for few arms beat arrays."""
     bonuses, spreads, raised = [0.0] * len(means), [spread] * len(means), means.copy()
@@ -113,10 +144,11 @@ def _price_aware(
     if not arms:
         return bonuses, spreads
     price = prices[_expected(arms, means, ranks, floor)]
+    floor_variance = FLOOR_SHARE * sds[max(arms, key=means.__getitem__)] ** 2 if relative else 0.0
     for arm in arms:
         if prices[arm] < price:
             saving = 1.0 - prices[arm] / price
-            bonuses[arm] = BENEFIT * saving * sds[arm]
+            bonuses[arm] = saving * _benefit(math.sqrt(sds[arm] ** 2 + floor_variance))
             spreads[arm] = spread + (FULL - spread) * saving
             raised[arm] += bonuses[arm]
     expected = _expected(arms, raised, ranks, floor)

@@ -134,7 +134,8 @@ def score_arms(
     share_bk: Array | float = RESHAPE
     if by_price:
         full_bk = np.where(eligible_bk & (predicted.quality_sd_k > NO_SPREAD), predicted.quality_sd_k, 0.0)
-        draw = price_aware(mean_bk, full_bk, RESHAPE, by_bk, rank_bk, floor_b, eligible_bk)
+        is_relative = objective.min_quality is None
+        draw = price_aware(mean_bk, full_bk, RESHAPE, by_bk, rank_bk, floor_b, eligible_bk, relative=is_relative)
         mean_bk, shift_bk = mean_bk + draw.bonus_bk, shift_bk - draw.bonus_bk
         share_bk = draw.spread_bk
     drawn = _drawn(predicted, shift_bk, eligible_bk, share_bk, explores=not by_price)
@@ -244,10 +245,11 @@ MAX_EXPLORATION_LOSS = 0.0005
 """Largest expected loss per request through the even draw, in utility on the scale of quality from 0 to 1."""
 MAX_EXPLORATION_COST = 0.02
 """Under a floor rule: its largest expected extra cost, as a share of the cost of the model that the rule would choose."""
-FIRST_CALLS = 16
+FIRST_CALLS = 32
 """Calls of each model that a floor rule makes sure of, dear as it may be: without them an unlucky start would decide."""
-FIRST_FLOOR = 0.2
-"""Share of requests that the even draw decides under a floor rule until every model has had its first calls."""
+FIRST_FLOOR, FIRST_MOST = 0.2, 0.3
+"""Share of requests that the even draw decides under a floor rule until each of two models has had its first calls; half of it
+for each of more models, and the most."""
 FIRST_COST = 2.0
 """Largest expected extra cost of the even draw until then, as a share of the cost of the model that the rule would choose."""
 
@@ -280,7 +282,8 @@ def exploration_floors(
     if calls_k is not None and (calls_k < FIRST_CALLS).any():
         missing_b = np.where(eligible_bk, FIRST_CALLS - calls_k, 0).max(axis=1, initial=0)
         # a batch is decided at once: no more even draws than give each model what is missing
-        most_b = np.minimum(FIRST_FLOOR, missing_b * count_b / b)
+        share_b = np.minimum(FIRST_FLOOR * np.maximum(0.5 * count_b, 1.0), FIRST_MOST)
+        most_b = np.minimum(share_b, missing_b * count_b / b)
         floor_b = np.maximum(floor_b, np.minimum(most_b, FIRST_COST * cost_b / loss_b))
     return np.asarray(floor_b)
 

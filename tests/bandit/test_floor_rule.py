@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pointsman.bandit.catalog import Bucket, Mode, Model, Objective, QualityRange
-from pointsman.bandit.floor_rule import BENEFIT, DEARER_COST, FULL, price_aware
+from pointsman.bandit.floor_rule import BENEFIT, DEARER_COST, FULL, LEAST_BENEFIT, benefit, price_aware
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.policy import (
     FIRST_CALLS,
@@ -89,9 +89,30 @@ def test_a_cheap_model_that_is_bad_is_soon_given_up() -> None:
 def test_what_a_try_saves_raises_its_mean_and_spread() -> None:
     mean_bk, sd_bk = np.array([[0.7, 0.7, 0.8]]), np.full((1, 3), 0.1)
     price_bk, rank_bk = np.array([[0.25, 0.5, 1.0]]), np.array([[0, 1, 2]])
-    draw = price_aware(mean_bk, sd_bk, RESHAPE, price_bk, rank_bk, np.array([0.78]), np.ones((1, 3), dtype=np.bool_))
+    eligible_bk = np.ones((1, 3), dtype=np.bool_)
+    draw = price_aware(mean_bk, sd_bk, RESHAPE, price_bk, rank_bk, np.array([0.78]), eligible_bk)
     np.testing.assert_allclose(draw.bonus_bk, [[0.1 * BENEFIT * 0.75, 0.1 * BENEFIT * 0.5, 0.0]])
-    np.testing.assert_allclose(draw.spread_bk[0, :2], RESHAPE + (FULL - RESHAPE) * np.array([0.75, 0.5]))
+    np.testing.assert_allclose(draw.spread_bk[0, 1:2], RESHAPE + (FULL - RESHAPE) * np.array([0.5]))
+    relative = price_aware(mean_bk, sd_bk, RESHAPE, price_bk, rank_bk, np.array([0.78]), eligible_bk, relative=True)
+    np.testing.assert_allclose(relative.bonus_bk, [[0.138474 * 0.75, 0.138474 * 0.5, 0.0]], rtol=1e-5)
+
+
+def test_an_arm_is_turned_down_on_more_evidence_the_more_there_is() -> None:
+    sd_bk = np.array([[0.0, 0.0125, 0.025, 0.05, 0.1, 0.4, 1.5]])
+    benefit_bk = benefit(sd_bk)
+    np.testing.assert_allclose(benefit_bk[0, 1:5] / sd_bk[0, 1:5], [3.6, 2.85, 2.1, 1.35])
+    assert benefit_bk[0, 0] == 0.0
+    assert (np.diff(benefit_bk[0, :5]) > 0.0).all()  # the margin itself shrinks with what is known
+    assert benefit_bk[0, 6] == LEAST_BENEFIT * 1.5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_unlucky_start_is_dear_for_long(seed: int) -> None:
+    """Two equal models at a sixteenth of the price: seed 3 spent nine times what the cheap one costs."""
+    quality, cost = {"small": 0.8, "large": 0.8}, {"small": 0.00045, "large": 0.0075}
+    world, answer = first(seed, {}, quality, cost, COST)
+    chosen = world.play(1000, answer)
+    assert chosen.count("small") > 900
 
 
 def test_old_decisions_keep_the_rule_they_were_made_by() -> None:
@@ -133,19 +154,20 @@ def test_dearer_draws_are_bounded_by_what_they_cost(
         assert pi_k[cheapest] >= 1.0 - max(most, 0.0) - 1e-9 or most >= 0.5
 
 
-@given(st.integers(0, 10_000), st.integers(1, 6), st.sampled_from([0.0, 0.3]))
-def test_one_request_and_a_batch_draw_alike(seed: int, k: int, free: float) -> None:
+@given(st.integers(0, 10_000), st.integers(1, 6), st.sampled_from([0.0, 0.3]), st.booleans())
+def test_one_request_and_a_batch_draw_alike(seed: int, k: int, free: float, relative: bool) -> None:
     rng = np.random.default_rng(seed)
     mean_bk, sd_bk = rng.random((20, k)), rng.random((20, k)) * (rng.random((20, k)) > 0.2)
     price_bk = rng.random((20, k)) * (rng.random((20, k)) >= free)
     rank_bk = np.argsort(np.argsort(price_bk, axis=1, kind="stable"), axis=1)
     floor_b, eligible_bk = rng.random(20), rng.random((20, k)) > 0.2
-    batch = price_aware(mean_bk, sd_bk, RESHAPE, price_bk, rank_bk, floor_b, eligible_bk)
+    batch = price_aware(mean_bk, sd_bk, RESHAPE, price_bk, rank_bk, floor_b, eligible_bk, relative=relative)
     for i in range(20):
         at = slice(i, i + 1)
-        one = price_aware(mean_bk[at], sd_bk[at], RESHAPE, price_bk[at], rank_bk[at], floor_b[at], eligible_bk[at])
-        np.testing.assert_allclose(one.bonus_bk[0], batch.bonus_bk[i], rtol=1e-12)
-        np.testing.assert_allclose(one.spread_bk[0], batch.spread_bk[i], rtol=1e-12)
+        of_row = (mean_bk[at], sd_bk[at], RESHAPE, price_bk[at], rank_bk[at], floor_b[at], eligible_bk[at])
+        alone = price_aware(*of_row, relative=relative)
+        np.testing.assert_allclose(alone.bonus_bk[0], batch.bonus_bk[i], rtol=1e-12)
+        np.testing.assert_allclose(alone.spread_bk[0], batch.spread_bk[i], rtol=1e-12)
 
 
 def test_every_model_gets_its_first_calls_as_far_as_they_are_affordable() -> None:
