@@ -16,6 +16,8 @@ Then the gate itself, with all its conditions. A requirement that is false by a 
 f just above the true ratio, is put to it: how often does it pass (it may, in 5 %)? And if the candidate is better than required
 by a margin, how often is it promoted? The same of the gate's betting bound alone, which is what keeps the promise (the conditions
 only ever refuse more), and of the naive rule that looks at the lower end of the normal interval, once, or after every hundredth.
+Last come logs that invite a false promotion (`hard_logs.py`): models never tried, shares left out, rare catastrophes, negative
+ranges, rows that stand there twice, outcomes missing for a reason. `--only hard` runs those alone.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np
 import numpy.typing as npt
 from coverage_page import BAR, LEVEL, LOOKS, TITLES, coverage_page, relative_biases
+from hard_logs import SCENARIOS as HARD
+from hard_logs import Answer, answer, report_hard, summarise_answers
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -456,6 +460,8 @@ def main() -> None:
         scenarios = [s for s in scenarios if s.data == "made"]
     else:
         worlds["val"] = make_world(load_table("paretobandit:val"), Features("none", "one"))
+    console = Console(width=150)
+    content: dict[str, Any] = {"settings": {"replications": arguments.replications, "rounds": arguments.rounds}}
     items = [(s, seed, arguments.rounds) for s in scenarios for seed in range(arguments.replications)]
     replications = map_over(worlds, replicate, items, arguments.jobs)
     points, watched, promotions = [], [], []
@@ -464,19 +470,34 @@ def main() -> None:
         watched += replication.watched
         promotions += replication.promotions
     rows, looks, gates = summarise(points), interval_coverage(watched), promoted(promotions)
-    console = Console(width=150)
-    report(console, rows, looks, gates)
+    if rows:
+        report(console, rows, looks, gates)
+        content |= {"scenarios": [asdict(s) for s in scenarios], "estimates": rows, "looks": looks, "gate": gates}
+    answers: list[Answer] = []
+    if arguments.only is None or arguments.only == "hard":
+        questions = [(name, seed, 2 * arguments.rounds) for name in HARD for seed in range(arguments.replications)]
+        replies = map_over(None, answer, questions, arguments.jobs)
+        answers = list(track(replies, "hard logs", total=len(questions), console=Console(stderr=True)))
+        content["hard"] = summarise_answers(answers)
+        report_hard(console, content["hard"])
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        settings = f"{arguments.replications} replications of {arguments.rounds} rounds a scenario."
-        content = {"settings": {"replications": arguments.replications, "rounds": arguments.rounds},
-                   "scenarios": [asdict(s) for s in scenarios], "estimates": rows, "looks": looks, "gate": gates}  # fmt: skip
-        (arguments.out / "coverage.json").write_text(json.dumps(content, indent=1) + "\n")
-        with (arguments.out / "coverage.csv").open("w", newline="") as file:
+        _write(
+            arguments.out, content, f"{arguments.replications} replications of {arguments.rounds} rounds a scenario."
+        )
+
+
+def _write(out: Path, content: dict[str, Any], settings: str) -> None:
+    """All numbers as JSON, those of estimates as CSV, and the page."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "coverage.json").write_text(json.dumps(content, indent=1) + "\n")
+    rows = content.get("estimates")
+    if rows:
+        with (out / "coverage.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        (arguments.out / "coverage.html").write_text(coverage_page(rows, looks, gates, settings), encoding="utf-8")
+        page = coverage_page(rows, content["looks"], content["gate"], settings)
+        (out / "coverage.html").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from pointsman.simulator.offpolicy.rejection import (
 from pointsman.simulator.policies.hindsight import mix_at
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.report.files import write_rows
-from pointsman.simulator.report.summary import LEVEL, Estimate, format_estimate
+from pointsman.simulator.report.summary import LEVEL, ROUNDING, Estimate, format_estimate
 from pointsman.simulator.report.terminal import console
 
 _CONTROL_KEYS = {"the best fixed model": "over_fixed", "the best static mix at the same cost": "over_mix"}
@@ -97,14 +97,19 @@ def replay_log(name: str, signal: str, runs: Sequence[tuple[str, Run]], out: Pat
         for control, key in _CONTROL_KEYS.items():
             gain, half = row[f"{key}_gain"], row[f"{key}_half"]
             if gain is not None and half is not None:
-                how = (
-                    "beat"
-                    if gain > half
-                    else "was worse than"
-                    if gain < -half
-                    else "does not differ significantly from"
-                )
-                click.echo(f"{row['policy']}, seed {row['seed']}, {how} {control}: {gain:+.4g} ± {half:.2g} {signal}.")
+                click.echo(f"{row['policy']}, seed {row['seed']}, {_beside(gain, half, signal, control)}")
+
+
+def _beside(gain: float, half: float, signal: str, control: str) -> str:
+    """Whether a gain of a replay over a control means something, in words.
+
+    >>> _beside(0.1, 0.02, "quality", "the best fixed model"), _beside(-1e-17, 1e-18, "quality", "the best fixed model")
+    ('beat the best fixed model: +0.1 ± 0.02 quality.', 'did the same as the best fixed model.')
+    """
+    if abs(gain) + half <= ROUNDING:
+        return f"did the same as {control}."
+    how = "beat" if gain > half else "was worse than" if gain < -half else "does not differ significantly from"
+    return f"{how} {control}: {gain:+.4g} ± {half:.2g} {signal}."
 
 
 def _row(log: Log, objective: str, run: Run, replayed: Replayed, controls: _Controls) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from typing import Any
 from pointsman.simulator.offpolicy.evaluation.comparators import Comparator
 from pointsman.simulator.offpolicy.evaluation.estimates import IntervalEstimate
 from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, SignalReport
+from pointsman.simulator.offpolicy.evaluation.missing import Missingness
 from pointsman.simulator.offpolicy.gate import GateVerdict
 from pointsman.simulator.offpolicy.page import evaluation_page
 from pointsman.simulator.offpolicy.sentences import all_estimates, comparisons, warnings
@@ -45,7 +46,11 @@ def as_values(evaluation: Evaluation, verdict: GateVerdict | None, configuration
         "level": evaluation.level,
         "replaced": evaluation.target.replaced,
         "support": asdict(evaluation.support),
-        "signals": {name: _report(report) for name, report in evaluation.reports.items()},
+        "repeats": asdict(evaluation.repeats),
+        "signals": {
+            name: {**_report(report), "missing": _missing(evaluation.missing[name])}
+            for name, report in evaluation.reports.items()
+        },
         "controls": [_comparator(comparator) for comparator in evaluation.comparators],
         "diagnostics": asdict(evaluation.diagnostics),
         "verdict": None if verdict is None else asdict(verdict),
@@ -91,6 +96,13 @@ def _report(report: SignalReport) -> dict[str, Any]:
         "logged": _estimate(report.logged),
         "estimates": [_estimate(estimate) for estimate in report.estimates],
     }
+
+
+def _missing(missing: Missingness) -> dict[str, Any]:
+    inside = [
+        {"kind": k.name, "p": k.p_value, "model": k.model, "least": k.least, "most": k.most} for k in missing.inside
+    ]
+    return {"across_p": missing.across_p, "across": missing.across, "inside": inside}
 
 
 def _comparator(comparator: Comparator) -> dict[str, Any]:

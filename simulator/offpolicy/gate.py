@@ -4,7 +4,8 @@ What is promised: if the requirement is not true of the candidate, the gate pass
 the log came about and whenever one looks (``betting``). The error is shared evenly among the clauses that have bounds, so it
 holds for all of them together, for ``and`` and for ``or``. V(candidate) and V(logged) are averages over the very rounds of the
 log. Two things are taken on trust: that the logged propensities are right (the diagnostics test it), and that outcomes that
-never came would have been like those that did (tested against the model that was called, and inside each model).
+never came would have been like those that did. That is tested against the model that was called, in every kind of round
+(``evaluation.missing``); and where some kinds have outcomes more often, a clause has to hold too with kinds counted as they came.
 
 Bounds rest on the range that a signal can have. Where neither the log nor the caller says it, a clause with a bound is not
 judged; if the verdict hangs on it, it is refused (``ExpressionError``), and if other clauses or the conditions fail, that is the
@@ -40,6 +41,8 @@ from dataclasses import dataclass
 from pointsman.simulator.offpolicy.evaluation.diagnostics import MAX_WEIGHT_SHARE
 from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation
 from pointsman.simulator.offpolicy.evaluation.evidence import Evidence
+from pointsman.simulator.offpolicy.evaluation.missing import TIME
+from pointsman.simulator.offpolicy.evaluation.reweighted import reweighted_bound
 from pointsman.simulator.offpolicy.evaluation.support import Support, describe_gaps
 from pointsman.simulator.offpolicy.expression import (
     Clause,
@@ -56,6 +59,8 @@ MAX_WEIGHT_Z = 5.0
 """The mean weight may be fewer standard errors than this off 1."""
 MIN_MISSING_P = 1e-4
 """Least p-value of outcomes missing equally often for all models."""
+LOOKS_ALLOWED = 10.0
+"""A normal bound has this part of the error only, for one may look more than once."""
 MIN_CALIBRATION_P = 1e-6
 """Least p-value of models being chosen as often as their propensities say."""
 
@@ -92,7 +97,7 @@ def judge(evaluation: Evaluation, requirement: Requirement) -> GateVerdict:
     bounded = sum(_bounds(clause) > 0 for clause in clauses)
     level = 1.0 - (1.0 - evaluation.level) / max(bounded, 1)
     finding_by_clause = {clause: _judge_clause(evaluation, clause, level) for clause in clauses}
-    conditions = _conditions(evaluation, requirement)
+    conditions = _conditions(evaluation, requirement, level)
     without_range = {clause: _without_range(evaluation, clause) for clause in clauses}
     holds = requirement.holds({c: None if without_range[c] else f.shown for c, f in finding_by_clause.items()})
     is_trusted = all(condition.shown for condition in conditions)
@@ -199,20 +204,75 @@ def _value(evaluation: Evaluation, evidence: Mapping[str, Evidence], term: Term,
     return evidence[term.signal].bound(level, lower=term.function == "lower")
 
 
-def _conditions(evaluation: Evaluation, requirement: Requirement) -> tuple[Finding, ...]:
+def _conditions(evaluation: Evaluation, requirement: Requirement, level: float) -> tuple[Finding, ...]:
     """Preconditions of any estimate: on the weights, then on the signals of the requirement."""
+    repeats = evaluation.repeats
     terms = [term for clause in requirement.clauses() for term in clause.difference.factors]
     findings = [*_support_conditions(evaluation.support), *_weight_conditions(evaluation)]
+    if evaluation.log.has_ids:
+        findings.append(Finding("every decision is there once", True, "each has an id of its own"))
+    else:
+        why = "no more rows are alike than by chance" if not repeats.is_beyond_chance else describe_repeats(evaluation)
+        findings.append(Finding("every decision is there once", not repeats.is_beyond_chance, why))
     for signal in sorted({term.signal for term in terms if term.signal}):
-        report = evaluation.reports[signal]
+        report, missing = evaluation.reports[signal], evaluation.missing[signal]
+        kinds = f"; by {missing.across} p = {missing.across_p:.2g}" if missing.across else ""
         findings.append(
             Finding(
                 f"{signal} is missing equally often for all models",
-                report.missing_p >= MIN_MISSING_P,
-                f"reported in {report.reported} of {evaluation.diagnostics.n} rounds, p = {report.missing_p:.2g}",
+                min(report.missing_p, missing.across_p) >= MIN_MISSING_P,
+                f"reported in {report.reported} of {evaluation.diagnostics.n} rounds, p = {report.missing_p:.2g}{kinds}",
             )
         )
-    return tuple(findings)
+    return (
+        *findings,
+        *(f for clause in requirement.clauses() for f in _reweighted_conditions(evaluation, clause, level)),
+    )
+
+
+def _reweighted_conditions(evaluation: Evaluation, clause: Clause, level: float) -> list[Finding]:
+    """Whether a clause holds too if kinds of rounds count as often as they came, where they were reported unequally.
+
+    Times are left out: the last rounds' outcomes come later.
+    """
+    bounded = {term.signal for term in clause.difference.factors if term.function in ("lower", "upper")}
+    kinds = {kind.name for signal in bounded for kind in evaluation.missing[signal].inside} - {TIME}
+    findings = []
+    for name in sorted(kinds):
+        values = {term: _reweighted(evaluation, clause, term, name, level) for term in clause.difference.factors}
+        why = ", ".join(
+            f"{term} = {value:.6g}" for term, value in values.items() if term.function in ("lower", "upper")
+        )
+        findings.append(
+            Finding(f"{clause.text}, all kinds of {name} counted as often as they came", clause.holds(values), why)
+        )
+    return findings
+
+
+def _reweighted(evaluation: Evaluation, clause: Clause, term: Term, name: str, level: float) -> float:
+    """The value of a term with the rounds of each kind ``name`` counted as often as they came, where they were not.
+
+    Of a paired test the bound is of the difference, and the logged value counts nothing more.
+    """
+    test = paired_test(clause)
+    if test is not None and term.function == "logged":
+        return 0.0
+    kind = next((k for k in evaluation.missing[term.signal].inside if k.name == name), None) if term.signal else None
+    if kind is None or term.function not in ("lower", "upper"):
+        return _value(evaluation, evaluation.evidence, term, level)
+    group_n, reported_n = evaluation.log.group_n, evaluation.missing[term.signal].reported_n
+    place_n = group_n * (int(kind.kind_n.max()) + 1) + kind.kind_n
+    lower, factor = term.function == "lower", 0.0 if test is None else test.factor
+    level = 1.0 - (1.0 - level) / LOOKS_ALLOWED
+    return reweighted_bound(evaluation.evidence[term.signal], reported_n, place_n, level, lower=lower, factor=factor)
+
+
+def describe_repeats(evaluation: Evaluation) -> str:
+    """How many rows stand there twice, and what to do about it."""
+    return (
+        f"{evaluation.repeats.rows} of {len(evaluation.log)} rows stand there before, word for word: leave them out, or give "
+        "every decision an id of its own (column decision)"
+    )
 
 
 def _support_conditions(support: Support) -> list[Finding]:

@@ -11,12 +11,13 @@
 ... )
 >>> candidate = Candidate("large only", BucketPolicy(policy="fixed", model="large"), {})
 >>> comparisons(evaluate_candidate(log, candidate, estimators=["dr"]))
-['The candidate does not differ significantly from the best fixed model: large: +0.0000 [+0.0000, +0.0000] in quality.']
+['The candidate, judged by quality, is as good as the best fixed model: large.']
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pointsman.simulator.offpolicy.evaluation.comparators import Comparator
@@ -24,10 +25,14 @@ from pointsman.simulator.offpolicy.evaluation.diagnostics import MAX_WEIGHT_SHAR
 from pointsman.simulator.offpolicy.evaluation.estimates import IntervalEstimate
 from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, SignalReport
 from pointsman.simulator.offpolicy.evaluation.support import describe_gaps
-from pointsman.simulator.offpolicy.gate import MIN_ESS
+from pointsman.simulator.offpolicy.gate import MIN_ESS, describe_repeats
 
 MAX_TAIL_INDEX = 0.7
 """Above this shape of the weights' tail estimates are not to be trusted (Vehtari et al. 2024)."""
+_TIE = 1e-9
+"""Differences smaller than this share of what is compared are rounding, and no verdict."""
+_MAX_DIGITS = 6
+"""Most digits after the point that a reader still counts."""
 MIN_P = 1e-3
 """Below this p-value a violated assumption is told."""
 
@@ -52,17 +57,34 @@ def comparisons(evaluation: Evaluation) -> list[str]:
     sentences = []
     for comparator in evaluation.comparators:
         gain, interval = comparator.gain.estimate, comparator.gain.intervals["normal"]
-        numbers = f"[{interval.low:+.4f}, {interval.high:+.4f}] in quality{_cost_difference(evaluation, comparator)}"
+        cost = _cost_difference(evaluation, comparator)
+        if max(abs(interval.low), abs(interval.high)) <= _TIE * max(abs(comparator.quality.estimate), _TIE):
+            sentences.append(f"The candidate, judged by quality, is as good as the {comparator.name}{cost}.")
+            continue
+        low, middle, high = _shown((interval.low, gain, interval.high))
+        numbers = f"{middle} [{low}, {high}]{cost}"
+        how = "does not differ significantly from"
         if interval.low > 0.0:
-            sentences.append(f"The candidate beats the {comparator.name}, by {gain:.4f} {numbers}.")
+            how = "beats"
         elif interval.high < 0.0:
-            verdict = ": routing is not worth it here" if comparator.is_mix else ""
-            sentences.append(f"The candidate is worse than the {comparator.name}, by {-gain:.4f} {numbers}{verdict}.")
-        else:
-            sentences.append(
-                f"The candidate does not differ significantly from the {comparator.name}: {gain:+.4f} {numbers}."
-            )
+            how = "is worse than"
+            numbers += ": routing is not worth it here" if comparator.is_mix else ""
+        sentences.append(f"The candidate, judged by quality, {how} the {comparator.name}: {numbers}.")
     return sentences
+
+
+def _shown(values: Sequence[float]) -> list[str]:
+    """An estimate between the ends of its interval, with as many digits as two of the interval's width need.
+
+    >>> _shown((-0.0611, -0.0428, -0.0245)), _shown((-3e-7, -2e-7, -1e-7)), _shown((-0.1, 0.0, 0.1))
+    (['-0.061', '-0.043', '-0.025'], ['-3e-07', '-2e-07', '-1e-07'], ['-0.10', '0.00', '+0.10'])
+    """
+    width = max(values) - min(values) or max(map(abs, values)) or 1.0
+    digits = 1 - math.floor(math.log10(width))
+    if digits > _MAX_DIGITS:
+        return [f"{value:+.2g}" for value in values]
+    shown = [f"{value:+.{max(digits, 0)}f}" for value in values]
+    return [text[1:] if float(text) == 0.0 else text for text in shown]
 
 
 def _cost_difference(evaluation: Evaluation, comparator: Comparator) -> str:
@@ -110,6 +132,8 @@ def _weight_warnings(evaluation: Evaluation) -> list[str]:
             f"models of its mix took their part{_stand_in(evaluation.target.replaced)}. "
             f"In {support.acted} of {diagnostics.n} rounds all of its models were eligible."
         )
+    if evaluation.repeats.rows:
+        sentences.append(f"{describe_repeats(evaluation)}.")
     return sentences
 
 
@@ -130,5 +154,10 @@ def _signal_warnings(evaluation: Evaluation, signal: str) -> list[str]:
     if report.missing_p < MIN_P:
         sentences.append(
             f"Whether {signal} was reported depends on the model (p = {report.missing_p:.1g}): its estimates may be biased."
+        )
+    for kind in evaluation.missing[signal].inside:
+        sentences.append(
+            f"Whether {signal} was reported depends on {kind.name} inside a model: for {kind.model} in {kind.least:.0%} to "
+            f"{kind.most:.0%} of the rounds of a kind (p = {kind.p_value:.1g}). Estimates are of the rounds that have it."
         )
     return sentences

@@ -5,6 +5,10 @@
 ``prompt-oracle``, which splits each prompt's. Within a budget (mean dollars a request) each of the last three maximises total
 utility over a larger set than the one before, so they are ordered.
 
+``best-fixed`` is the model that the rule that serves would choose (``policies.rule``). Under a floor of each request's quality
+(``COST_FIRST``, ``LATENCY_FIRST``) and without a budget, ``best-mix`` and ``task-lp`` go by the rule too: the cheapest or fastest
+shares whose mean quality keeps the floor, over all prompts or in every task.
+
 All three are one linear program: groups of prompts, each with shares of the models that sum to 1, maximise utility, one
 constraint on total cost. It is the relaxed multiple-choice knapsack, whose exact solution is to start every group at its
 cheapest model and buy improvements along each group's concave hull, best utility per dollar first (Sinha and Zoltners 1979;
@@ -21,6 +25,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from pointsman.simulator.policies.rule import Rule, best_static, rule_of, worth_of
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.world.rounds import Rounds
 from pointsman.simulator.world.utility import utility_of
@@ -125,6 +130,43 @@ def _means(value_nk: Array, group_n: Indices, weight_g: Array) -> Array:
     return sum_gk / weight_g[:, None]
 
 
+def rule_in(world: World, run: Run, rounds: Rounds, utility_tk: Array) -> Rule:
+    """The rule that serves in these rounds. What is relative is so to the models that are there from first to last."""
+    expected, always_k = rounds.expected, np.asarray(rounds.available_tk.all(axis=0))
+    task_t = np.unique(world.task_n[rounds.row_t], return_inverse=True)[1]
+    return rule_of(
+        run.objective,
+        np.where(always_k, expected.quality_tk, np.nanmin(expected.quality_tk)),
+        worth_of(run.objective, utility_tk, expected.cost_tk, expected.latency_tk),
+        np.where(always_k, rounds.success_tk, 0.0),
+        task_t,
+    )
+
+
+def best_fixed_in(world: World, run: Run, rounds: Rounds, utility_tk: Array) -> int:
+    """The model that the rule would choose for all prompts, of those that are there all the time and within the budget.
+
+    If none is within it, the cheapest.
+    """
+    is_option_k = np.asarray(rounds.available_tk.all(axis=0))
+    cost_tk = rounds.expected.cost_tk
+    if run.budget is not None and not np.isnan(cost_tk).any():
+        cost_k = np.where(is_option_k, cost_tk.mean(axis=0), np.inf)
+        is_option_k &= cost_k <= max(run.budget, float(cost_k.min()))
+    return best_static(rule_in(world, run, rounds, utility_tk), is_option_k)
+
+
+def _cheapest_that_keep(rule: Rule, always: Indices, group_t: Indices) -> Array:
+    """Shares (t, m) of the models ``always`` that keep the floor in every group and are worth the most; the best if none do."""
+    assert rule.kept_tk is not None and rule.floor_t is not None
+    weight_g = np.bincount(group_t).astype(np.float64)
+    worth_gm, kept_gm = (_means(value_tk[:, always], group_t, weight_g) for value_tk in (rule.worth_tk, rule.kept_tk))
+    floor_g = np.bincount(group_t, rule.floor_t) / weight_g
+    one = np.ones(1)
+    shares = [best_shares(worth_gm[[g]], -kept_gm[[g]], one, -float(floor_g[g])) for g in range(len(weight_g))]
+    return np.concatenate(shares)[group_t]
+
+
 def optimum(world: World, run: Run, rounds: Rounds, control: str) -> Array:
     """The shares (t, k) of a control of ``HINDSIGHT``, which knows what every call is worth.
 
@@ -134,13 +176,13 @@ def optimum(world: World, run: Run, rounds: Rounds, control: str) -> Array:
     expected, n = rounds.expected, len(rounds)
     cost_tk = None if np.isnan(expected.cost_tk).any() else expected.cost_tk
     bounded_tk, bound = _constraint(run, expected.quality_tk, cost_tk)
+    all_utility_tk = utility_of(
+        run.objective, expected.quality_tk, expected.cost_tk, expected.latency_tk, rounds.available_tk
+    )
     if control == "prompt-oracle":
-        utility_tk = utility_of(
-            run.objective, expected.quality_tk, expected.cost_tk, expected.latency_tk, rounds.available_tk
-        )
         if bounded_tk is not None:  # what is not there is worth less than anything, and costs more
             bounded_tk = np.where(rounds.available_tk, bounded_tk, 1.0 + 2.0 * bounded_tk.max())
-        return grouped_optimum(utility_tk, bounded_tk, np.arange(n), bound)
+        return grouped_optimum(all_utility_tk, bounded_tk, np.arange(n), bound)
     always = np.flatnonzero(rounds.available_tk.all(axis=0))
     utility_tk = utility_of(
         run.objective, expected.quality_tk[:, always], expected.cost_tk[:, always], expected.latency_tk[:, always]
@@ -148,10 +190,13 @@ def optimum(world: World, run: Run, rounds: Rounds, control: str) -> Array:
     bounded_tk = None if bounded_tk is None else bounded_tk[:, always]
     share_tk = np.zeros((n, len(world.table.models)))
     if control == "best-fixed":
-        share_tk[:, always[best_fixed(utility_tk, bounded_tk, bound)]] = 1.0
+        share_tk[:, best_fixed_in(world, run, rounds, all_utility_tk)] = 1.0
         return share_tk
     group_t = np.zeros(n, dtype=np.intp)
     if control == "task-lp":
         group_t = np.unique(world.task_n[rounds.row_t], return_inverse=True)[1]
+    if run.objective.has_request_floor and run.budget is None:
+        share_tk[:, always] = _cheapest_that_keep(rule_in(world, run, rounds, all_utility_tk), always, group_t)
+        return share_tk
     share_tk[:, always] = grouped_optimum(utility_tk, bounded_tk, group_t, bound)
     return share_tk

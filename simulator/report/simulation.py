@@ -33,6 +33,7 @@ from pointsman.simulator.report.summary import (
     chooses_models,
     comparisons,
     format_estimate,
+    format_gain,
     is_ours,
     over_seeds,
 )
@@ -61,9 +62,11 @@ def html(groups: Sequence[RunGroup], configuration: Mapping[str, str]) -> str:
         f"<h1>Pointsman: {escape(', '.join(worlds))}</h1>",
         f"<p>{' or '.join(f'{n:,}' for n in rounds)} rounds a run; every policy met the same prompts in the same random orders, "
         "and learned only of the models it chose.</p>",
+        f"<p>{escape(' '.join(dict.fromkeys(group.judged_by for group in groups)))}</p>",
         "<h2>Was routing worth it?</h2>",
         _comparison_list(groups),
-        "<p>Both controls know what every call would have been worth, and ignore the prompt. ± is a 95 % interval: over "
+        "<p>Both controls know what every call would have been worth, and ignore the prompt. The best fixed model is the one "
+        "that the same rule would choose for all prompts. ± is a 95 % interval: over "
         "prompts, of each prompt's mean over the seeds, where every prompt came once; over seeds in worlds that change or draw "
         "outcomes anew.</p>",
         "<h2>Results</h2>",
@@ -109,7 +112,7 @@ def _comparison_list(groups: Sequence[RunGroup]) -> str:
 def _result_table(groups: Sequence[RunGroup]) -> str:
     titles = (
         "policy", "world", "objective", "budget $/request", "mean quality", "mean cost, $ per 1,000", "spend / budget",
-        "mean latency, s", "regret", "utility − best fixed model's", "quality − best mix's at its cost", "seeds",
+        "mean latency, s", "regret", "gain over the best fixed model", "quality − best mix's at its cost", "seeds",
     )  # fmt: skip
     head = "".join(f'<th class="text">{t}</th>' if t in ("world", "objective") else f"<th>{t}</th>" for t in titles)
     rows = []
@@ -121,7 +124,7 @@ def _result_table(groups: Sequence[RunGroup]) -> str:
             format_estimate(group.spend_ratio),
             format_estimate(group.latency),
             f"{format_estimate(group.regret)} {_unit(group)}",
-            *(format_estimate(comparison.gain) for comparison in comparisons(group)),
+            *(format_gain(comparison) for comparison in comparisons(group)),
             str(len(group.results)),
         ]
         named = f'<td>{escape(group.policy)}</td><td class="text">{escape(group.world)}</td>'

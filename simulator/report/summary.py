@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
+from pointsman.bandit.catalog import Mode
 from pointsman.simulator.policies.registry import CASCADE, THOMPSON, is_online
+from pointsman.simulator.policies.rule import describe_rule, worth_unit
 from pointsman.simulator.run.experiment import RunResult
-from pointsman.simulator.world.utility import utility_unit
 
 Array = npt.NDArray[np.float64]
 
@@ -26,8 +27,10 @@ LEVEL = 0.95
 """Confidence of all intervals."""
 _MAX_DIGITS = 6
 """Most digits after the point that a reader still counts."""
-_ROUNDING = 1e-12
+ROUNDING = 1e-12
 """Differences below are rounding."""
+_TIE = 1e-9
+"""Gains smaller than this share of what is compared are rounding, and no verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,19 @@ class RunGroup:
         within = "" if self.budget is None else f", ${self.budget:g} a request"
         return f"{self.world}, {self.objective}{within}"
 
+    @property
+    def judged_by(self) -> str:
+        """By what policies are judged under this objective, as a sentence."""
+        objective = self.results[0].run.objective
+        regret = (
+            "; regret is by single answers (one under the floor is bought again)" if objective.has_request_floor else ""
+        )
+        return f"{self.objective} is judged by {describe_rule(objective)}{regret}."
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The ``gain`` of a policy over one ``control``, with its interval, and the ``sentence`` that says so.
+    """The ``gain`` of a policy over one ``control`` in ``unit``, with its interval, and the ``sentence`` that says so.
 
     ``beats`` is ``None`` when the comparison cannot be made.
     """
@@ -76,6 +88,7 @@ class Comparison:
     gain: Estimate | None
     beats: bool | None
     sentence: str
+    unit: str = "quality"
 
 
 def group_runs(results: Sequence[RunResult]) -> list[RunGroup]:
@@ -105,7 +118,7 @@ def over_prompts(value_n: Array) -> Estimate:
 
 
 def comparisons(group: RunGroup) -> list[Comparison]:
-    """Whether a policy beat the best fixed model, in utility, and the best static mix that costs the same, in quality.
+    """Whether a policy beat the best fixed model, by the rule that serves, and in quality the best static mix of the same cost.
 
     Both controls know all outcomes beforehand. Where every prompt came once, intervals are over prompts, of each prompt's mean
     over the seeds: they say what to expect of other prompts like these. In a changing or noisy world they are over seeds.
@@ -128,44 +141,99 @@ def is_ours(group: RunGroup) -> bool:
 
 
 def _beside_fixed(group: RunGroup) -> Comparison:
-    unit = {"quality": "", "dollars": " dollars", "seconds": " seconds"}[utility_unit(group.results[0].run.objective)]
+    """By the rule that serves (``policies.rule``): what must be kept first, then what the objective wants."""
+    objective = group.results[0].run.objective
     models = dict.fromkeys(result.benchmarks.fixed for result in group.results)
     control = f"the best fixed model ({', '.join(models)})"
-    gains = [result.utility_n - result.benchmarks.fixed_n for result in group.results]
-    return _comparison(group, control, _gain(group, gains), f"utility{unit} a request")
+    worths = [(result.judged_n.worth_n, result.benchmarks.fixed_n.worth_n) for result in group.results]
+    unit = worth_unit(objective)
+    if group.results[0].benchmarks.floor is None:
+        of_utility = "utility a request" if objective.mode in (Mode.BALANCED, Mode.WEIGHTED) else "quality"
+        return _comparison(group, control, _gained(group, worths), of_utility)
+    return _beside_fixed_above_floor(group, control, _gained(group, worths), unit)
+
+
+def _beside_fixed_above_floor(group: RunGroup, control: str, worth: Gain, unit: str) -> Comparison:
+    """A policy that is clearly under the floor does not beat a model that keeps it; where none does, coming nearer counts."""
+    what = "share of answers" if group.results[0].run.objective.mode is Mode.AVAILABILITY_FIRST else "mean quality"
+    kepts = [
+        (result.judged_n.kept_n, result.benchmarks.fixed_n.kept_n)
+        for result in group.results
+        if result.judged_n.kept_n is not None and result.benchmarks.fixed_n.kept_n is not None
+    ]
+    floor = float(np.mean([result.benchmarks.floor for result in group.results]))
+    to_floor = _gained(group, [(kept_n, np.full(len(kept_n), result.benchmarks.floor))
+                               for (kept_n, _), result in zip(kepts, group.results, strict=True)])  # fmt: skip
+    kept = float(np.mean([kept_n.mean() for kept_n, _ in kepts]))
+    fixed_kept = float(np.mean([kept_n.mean() for _, kept_n in kepts]))
+    beside = f"its {what} is {kept:.4g}, the model's {fixed_kept:.4g}, the floor {floor:.4g}"
+    if not all(result.benchmarks.fixed_keeps for result in group.results):
+        control = f"{control}, which does not keep the floor, as no model does"
+        return _comparison(group, control, _gained(group, kepts), what, beside)
+    if to_floor.is_clearly(-1):
+        sentence = f"{group.title}: routing did NOT beat {control}: it does not keep the floor; {beside}."
+        return Comparison(control, _gained(group, kepts).estimate, False, sentence, "quality")
+    return _comparison(group, control, worth, unit if unit == "quality" else f"{unit} saved a request", beside)
 
 
 def _beside_mix(group: RunGroup) -> Comparison:
-    control = "the best static mix of models at the same cost"
-    gains = [
-        result.quality_n - result.benchmarks.mix_n for result in group.results if result.benchmarks.mix_n is not None
+    is_timed = group.results[0].run.objective.mode is Mode.LATENCY_FIRST
+    control = f"the best static mix of models at the same {'latency' if is_timed else 'cost'}"
+    pairs = [
+        (result.quality_n, result.benchmarks.mix_n) for result in group.results if result.benchmarks.mix_n is not None
     ]
-    if len(gains) < len(group.results):
+    if len(pairs) < len(group.results):
+        known = "latency" if is_timed else "cost"
         return Comparison(
-            control, None, None, f"{group.title}: without the cost of every outcome, {control} is not known."
+            control, None, None, f"{group.title}: without the {known} of every outcome, {control} is not known."
         )
-    return _comparison(group, control, _gain(group, gains), "quality")
+    return _comparison(group, control, _gained(group, pairs), "quality")
 
 
-def _gain(group: RunGroup, gain_sn: Sequence[Array]) -> Estimate:
-    """The mean gain, by prompt where that means something, else by seed."""
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What was gained, with its interval; ``scale`` is the size of what was compared: far below it a difference is rounding."""
+
+    estimate: Estimate
+    scale: float
+
+    @property
+    def is_none(self) -> bool:
+        """Whether there is no difference but rounding."""
+        return abs(self.estimate.mean) + (self.estimate.half or 0.0) <= _TIE * self.scale
+
+    def is_clearly(self, sign: int) -> bool:
+        """Whether it is above (``sign`` 1) or below (-1) 0, and its interval too."""
+        half = self.estimate.half
+        return half is not None and not self.is_none and sign * self.estimate.mean > half
+
+
+def _gained(group: RunGroup, pairs: Sequence[tuple[Array, Array]]) -> Gain:
+    """The mean gain of the first of each pair over the second, by prompt where that means something, else by seed."""
+    gain_sn = [ours_n - theirs_n for ours_n, theirs_n in pairs]
+    scale = max(float(np.abs(value_n).max()) for pair in pairs for value_n in pair)
     if group.results[0].by_prompt:
-        return over_prompts(np.mean(gain_sn, axis=0))
-    return over_seeds([float(gain_n.mean()) for gain_n in gain_sn])
+        return Gain(over_prompts(np.mean(gain_sn, axis=0)), scale)
+    return Gain(over_seeds([float(gain_n.mean()) for gain_n in gain_sn]), scale)
 
 
-def _comparison(group: RunGroup, control: str, gain: Estimate, unit: str) -> Comparison:
+def _comparison(group: RunGroup, control: str, gained: Gain, unit: str, beside: str = "") -> Comparison:
+    """The comparison in words; ``unit`` is of the gain, ``beside`` what else there is to say."""
+    gain, more = gained.estimate, f"; {beside}" if beside else ""
+    short_unit = unit.split()[0]
+    if gained.is_none:
+        sentence = f"{group.title}: routing did the same as {control}{more}."
+        return Comparison(control, Estimate(0.0, None), False, sentence, short_unit)
     if gain.half is None:
         sample = "prompt" if group.results[0].by_prompt else "seed"
-        return Comparison(control, gain, None, f"{group.title}: one {sample} cannot tell whether it beat {control}.")
-    beats = gain.mean > gain.half
-    how = "beat" if beats else "did NOT beat" if gain.mean < -gain.half else "did not clearly beat"
-    worse = ", it was worse" if gain.mean < -gain.half else ""
+        sentence = f"{group.title}: one {sample} cannot tell whether it beat {control}{more}."
+        return Comparison(control, gain, None, sentence, short_unit)
+    beats, is_worse = gained.is_clearly(1), gained.is_clearly(-1)
+    how = "beat" if beats else "did NOT beat" if is_worse else "did not clearly beat"
+    worse = ", it was worse" if is_worse else ""
+    numbers = f"{gain.mean:+.4g} ± {gain.half:.2g} {unit}"
     return Comparison(
-        control,
-        gain,
-        beats,
-        f"{group.title}: routing {how} {control}: {gain.mean:+.4g} ± {gain.half:.2g} {unit}{worse}.",
+        control, gain, beats, f"{group.title}: routing {how} {control}: {numbers}{worse}{more}.", short_unit
     )
 
 
@@ -194,16 +262,23 @@ def _summarise(
     )
 
 
+def format_gain(comparison: Comparison) -> str:
+    """The gain with its unit, where that is not quality or utility."""
+    unit = {"dollars": " $", "seconds": " s"}.get(comparison.unit, "")
+    return format_estimate(comparison.gain) + (unit if comparison.gain is not None else "")
+
+
 def format_estimate(estimate: Estimate | None, scale: float = 1.0) -> str:
     """``mean ± half`` to two digits of the half; the mean alone where there is none, or nothing varies."""
     if estimate is None:
         return "–"
-    if abs(estimate.mean) < _ROUNDING:
+    if abs(estimate.mean) < ROUNDING:
         estimate = Estimate(0.0, estimate.half)
-    if not estimate.half or estimate.half < _ROUNDING * max(1.0, abs(estimate.mean)):
+    if not estimate.half or estimate.half < ROUNDING * max(1.0, abs(estimate.mean)):
         return f"{scale * estimate.mean:.4g}"
     half = scale * estimate.half
     digits = max(1 - math.floor(math.log10(half)), 0)
     if digits > _MAX_DIGITS:
         return f"{scale * estimate.mean:.2g} ± {half:.2g}"
-    return f"{scale * estimate.mean:.{digits}f} ± {half:.{digits}f}"
+    mean = f"{scale * estimate.mean:.{digits}f}"
+    return f"{mean.lstrip('-') if float(mean) == 0.0 else mean} ± {half:.{digits}f}"

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pointsman.simulator.report.summary import RunGroup, comparisons, format_estimate, is_ours
+from pointsman.simulator.report.summary import RunGroup, comparisons, format_estimate, format_gain, is_ours
 from pointsman.simulator.run.experiment import RunResult
 
 
@@ -59,7 +59,7 @@ def console() -> Console:
 
 def show(groups: Sequence[RunGroup]) -> None:
     """Print the table of results, and whether our policy beat its benchmarks."""
-    gains = [[format_estimate(comparison.gain) for comparison in comparisons(group)] for group in groups]
+    gains = [[format_gain(comparison) for comparison in comparisons(group)] for group in groups]
     columns = {
         "world": [group.world for group in groups],
         "policy": [group.policy for group in groups],
@@ -70,7 +70,7 @@ def show(groups: Sequence[RunGroup]) -> None:
         "spend/budget": [format_estimate(group.spend_ratio) for group in groups],
         "latency, s": [format_estimate(group.latency) for group in groups],
         "regret": [format_estimate(group.regret) for group in groups],
-        "utility − best fixed": [fixed for fixed, _ in gains],
+        "gain over best fixed": [fixed for fixed, _ in gains],
         "quality − mix": [mix for _, mix in gains],
     }
     shown = {title: cells for title, cells in columns.items() if set(cells) != {"–"}}
@@ -78,7 +78,8 @@ def show(groups: Sequence[RunGroup]) -> None:
         del shown["world"]
     worlds = ", ".join(dict.fromkeys(group.world for group in groups))
     rounds = " or ".join(dict.fromkeys(str(result.row["rounds"]) for group in groups for result in group.results))
-    sheet = Table(title=escape(f"{rounds} rounds of {worlds}; mean ± 95 % interval over seeds"))
+    judged = " ".join(dict.fromkeys(group.judged_by for group in groups))
+    sheet = Table(title=escape(f"{rounds} rounds of {worlds}; mean ± 95 % interval over seeds\n{judged}"))
     for title in shown:
         sheet.add_column(
             title, justify="left" if title in ("world", "policy", "objective") else "right", overflow="fold"

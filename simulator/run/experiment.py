@@ -21,9 +21,11 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from pointsman.bandit.catalog import FLOOR_MODES, Mode, Objective
 from pointsman.simulator.policies.cascade import Cascaded, cascade, thresholds
-from pointsman.simulator.policies.hindsight import mix_at, optimum
+from pointsman.simulator.policies.hindsight import best_fixed_in, mix_at, optimum, rule_in
 from pointsman.simulator.policies.registry import CASCADE, check_run
+from pointsman.simulator.policies.rule import shortfalls, worth_of
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.run.executor import PROCESSES, map_over
 from pointsman.simulator.run.replay import rounds_of, shares
@@ -71,17 +73,35 @@ class PlannedRun:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """What the rule that serves looks at, (n): ``worth_n`` should be as great as can be, and ``kept_n`` reach its floor.
+
+    ``kept_n`` is ``None`` where nothing must be kept.
+    """
+
+    worth_n: Array
+    kept_n: Array | None
+
+    def taken(self, place_n: npt.NDArray[np.intp]) -> Judged:
+        """In another order."""
+        return Judged(self.worth_n[place_n], None if self.kept_n is None else self.kept_n[place_n])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Benchmarks:
     """Benchmarks of a run, which know its rounds beforehand and ignore the prompt.
 
-    ``fixed`` is the best fixed model under the objective (within the budget), ``fixed_n`` its utility; ``mix_n`` is the
-    quality of the best static mix of models that costs what the run cost, ``None`` if not every cost is known. ``quality_k``
-    and ``cost_k`` are each model's means, NaN for one that was not there all the time. ``fixed_regret_c`` and
-    ``mix_regret_c`` are cumulative, as in ``RunResult``.
+    ``fixed`` is the best fixed model by the rule that serves (``policies.rule``; within the budget), ``fixed_n`` what it is
+    judged by. ``floor`` is the mean of what must be kept, ``None`` if nothing must, and ``fixed_keeps`` whether it keeps that in
+    every task. ``mix_n`` is the quality of the best static mix of models that costs (under ``LATENCY_FIRST``: takes) what the run
+    did, ``None`` if not every cost is known. ``quality_k`` and ``cost_k`` are each model's means, NaN for one that was not
+    there all the time. ``fixed_regret_c`` and ``mix_regret_c`` are cumulative, as in ``RunResult``.
     """
 
     fixed: str
-    fixed_n: Array
+    fixed_n: Judged
+    floor: float | None
+    fixed_keeps: bool
     fixed_regret_c: Array
     mix_n: Array | None
     mix_regret_c: Array | None
@@ -107,7 +127,7 @@ class RunResult:
     by_prompt: bool
     quality_n: Array
     cost_n: Array
-    utility_n: Array
+    judged_n: Judged
     benchmarks: Benchmarks
 
 
@@ -151,7 +171,9 @@ def measure_run(world: World, objective_name: str, run: Run) -> RunResult:
     regret_t = best_t - achieved.utility_t
     ends_c = np.unique(np.linspace(0, len(rounds), CHECKPOINTS + 1).round().astype(np.int64))[1:]
     starts_c = np.concatenate([[0], ends_c[:-1]])
-    benchmarks = _benchmarks(world, run, rounds, utility_tk, _mean(achieved.cost_t), best_t, ends_c)
+    is_timed = run.objective.mode is Mode.LATENCY_FIRST
+    spent = _mean(achieved.latency_t if is_timed else achieved.cost_t)
+    benchmarks = _benchmarks(world, run, rounds, utility_tk, spent, best_t, ends_c)
     # Where each prompt came once and nothing changed, prompts are a sample that says what to expect of others.
     by_prompt = not run.schedule and run.rounds is None and world.noise is None
     place_t = np.argsort(rounds.row_t) if by_prompt else np.arange(len(rounds))
@@ -165,10 +187,10 @@ def measure_run(world: World, objective_name: str, run: Run) -> RunResult:
         by_prompt=by_prompt,
         quality_n=achieved.quality_t[place_t],
         cost_n=achieved.cost_t[place_t],
-        utility_n=achieved.utility_t[place_t],
+        judged_n=_judged(run.objective, achieved).taken(place_t),
         benchmarks=replace(
             benchmarks,
-            fixed_n=benchmarks.fixed_n[place_t],
+            fixed_n=benchmarks.fixed_n.taken(place_t),
             mix_n=None if benchmarks.mix_n is None else benchmarks.mix_n[place_t],
         ),
     )
@@ -176,13 +198,24 @@ def measure_run(world: World, objective_name: str, run: Run) -> RunResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Achieved:
-    """The results of a policy in every round (t): each model's share, quality, cost, latency and utility."""
+    """The results of a policy in every round (t): each model's share, quality, cost, latency, utility and share of answers."""
 
     share_tk: Array
     quality_t: Array
     cost_t: Array
     latency_t: Array
     utility_t: Array
+    success_t: Array
+
+
+def _judged(objective: Objective, achieved: _Achieved) -> Judged:
+    """What the rule that serves looks at."""
+    kept_t = None
+    if objective.mode in FLOOR_MODES:
+        kept_t = achieved.quality_t
+    elif objective.mode is Mode.AVAILABILITY_FIRST:
+        kept_t = achieved.success_t
+    return Judged(worth_of(objective, achieved.utility_t, achieved.cost_t, achieved.latency_t), kept_t)
 
 
 def _row(world: World, objective_name: str, run: Run, achieved: _Achieved, regret: float) -> RunRow:
@@ -215,6 +248,7 @@ def _split_outcomes(share_tk: Array, rounds: Rounds, utility_tk: Array) -> _Achi
         _mix(share_tk, expected.cost_tk),
         _mix(share_tk, expected.latency_tk),
         (share_tk * utility_tk).sum(axis=1),
+        (share_tk * rounds.success_tk).sum(axis=1),
     )
 
 
@@ -237,7 +271,8 @@ def _cascade_outcomes(run: Run, rounds: Rounds) -> _Achieved:
     cascaded, utility_t = best
     share_tk = np.eye(rounds.quality_tk.shape[1])[cascaded.stopped_n]
     latency_t = np.full(len(rounds), np.nan) if np.isnan(rounds.latency_tk).all() else cascaded.latency_n
-    return _Achieved(share_tk, cascaded.quality_n, cascaded.cost_n, latency_t, utility_t)
+    success_t = (share_tk * rounds.success_tk).sum(axis=1)
+    return _Achieved(share_tk, cascaded.quality_n, cascaded.cost_n, latency_t, utility_t, success_t)
 
 
 def _benchmarks(
@@ -245,24 +280,27 @@ def _benchmarks(
     run: Run,
     rounds: Rounds,
     utility_tk: Array,
-    mean_cost: float | None,
+    spent: float | None,
     best_t: Array,
     ends_c: npt.NDArray[np.int64],
 ) -> Benchmarks:
-    """The controls of one run, round by round."""
+    """The controls of one run, round by round. ``spent`` is what the mix may cost, or take."""
     expected = rounds.expected
     always_k = rounds.available_tk.all(axis=0)
     quality_k = np.where(always_k, expected.quality_tk.mean(axis=0), np.nan)
     cost_k = np.where(always_k, expected.cost_tk.mean(axis=0), np.nan)
-    fixed = int(optimum(world, run, rounds, "best-fixed")[0].argmax())
+    rule, fixed = rule_in(world, run, rounds, utility_tk), best_fixed_in(world, run, rounds, utility_tk)
     mix_t, mix_regret_c = None, None
-    if mean_cost is not None and not np.isnan(expected.cost_tk).any():
-        mix_k = mix_at(quality_k, cost_k, mean_cost)
+    spent_tk = expected.latency_tk if run.objective.mode is Mode.LATENCY_FIRST else expected.cost_tk
+    if spent is not None and not np.isnan(spent_tk).any():
+        mix_k = mix_at(quality_k, np.where(always_k, spent_tk.mean(axis=0), np.nan), spent)
         mix_t = expected.quality_tk @ mix_k
         mix_regret_c = np.cumsum(best_t - utility_tk @ mix_k)[ends_c - 1]
     return Benchmarks(
         fixed=world.table.models[fixed],
-        fixed_n=utility_tk[:, fixed],
+        fixed_n=Judged(rule.worth_tk[:, fixed], None if rule.kept_tk is None else rule.kept_tk[:, fixed]),
+        floor=rule.floor,
+        fixed_keeps=bool(shortfalls(rule, np.asarray(always_k))[fixed] <= 0.0),
         fixed_regret_c=np.cumsum(best_t - utility_tk[:, fixed])[ends_c - 1],
         mix_n=mix_t,
         mix_regret_c=mix_regret_c,

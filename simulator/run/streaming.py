@@ -20,7 +20,7 @@ scale of features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -31,10 +31,11 @@ from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.data.pieces import Extent
 from pointsman.simulator.data.table import OutcomeTable
 from pointsman.simulator.policies.base import Choice, StreamingPolicy
-from pointsman.simulator.policies.hindsight import best_fixed, mix_at
+from pointsman.simulator.policies.hindsight import mix_at
 from pointsman.simulator.policies.registry import FIXED, THOMPSON, make_policy
+from pointsman.simulator.policies.rule import Rule, best_static, rule_of, shortfalls, worth_of
 from pointsman.simulator.policies.spec import Run, policy_rng
-from pointsman.simulator.run.experiment import CHECKPOINTS, Benchmarks, RunResult, RunRow
+from pointsman.simulator.run.experiment import CHECKPOINTS, Benchmarks, Judged, RunResult, RunRow
 from pointsman.simulator.world.rounds import CallOutcome, table_outcome
 from pointsman.simulator.world.utility import utilities
 from pointsman.simulator.world.world import World, window
@@ -59,12 +60,13 @@ class _Sums:
     utility_k: Array
     quality_k: Array
     cost_k: Array
+    latency_k: Array
     chosen_k: Array
 
     @staticmethod
     def of_nothing(k: int) -> _Sums:
         """Before the first round."""
-        return _Sums(0.0, 0.0, 0.0, 0.0, 0.0, np.zeros(k), np.zeros(k), np.zeros(k), np.zeros(k))
+        return _Sums(0.0, 0.0, 0.0, 0.0, 0.0, np.zeros(k), np.zeros(k), np.zeros(k), np.zeros(k), np.zeros(k))
 
     def plus(self, table: OutcomeTable, row: int, model: int, utility_k: Array) -> _Sums:
         """With one more round, in which ``model`` was chosen for ``row``."""
@@ -79,6 +81,7 @@ class _Sums:
             self.utility_k + utility_k,
             self.quality_k + table.quality_nk[row],
             self.cost_k + table.cost_nk[row],
+            self.latency_k + table.latency_nk[row],
             chosen_k,
         )
 
@@ -176,11 +179,16 @@ def _result(
     utility_ck, chosen_ck = (
         np.array([getattr(sums, name) for sums in checkpoints]) for name in ("utility_k", "chosen_k")
     )
-    quality_k, cost_k = total.quality_k / n, total.cost_k / n
-    costs = not np.isnan(cost_k).any()
-    fixed = best_fixed(utility_ck[-1:] / n, cost_k[None] if costs else None, None)
-    mean_cost = _number_or_none(total.cost / n)
-    mix_k = mix_at(quality_k, cost_k, mean_cost) if costs and mean_cost is not None else None
+    quality_k, cost_k, latency_k = total.quality_k / n, total.cost_k / n, total.latency_k / n
+    rule = _rule(run.objective, total, n)
+    is_option_k = np.ones(len(models), dtype=np.bool_)
+    fixed = best_static(rule, is_option_k)
+    mean_cost, mean_latency = _number_or_none(total.cost / n), _number_or_none(total.latency / n)
+    is_timed = run.objective.mode is Mode.LATENCY_FIRST
+    spent, spent_k = (mean_latency, latency_k) if is_timed else (mean_cost, cost_k)
+    mix_k = None if spent is None or np.isnan(spent_k).any() else mix_at(quality_k, spent_k, spent)
+    worth_n = worth_of(run.objective, *(np.array([value / n]) for value in (total.utility, total.cost, total.latency)))
+    has_floor = rule.kept_tk is not None
     played_ck = np.diff(chosen_ck, axis=0, prepend=0.0)
     return RunResult(
         run=run,
@@ -194,7 +202,7 @@ def _result(
             mean_quality=total.quality / n,
             mean_cost=mean_cost,
             spend_ratio=None,
-            mean_latency=_number_or_none(total.latency / n),
+            mean_latency=mean_latency,
             regret=total.best_utility - total.utility,
             mean_utility=total.utility / n,
             features=world.features.kind,
@@ -208,10 +216,12 @@ def _result(
         by_prompt=False,
         quality_n=np.array([total.quality / n]),
         cost_n=np.array([total.cost / n]),
-        utility_n=np.array([total.utility / n]),
+        judged_n=Judged(worth_n, np.array([total.quality / n]) if has_floor else None),
         benchmarks=Benchmarks(
             fixed=models[fixed],
-            fixed_n=utility_ck[-1:, fixed] / n,
+            fixed_n=Judged(rule.worth_tk[:, fixed], quality_k[[fixed]] if has_floor else None),
+            floor=rule.floor,
+            fixed_keeps=bool(shortfalls(rule, is_option_k)[fixed] <= 0.0),
             fixed_regret_c=best_c - utility_ck[:, fixed],
             mix_n=None if mix_k is None else np.array([quality_k @ mix_k]),
             mix_regret_c=None if mix_k is None else best_c - utility_ck @ mix_k,
@@ -219,6 +229,16 @@ def _result(
             cost_k=cost_k,
         ),
     )
+
+
+def _rule(objective: Objective, total: _Sums, n: int) -> Rule:
+    """The rule that serves, over all tasks together: sums are not kept for each of them. All calls of a table answer."""
+    quality_1k, worth_1k = (
+        total.quality_k[None] / n,
+        worth_of(objective, total.utility_k, total.cost_k, total.latency_k)[None] / n,
+    )
+    rule = rule_of(objective, quality_1k, worth_1k, np.ones(quality_1k.shape), np.zeros(1, dtype=np.intp))
+    return rule if objective.mode in FLOOR_MODES else replace(rule, kept_tk=None, floor_t=None)
 
 
 def _number_or_none(value: float) -> float | None:

@@ -129,3 +129,16 @@ def test_widths_are_told_in_widths_of_dr(coverage: ModuleType, records: tuple[li
     assert relative_widths(plain, rows) == [1.0] * 8
     betting = [r for r in rows if r["estimator"] == "betting"]
     assert min(relative_widths(betting, rows)) > 1.0
+
+
+def test_hard_logs_are_not_promoted(coverage: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each twice: what is not true passes in 5 % at most, so hardly ever here; without the gate's conditions some would pass."""
+    hard = sys.modules["hard_logs"]
+    answers = [hard.answer(None, (name, seed, 3000)) for name in hard.SCENARIOS for seed in range(2)]
+    rows = hard.summarise_answers(answers)
+    assert len(rows) >= 17 and {row["replications"] for row in rows} == {2}
+    assert sum(a.ever for a in answers) <= binom.isf(1e-4, len(answers), 0.05)
+    by_name = {row["scenario"]: row for row in rows}
+    assert by_name["missing where m2 is bad"]["bound"] == 1.0 and by_name["missing where m2 is bad"]["ever"] == 0.0
+    hard.report_hard(coverage.Console(width=150), rows)
+    assert "never tried, 5 % of a mix" in capsys.readouterr().out

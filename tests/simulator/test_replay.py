@@ -93,7 +93,7 @@ def test_the_same_seed_gives_the_same_rows_whatever_the_jobs(make_table: Make) -
     assert [r.row for r in alone] == [r.row for r in shared]
     for left, right in zip(alone, shared, strict=True):
         np.testing.assert_array_equal(left.regret_c, right.regret_c)
-        np.testing.assert_array_equal(left.utility_n, right.utility_n)
+        np.testing.assert_array_equal(left.judged_n.worth_n, right.judged_n.worth_n)
     assert alone[0].row != alone[1].row
 
 

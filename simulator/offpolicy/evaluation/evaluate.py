@@ -32,6 +32,8 @@ from pointsman.simulator.offpolicy.evaluation.comparators import Comparator, com
 from pointsman.simulator.offpolicy.evaluation.diagnostics import Diagnostics, diagnose, mean_weight_z, missingness_p
 from pointsman.simulator.offpolicy.evaluation.estimates import IntervalEstimate, estimates_of, mean_of
 from pointsman.simulator.offpolicy.evaluation.evidence import Evidence, evidence_of
+from pointsman.simulator.offpolicy.evaluation.missing import Missingness, missingness
+from pointsman.simulator.offpolicy.evaluation.repeats import Repeats, repeats_in
 from pointsman.simulator.offpolicy.evaluation.signals import SignalValues, select_signals
 from pointsman.simulator.offpolicy.evaluation.support import Support, support_of
 from pointsman.simulator.offpolicy.expression import LinearCombination
@@ -70,7 +72,8 @@ class Evaluation:
 
     ``target`` is the candidate's distribution in every round, ``support`` how far the log covers it; ``weight_z`` is by how many
     standard errors the mean weight is off 1. ``acted`` is what the rounds alone say in which every model was eligible that the
-    candidate wants; ``None`` if those are all, or none.
+    candidate wants; ``None`` if those are all, or none. ``repeats`` are rows of the log that stand there twice, ``missing`` says
+    by signal what is missing how.
     """
 
     log: Log
@@ -84,6 +87,8 @@ class Evaluation:
     comparators: tuple[Comparator, ...]
     support: Support
     acted: ActedRounds | None
+    repeats: Repeats
+    missing: Mapping[str, Missingness]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,7 +128,7 @@ def evaluate_candidate(
     weight_n = weights(target.target_nk, log.chosen_n, log.propensity_n)
     evidence = {name: evidence_of(log, name, signal, target.target_nk, weight_n) for name, signal in selected.items()}
     rng = np.random.default_rng(seed)
-    reports = {}
+    reports, missing = {}, {name: missingness(log, ~np.isnan(signal.value_n)) for name, signal in selected.items()}
     for name, signal in selected.items():
         estimates = estimates_of(evidence[name], estimators, level, rng, is_static=candidate.is_static)
         reports[name] = _report(log, signal, evidence[name], estimates, level)
@@ -139,6 +144,8 @@ def evaluate_candidate(
         comparators=comparators_of(log, evidence, level),
         support=support_of(log, target),
         acted=_acted(log, target, selected),
+        repeats=repeats_in(log),
+        missing=missing,
     )
 
 

@@ -4,6 +4,7 @@
 column              what it is
 ==================  =====================================================================================================
 ``model``           the model that was chosen
+``decision``        its own id; optional, but without it a row that stands there twice can only be guessed
 ``propensity``      the probability with which it was, given all that came before, above 0 and at most 1
 ``p/<model>``       the whole distribution: empty where a model could not be chosen (limits, not available), 0 where it could
                     and never would; optional, but many estimates need it
@@ -36,6 +37,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from pointsman.simulator.data.frames import FrameError, frames, numbers, texts
@@ -62,6 +64,7 @@ _LAST_NS = 2.0**62
 """Latest time, in nanoseconds: the year 2116."""
 SUM_TOLERANCE = 1e-6
 """The most by which a distribution may miss 1, and a propensity its distribution."""
+Hashes = npt.NDArray[np.uint64]
 PIECE = 100_000
 """Decisions that ``read_pieces`` holds in memory at once."""
 
@@ -95,6 +98,7 @@ def _names(path: Path, rows: int | None) -> tuple[tuple[str, ...], tuple[str, ..
     """Models and groups of the whole file, after its columns are checked."""
     models: set[str] = set()
     groups: set[str] = set()
+    ids: list[Hashes] = []
     first = 0
     for frame in frames(path, rows):
         titles = [str(title) for title in frame.columns]
@@ -103,8 +107,26 @@ def _names(path: Path, rows: int | None) -> tuple[tuple[str, ...], tuple[str, ..
         _check_titles(path, titles)
         models.update(_ids(str(path), frame, "model", first), (t[2:] for t in titles if t.startswith("p/")))
         groups.update(_ids(str(path), frame, "bucket", first) if "bucket" in titles else ["all"])
+        if _ID in titles:
+            ids.append(pd.util.hash_array(np.array(texts(str(path), frame, _ID, first), dtype=object)))
         first += len(frame)
+    _check_ids(path, ids)
     return tuple(sorted(models)), tuple(sorted(groups))
+
+
+def _check_ids(path: Path, ids: list[Hashes]) -> None:
+    """Raise ``FrameError`` for a decision that is there twice."""
+    if not ids:
+        return
+    id_n = np.concatenate(ids)
+    first_m = np.unique(id_n, return_index=True)[1]
+    if len(first_m) < len(id_n):
+        again = int(np.setdiff1d(np.arange(len(id_n)), first_m)[0])
+        before = int(np.flatnonzero(id_n == id_n[again])[0])
+        raise FrameError(
+            f"{path}: row {again + 1}, column {_ID}: expected one row a decision, this one is in row {before + 1} already "
+            f"({len(id_n) - len(first_m)} such rows)"
+        )
 
 
 def _check_titles(path: Path, titles: list[str]) -> None:
