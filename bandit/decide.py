@@ -336,7 +336,7 @@ def _apply_circuit_breakers(
         predicted,
         quality_k=predicted.quality_k * discount_k,
         quality_sd_k=predicted.quality_sd_k * discount_k,
-        mixture=None if predicted.mixture is None else predicted.mixture.scaled(discount_k),
+        novelty=None if predicted.novelty is None else predicted.novelty.scaled(discount_k),
     )
 
 

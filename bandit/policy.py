@@ -1,9 +1,9 @@
 """The policy: from predictions for the candidates to one Thompson draw and its exact propensity.
 
 The arms are independent given the posteriors, so instead of drawing coefficient vectors the policy draws, for each
-candidate, the scalar θ·x that its objective needs: the same law of choice at O(d²) per arm. Quality is drawn from the
-mixture of what is believed of it, with ``RESHAPE`` times the components' standard deviations, or where it is new from the wide
-component (``bandit.mixture``); cost and latency enter at their expectations. An even draw with probability ε (the exploration
+candidate, the scalar θ·x that its objective needs: the same law of choice at O(d²) per arm. Quality is drawn from what is
+believed of it, with ``RESHAPE`` times the standard deviation, or widely where the context is new to the model
+(``bandit.novelty``); cost and latency enter at their expectations. An even draw with probability ε (the exploration
 floor) is mixed in, and the propensity is that of the mixture:
 
     π(a) = (1 - ε)·P(a wins the posterior draw) + ε / |eligible|
@@ -37,7 +37,7 @@ from pointsman.bandit.catalog import (
     QualityRange,
 )
 from pointsman.bandit.floor_rule import expected_arms, price_aware
-from pointsman.bandit.mixture import draw_weights
+from pointsman.bandit.novelty import wide_shares
 from pointsman.bandit.packed import Array
 from pointsman.bandit.predictions import Ints, Predictions
 from pointsman.bandit.propensity import (
@@ -49,7 +49,7 @@ from pointsman.bandit.propensity import (
     floor_propensities,
     floor_propensity,
 )
-from pointsman.bandit.propensity_batch import argmax_propensity_batch
+from pointsman.bandit.propensity_batch import argmax_propensity_batch, normals
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class ArmScores:
 
 RESHAPE = 0.5
 """Factor of the posteriors' standard deviations in draws (Chapelle & Li, NIPS 2011, section 3): with tens of features the full
-spread explores for longer than it pays, with and without a warm start (`docs/decisions/mixture-draw.md`)."""
+spread explores for longer than it pays, with and without a warm start (`docs/decisions/wide-draws.md`)."""
 NO_SPREAD = 1e-12
 """Largest standard deviation of quality, scaled to [0, 1], that is taken as 0: quadrature need not resolve it."""
 INELIGIBLE = -1e30
@@ -150,30 +150,24 @@ def _drawn(
     *,
     explores: bool = True,
 ) -> Mixtures:
-    """The distributions of the draws of quality less ``shift_bk``, (b, k, c): Normals where there is no mixture.
+    """The distributions of the draws of quality less ``shift_bk``, (b, k, c): Normals, or mixtures of these and wide draws.
 
-    ``share_bk`` is the share of the posteriors' standard deviations that is drawn, ``explores`` whether wide components are.
+    ``share_bk`` is the share of the posteriors' standard deviations that is drawn, ``explores`` whether there are wide draws.
     """
-    mixture = predicted.mixture
-    share_bk1 = np.broadcast_to(share_bk, shift_bk.shape)[..., None]
-    if mixture is None:
-        weight_bkc = np.ones((*shift_bk.shape, 1))
-        mean_bkc, sd_bkc = predicted.quality_k[..., None], predicted.quality_sd_k[..., None] * share_bk1
-    else:
-        weight_bkc = draw_weights(mixture, eligible_bk) if explores else mixture.weight_kc
-        mean_bkc, sd_bkc = mixture.mean_kc, mixture.sd_kc * share_bk1
-        sd_bkc[..., -1] = mixture.sd_kc[..., -1]
-        counts_c = np.maximum.reduce(weight_bkc, axis=(0, 1)) > NEGLIGIBLE
-        counts_c[-1] &= explores
-        if not counts_c.all():
-            weight_bkc, mean_bkc, sd_bkc = weight_bkc[..., counts_c], mean_bkc[..., counts_c], sd_bkc[..., counts_c]
-    mean_bkc = mean_bkc - shift_bk[..., None]
-    spread_bk = eligible_bk & (sd_bkc.max(axis=-1) > NO_SPREAD)
-    if not spread_bk.all():  # a point: all components at the mean of the first
-        mean_bkc = np.where(spread_bk[..., None], mean_bkc, mean_bkc[..., :1])
-        mean_bkc[~eligible_bk] = INELIGIBLE
-        sd_bkc = np.where(spread_bk[..., None], np.maximum(sd_bkc, NO_SPREAD), 0.0)
-    return Mixtures(weight_bkc, mean_bkc, sd_bkc)
+    mean_bk, sd_bk = predicted.quality_k - shift_bk, predicted.quality_sd_k * share_bk
+    spread_bk = eligible_bk & (predicted.quality_sd_k > NO_SPREAD)
+    if not spread_bk.all():
+        mean_bk = np.where(eligible_bk, mean_bk, INELIGIBLE)
+        sd_bk = np.where(spread_bk, sd_bk, 0.0)
+    if predicted.novelty is None or not explores:
+        return normals(mean_bk, sd_bk)
+    wide_bk = wide_shares(predicted.novelty, spread_bk)
+    is_wide_bk = wide_bk > NEGLIGIBLE
+    return Mixtures(
+        np.stack((1.0 - wide_bk, wide_bk), axis=-1),
+        np.stack((mean_bk, np.where(is_wide_bk, predicted.novelty.mean_k - shift_bk, mean_bk)), axis=-1),
+        np.stack((sd_bk, np.where(is_wide_bk, predicted.novelty.sd_k, sd_bk)), axis=-1),
+    )
 
 
 def choice_probabilities(scores: ArmScores, row: int = 0) -> Array:
@@ -361,7 +355,7 @@ def cautious(predicted: Predictions, held_bk: npt.NDArray[np.bool_]) -> Predicti
         predicted,
         quality_k=np.where(held_bk, lower_bk, predicted.quality_k),
         quality_sd_k=np.where(held_bk, 0.0, predicted.quality_sd_k),
-        mixture=None if predicted.mixture is None else predicted.mixture.fixed(held_bk, lower_bk),
+        novelty=None if predicted.novelty is None else predicted.novelty.without(held_bk),
     )
 
 

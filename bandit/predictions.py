@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pointsman.bandit.catalog import Model
-from pointsman.bandit.mixture import QualityMixture, quality_mixture
+from pointsman.bandit.novelty import Novelty, believed_quality
 from pointsman.bandit.packed import Array, QuadraticForms
 from pointsman.bandit.posterior import (
     COST,
@@ -75,8 +75,7 @@ class Predictions:
     """Predictions for each of k models, (k) at one context or (b, k) at b contexts.
 
     Mean and standard deviation of quality, scaled to [0, 1]; expected dollars, expected seconds and their 95th percentile,
-    expected output tokens. ``mixture`` is all that is believed of quality, and how new the context is to each model; decisions
-    that were stored before there was one are without.
+    expected output tokens. ``novelty`` is how new the context is to each model, ``None`` where it is new to none.
     """
 
     quality_k: Array
@@ -85,7 +84,7 @@ class Predictions:
     latency_k: Array
     latency_p95_k: Array
     tokens_k: Array
-    mixture: QualityMixture | None = None
+    novelty: Novelty | None = None
 
     def take(self, models: npt.NDArray[np.intp]) -> Predictions:
         """Those of some of the models, of a batch."""
@@ -96,7 +95,7 @@ class Predictions:
             self.latency_k[:, models],
             self.latency_p95_k[:, models],
             self.tokens_k[:, models],
-            None if self.mixture is None else self.mixture.map(lambda array: array[:, models]),
+            None if self.novelty is None else self.novelty.map(lambda array_bk: array_bk[:, models]),
         )
 
     def at(self, row: int) -> Predictions:
@@ -108,7 +107,9 @@ class Predictions:
             self.latency_k[row],
             self.latency_p95_k[row],
             self.tokens_k[row],
-            None if self.mixture is None else self.mixture.map(lambda array: array[row]),
+            None
+            if self.novelty is None or not self.novelty.share_k[row].any()
+            else self.novelty.map(lambda array_bk: array_bk[row]),
         )
 
     def batch(self) -> Predictions:
@@ -120,7 +121,7 @@ class Predictions:
             self.latency_k[None],
             self.latency_p95_k[None],
             self.tokens_k[None],
-            None if self.mixture is None else self.mixture.map(lambda array: array[None]),
+            None if self.novelty is None else self.novelty.map(lambda array_k: array_k[None]),
         )
 
 
@@ -137,8 +138,7 @@ def regress(posteriors: Posteriors, x_bd: Array, token_b: Array | None = None) -
     """
     forms = QuadraticForms(x_bd)
     mean_bkr, amount_3bk = predict_batch(posteriors, x_bd, (COST, LATENCY, TOKENS), forms)
-    mixture = quality_mixture(posteriors, forms, mean_bkr[:, :, QUALITY])
-    quality_bk, quality_sd_bk = mixture.moments()
+    believed = believed_quality(posteriors, forms, mean_bkr[:, :, QUALITY])
     # The spread of θ is left out: a model of which little is known should look as its prior says, not dearer for being unknown.
     amounts = settle(posteriors)
     if token_b is not None and amounts.slope_kr.any():
@@ -148,13 +148,13 @@ def regress(posteriors: Posteriors, x_bd: Array, token_b: Array | None = None) -
     np.exp(expected_bkr, out=expected_bkr)
     p95_bk = mean_bkr[:, :, LATENCY] + amounts.p95_k2[:, 0] + amounts.p95_k2[:, 1] * np.sqrt(1.0 + amount_3bk[1])
     predicted = Predictions(
-        quality_k=quality_bk,
-        quality_sd_k=quality_sd_bk,
+        quality_k=believed.mean_bk,
+        quality_sd_k=believed.sd_bk,
         cost_k=expected_bkr[:, :, COST - 1],
         latency_k=expected_bkr[:, :, LATENCY - 1],
         latency_p95_k=np.exp(np.minimum(p95_bk, _MAX_LOG, out=p95_bk), out=p95_bk),
         tokens_k=expected_bkr[:, :, TOKENS - 1],
-        mixture=mixture,
+        novelty=believed.novelty if believed.novelty.share_k.any() else None,
     )
     return predicted, amount_3bk
 

@@ -106,7 +106,7 @@ class ModelAvailabilitySet(_message.Message):
     def __init__(self, model: _Optional[str] = ..., availability: _Optional[_Union[_catalog_pb2.ModelAvailability, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class DecisionMade(_message.Message):
-    __slots__ = ("id", "bucket", "generation", "features", "models", "chosen", "fallbacks", "propensity", "explored", "limits_violated", "quality_mean", "quality_sd", "cost", "latency", "latency_p95", "quality_draw", "output_tokens", "multiplier", "exclusions", "objective", "quality_range", "exploration_floor", "limits", "state_position", "expire_time_ns", "request_id", "input_tokens", "max_output_tokens", "newcomers", "quota", "max_cost", "raw_p95", "log_decays", "project", "measured", "by_price", "references", "quotas", "mixture_weight", "mixture_mean", "mixture_sd")
+    __slots__ = ("id", "bucket", "generation", "features", "models", "chosen", "fallbacks", "propensity", "explored", "limits_violated", "quality_mean", "quality_sd", "cost", "latency", "latency_p95", "quality_draw", "output_tokens", "multiplier", "exclusions", "objective", "quality_range", "exploration_floor", "limits", "state_position", "expire_time_ns", "request_id", "input_tokens", "max_output_tokens", "newcomers", "quota", "max_cost", "raw_p95", "log_decays", "project", "measured", "by_price", "references", "quotas", "novelty", "wide_mean", "wide_sd")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -145,9 +145,9 @@ class DecisionMade(_message.Message):
     BY_PRICE_FIELD_NUMBER: _ClassVar[int]
     REFERENCES_FIELD_NUMBER: _ClassVar[int]
     QUOTAS_FIELD_NUMBER: _ClassVar[int]
-    MIXTURE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
-    MIXTURE_MEAN_FIELD_NUMBER: _ClassVar[int]
-    MIXTURE_SD_FIELD_NUMBER: _ClassVar[int]
+    NOVELTY_FIELD_NUMBER: _ClassVar[int]
+    WIDE_MEAN_FIELD_NUMBER: _ClassVar[int]
+    WIDE_SD_FIELD_NUMBER: _ClassVar[int]
     id: bytes
     bucket: str
     generation: int
@@ -186,10 +186,10 @@ class DecisionMade(_message.Message):
     by_price: bool
     references: _containers.RepeatedScalarFieldContainer[float]
     quotas: _containers.RepeatedScalarFieldContainer[float]
-    mixture_weight: _containers.RepeatedScalarFieldContainer[float]
-    mixture_mean: _containers.RepeatedScalarFieldContainer[float]
-    mixture_sd: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., features: _Optional[_Iterable[float]] = ..., models: _Optional[_Iterable[str]] = ..., chosen: _Optional[int] = ..., fallbacks: _Optional[_Iterable[int]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., quality_mean: _Optional[_Iterable[float]] = ..., quality_sd: _Optional[_Iterable[float]] = ..., cost: _Optional[_Iterable[float]] = ..., latency: _Optional[_Iterable[float]] = ..., latency_p95: _Optional[_Iterable[float]] = ..., quality_draw: _Optional[_Iterable[float]] = ..., output_tokens: _Optional[_Iterable[float]] = ..., multiplier: _Optional[float] = ..., exclusions: _Optional[_Iterable[int]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., quality_range: _Optional[_Union[_catalog_pb2.QualityRange, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., state_position: _Optional[int] = ..., expire_time_ns: _Optional[int] = ..., request_id: _Optional[str] = ..., input_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., newcomers: _Optional[_Iterable[int]] = ..., quota: _Optional[float] = ..., max_cost: _Optional[float] = ..., raw_p95: _Optional[float] = ..., log_decays: _Optional[_Iterable[float]] = ..., project: _Optional[str] = ..., measured: _Optional[_Iterable[float]] = ..., by_price: bool = ..., references: _Optional[_Iterable[float]] = ..., quotas: _Optional[_Iterable[float]] = ..., mixture_weight: _Optional[_Iterable[float]] = ..., mixture_mean: _Optional[_Iterable[float]] = ..., mixture_sd: _Optional[_Iterable[float]] = ...) -> None: ...
+    novelty: _containers.RepeatedScalarFieldContainer[float]
+    wide_mean: _containers.RepeatedScalarFieldContainer[float]
+    wide_sd: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, id: _Optional[bytes] = ..., bucket: _Optional[str] = ..., generation: _Optional[int] = ..., features: _Optional[_Iterable[float]] = ..., models: _Optional[_Iterable[str]] = ..., chosen: _Optional[int] = ..., fallbacks: _Optional[_Iterable[int]] = ..., propensity: _Optional[float] = ..., explored: bool = ..., limits_violated: bool = ..., quality_mean: _Optional[_Iterable[float]] = ..., quality_sd: _Optional[_Iterable[float]] = ..., cost: _Optional[_Iterable[float]] = ..., latency: _Optional[_Iterable[float]] = ..., latency_p95: _Optional[_Iterable[float]] = ..., quality_draw: _Optional[_Iterable[float]] = ..., output_tokens: _Optional[_Iterable[float]] = ..., multiplier: _Optional[float] = ..., exclusions: _Optional[_Iterable[int]] = ..., objective: _Optional[_Union[_catalog_pb2.Objective, _Mapping]] = ..., quality_range: _Optional[_Union[_catalog_pb2.QualityRange, _Mapping]] = ..., exploration_floor: _Optional[float] = ..., limits: _Optional[_Union[_decision_pb2.Limits, _Mapping]] = ..., state_position: _Optional[int] = ..., expire_time_ns: _Optional[int] = ..., request_id: _Optional[str] = ..., input_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., newcomers: _Optional[_Iterable[int]] = ..., quota: _Optional[float] = ..., max_cost: _Optional[float] = ..., raw_p95: _Optional[float] = ..., log_decays: _Optional[_Iterable[float]] = ..., project: _Optional[str] = ..., measured: _Optional[_Iterable[float]] = ..., by_price: bool = ..., references: _Optional[_Iterable[float]] = ..., quotas: _Optional[_Iterable[float]] = ..., novelty: _Optional[_Iterable[float]] = ..., wide_mean: _Optional[_Iterable[float]] = ..., wide_sd: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class OutcomeApplied(_message.Message):
     __slots__ = ("decision_id", "bucket", "generation", "model", "features", "changes", "idempotency_key", "reported_outcomes", "state_position", "expected_cost", "decided_time_ns", "max_cost", "project", "expected_quality", "raw_p95", "references", "input_tokens")

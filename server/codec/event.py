@@ -15,7 +15,7 @@ import numpy as np
 
 from pointsman.bandit import event as e
 from pointsman.bandit.limits import NO_LIMITS
-from pointsman.bandit.mixture import QualityMixture
+from pointsman.bandit.novelty import Novelty
 from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalAggregate, SignalChange
 from pointsman.bandit.predictions import Predictions
 from pointsman.bandit.terms import TermsHistory
@@ -157,10 +157,10 @@ def _write_decision(event: e.DecisionMade, history: TermsHistory | None) -> jour
         by_price=event.by_price,
         quotas=event.quotas,
     )
-    if predicted.mixture is not None:
-        message.mixture_weight.extend(predicted.mixture.weight_kc.ravel().tolist())
-        message.mixture_mean.extend(predicted.mixture.mean_kc.ravel().tolist())
-        message.mixture_sd.extend(predicted.mixture.sd_kc.ravel().tolist())
+    if predicted.novelty is not None:
+        message.novelty.extend(predicted.novelty.share_k.tolist())
+        message.wide_mean.extend(predicted.novelty.mean_k.tolist())
+        message.wide_sd.extend(predicted.novelty.sd_k.tolist())
     write_terms(message, event, history)
     return message
 
@@ -185,7 +185,7 @@ def _read_decision(message: journal_pb2.DecisionMade, history: TermsHistory) -> 
             np.array(message.latency),
             np.array(message.latency_p95),
             np.array(message.output_tokens),
-            _read_mixture(message),
+            _read_novelty(message),
         ),
         draw_k=np.array(message.quality_draw),
         exclusions_k=np.array(message.exclusions, dtype=np.int64),
@@ -211,15 +211,10 @@ def _read_decision(message: journal_pb2.DecisionMade, history: TermsHistory) -> 
     )
 
 
-def _read_mixture(message: journal_pb2.DecisionMade) -> QualityMixture | None:
-    models = len(message.quality_mean)
-    if not message.mixture_weight or not models:
+def _read_novelty(message: journal_pb2.DecisionMade) -> Novelty | None:
+    if not message.novelty:
         return None
-    return QualityMixture(
-        np.array(message.mixture_weight).reshape(models, -1),
-        np.array(message.mixture_mean).reshape(models, -1),
-        np.array(message.mixture_sd).reshape(models, -1),
-    )
+    return Novelty(np.array(message.novelty), np.array(message.wide_mean), np.array(message.wide_sd))
 
 
 def _write_outcome_applied(event: e.OutcomeApplied) -> journal_pb2.OutcomeApplied:

@@ -133,7 +133,7 @@ def test_a_known_model_takes_part_by_what_is_sure_of_it() -> None:
     _, decisions = play(lambda t, model: True, 30)
     decision = decisions[-1]
     predicted = replace(
-        decision.predicted, quality_sd_k=np.array([0.05, 0.05, 0.0]), quality_k=np.array([0.9, 0.8, 0.84]), mixture=None
+        decision.predicted, quality_sd_k=np.array([0.05, 0.05, 0.0]), quality_k=np.array([0.9, 0.8, 0.84]), novelty=None
     )
     partial = PartialModels((0, 1), (1e-9, 1e-9))
     pi_k = propensities(decision.objective, decision.quality, 0.0, predicted, decision.exclusions_k, 0.0, partial)

@@ -180,7 +180,7 @@ def test_every_model_gets_its_first_calls_as_far_as_they_are_affordable() -> Non
     dear = predictions([0.9, 0.1], [0.1, 0.1], [1e-3, 1.0]).batch()
     scores = score_arms(COST, UNIT, dear, np.zeros((1, 2), dtype=np.int64))
     assert exploration_floors(scores, dear, None, few_k)[0] == pytest.approx(2e-3 / (0.999 / 2))
-    names = (name for name in Predictions.__slots__ if name != "mixture")
+    names = (name for name in Predictions.__slots__ if name != "novelty")
     batch = Predictions(*(np.repeat(getattr(predicted, name), 1000, axis=0) for name in names))
     scores = score_arms(COST, UNIT, batch, np.zeros((1000, 2), dtype=np.int64))
     assert exploration_floors(scores, batch, None, few_k).sum() == pytest.approx(2.0 * (FIRST_CALLS - 3))

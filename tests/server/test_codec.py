@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pointsman.bandit import catalog as c
 from pointsman.bandit import event as e
 from pointsman.bandit.limits import Limits
-from pointsman.bandit.mixture import QualityMixture
+from pointsman.bandit.novelty import Novelty
 from pointsman.bandit.outcome import ReportedOutcome, Signal, SignalAggregate, SignalChange
 from pointsman.bandit.predictions import Predictions
 from pointsman.server.codec.catalog import (
@@ -159,9 +159,9 @@ def test_limits(limit: Limits) -> None:
     assert read_limits(write_limits(limit)) == limit
 
 
-def mixtures(k: int) -> st.SearchStrategy[QualityMixture]:
-    numbers = st.lists(st.lists(anything, min_size=3, max_size=3), min_size=k, max_size=k).map(np.array)
-    return st.builds(QualityMixture, numbers, numbers, numbers)
+def novelties(k: int) -> st.SearchStrategy[Novelty]:
+    numbers = st.lists(anything, min_size=k, max_size=k).map(np.array)
+    return st.builds(Novelty, numbers, numbers, numbers)
 
 
 @given(st.integers(1, 5), st.data())
@@ -182,7 +182,7 @@ def test_decisions(k: int, data: st.DataObject) -> None:
         explored=data.draw(st.booleans()),
         limits_violated=data.draw(st.booleans()),
         predicted=Predictions(
-            numbers(), numbers(), numbers(), numbers(), numbers(), numbers(), data.draw(st.none() | mixtures(k))
+            numbers(), numbers(), numbers(), numbers(), numbers(), numbers(), data.draw(st.none() | novelties(k))
         ),
         draw_k=numbers(),
         exclusions_k=np.array(data.draw(st.lists(st.integers(0, 2**11), min_size=k, max_size=k))),
@@ -263,7 +263,7 @@ def same(left: object, right: object) -> None:
         mine, theirs = getattr(left, name), getattr(right, name)
         if isinstance(mine, np.ndarray):
             np.testing.assert_array_equal(mine, theirs)
-        elif isinstance(mine, Predictions | QualityMixture):
+        elif isinstance(mine, Predictions | Novelty):
             same(mine, theirs)
         else:
             assert mine == theirs, name

@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 
 from pointsman.bandit.catalog import FLOORS, Mode, Objective, QualityRange
-from pointsman.bandit.mixture import QualityMixture
+from pointsman.bandit.novelty import Novelty
 from pointsman.bandit.policy import logged_propensities
 from pointsman.bandit.predictions import Predictions
 from pointsman.simulator.offpolicy.logs.log import Array, Flags, Log, LogError, LoggedDecision
@@ -54,7 +54,7 @@ _SIGNALS = {
     "SIGNAL_OUTPUT_TOKENS": "output_tokens",
 }
 _PREDICTIONS = ("quality_mean", "quality_sd", "cost", "latency", "latency_p95", "output_tokens")
-_MIXTURE = ("mixture_weight", "mixture_mean", "mixture_sd")
+_NOVELTY = ("novelty", "wide_mean", "wide_sd")
 _WEIGHTS = ("cost_weight", "latency_weight", *FLOORS)
 _KINDS = ("decision_made", "outcome_applied", "bucket_put")
 _DEFAULT_QUALITY = QualityRange()
@@ -214,7 +214,7 @@ def _decision(message: Mapping[str, Any], models: tuple[str, ...], quality: Qual
             Mode(objective.get("mode", "OBJECTIVE_MODE_BALANCED").removeprefix("OBJECTIVE_MODE_")),
             *(None if objective.get(name) is None else float(objective[name]) for name in _WEIGHTS),
         ),
-        predicted=_predictions(array, _mixture(message, k)),
+        predicted=_predictions(array, message),
         exclusions_k=np.array([int(bits) for bits in message["exclusions"]], dtype=np.int64),
         multiplier=float(message.get("multiplier", 0.0)),
         exploration_floor=float(message.get("exploration_floor", 0.0)),
@@ -226,19 +226,10 @@ def _decision(message: Mapping[str, Any], models: tuple[str, ...], quality: Qual
     )
 
 
-def _predictions(array: Callable[[str], Array], mixture: QualityMixture | None) -> Predictions:
+def _predictions(array: Callable[[str], Array], message: Mapping[str, Any]) -> Predictions:
+    novelty = Novelty(*map(array, _NOVELTY)) if message.get(_NOVELTY[0]) else None
     quality_k, sd_k, cost_k, latency_k, p95_k, tokens_k = map(array, _PREDICTIONS)
-    return Predictions(quality_k, sd_k, cost_k, latency_k, p95_k, tokens_k, mixture)
-
-
-def _mixture(message: Mapping[str, Any], models: int) -> QualityMixture | None:
-    """What quality was drawn from; ``None`` for a decision of before there were mixtures."""
-    if not message.get("mixture_weight"):
-        return None
-    columns = [np.array(message[name], dtype=np.float64) for name in _MIXTURE]
-    if len({column.size for column in columns}) > 1 or columns[0].size % models:
-        raise ValueError(f"{', '.join(_MIXTURE)}: expected the same number of components for each of {models} models")
-    return QualityMixture(*(column.reshape(models, -1) for column in columns))
+    return Predictions(quality_k, sd_k, cost_k, latency_k, p95_k, tokens_k, novelty)
 
 
 def _add_report(round_: _Round, message: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What is believed of quality, how new a context is, and that draws from it have the propensities that are said."""
+"""What is believed of quality, how new a context is, and that draws have the propensities that are said."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pointsman.bandit.catalog import (
     Schema,
 )
 from pointsman.bandit.encoder import Context
-from pointsman.bandit.mixture import FAMILIAR, MOST_NOISE, QualityMixture, draw_weights
+from pointsman.bandit.novelty import FAMILIAR, MOST_NOISE, Novelty, wide_shares
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.packed import unpack
 from pointsman.bandit.policy import choose, logged_propensities, score_arms
@@ -107,55 +107,62 @@ def taught(n: int, seed: int = 0) -> Posteriors:
     return posteriors
 
 
-def test_moments_and_components() -> None:
+def test_beliefs_are_the_moments_of_all_shrinkages() -> None:
     posteriors = taught(40)
     x_d = np.array([0.2, -0.3, 0.1, 1.0])
     predicted = predictions_batch(posteriors, x_d[None]).at(0)
-    mixture, shrinkages = predicted.mixture, posteriors.shrinkages
-    assert mixture is not None
+    novelty, shrinkages = predicted.novelty, posteriors.shrinkages
+    assert novelty is not None
     assert shrinkages is not None
-    np.testing.assert_allclose(mixture.weight_kc[:, :-1], shrinkages.weight_ks)
-    cov_dd = unpack(shrinkages.cov_kwp[1, 1], 4)
-    quadratic = float(x_d @ cov_dd @ x_d)
-    noise = float(shrinkages.b_kw[1, 1] / (posteriors.a_kr[1, QUALITY] - 1.0))
-    assert mixture.mean_kc[1, 2] == pytest.approx(float(shrinkages.mean_kwd[1, 1] @ x_d))
-    assert mixture.sd_kc[1, 2] == pytest.approx(math.sqrt(noise * quadratic))
-    assert mixture.sd_kc[1, 3] == pytest.approx(math.sqrt(max(noise, MOST_NOISE) * quadratic))
-    assert (mixture.mean_kc[:, -1] == np.clip(mixture.mean_kc[:, -2], 0.0, 1.0)).all()
+    cov_sdd = [
+        unpack(posteriors.designs[0].cov_kp[1], 4),
+        unpack(shrinkages.cov_kwp[1, 0], 4),
+        unpack(shrinkages.cov_kwp[1, 1], 4),
+    ]
+    quadratic_s = np.array([float(x_d @ cov_dd @ x_d) for cov_dd in cov_sdd])
+    noise_s = np.array([posteriors.b_kr[1, QUALITY], *shrinkages.b_kw[1]]) / (posteriors.a_kr[1, QUALITY] - 1.0)
+    mean_s = np.array([posteriors.mean_krd[1, QUALITY] @ x_d, *(shrinkages.mean_kwd[1] @ x_d)])
+    weight_s = shrinkages.weight_ks[1]
+    mean = float(weight_s @ mean_s)
+    assert predicted.quality_k[1] == pytest.approx(mean)
+    assert predicted.quality_sd_k[1] ** 2 == pytest.approx(
+        float(weight_s @ (noise_s * quadratic_s + mean_s**2)) - mean**2
+    )
+    assert novelty.mean_k[1] == pytest.approx(min(max(mean_s[2], 0.0), 1.0))
+    assert novelty.sd_k[1] == pytest.approx(math.sqrt(max(noise_s[2], MOST_NOISE) * quadratic_s[2]))
     level = 1.0 / float(posteriors.designs[0].precision_kp[1, -1])
-    assert mixture.weight_kc[1, 3] == pytest.approx(min(1.0, level + (2.0 * quadratic) ** 2))
-    assert mixture.weight_kc[2, 3] == 1.0  # of which nothing is known
-    mean_k = (mixture.weight_kc[:, :3] * mixture.mean_kc[:, :3]).sum(axis=1)
-    square_k = (mixture.weight_kc[:, :3] * (mixture.sd_kc[:, :3] ** 2 + mixture.mean_kc[:, :3] ** 2)).sum(axis=1)
-    np.testing.assert_allclose(predicted.quality_k, mean_k)
-    np.testing.assert_allclose(predicted.quality_sd_k, np.sqrt(square_k - mean_k**2))
+    assert novelty.share_k[1] == pytest.approx(min(1.0, level + (2.0 * quadratic_s[2]) ** 2))
+    assert novelty.share_k[2] == 1.0  # of which nothing is known
 
 
 @pytest.mark.parametrize("n", [0, 5, 300])
 def test_a_batch_is_its_contexts_one_by_one(n: int) -> None:
     posteriors = taught(n)
     x_bd = np.random.default_rng(1).normal(size=(20, 4))
-    together = predictions_batch(posteriors, x_bd).mixture
-    assert together is not None
+    together = predictions_batch(posteriors, x_bd)
     for i, x_d in enumerate(x_bd):
-        alone = predictions_batch(posteriors, x_d[None]).mixture
-        assert alone is not None
-        for name in QualityMixture.__slots__:
-            np.testing.assert_allclose(getattr(together, name)[i], getattr(alone, name)[0], rtol=1e-9, atol=1e-12)
+        alone = predictions_batch(posteriors, x_d[None]).at(0)
+        row = together.at(i)
+        np.testing.assert_allclose(row.quality_k, alone.quality_k, rtol=1e-9)
+        np.testing.assert_allclose(row.quality_sd_k, alone.quality_sd_k, rtol=1e-9)
+        assert (row.novelty is None) == (alone.novelty is None)
+        if row.novelty is not None and alone.novelty is not None:
+            for name in Novelty.__slots__:
+                np.testing.assert_allclose(getattr(row.novelty, name), getattr(alone.novelty, name), rtol=1e-9)
 
 
 def test_novelty_wears_off_and_is_shared() -> None:
     posteriors = add_models(empty(1), 2, PRIORS)
-    for _ in range(300):
+    for _ in range(30):
         observe_all(posteriors, 0, np.ones(1), [(QUALITY, 0.5)])
-    mixture = predictions_batch(posteriors, np.ones((1, 1))).mixture
-    assert mixture is not None
-    assert FAMILIAR > 1.0 / 300.1
-    assert mixture.weight_kc[0, :, -1].tolist() == [0.0, 1.0]
-    unknown = predictions_batch(add_models(empty(1), 4, PRIORS), np.ones((1, 1))).mixture
+    novelty = predictions_batch(posteriors, np.ones((1, 1))).novelty
+    assert novelty is not None
+    assert FAMILIAR > 1.0 / 30.0
+    assert novelty.share_k[0].tolist() == [0.0, 1.0]
+    unknown = predictions_batch(add_models(empty(1), 4, PRIORS), np.ones((1, 1))).novelty
     assert unknown is not None
     some_bk = np.array([[True, True, False, True]])
-    assert draw_weights(unknown, some_bk)[0, :, -1].tolist() == pytest.approx([1 / 3, 1 / 3, 0.0, 1 / 3])
+    assert wide_shares(unknown, some_bk)[0].tolist() == pytest.approx([1 / 3, 1 / 3, 0.0, 1 / 3])
 
 
 def test_choices_have_the_propensities_that_are_said() -> None:
@@ -170,7 +177,7 @@ def test_choices_have_the_propensities_that_are_said() -> None:
         assert share == pytest.approx(float(propensity_m[0]), abs=5.0 * math.sqrt(share * (1.0 - share) / 40_000))
 
 
-def test_a_decision_from_before_draws_from_a_normal() -> None:
+def test_where_nothing_is_new_draws_are_normal() -> None:
     values = [np.array(pair) for pair in ((0.6, 0.7), (0.2, 0.1), (1e-3, 1e-3), (1.0, 1.0), (2.0, 2.0), (9.0, 9.0))]
     former = Predictions(values[0], values[1], values[2], values[3], values[4], values[5])
     scores = score_arms(
