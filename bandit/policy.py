@@ -239,11 +239,13 @@ MAX_EXPLORATION_LOSS = 0.0005
 """Largest expected loss per request through the even draw, in utility on the scale of quality from 0 to 1."""
 MAX_EXPLORATION_COST = 0.02
 """Under a floor rule: its largest expected extra cost, as a share of the cost of the model that the rule would choose."""
-FIRST_CALLS = 32
-"""Calls of each model that a floor rule makes sure of, dear as it may be: without them an unlucky start would decide."""
-FIRST_FLOOR, FIRST_MOST = 0.2, 0.3
-"""Share of requests that the even draw decides under a floor rule until each of two models has had its first calls; half of it
-for each of more models, and the most."""
+FIRST_CALLS, DOUBTFUL_CALLS = 16, 32
+"""Calls of each model that a floor rule makes sure of, dear as it may be: without them an unlucky start would decide; and while
+it is doubtful on which side of the floor the model is."""
+DOUBTFUL = 3.0
+"""Standard deviations between a model's expected quality and the floor up to which that is doubtful."""
+FIRST_FLOOR = 0.2
+"""Share of requests that the even draw decides under a floor rule until every model has had its first calls."""
 FIRST_COST = 2.0
 """Largest expected extra cost of the even draw until then, as a share of the cost of the model that the rule would choose."""
 
@@ -255,7 +257,7 @@ def exploration_floors(
 
     Where models differ a hundredfold in cost, a fixed share of even draws can cost more than all that routing saves; so the
     default is lowered until the expected loss is at most ``MAX_EXPLORATION_LOSS`` or ``MAX_EXPLORATION_COST``. Under a floor rule
-    it is higher until every model has had its ``FIRST_CALLS``; ``calls_k`` counts them, ``None`` means that all have. Logged
+    it is higher until every model has had its first calls; ``calls_k`` counts them, ``None`` means that all have. Logged
     decisions carry the floor that was applied.
     """
     eligible_bk, mean_bk = scores.eligible_bk, scores.mean_bk
@@ -273,11 +275,12 @@ def exploration_floors(
     gap_bk = np.where(eligible_bk, predicted.cost_k - cost_b[:, None], 0.0)
     loss_b = np.maximum(np.add.reduce(gap_bk, axis=1) / count_b, 1e-300)
     floor_b = np.minimum(EXPLORATION_FLOOR, MAX_EXPLORATION_COST * cost_b / loss_b)
-    if calls_k is not None and (calls_k < FIRST_CALLS).any():
-        missing_b = np.where(eligible_bk, FIRST_CALLS - calls_k, 0).max(axis=1, initial=0)
+    if calls_k is not None and (calls_k < DOUBTFUL_CALLS).any():
+        distance_bk = np.abs(mean_bk - scores.floor_b[:, None])
+        calls_bk = np.where(distance_bk < DOUBTFUL * predicted.quality_sd_k, DOUBTFUL_CALLS, FIRST_CALLS)
+        missing_b = np.where(eligible_bk, calls_bk - calls_k, 0).max(axis=1, initial=0)
         # a batch is decided at once: no more even draws than give each model what is missing
-        share_b = np.minimum(FIRST_FLOOR * np.maximum(0.5 * count_b, 1.0), FIRST_MOST)
-        most_b = np.minimum(share_b, missing_b * count_b / b)
+        most_b = np.minimum(FIRST_FLOOR, missing_b * count_b / b)
         floor_b = np.maximum(floor_b, np.minimum(most_b, FIRST_COST * cost_b / loss_b))
     return np.asarray(floor_b)
 
