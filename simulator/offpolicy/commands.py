@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pointsman.bandit.catalog import Objective, QualityRange
+from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.offpolicy.candidate import CandidateError, read_candidate
 from pointsman.simulator.offpolicy.estimators.scores import NAMES
 from pointsman.simulator.offpolicy.evaluation.estimates import IntervalEstimate
@@ -32,13 +34,14 @@ from pointsman.simulator.offpolicy.expression import (
     parse_combination,
     parse_requirement,
 )
-from pointsman.simulator.offpolicy.files import as_values, write_evaluation
-from pointsman.simulator.offpolicy.gate import Finding, GateVerdict, judge
+from pointsman.simulator.offpolicy.files import Told, as_values, write_evaluation
+from pointsman.simulator.offpolicy.gate import Finding, judge
 from pointsman.simulator.offpolicy.logs.log import Log, LogError
 from pointsman.simulator.offpolicy.logs.read import FORMS, read_log
-from pointsman.simulator.offpolicy.sentences import all_estimates, comparisons, warnings
+from pointsman.simulator.offpolicy.sentences import all_estimates, comparisons, forecasts, warnings
 from pointsman.simulator.report.terminal import InputUnreadableError, console
 from pointsman.simulator.run.versions import versions
+from pointsman.simulator.world.utility import parse_objective
 
 
 @click.command("evaluate")
@@ -67,6 +70,8 @@ from pointsman.simulator.run.versions import versions
     "signal can have, which bounds rest on, such as quality=0,1. Known without: quality in a journal, success.")  # fmt: skip
 @click.option("--cap", "caps", metavar="S=VALUE", multiple=True, help="The largest value alone, of a signal that is never below "
     "0, such as cost=0.05.")  # fmt: skip
+@click.option("--objective", metavar="O", help="By what controls are judged, such as COST_FIRST:min_quality=0.8. Default: the "
+    "candidate's objective, or the log's, if it says one for all decisions; else quality.")  # fmt: skip
 @click.option("--decisions", metavar="FIRST:LAST", default=":", help="Only these of the log, counted from 0; LAST is not one of "
     "them. Either may be left out. The others take no memory.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap.")
@@ -85,6 +90,7 @@ def evaluate_command(
     wanted: Sequence[str],
     stated_ranges: Sequence[str],
     caps: Sequence[str],
+    objective: str | None,
     decisions: str,
     seed: int,
     out: Path | None,
@@ -106,6 +112,7 @@ def evaluate_command(
             sums=request.sums,
             caps=_caps(caps),
             ranges=_ranges(stated_ranges),
+            objective=None if objective is None else _objective(log, objective, _ranges(stated_ranges)),
             estimators=_names(estimators),
             level=level,
             seed=seed,
@@ -113,7 +120,7 @@ def evaluate_command(
         verdict = None if request.requirement is None else judge(evaluation, request.requirement)
     except ExpressionError as error:
         raise click.UsageError(f"--require: {error}") from error
-    except (CandidateError, EvaluationError) as error:
+    except (CandidateError, EvaluationError, SettingError) as error:
         raise click.UsageError(str(error)) from error
     except LogError as error:
         raise InputUnreadableError(str(error)) from error
@@ -129,11 +136,14 @@ def evaluate_command(
         "signals": list(wanted),
         "ranges": list(stated_ranges),
         "caps": list(caps),
+        "objective": objective,
         "decisions": decisions,
         "seed": seed,
         **versions(),
     }
-    _tell(evaluation, verdict, configuration, out, as_json)
+    told = Told(evaluation, verdict, () if verdict is None or request.requirement is None else tuple(
+        forecasts(evaluation, request.requirement, verdict)))  # fmt: skip
+    _tell(told, configuration, out, as_json)
     if verdict is not None and not verdict.passed:
         sys.exit(1)
 
@@ -200,6 +210,12 @@ def _caps(texts: Sequence[str]) -> dict[str, float]:
     return cap_by_signal
 
 
+def _objective(log: Log, text: str, ranges: Mapping[str, tuple[float, float]]) -> Objective:
+    """An objective, resolved on the scale of quality that is stated, or the log's, or 0 to 1. Raises ``SettingError``."""
+    low, high = ranges.get("quality", log.ranges.get("quality", (0.0, 1.0)))
+    return parse_objective(text, QualityRange(low, high) if math.isfinite(high - low) else QualityRange())
+
+
 def _ranges(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
     range_by_signal = {}
     for text in texts:
@@ -223,8 +239,7 @@ def _names(text: str) -> list[str]:
 
 
 def _tell(
-    evaluation: Evaluation,
-    verdict: GateVerdict | None,
+    told: Told,
     configuration: Mapping[str, object],
     out: Path | None,
     as_json: bool,
@@ -232,18 +247,19 @@ def _tell(
     """Write what is asked for, and print it, as JSON or as tables and sentences."""
     if out is not None:
         try:
-            write_evaluation(out, evaluation, verdict, configuration)
+            write_evaluation(out, told, configuration)
         except OSError as error:
             raise InputUnreadableError(f"--out {out}: {error}") from error
     if as_json:
-        click.echo(json.dumps(as_values(evaluation, verdict, configuration), allow_nan=False))
+        click.echo(json.dumps(as_values(told, configuration), allow_nan=False))
         return
-    _print(evaluation, verdict)
+    _print(told)
     if out is not None:
         click.echo(f"\n{out / 'evaluation.html'}, evaluation.json and evaluation.csv are written.")
 
 
-def _print(evaluation: Evaluation, verdict: GateVerdict | None) -> None:
+def _print(told: Told) -> None:
+    evaluation, verdict = told.evaluation, told.verdict
     terminal = console()
     for report in evaluation.reports.values():
         terminal.print(_table(evaluation, report))
@@ -251,8 +267,8 @@ def _print(evaluation: Evaluation, verdict: GateVerdict | None) -> None:
         terminal.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if verdict is not None:
         terminal.print()
-        for finding in (*verdict.clauses, *verdict.conditions):
-            terminal.print(_finding(finding), markup=False, highlight=False, soft_wrap=True)
+        for line in (*map(_finding, (*verdict.clauses, *verdict.conditions)), *told.forecasts):
+            terminal.print(line, markup=False, highlight=False, soft_wrap=True)
         word = "PASSED: shown" if verdict.passed else "NOT PASSED: not shown"
         terminal.print(f"{word} at {verdict.level:.2%}", style="bold", highlight=False)
 

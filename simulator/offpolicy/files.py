@@ -10,7 +10,7 @@
 ...     {"quality": 0.5 + 0.5 * chosen_n}, np.zeros((n, 0)), np.zeros(n, dtype=np.intp), np.arange(n),
 ... )
 >>> candidate = Candidate("large only", BucketPolicy(policy="fixed", model="large"), {})
->>> values = as_values(evaluate_candidate(log, candidate, estimators=["dr"]), None, {"level": 0.95})
+>>> values = as_values(Told(evaluate_candidate(log, candidate, estimators=["dr"])), {"level": 0.95})
 >>> values["log"]
 {'name': 'even', 'rounds': 1000, 'models': ['small', 'large'], 'groups': ['chat']}
 >>> values["signals"]["quality"]["logged"]["estimate"]
@@ -23,7 +23,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,18 @@ from pointsman.simulator.offpolicy.page import evaluation_page
 from pointsman.simulator.offpolicy.sentences import all_estimates, comparisons, warnings
 
 
-def as_values(evaluation: Evaluation, verdict: GateVerdict | None, configuration: Mapping[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Told:
+    """An evaluation, the gate's verdict on it if one was asked for, and how long it would take (``sentences.forecasts``)."""
+
+    evaluation: Evaluation
+    verdict: GateVerdict | None = None
+    forecasts: tuple[str, ...] = ()
+
+
+def as_values(told: Told, configuration: Mapping[str, Any]) -> dict[str, Any]:
     """Every number, as JSON has them: ``None`` for NaN and infinity."""
+    evaluation, verdict = told.evaluation, told.verdict
     log = evaluation.log
     values = {
         "configuration": dict(configuration),
@@ -54,21 +64,21 @@ def as_values(evaluation: Evaluation, verdict: GateVerdict | None, configuration
         "controls": [_comparator(comparator) for comparator in evaluation.comparators],
         "diagnostics": asdict(evaluation.diagnostics),
         "verdict": None if verdict is None else asdict(verdict),
+        "forecasts": list(told.forecasts),
         "says": [*comparisons(evaluation), *warnings(evaluation)],
     }
     finite: dict[str, Any] = _finite(values)
     return finite
 
 
-def write_evaluation(
-    out: Path, evaluation: Evaluation, verdict: GateVerdict | None, configuration: Mapping[str, Any]
-) -> None:
+def write_evaluation(out: Path, told: Told, configuration: Mapping[str, Any]) -> None:
     """Write evaluation.json, evaluation.csv and evaluation.html into the directory ``out``. Raises ``OSError``."""
     out.mkdir(parents=True, exist_ok=True)
-    values = as_values(evaluation, verdict, configuration)
+    values = as_values(told, configuration)
     (out / "evaluation.json").write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    _write_csv(out / "evaluation.csv", evaluation)
-    (out / "evaluation.html").write_text(evaluation_page(evaluation, verdict, configuration), encoding="utf-8")
+    _write_csv(out / "evaluation.csv", told.evaluation)
+    page = evaluation_page(told.evaluation, told.verdict, configuration, told.forecasts)
+    (out / "evaluation.html").write_text(page, encoding="utf-8")
 
 
 def _write_csv(path: Path, evaluation: Evaluation) -> None:
@@ -111,6 +121,8 @@ def _comparator(comparator: Comparator) -> dict[str, Any]:
         "quality": _estimate(comparator.quality),
         "cost": None if comparator.cost is None else _estimate(comparator.cost),
         "gain": _estimate(comparator.gain),
+        "unit": comparator.unit,
+        "above_floor": None if comparator.above is None else _estimate(comparator.above),
     }
 
 

@@ -94,8 +94,7 @@ def judge(evaluation: Evaluation, requirement: Requirement) -> GateVerdict:
     for clause in clauses:
         _check(clause)
         _check_factor(evaluation, clause)
-    bounded = sum(_bounds(clause) > 0 for clause in clauses)
-    level = 1.0 - (1.0 - evaluation.level) / max(bounded, 1)
+    level = level_of_clause(evaluation, requirement)
     finding_by_clause = {clause: _judge_clause(evaluation, clause, level) for clause in clauses}
     conditions = _conditions(evaluation, requirement, level)
     without_range = {clause: _without_range(evaluation, clause) for clause in clauses}
@@ -110,6 +109,12 @@ def judge(evaluation: Evaluation, requirement: Requirement) -> GateVerdict:
         clauses=tuple(finding_by_clause.values()),
         conditions=conditions,
     )
+
+
+def level_of_clause(evaluation: Evaluation, requirement: Requirement) -> float:
+    """The level at which each clause is tested: those that have bounds share the error."""
+    bounded = sum(_bounds(clause) > 0 for clause in requirement.clauses())
+    return 1.0 - (1.0 - evaluation.level) / max(bounded, 1)
 
 
 def _bounds(clause: Clause) -> int:

@@ -41,14 +41,23 @@ KINDS = {
 """Intervals by name: what a reader calls them, and their colour."""
 
 
-def evaluation_page(evaluation: Evaluation, verdict: GateVerdict | None, configuration: Mapping[str, Any]) -> str:
-    """The page: the verdict, the comparison with static policies, warnings, estimates, diagnostics, configuration."""
+def evaluation_page(
+    evaluation: Evaluation, verdict: GateVerdict | None, configuration: Mapping[str, Any], forecasts: Sequence[str] = ()
+) -> str:
+    """The page: the verdict, how long it would take (``sentences.forecasts``), the comparison with static policies, warnings,
+    estimates, diagnostics, configuration.
+    """
     log = evaluation.log
     sections = [
         f"<h1>Pointsman: may {escape(evaluation.candidate.name)} go live?</h1>",
         f"<p>{len(log):,} decisions of <b>{escape(log.name)}</b>, {len(log.models)} models, "
         f"{len(log.groups)} {'bucket' if len(log.groups) == 1 else 'buckets'}; intervals at {evaluation.level:.4g}.</p>",
         _verdict(verdict),
+        *(
+            []
+            if not forecasts
+            else ["<h3>How long it would take</h3>", _list([(None, sentence) for sentence in forecasts])]
+        ),
         "<h2>Is routing worth it?</h2>",
         *_comparisons(evaluation),
         *_warnings(evaluation),
@@ -96,7 +105,7 @@ def _comparisons(evaluation: Evaluation) -> list[str]:
         "<p>Both static policies ignore the request. They are picked by their estimates on the same log, which favours "
         "them.</p>",
         _table(
-            ("static policy", "its quality", "its cost", "the candidate's gain in quality"),
+            ("static policy", "its quality", "its cost", "the candidate's gain"),
             [_comparator_row(comparator) for comparator in evaluation.comparators],
         ),
     ]
@@ -104,7 +113,12 @@ def _comparisons(evaluation: Evaluation) -> list[str]:
 
 def _comparator_row(comparator: Comparator) -> tuple[str, ...]:
     cost = "–" if comparator.cost is None else _with_interval(comparator.cost)
-    return (comparator.name, _with_interval(comparator.quality), cost, _with_interval(comparator.gain))
+    return (
+        comparator.name,
+        _with_interval(comparator.quality),
+        cost,
+        f"{_with_interval(comparator.gain)} {comparator.unit}",
+    )
 
 
 def _with_interval(estimate: IntervalEstimate) -> str:

@@ -24,13 +24,18 @@ from pointsman.simulator.offpolicy.evaluation.comparators import Comparator
 from pointsman.simulator.offpolicy.evaluation.diagnostics import MAX_WEIGHT_SHARE
 from pointsman.simulator.offpolicy.evaluation.estimates import IntervalEstimate
 from pointsman.simulator.offpolicy.evaluation.evaluate import Evaluation, SignalReport
+from pointsman.simulator.offpolicy.evaluation.forecast import POWER, decisions_needed
 from pointsman.simulator.offpolicy.evaluation.support import describe_gaps
-from pointsman.simulator.offpolicy.gate import MIN_ESS, describe_repeats
+from pointsman.simulator.offpolicy.expression import Requirement, paired_test
+from pointsman.simulator.offpolicy.gate import MIN_ESS, GateVerdict, describe_repeats, level_of_clause
+from pointsman.simulator.policies.rule import describe_rule
 
 MAX_TAIL_INDEX = 0.7
 """Above this shape of the weights' tail estimates are not to be trusted (Vehtari et al. 2024)."""
 _TIE = 1e-9
 """Differences smaller than this share of what is compared are rounding, and no verdict."""
+EXPLORED = (0.1, 0.3)
+"""Exploration shares of which forecasts are made."""
 _MAX_DIGITS = 6
 """Most digits after the point that a reader still counts."""
 MIN_P = 1e-3
@@ -48,29 +53,50 @@ def all_estimates(evaluation: Evaluation, report: SignalReport) -> list[Interval
 
 
 def comparisons(evaluation: Evaluation) -> list[str]:
-    """Whether the candidate beats each static policy, a sentence each.
+    """By what is judged, and whether the candidate beats each static policy, a sentence each.
 
-    Beside a fixed model the difference in cost is told too; a mix costs the same.
+    Beside a fixed model the difference in cost is told too, unless that is what is judged; a mix costs the same.
     """
     if not evaluation.support.shows_choices:
         return ["The candidate cannot be compared with static policies: the log does not show what it does."]
-    sentences = []
-    for comparator in evaluation.comparators:
-        gain, interval = comparator.gain.estimate, comparator.gain.intervals["normal"]
-        cost = _cost_difference(evaluation, comparator)
-        if max(abs(interval.low), abs(interval.high)) <= _TIE * max(abs(comparator.quality.estimate), _TIE):
-            sentences.append(f"The candidate, judged by quality, is as good as the {comparator.name}{cost}.")
-            continue
-        low, middle, high = _shown((interval.low, gain, interval.high))
-        numbers = f"{middle} [{low}, {high}]{cost}"
-        how = "does not differ significantly from"
-        if interval.low > 0.0:
-            how = "beats"
-        elif interval.high < 0.0:
-            how = "is worse than"
-            numbers += ": routing is not worth it here" if comparator.is_mix else ""
-        sentences.append(f"The candidate, judged by quality, {how} the {comparator.name}: {numbers}.")
-    return sentences
+    return [_beside(evaluation, comparator) for comparator in evaluation.comparators]
+
+
+def _beside(evaluation: Evaluation, comparator: Comparator) -> str:
+    """Whether the candidate beats one static policy."""
+    gain, interval = comparator.gain.estimate, comparator.gain.intervals["normal"]
+    judged, more, name = "quality", _cost_difference(evaluation, comparator), comparator.name
+    if evaluation.objective is not None and comparator.above is not None:
+        judged, more = describe_rule(evaluation.objective), _beside_floor(comparator)
+        if comparator.keeps and comparator.above.intervals["normal"].high < 0.0:
+            return f"The candidate, judged by {judged}, is worse than the {name}: it does not keep the floor{more}."
+        if not comparator.keeps:
+            name += ", which does not keep the floor, as no model does,"
+    scale = (
+        comparator.quality.estimate
+        if comparator.unit == "quality" or comparator.cost is None
+        else comparator.cost.estimate
+    )
+    if max(abs(interval.low), abs(interval.high)) <= _TIE * max(abs(scale), _TIE):
+        return f"The candidate, judged by {judged}, is as good as the {name}{more}."
+    low, middle, high = _shown((interval.low, gain, interval.high))
+    unit = "" if comparator.unit == "quality" else f" {comparator.unit} saved a request"
+    numbers = f"{middle} [{low}, {high}]{unit}{more}"
+    how = "does not differ significantly from"
+    if interval.low > 0.0:
+        how = "beats"
+    elif interval.high < 0.0:
+        how = "is worse than"
+        numbers += ": routing is not worth it here" if comparator.is_mix else ""
+    return f"The candidate, judged by {judged}, {how} the {name}: {numbers}."
+
+
+def _beside_floor(comparator: Comparator) -> str:
+    """How far the candidate's quality is above the floor."""
+    assert comparator.above is not None
+    interval = comparator.above.intervals["normal"]
+    low, middle, high = _shown((interval.low, comparator.above.estimate, interval.high))
+    return f"; its mean quality is {middle} [{low}, {high}] from the floor"
 
 
 def _shown(values: Sequence[float]) -> list[str]:
@@ -90,13 +116,54 @@ def _shown(values: Sequence[float]) -> list[str]:
 def _cost_difference(evaluation: Evaluation, comparator: Comparator) -> str:
     """How much less or more the candidate costs than a fixed model, in words; nothing where that is not known."""
     report = evaluation.reports.get("cost")
-    if report is None or comparator.is_mix or comparator.cost is None or not comparator.cost.estimate > 0.0:
+    if report is None or comparator.is_mix or comparator.unit != "quality":
+        return ""
+    if comparator.cost is None or not comparator.cost.estimate > 0.0:
         return ""
     cost = next((estimate.estimate for estimate in report.estimates if estimate.estimator == "dr"), math.nan)
     if math.isnan(cost):
         return ""
     share = cost / comparator.cost.estimate - 1.0
     return f"; it costs {abs(share):.1%} {'less' if share < 0.0 else 'more'}"
+
+
+def forecasts(evaluation: Evaluation, requirement: Requirement, verdict: GateVerdict) -> list[str]:
+    """Of each clause that is not shown, how many decisions it takes, now and with more exploration (``evaluation.forecast``)."""
+    sentences = []
+    level = level_of_clause(evaluation, requirement)
+    for clause, finding in zip(requirement.clauses(), verdict.clauses, strict=True):
+        test = paired_test(clause)
+        if finding.shown or test is None or not evaluation.support.shows_choices:
+            continue
+        evidence = evaluation.evidence[test.signal]
+        if not evidence.range_is_known:
+            continue
+        share_reported = len(evidence) / len(evaluation.log)
+        needed = {share: decisions_needed(evidence, test, level, share) / share_reported for share in (0.0, *EXPLORED)}
+        if math.isnan(needed[0.0]):
+            continue
+        if math.isinf(needed[0.0]):
+            sentences.append(f"{clause.text}: by the estimate it is not so; more decisions would not show it.")
+            continue
+        more = [
+            f"of {share:g} some {_rounded(needed[share])}" for share in EXPLORED if needed[share] < 0.9 * needed[0.0]
+        ]
+        explored = f"; with a further share explored evenly {', '.join(more)}" if more else ""
+        sentences.append(
+            f"{clause.text}: if the gain is as estimated, some {_rounded(needed[0.0])} decisions like these "
+            f"{len(evaluation.log):,} show it ({POWER:.0%} sure){explored}."
+        )
+    return sentences
+
+
+def _rounded(count: float) -> str:
+    """A number to two digits.
+
+    >>> _rounded(41_499.0), _rounded(97.0)
+    ('41,000', '97')
+    """
+    unit = 10.0 ** max(math.floor(math.log10(max(count, 1.0))) - 1, 0)
+    return f"{round(count / unit) * unit:,.0f}"
 
 
 def warnings(evaluation: Evaluation) -> list[str]:

@@ -12,6 +12,12 @@ from click.testing import CliRunner
 from pointsman.bandit.catalog import QualityRange
 from pointsman.simulator.cli.simulate import simulate
 from pointsman.simulator.data.table import OutcomeTable, from_columns
+from pointsman.simulator.offpolicy import sentences
+from pointsman.simulator.offpolicy.candidate import BucketPolicy, Candidate
+from pointsman.simulator.offpolicy.evaluation.comparators import objective_of
+from pointsman.simulator.offpolicy.evaluation.evaluate import evaluate_candidate
+from pointsman.simulator.offpolicy.logs.journal import read_journal
+from pointsman.simulator.offpolicy.logs.log import Log
 from pointsman.simulator.policies.registry import parse_policy
 from pointsman.simulator.policies.spec import Run
 from pointsman.simulator.report.summary import (
@@ -237,3 +243,53 @@ def test_the_first_screen_says_by_what_is_judged(tmp_path: Path, objective: str,
     assert f"{objective} is judged by {rule}" in " ".join(done.output.split())
     head = (tmp_path / "report.html").read_text().partition("<h2>Results")[0]
     assert f"{objective} is judged by {rule}".replace("'", "&#x27;") in head
+
+
+def even_log(seed: int = 0) -> Log:
+    """A log of COST_FIRST: weak .65, middle .92, strong .95 of an even draw."""
+    rng, n = np.random.default_rng(seed), 6000
+    chosen_n = rng.integers(0, 3, n)
+    quality_n = (rng.random(n) < np.array([0.65, 0.92, 0.95])[chosen_n]).astype(np.float64)
+    cost_n = np.array([0.00003, 0.001, 0.003])[chosen_n] * rng.uniform(0.9, 1.1, n)
+    return Log(
+        name="logged", models=MODELS, groups=("maths",), chosen_n=chosen_n, propensity_n=np.full(n, 1.0 / 3.0),
+        logged_nk=np.full((n, 3), 1.0 / 3.0), eligible_nk=np.ones((n, 3), dtype=np.bool_),
+        signals={"quality": quality_n, "cost": cost_n}, x_nd=np.zeros((n, 0)), group_n=np.zeros(n, dtype=np.intp),
+        time_ns_n=np.arange(n), ranges={"quality": (0.0, 1.0), "cost": (0.0, 0.01)}, has_ids=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("floor", "model", "says"),
+    [
+        ("min_quality=0.9", "strong", "is worse than the best fixed model: middle: -0.0019"),
+        ("min_quality=0.9", "middle", "is as good as the best fixed model: middle; its mean quality is"),
+        ("min_quality=0.9", "weak", "is worse than the best fixed model: middle: it does not keep the floor"),
+        ("min_mean_quality=0.5", "middle", "is worse than the best fixed model: weak: -0.0009"),
+        ("max_quality_loss=0.5", "weak", "is as good as the best fixed model: weak"),
+        (
+            "min_mean_quality=0.99",
+            "weak",
+            "is worse than the best fixed model: strong, which does not keep the floor, as no model does",
+        ),
+    ],
+)
+def test_evaluations_are_judged_by_the_rule_too(floor: str, model: str, says: str) -> None:
+    objective = parse_objective(f"COST_FIRST:{floor}", QualityRange())
+    candidate = Candidate(model, BucketPolicy(policy="fixed", model=model), {})
+    evaluation = evaluate_candidate(even_log(), candidate, objective=objective, estimators=["dr"])
+    sentence = sentences.comparisons(evaluation)[0]
+    assert says in sentence and "judged by the least cost" in sentence, sentence
+
+
+def test_an_evaluation_without_an_objective_is_judged_by_quality(journal_file: Path) -> None:
+    candidate = Candidate("weak", BucketPolicy(policy="fixed", model="weak"), {})
+    evaluation = evaluate_candidate(even_log(), candidate, estimators=["dr"])
+    assert "judged by quality, is worse than the best fixed model: strong" in sentences.comparisons(evaluation)[0]
+    journal = read_journal(journal_file)
+    settings = BucketPolicy.model_validate({"objective": {"mode": "COST_FIRST", "min_quality": 0.5}})
+    objective = objective_of(Candidate("ours", settings, {}), journal)
+    assert objective is not None and objective.min_quality == 0.5
+    assert objective_of(Candidate("m0", BucketPolicy(policy="fixed", model="m0"), {}), journal) is None, (
+        "two buckets, two modes"
+    )

@@ -33,6 +33,9 @@ from pointsman.simulator.offpolicy.intervals.fixed_time import (
 from pointsman.simulator.offpolicy.intervals.interval import Interval
 from pointsman.simulator.offpolicy.logs.log import Array
 
+MAX_UNSUPPORTED = 1e-6
+"""Share of the candidate's choices without propensity from which no interval is right: no outcome of those ever came."""
+
 
 @dataclass(frozen=True, slots=True)
 class IntervalEstimate:
@@ -83,8 +86,8 @@ def _all_scores(evidence: Evidence, names: Sequence[str]) -> list[ScoredEstimate
 def _intervals(
     evidence: Evidence, scored: ScoredEstimate, level: float, rng: np.random.Generator
 ) -> dict[str, Interval]:
-    """The intervals that apply to an estimate, by name; none where there are fewer than two rounds."""
-    if len(scored.score_n) < 2 or math.isnan(scored.estimate):
+    """The intervals that apply to an estimate, by name; none where there are fewer than two rounds, or it is partly a guess."""
+    if len(scored.score_n) < 2 or math.isnan(scored.estimate) or evidence.unsupported > MAX_UNSUPPORTED:
         return {}
     if scored.name not in UNBIASED:
         return {"normal": _bias_aware(evidence, scored, level)}

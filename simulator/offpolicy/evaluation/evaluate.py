@@ -26,9 +26,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pointsman.bandit.catalog import Objective
 from pointsman.simulator.offpolicy.candidate import Candidate, Target, target_of
 from pointsman.simulator.offpolicy.estimators.scores import NAMES, weights
-from pointsman.simulator.offpolicy.evaluation.comparators import Comparator, comparators_of
+from pointsman.simulator.offpolicy.evaluation.comparators import Comparator, comparators_of, objective_of
 from pointsman.simulator.offpolicy.evaluation.diagnostics import Diagnostics, diagnose, mean_weight_z, missingness_p
 from pointsman.simulator.offpolicy.evaluation.estimates import IntervalEstimate, estimates_of, mean_of
 from pointsman.simulator.offpolicy.evaluation.evidence import Evidence, evidence_of
@@ -70,10 +71,10 @@ class SignalReport:
 class Evaluation:
     """Everything that ``log`` says of ``candidate``; ``reports`` and ``evidence`` by signal, intervals at ``level``.
 
-    ``target`` is the candidate's distribution in every round, ``support`` how far the log covers it; ``weight_z`` is by how many
-    standard errors the mean weight is off 1. ``acted`` is what the rounds alone say in which every model was eligible that the
-    candidate wants; ``None`` if those are all, or none. ``repeats`` are rows of the log that stand there twice, ``missing`` says
-    by signal what is missing how.
+    ``objective`` is what comparators are judged by, ``None`` if by quality. ``target`` is the candidate's distribution in every
+    round, ``support`` how far the log covers it; ``weight_z`` is by how many standard errors the mean weight is off 1. ``acted``
+    is what the rounds alone say in which every model was eligible that the candidate wants; ``None`` if those are all, or none.
+    ``repeats`` are rows of the log that stand there twice, ``missing`` says by signal what is missing how.
     """
 
     log: Log
@@ -85,6 +86,7 @@ class Evaluation:
     reports: Mapping[str, SignalReport]
     evidence: Mapping[str, Evidence]
     comparators: tuple[Comparator, ...]
+    objective: Objective | None
     support: Support
     acted: ActedRounds | None
     repeats: Repeats
@@ -109,6 +111,7 @@ def evaluate_candidate(
     sums: Mapping[str, LinearCombination] | None = None,
     caps: Mapping[str, float] | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
+    objective: Objective | None = None,
     estimators: Sequence[str] = NAMES,
     level: float = 0.95,
     seed: int = 0,
@@ -117,7 +120,8 @@ def evaluate_candidate(
 
     ``signals`` are those to be evaluated (all that matter by default), ``sums`` more of them by name, made of the log's.
     ``ranges`` are the least and the largest value that a signal can have, ``caps`` the largest alone; without, what the log knows
-    of it, else the values seen, with which nothing can be proven. ``seed`` is the bootstrap's.
+    of it, else the values seen, with which nothing can be proven. ``objective``, resolved, is what comparators are judged by
+    instead of the candidate's own (``comparators.objective_of``). ``seed`` is the bootstrap's.
 
     Raises:
         EvaluationError: the log does not have the signals, or not within what is stated.
@@ -125,6 +129,7 @@ def evaluate_candidate(
     """
     selected = select_signals(log, signals, sums or {}, caps or {}, ranges)
     target = target_of(candidate, log)
+    served = objective_of(candidate, log) if objective is None else objective
     weight_n = weights(target.target_nk, log.chosen_n, log.propensity_n)
     evidence = {name: evidence_of(log, name, signal, target.target_nk, weight_n) for name, signal in selected.items()}
     rng = np.random.default_rng(seed)
@@ -141,7 +146,8 @@ def evaluate_candidate(
         diagnostics=diagnose(weight_n, log.chosen_n, target.target_nk, log.logged_nk),
         reports=reports,
         evidence=evidence,
-        comparators=comparators_of(log, evidence, level),
+        comparators=comparators_of(log, evidence, level, served),
+        objective=served,
         support=support_of(log, target),
         acted=_acted(log, target, selected),
         repeats=repeats_in(log),

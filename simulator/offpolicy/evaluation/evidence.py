@@ -61,6 +61,11 @@ class Evidence:
         """Whether the logging policy's support is known to cover the candidate's."""
         return self.logged_mk is not None and not bool(((self.target_mk > 0.0) & (self.logged_mk <= 0.0)).any())
 
+    @property
+    def unsupported(self) -> float:
+        """The share of the candidate's choices that have no propensity; 0 where the log does not say."""
+        return 0.0 if self.logged_mk is None else float(self.target_mk[self.logged_mk <= 0.0].sum() / len(self))
+
     def bounds(self, level: float, *, lower: bool, factor: float = 0.0, at: Indices | None = None) -> Array:
         """Anytime-valid bounds of V(candidate) - ``factor`` · V(logging policy), in the signal's unit: (len(at)).
 

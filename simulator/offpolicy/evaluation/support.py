@@ -29,9 +29,10 @@ import numpy as np
 
 from pointsman.simulator.offpolicy.candidate import Target
 from pointsman.simulator.offpolicy.evaluation.diagnostics import MAX_WEIGHT_SHARE
+from pointsman.simulator.offpolicy.evaluation.estimates import MAX_UNSUPPORTED
 from pointsman.simulator.offpolicy.logs.log import Array, Flags, Log
 
-MAX_UNSHOWN = 1e-6
+MAX_UNSHOWN = MAX_UNSUPPORTED
 """Share of the candidate's choices that may have been impossible in the log: rounding."""
 MAX_RARE = 1e-3
 """Share of the candidate's choices that may have been so rare in the log that one round of them would outweigh the rest."""
