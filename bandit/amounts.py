@@ -32,13 +32,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri
 
-from pointsman.bandit.latency_calibration import LATENCIES, RATIOS
+from pointsman.bandit.latency_calibration import LATENCIES, MISSES, RATIOS
 from pointsman.bandit.packed import Array
 from pointsman.bandit.token_slope import SLOPE_PRECISION
 
@@ -75,11 +75,20 @@ NOTHING = 1e-6
 """Share of ``SMALLEST`` under which the mean of the amounts is nothing, and no logarithm is taken of it."""
 LARGEST_VARIANCE = 4.0
 """Largest variance of logarithms of which a log-normal mean is believed."""
+VARIANCE_MASS, VARIANCE = 4.0, 8.0
+"""Outcomes that the belief in a relative variance of ``VARIANCE`` is worth (log-normal with a standard deviation of 1.5): few
+outcomes that are much alike, or the only one, prove no certainty."""
+LARGEST_RELATIVE = 1e3
+"""Largest relative variance of amounts that is reckoned with."""
+LARGEST_POWER = 1e30
+"""Largest power of an amount that is summed."""
+MOST_MISSES = 0.5
+"""Largest share of latencies that may exceed the lower bound of their 95th percentile."""
 QUANTILES = tuple((i + 0.5) / 64 for i in range(64))
 """Places at which a law stands for its distribution."""
-SUMS = ("sum_kr", "latency_kn", "ratio_kn", "cross_kr")
+SUMS = ("sum_kr", "power_sum_kr", "latency_kn", "ratio_kn", "cross_kr")
 """The arrays of ``Amounts`` that are state: what snapshots store."""
-DERIVED = ("log_mean_kr", "p95_k2", "slope_kr", "slope_precision_kr")
+DERIVED = ("log_mean_kr", "p95_k2", "slope_kr", "slope_precision_kr", "variance_kr", "log_variance_k")
 """Those that follow from the state."""
 NEGLIGIBLE = 1e-9
 """Weight of data below which there are none."""
@@ -89,15 +98,18 @@ NEGLIGIBLE = 1e-9
 class Amounts:
     """Sums, counts and what they come to, for k models. Changed in place.
 
-    ``sum_kr`` are weighted sums of amounts; ``latency_kn`` counts log latencies and ``ratio_kn`` logarithms of latencies over
-    their references (``bandit.latency_calibration``; no columns before the first latency); ``cross_kr`` sums the logarithms
-    times that of the input tokens (``bandit.token_slope``). What these come to with the regressions is derived when it is
-    needed, for the models in ``stale`` (``bandit.posterior.settle``): ``log_mean_kr``, what is added to m·x before exp gives
-    an expectation; ``p95_k2``, what is added to m·x to give the logarithm of the 95th percentile of latency: a constant, and
-    a multiple of sqrt(1 + xᵀΣx); the effect of the tokens, ``slope_kr``, and its precision, ``slope_precision_kr``.
+    ``sum_kr`` are weighted sums of amounts, ``power_sum_kr`` of their powers 3/2; ``latency_kn`` counts log latencies and
+    ``ratio_kn`` logarithms of latencies over their references (``bandit.latency_calibration``; no columns before the first
+    latency); ``cross_kr`` sums the logarithms times that of the input tokens (``bandit.token_slope``). What these come to with
+    the regressions is derived when it is needed, for the models in ``stale`` (``bandit.posterior.settle``): ``log_mean_kr``,
+    what is added to m·x before exp gives an expectation; ``p95_k2``, what is added to m·x to give the logarithm of the 95th
+    percentile of latency: a constant, and a multiple of sqrt(1 + xᵀΣx); the effect of the tokens, ``slope_kr``, and its
+    precision, ``slope_precision_kr``; and the variances, in units of xᵀΣx, of the logarithms of expectations, ``variance_kr``,
+    and of the logarithm of latency itself, ``log_variance_k``.
     """
 
     sum_kr: Array
+    power_sum_kr: Array
     latency_kn: Array
     ratio_kn: Array
     cross_kr: Array
@@ -105,7 +117,12 @@ class Amounts:
     p95_k2: Array
     slope_kr: Array
     slope_precision_kr: Array
+    variance_kr: Array
+    log_variance_k: Array
     stale: set[int] = field(default_factory=set)
+
+
+_ARRAYS = tuple(f for f in fields(Amounts) if f.name != "stale")
 
 
 class Moments(NamedTuple):
@@ -126,6 +143,7 @@ def no_amounts(models: int, prior_b_r: Sequence[float] = (0.5,) * RESPONSES) -> 
     log_mean_kr[:, QUALITY] = 0.0
     return Amounts(
         sum_kr=np.zeros((models, RESPONSES)),
+        power_sum_kr=np.zeros((models, RESPONSES)),
         latency_kn=np.zeros((models, 0)),
         ratio_kn=np.zeros((models, 0)),
         cross_kr=np.zeros((models, RESPONSES)),
@@ -133,6 +151,8 @@ def no_amounts(models: int, prior_b_r: Sequence[float] = (0.5,) * RESPONSES) -> 
         p95_k2=np.repeat([[0.0, PRIOR_SPREAD]], models, axis=0),
         slope_kr=np.zeros((models, RESPONSES)),
         slope_precision_kr=np.full((models, RESPONSES), SLOPE_PRECISION),
+        variance_kr=np.full((models, RESPONSES), VARIANCE),
+        log_variance_k=np.full(models, math.log1p(VARIANCE)),
     )
 
 
@@ -141,32 +161,14 @@ def more_amounts(amounts: Amounts, count: int, prior_b_r: Sequence[float]) -> Am
     new = no_amounts(count, prior_b_r)
     if amounts.latency_kn.shape[1]:
         new.latency_kn, new.ratio_kn = LATENCIES.no_counts(count), RATIOS.no_counts(count)
-    return Amounts(
-        np.concatenate([amounts.sum_kr, new.sum_kr]),
-        np.concatenate([amounts.latency_kn, new.latency_kn]),
-        np.concatenate([amounts.ratio_kn, new.ratio_kn]),
-        np.concatenate([amounts.cross_kr, new.cross_kr]),
-        np.concatenate([amounts.log_mean_kr, new.log_mean_kr]),
-        np.concatenate([amounts.p95_k2, new.p95_k2]),
-        np.concatenate([amounts.slope_kr, new.slope_kr]),
-        np.concatenate([amounts.slope_precision_kr, new.slope_precision_kr]),
-        set(amounts.stale),
-    )
+    joined = {f.name: np.concatenate([getattr(amounts, f.name), getattr(new, f.name)]) for f in _ARRAYS}
+    return Amounts(**joined, stale=set(amounts.stale))
 
 
 def without_amounts(amounts: Amounts, model: int) -> Amounts:
     """The amounts of all models but number ``model``."""
-    return Amounts(
-        np.delete(amounts.sum_kr, model, axis=0),
-        np.delete(amounts.latency_kn, model, axis=0),
-        np.delete(amounts.ratio_kn, model, axis=0),
-        np.delete(amounts.cross_kr, model, axis=0),
-        np.delete(amounts.log_mean_kr, model, axis=0),
-        np.delete(amounts.p95_k2, model, axis=0),
-        np.delete(amounts.slope_kr, model, axis=0),
-        np.delete(amounts.slope_precision_kr, model, axis=0),
-        {number - (number > model) for number in amounts.stale if number != model},
-    )
+    left = {f.name: np.delete(getattr(amounts, f.name), model, axis=0) for f in _ARRAYS}
+    return Amounts(**left, stale={number - (number > model) for number in amounts.stale if number != model})
 
 
 def log_amount(response: int, value: float, reference: float) -> float:
@@ -190,6 +192,7 @@ def count_amount(
     reference = references[response - 1] if references else 0.0
     bounded = min(value, HIGH * reference) if reference > 10.0 * SMALLEST[response] else value
     amounts.sum_kr[model, response] += weight * bounded
+    amounts.power_sum_kr[model, response] += weight * _power(bounded)
     if response == LATENCY:
         if not amounts.latency_kn.shape[1]:
             _start_counts(amounts)
@@ -197,6 +200,11 @@ def count_amount(
         LATENCIES.count(amounts.latency_kn[model], logarithm, weight)
         if references and references[CERTAIN] > 0.0:
             RATIOS.count(amounts.ratio_kn[model], logarithm - math.log(references[CERTAIN]), weight)
+
+
+def _power(amount: float) -> float:
+    """The amount's power 3/2, in single precision: sums of such numbers lose nothing when one is taken back."""
+    return float(np.float32(min(amount * math.sqrt(amount), LARGEST_POWER)))
 
 
 def _start_counts(amounts: Amounts) -> None:
@@ -211,6 +219,7 @@ def assume_log_normal(amounts: Amounts, model: int, response: int, moments: Mome
         return
     variance = min(variance, LARGEST_VARIANCE)
     amounts.sum_kr[model, response] = weight * math.exp(mean + 0.5 * variance)
+    amounts.power_sum_kr[model, response] = weight * math.exp(1.5 * mean + 1.125 * variance)
     if response == LATENCY:
         if not amounts.latency_kn.shape[1]:
             _start_counts(amounts)
@@ -222,6 +231,7 @@ def assume_log_normal(amounts: Amounts, model: int, response: int, moments: Mome
 def decay_amounts(amounts: Amounts, model: int, response: int, share: float) -> None:
     """Multiply the weight of all amounts of one response of a model by ``share``, in place."""
     amounts.sum_kr[model, response] *= share
+    amounts.power_sum_kr[model, response] *= share
     amounts.cross_kr[model, response] *= share
     if response == LATENCY:
         amounts.latency_kn[model] *= share
@@ -232,30 +242,64 @@ def calibrate(amounts: Amounts, model: int, response: int, moments: Moments) -> 
     """Recompute, in place, what the sums of one response (not quality) of a model come to."""
     weight, mean, variance, unexplained, prior_b = moments
     total, observed = float(amounts.sum_kr[model, response]), max(weight, 0.0)
-    log_mean, share = prior_b / (4.0 + observed), 1.0
+    log_mean, share = prior_b / (4.0 + observed), _unexplained_share(moments)
     if observed > NEGLIGIBLE:
         average = total / observed
         excess = math.log(average) - mean if average > NOTHING * SMALLEST[response] else 0.0
         if unexplained is not None:
-            share = min(1.0, unexplained / variance) if variance > NEGLIGIBLE else 1.0
             narrow = share * excess
             excess = share * narrow + (1.0 - share) * min(narrow, 0.5 * share * variance)
         log_mean += excess * observed / (observed + EXCESS_MASS)
     amounts.log_mean_kr[model, response] = log_mean
+    amounts.variance_kr[model, response] = _relative_variance(amounts, model, response, moments)
     if response == LATENCY:
-        amounts.p95_k2[model] = _p95(amounts, model, mean, share, has_features=unexplained is not None)
+        logarithmic = min(variance if unexplained is None else unexplained, LARGEST_VARIANCE)
+        amounts.log_variance_k[model] = _blended(logarithmic, math.log1p(VARIANCE), observed)
+        amounts.p95_k2[model] = p95(amounts, model, moments)
 
 
-def _p95(amounts: Amounts, model: int, mean: float, share: float, has_features: bool) -> tuple[float, float]:
-    """A row of ``p95_k2``; ``share`` is τ."""
+def _relative_variance(amounts: Amounts, model: int, response: int, moments: Moments) -> float:
+    """An element of ``variance_kr``.
+
+    From the moment of order 3/2, which keeps its digits where an enormous amount is taken back, and not from the squares: exact
+    for log-normal amounts, E[y^(3/2)] = E[y]^(3/2) exp(3/8 σ²), and too large for a few amounts that are most of the sum. Where
+    features explain a part, at most what log-normal amounts with twice the unexplained variance have.
+    """
+    observed, total = max(moments.weight, 0.0), float(amounts.sum_kr[model, response])
+    relative = 0.0
+    if observed > NEGLIGIBLE and total / observed > NOTHING * SMALLEST[response]:
+        ratio = float(amounts.power_sum_kr[model, response]) / observed / (total / observed) ** 1.5
+        relative = min(max(ratio, 1.0) ** (8.0 / 3.0) - 1.0, LARGEST_RELATIVE)
+    if moments.unexplained is not None:
+        relative = min(relative, math.expm1(2.0 * min(moments.unexplained, LARGEST_VARIANCE)))
+    return _blended(relative, VARIANCE, observed)
+
+
+def _blended(variance: float, prior: float, observed: float) -> float:
+    """A variance of what was observed, with that of the prior."""
+    return (observed * variance + VARIANCE_MASS * prior) / (observed + VARIANCE_MASS)
+
+
+def _unexplained_share(moments: Moments) -> float:
+    """τ: the share of the variance of the logarithms that features leave."""
+    if moments.unexplained is None or moments.variance <= NEGLIGIBLE or moments.weight <= NEGLIGIBLE:
+        return 1.0
+    return min(1.0, moments.unexplained / moments.variance)
+
+
+def p95(amounts: Amounts, model: int, moments: Moments, z: float = 0.0) -> tuple[float, float]:
+    """What ``p95_k2`` holds of a model; with ``z``, that many standard deviations of the share of latencies beyond it less."""
     counted = float(amounts.latency_kn[model].sum())
     if counted <= NEGLIGIBLE:
         return 0.0, PRIOR_SPREAD
-    above = (LATENCIES.percentile(amounts.latency_kn[model]) - mean) * math.sqrt(share)
-    spread = (counted * above + SPREAD_MASS * PRIOR_SPREAD) / (counted + SPREAD_MASS)
+    misses = min(MISSES + z * math.sqrt(MISSES * (1.0 - MISSES) / counted), MOST_MISSES)
+    above = LATENCIES.percentile(amounts.latency_kn[model], misses) - moments.mean
+    spread = (counted * above * math.sqrt(_unexplained_share(moments)) + SPREAD_MASS * PRIOR_SPREAD) / (
+        counted + SPREAD_MASS
+    )
     referred = float(amounts.ratio_kn[model].sum())
-    if not has_features or referred <= NEGLIGIBLE:
+    if moments.unexplained is None or referred <= NEGLIGIBLE:
         return 0.0, spread
     trust = referred / (referred + RATIO_MASS)
     constant = trust * float(amounts.log_mean_kr[model, LATENCY])
-    return constant, spread + trust * (RATIOS.percentile(amounts.ratio_kn[model]) - spread)
+    return constant, spread + trust * (RATIOS.percentile(amounts.ratio_kn[model], misses) - spread)

@@ -31,6 +31,7 @@ from pointsman.bandit.event import DecisionMade
 from pointsman.bandit.health import Health
 from pointsman.bandit.limits import NO_LIMITS, Exclusion, Limits, exclusions, least_violating
 from pointsman.bandit.list_prices import price_ratios, reserve_ratios
+from pointsman.bandit.optimism import at_best
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.pacer import ActiveBudget, affordable, multiplier_for, remaining
 from pointsman.bandit.packed import Array
@@ -154,9 +155,9 @@ def _decide(
     candidates, quality = bucket.candidates, bucket.config.quality_range
     input_b = np.array([context.input_tokens for context in requests.encoded])
     max_output_b = np.array([context.max_output_tokens for context in requests.encoded])
-    predicted, reference_bk4 = _predict(bucket, requests.encoded, input_b, max_output_b)
+    predicted, possible, reference_bk4 = _predict(bucket, requests.encoded, input_b, max_output_b, situation.limits)
     needed_b = np.maximum(input_b, 0) + np.maximum(max_output_b, 0)
-    exclusions_bk = exclusions(candidates, situation.limits, quality, predicted, needed_b)
+    exclusions_bk = exclusions(candidates, situation.limits, quality, possible, needed_b)
     if situation.health:
         predicted = _apply_circuit_breakers(situation, candidates, predicted, exclusions_bk)
         if situation.objective.mode is Mode.AVAILABILITY_FIRST:
@@ -184,10 +185,11 @@ def _decide(
 
 
 def _predict(
-    bucket: BucketState, encoded: Sequence[Encoded], input_b: Ints, max_output_b: Ints
-) -> tuple[Predictions, Array]:
-    """Predictions for the bucket's candidates at b contexts, (b, k), with costs from list prices where models have them, and
-    what outcomes will be held against: dollars, seconds and tokens that the regressions expect, (b, k, 4).
+    bucket: BucketState, encoded: Sequence[Encoded], input_b: Ints, max_output_b: Ints, limits: Limits
+) -> tuple[Predictions, Predictions, Array]:
+    """Predictions for the bucket's candidates at b contexts, (b, k), with costs from list prices where models have them; what
+    ``limits`` are held against, these at best; and what outcomes will be held against: dollars, seconds and tokens that the
+    regressions expect, (b, k, 4).
     """
     posteriors = bucket.posteriors
     token_b = None
@@ -199,12 +201,17 @@ def _predict(
     reference_bk4 = (expected_4bk * (variance_4bk <= _LARGEST_411)).transpose(1, 2, 0)
     if bucket.members is not None:
         predicted, reference_bk4 = predicted.take(bucket.members), reference_bk4[:, bucket.members]
+        quadratic_3bk = [quadratic_bk[:, bucket.members] for quadratic_bk in quadratic_3bk]
+    possible = predicted
+    if limits.on_predictions:
+        possible = at_best(bucket, predicted, np.array(quadratic_3bk), with_p95=limits.latency_p95)
     if bucket.candidates.prices_3k is not None:
         count_kr = observation_counts(posteriors)
         count_kr = count_kr if bucket.members is None else count_kr[bucket.members]
         ratio_k = _of_candidates(bucket, price_ratios(bucket.paid_k7))
-        predicted = priced(predicted, bucket.candidates, count_kr.T, input_b, max_output_b, ratio_k)
-    return predicted, reference_bk4
+        terms = (bucket.candidates, count_kr.T, input_b, max_output_b, ratio_k)
+        possible, predicted = priced(possible, *terms), priced(predicted, *terms)
+    return predicted, possible, reference_bk4
 
 
 def _of_candidates(bucket: BucketState, by_column_k: Array) -> Array:

@@ -48,10 +48,10 @@ class Grid:
         if above:
             count_n[whole + 1] += above
 
-    def percentile(self, count_n: Array) -> float:
-        """The value that a share of ``MISSES`` exceeds, interpolated between edges; an end of the grid if it lies beyond."""
+    def percentile(self, count_n: Array, misses: float = MISSES) -> float:
+        """The value that a share of ``misses`` exceeds, interpolated between edges; an end of the grid if it lies beyond."""
         above_n = count_n[:0:-1].cumsum()  # above the highest edge first
-        allowed = MISSES * (float(above_n[-1]) + float(count_n[0]))
+        allowed = misses * (float(above_n[-1]) + float(count_n[0]))
         edge = self.edges - int(above_n.searchsorted(allowed, side="right"))
         if edge in (0, self.edges):
             return self.lowest + self.step * min(edge, self.edges - 1)

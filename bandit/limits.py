@@ -72,6 +72,11 @@ class Limits:
         if self.min_quality is not None:
             check_number(self.min_quality, "min_quality")
 
+    @property
+    def on_predictions(self) -> bool:
+        """Whether any of them depends on what is predicted."""
+        return self.max_cost is not None or self.max_latency is not None or self.min_quality is not None
+
     def check(self, names: Collection[str], quality: QualityRange) -> None:
         """Raise ``FieldError`` for models that are not in the bucket and a quality outside its range."""
         for name, models in (("allow_models", self.allow), ("deny_models", self.deny)):
@@ -108,7 +113,8 @@ def exclusions(
 ) -> Ints:
     """For each of b requests and each model the set (as bits, (b, k)) of everything that excludes it.
 
-    ``predicted`` is (b, k); ``needed_b`` the tokens that a context window must hold, 0 if unknown.
+    ``predicted`` is (b, k), at best (``bandit.optimism``): what little is known of is not shut out for good by a few unlucky
+    outcomes; ``needed_b`` the tokens that a context window must hold, 0 if unknown.
     """
     static_k = static_exclusions(candidates, limits)
     bits_bk = np.empty((len(needed_b), len(static_k)), dtype=np.int64)

@@ -51,6 +51,7 @@ from pointsman.bandit.amounts import (
     calibrate,
     more_amounts,
     no_amounts,
+    p95,
     without_amounts,
 )
 from pointsman.bandit.amounts import TOKENS as TOKENS
@@ -326,6 +327,15 @@ def settle(posteriors: Posteriors) -> Amounts:
             calibrate(amounts, model, response, moments_of(posteriors, model, response, effect.explained))
     amounts.stale.clear()
     return amounts
+
+
+def lower_p95(posteriors: Posteriors, z: float) -> Array:
+    """``Amounts.p95_k2`` with ``z`` standard deviations of the share of latencies beyond the percentile less, (k, 2)."""
+    rows = []
+    for model in range(posteriors.models):
+        explained = _token_effect(posteriors, model, LATENCY).explained
+        rows.append(p95(posteriors.amounts, model, moments_of(posteriors, model, LATENCY, explained), z))
+    return np.array(rows).reshape(-1, 2)
 
 
 def _token_effect(posteriors: Posteriors, model: int, response: int) -> TokenEffect:
