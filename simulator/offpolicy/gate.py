@@ -303,6 +303,7 @@ def _support_conditions(support: Support) -> list[Finding]:
 def _weight_conditions(evaluation: Evaluation) -> list[Finding]:
     rounds = evaluation if evaluation.acted is None else evaluation.acted
     diagnostics, z = rounds.diagnostics, rounds.weight_z
+    unsupported = diagnostics.unsupported or 0.0
     findings = [
         Finding(
             f"effective sample size of at least {MIN_ESS:g}",
@@ -315,7 +316,7 @@ def _weight_conditions(evaluation: Evaluation) -> list[Finding]:
             f"the largest has {diagnostics.largest_weight_share:.2%}",
         ),
         Finding(
-            "weights are 1 on average, as they must be if propensities are right",
+            f"weights are {1.0 - unsupported:.4g} on average, as they must be if propensities are right",
             abs(z) < MAX_WEIGHT_Z,
             f"{diagnostics.mean_weight:.4f}, {z:+.1f} standard errors off",
         ),

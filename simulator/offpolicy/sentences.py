@@ -34,6 +34,8 @@ MAX_TAIL_INDEX = 0.7
 """Above this shape of the weights' tail estimates are not to be trusted (Vehtari et al. 2024)."""
 _TIE = 1e-9
 """Differences smaller than this share of what is compared are rounding, and no verdict."""
+_SAME_COST = 5e-4
+"""Relative difference in cost that rounds to nothing."""
 EXPLORED = (0.1, 0.3)
 """Exploration shares of which forecasts are made."""
 _MAX_DIGITS = 6
@@ -124,6 +126,8 @@ def _cost_difference(evaluation: Evaluation, comparator: Comparator) -> str:
     if math.isnan(cost):
         return ""
     share = cost / comparator.cost.estimate - 1.0
+    if abs(share) < _SAME_COST:
+        return "; it costs the same"
     return f"; it costs {abs(share):.1%} {'less' if share < 0.0 else 'more'}"
 
 

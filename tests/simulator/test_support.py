@@ -112,7 +112,7 @@ def test_a_model_that_was_tried_in_a_bucket_only() -> None:
     logged_nk = np.where(group_n[:, None] == 1, [[0.5, 0.5, 0.0]], [[0.3, 0.3, 0.4]])
     log = log_of(logged_nk, ("chat", "maths"), group_n)
     verdict = verdict_of(log, mix(m2=1.0))
-    assert "25.00% of it the log cannot show: m2 (25.00%: propensity 0)" in refused(verdict)[SHOWS]
+    assert "25.00% of it the log cannot show: m2 in maths (25.00%: propensity 0)" in refused(verdict)[SHOWS]
     elsewhere = Candidate(
         "chat only", BucketPolicy(policy="logged"), {"chat": BucketPolicy(policy="fixed", model="m2")}
     )
@@ -156,7 +156,19 @@ def test_without_distributions_a_model_must_have_come_in_every_bucket() -> None:
     log = log_of(np.where(group_n[:, None] == 1, [[0.5, 0.5, 0.0]], [[0.3, 0.3, 0.4]]), ("chat", "maths"), group_n)
     log = replace(log, logged_nk=None)
     why = refused(verdict_of(log, mix(m0=0.5, m2=0.5)))[SHOWS]
-    assert "1.00% of it the log cannot show: m2 (1.00%: never chosen)" in why
+    assert "1.00% of it the log cannot show: m2 in maths (1.00%: never chosen)" in why
+
+
+def test_without_distributions_a_model_must_have_come_in_every_kind_of_round() -> None:
+    """Half of the rounds, by time or by what was asked, had no chance of m2: a tenth of a mix does not show in weights."""
+    hard_n = np.random.default_rng(2).integers(0, 2, N).astype(np.bool_)
+    for is_left_out_n in (np.arange(N) >= N / 2, hard_n):
+        log = log_of(np.where(is_left_out_n[:, None], [[0.5, 0.5, 0.0]], [[0.3, 0.3, 0.4]]))
+        log = replace(log, logged_nk=None, x_nd=hard_n[:, None] * 1.0)
+        why = refused(verdict_of(log, mix(m0=0.9, m2=0.1)))[SHOWS]
+        assert "m2 (5.0" in why or "m2 (4.9" in why, why
+    even = replace(log_of(tiled(0.5, 0.45, 0.05)), logged_nk=None, x_nd=hard_n[:, None] * 1.0)
+    assert support(even, mix(m0=0.9, m2=0.1)).is_enough
 
 
 def test_a_model_that_the_log_does_not_name_is_refused(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def missingness(log: Log, reported_n: Flags) -> Missingness:
     k, group_n, chosen_n = len(log.models), log.group_n, log.chosen_n
     if reported_n.all():
         return Missingness(reported_n, 1.0, "", ())
-    kinds = dict(_kinds(log))
+    kinds = dict(kinds_of_rounds(log))
     across, across_p, inside = "", 1.0, list[UnequalKind]()
     for name, kind_n in kinds.items():
         levels = int(kind_n.max()) + 1
@@ -100,8 +100,8 @@ def p_value(cell_n: Indices, level_n: Indices, reported_n: Flags) -> float:
     return float(chdtrc(dof, statistic)) if dof else 1.0
 
 
-def _kinds(log: Log) -> Iterator[tuple[str, Indices]]:
-    """The kinds that rounds are looked at by."""
+def kinds_of_rounds(log: Log) -> Iterator[tuple[str, Indices]]:
+    """Kinds that rounds are looked at by: buckets, tenths of the log, quarters of every feature, each by name and number (n)."""
     n = len(log)
     if len(log.groups) > 1:
         yield "bucket", log.group_n

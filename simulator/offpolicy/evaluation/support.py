@@ -30,19 +30,25 @@ import numpy as np
 from pointsman.simulator.offpolicy.candidate import Target
 from pointsman.simulator.offpolicy.evaluation.diagnostics import MAX_WEIGHT_SHARE
 from pointsman.simulator.offpolicy.evaluation.estimates import MAX_UNSUPPORTED
-from pointsman.simulator.offpolicy.logs.log import Array, Flags, Log
+from pointsman.simulator.offpolicy.evaluation.missing import kinds_of_rounds
+from pointsman.simulator.offpolicy.logs.log import Array, Flags, Indices, Log
 
 MAX_UNSHOWN = MAX_UNSUPPORTED
 """Share of the candidate's choices that may have been impossible in the log: rounding."""
 MAX_RARE = 1e-3
 """Share of the candidate's choices that may have been so rare in the log that one round of them would outweigh the rest."""
+_SURELY = 15.0
+"""Expected choices of which it happens in 3 of 10 million cases that none comes."""
 _MOST_NAMED = 5
 """Gaps that are named one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A ``share`` of the candidate's choices that the log cannot show: of ``model`` in the bucket ``group``, and why."""
+    """A ``share`` of the candidate's choices that the log cannot show: of ``model`` in the bucket ``group``, and why.
+
+    Of a log of one bucket ``group`` is empty.
+    """
 
     model: str
     group: str
@@ -103,9 +109,8 @@ def support_of(log: Log, target: Target) -> Support:
 
 def describe_gaps(support: Support) -> str:
     """The models and buckets of which the log cannot show what the candidate does there, the largest share first."""
-    several = len({gap.group for gap in support.gaps}) > 1
     named = [
-        f"{gap.model}{f' in {gap.group}' if several else ''} ({gap.share:.2%}: {gap.reason})"
+        f"{gap.model}{f' in {gap.group}' if gap.group else ''} ({gap.share:.2%}: {gap.reason})"
         for gap in support.gaps[:_MOST_NAMED]
     ]
     left_out = len(support.gaps) - len(named)
@@ -116,15 +121,28 @@ def _untried(log: Log, wanted_nk: Array) -> Flags:
     """The choices (n, k) of models that the log never chose where the candidate would have.
 
     Anywhere, if the log says its distributions: a small bucket may have missed a model by chance. Else in the same bucket, for
-    nothing says that it could have come there.
+    nothing says that it could have come there, and in the same kind of rounds (tenths of the log, quarters of features), if by
+    its share of the bucket it would have come ``_SURELY`` times there.
     """
     is_chosen_nk = log.chosen_n[:, None] == np.arange(wanted_nk.shape[1])
     is_tried_nk = is_chosen_nk & (wanted_nk > 0.0)
     if log.logged_nk is not None:
         return np.asarray((wanted_nk > 0.0) & ~is_tried_nk.any(axis=0))
-    tried_gk = np.zeros((len(log.groups), wanted_nk.shape[1]), dtype=np.bool_)
-    np.logical_or.at(tried_gk, log.group_n, is_tried_nk)
-    return np.asarray((wanted_nk > 0.0) & ~tried_gk[log.group_n])
+    tried_gk = _sums(is_tried_nk, log.group_n)
+    share_nk = (tried_gk / np.maximum(_sums(np.ones((len(log), 1)), log.group_n), 1.0))[log.group_n]
+    is_untried_nk = share_nk <= 0.0
+    for _, kind_n in kinds_of_rounds(log):
+        cell_n = np.unique(log.group_n * (int(kind_n.max()) + 1) + kind_n, return_inverse=True)[1]
+        expected_ck, tried_ck = _sums(share_nk, cell_n), _sums(is_tried_nk, cell_n)
+        is_untried_nk |= ((tried_ck == 0.0) & (expected_ck >= _SURELY))[cell_n]
+    return np.asarray((wanted_nk > 0.0) & is_untried_nk)
+
+
+def _sums(value_nk: Array | Flags, cell_n: Indices) -> Array:
+    """Sums by cell, (c, k)."""
+    sum_ck = np.zeros((int(cell_n.max()) + 1, value_nk.shape[1]))
+    np.add.at(sum_ck, cell_n, value_nk)
+    return sum_ck
 
 
 def _gaps(log: Log, wanted_nk: Array, is_gap_nk: Flags, reason: str) -> Iterator[Gap]:
@@ -134,4 +152,6 @@ def _gaps(log: Log, wanted_nk: Array, is_gap_nk: Flags, reason: str) -> Iterator
     share_gk = np.zeros((len(log.groups), wanted_nk.shape[1]))
     np.add.at(share_gk, log.group_n, np.where(is_gap_nk, wanted_nk, 0.0) / len(log))
     for group, model in np.argwhere(share_gk > 0.0).tolist():
-        yield Gap(log.models[model], log.groups[group], float(share_gk[group, model]), reason)
+        yield Gap(
+            log.models[model], log.groups[group] if len(log.groups) > 1 else "", float(share_gk[group, model]), reason
+        )
