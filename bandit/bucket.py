@@ -48,6 +48,7 @@ from pointsman.bandit.posterior import (
     observation_counts,
     refresh,
     to_arrays,
+    weaken_prior,
     without_model,
 )
 from pointsman.bandit.predictions import Candidates
@@ -77,7 +78,7 @@ COUNTERS = (
     "sum_sk",
     "context_d",
     "decayed_until_ns",
-    "contribution_3mr",
+    "contribution_2mr",
     "warm_start_k",
     "changed_at_k",
     "paid_k7",
@@ -88,7 +89,7 @@ FORMER_NAMES = {
     "count_k": "seen_k",
     "log_decay_k": "faded_k",
     "decayed_until_ns": "faded_ns",
-    "contribution_3mr": "said_3mr",
+    "contribution_2mr": "said_3mr",
     "judged_before_k": "joined_k",
     "warm_start_k": "warm_k",
     "changed_at_k": "shaken_k",
@@ -107,6 +108,9 @@ WARM_START_TRIAL = 200
 """Decisions of a model within which a change of its quality puts the bucket's whole warm start in doubt."""
 ESS_AFTER_DISTRUST = 0.3
 """Observations that a warm start in doubt counts as, for each model."""
+PRIOR_AFTER_CHANGE = 1.0
+"""Most observations that the prior of a model is worth after its quality has changed: what other buckets said of it, or it was
+before, is not so here."""
 CHANGE_HALF_LIFE = 150.0
 """Decisions of a bucket in which a model's data decay by half after its quality has changed (while the change is recent)."""
 CHANGE_DECAY_EVERY = 16
@@ -123,7 +127,7 @@ class BucketState:
     decisions. ``generation`` is the position at which the posteriors started afresh, ``born_k`` that at which each
     column did: what was decided before that is not learned; ``judged_before_k`` is how many outcomes had been judged by then.
     ``context_d`` is the average context, ``decayed_until_ns`` (one number) the time up to which a half-life in time was applied,
-    ``contribution_3mr`` the bucket's present contribution to the pooled priors (``bandit.hierarchical_prior.contribution``),
+    ``contribution_2mr`` the bucket's present contribution to the pooled priors (``bandit.hierarchical_prior.contribution``),
     ``paid_k7`` what calls cost against list prices (``bandit.list_prices``),
     ``warm_start_k`` the judged outcomes of a warm start that is still on trial, ``changed_at_k`` one more than the number of
     decisions when a model's quality was last found to have changed, 0 for never.
@@ -146,7 +150,7 @@ class BucketState:
     sum_sk: npt.NDArray[np.float64]
     context_d: npt.NDArray[np.float64]
     decayed_until_ns: npt.NDArray[np.int64]
-    contribution_3mr: npt.NDArray[np.float64]
+    contribution_2mr: npt.NDArray[np.float64]
     warm_start_k: npt.NDArray[np.int64]
     changed_at_k: npt.NDArray[np.int64]
     paid_k7: npt.NDArray[np.float64]
@@ -192,7 +196,7 @@ def new_bucket(config: Bucket, version: int, generation: int, encoder_version: i
         decisions_k=np.zeros(0, dtype=np.int64),
         context_d=np.zeros(encoder.dim),
         decayed_until_ns=np.zeros(1, dtype=np.int64),
-        contribution_3mr=zero_contribution(0),
+        contribution_2mr=zero_contribution(0),
         warm_start_k=np.zeros(0, dtype=np.int64),
         changed_at_k=np.zeros(0, dtype=np.int64),
         paid_k7=no_calls(0),
@@ -255,6 +259,7 @@ def learn(
         changed = observe_all(posteriors, k, x_d, observed, weight, half_life, decision_log_decays, token)
         if QUALITY in changed:
             bucket.changed_at_k[k] = 1 + bucket.decisions_k.sum()
+            weaken_prior(posteriors, k, PRIOR_AFTER_CHANGE)
             if bucket.warm_start_k.any() and bucket.decisions_k[k] < WARM_START_TRIAL:
                 _distrust(bucket)
     posteriors.amounts.stale.add(k)
@@ -403,7 +408,7 @@ def add_columns(bucket: BucketState, models: Sequence[str], position: int) -> No
     bucket.changed_at_k = np.concatenate([bucket.changed_at_k, zero_k])
     bucket.paid_k7 = np.pad(bucket.paid_k7, ((0, count), (0, 0)))
     bucket.feedback = grown(bucket.feedback, count)
-    bucket.contribution_3mr = np.pad(bucket.contribution_3mr, ((0, 0), (0, count), (0, 0)))
+    bucket.contribution_2mr = np.pad(bucket.contribution_2mr, ((0, 0), (0, count), (0, 0)))
 
 
 def drop_column(bucket: BucketState, model: str) -> None:
@@ -422,4 +427,4 @@ def drop_column(bucket: BucketState, model: str) -> None:
     bucket.changed_at_k = np.delete(bucket.changed_at_k, k)
     bucket.paid_k7 = np.delete(bucket.paid_k7, k, axis=0)
     bucket.feedback = without(bucket.feedback, k)
-    bucket.contribution_3mr = np.delete(bucket.contribution_3mr, k + 1, axis=1)
+    bucket.contribution_2mr = np.delete(bucket.contribution_2mr, k + 1, axis=1)

@@ -5,18 +5,25 @@ The mean response y of model a in bucket z, at the bucket's average context, is
     y_za = level_z + offset_a + deviation_za,   deviation ~ N(0, τ²), offset ~ N(0, ν²), level ~ N(l, ω²):
 
 how hard, long or dear the bucket's tasks are, how the model differs from others, and how that difference varies between buckets.
-Offsets carry over, levels much less. Buckets report *data only*: the least-squares mean of each model's own outcomes, with the
-prior taken out. A bucket that reported posterior means would echo what it was told. Offsets are the least-squares solution of
-this two-way layout, with each bucket's level absorbed (reduced normal equations: Searle, Linear Models, 7.1), each cell weighing
-n / (n + ``HALF_WEIGHT``) after n outcomes; the two parts of the variance come by moments (Henderson's method 3), and m and τ are
-shrunk by a prior. The sums that this takes are added and taken back by bucket, so no bucket looks at all others.
+Buckets report *data only*: how many outcomes each of their models has, and their least-squares mean, with the prior taken out. A
+bucket that reported posterior means would echo what it was told.
+
+How alike buckets are is not known, so all of it is done under each τ of ``SPREADS``. Given τ a bucket's means are Normal with the
+covariance ω²11ᵀ + diag(τ² + σ²/n), so its part of the log likelihood is a quadratic in the offsets: the sums over buckets give
+the offsets' posterior (reduced normal equations of a two-way layout with random levels: Searle, Casella & McCulloch, Variance
+Components, ch. 7) and the marginal likelihood of τ, which weighs the results. Buckets that agree make τ small and a prior worth
+hundreds of observations, buckets that do not make it large. A bucket's part is added and taken back, so no bucket looks at all.
 
 In some buckets models differ otherwise than elsewhere. So a bucket either *follows*, as above, or has a slope of its own
-(y_za = level_z + β_z·offset_a + deviation of a larger spread, β ~ N(0, 1)), where opposite effects are β = -1. The posterior
-probability that it follows comes from its own data in closed form (Normal linear models), and from the share of other buckets
-that follow (Beta); buckets report with that probability as their weight. A cell's prior is the Normal with the mean and the
-variance of that mixture, worth σ²/variance observations, at most ``MAX_PRIOR_MASS``. One mass serves all responses of a model,
-that of its quality; the prior means of the others are moved towards the bucket's own data by as much as their mass is less.
+(y_za = level_z + β_z·offset_a + deviation of a larger spread, β ~ N(0, ``SLOPE_SPREAD``²)), where opposite effects are β = -1,
+or is like no other (no slope, deviations as large as models differ). The posterior probability that it follows comes from its own
+data, by the marginal likelihoods of all three, and from the share of other buckets that follow (Beta); buckets report with that
+probability as their weight.
+
+A cell's prior is what is believed of its mean without its own outcomes, the level of the bucket taken as it is estimated: a
+mixture over the kinds of buckets and all τ, whose mean and variance make it worth σ²/variance observations, at most
+``MAX_PRIOR_MASS``. One mass serves all responses of a model, that of its quality; the prior means of the others are moved towards
+the bucket's own data by as much as their mass is less.
 
 Two-level models: Gelman et al., Bayesian Data Analysis, 5.4; for bandits Hong et al., "Hierarchical Bayesian Bandits", 2022.
 
@@ -30,22 +37,22 @@ Two-level models: Gelman et al., Bayesian Data Analysis, 5.4; for bandits Hong e
 ...         for model, offset in enumerate((-0.2, 0.2)):
 ...             _ = observe_all(bucket, model, np.ones(1), [(QUALITY, level + offset)])
 ...     pooled = pool_priors(pool, names, zero_contribution(2), bucket, np.ones(1), default)
-...     replace_contribution(pool, names, zero_contribution(2), pooled.contribution_3mr)
+...     replace_contribution(pool, names, zero_contribution(2), pooled.contribution_2mr)
 >>> new_bucket = add_models(empty(dim=1), 2, default)
 >>> pooled = pool_priors(pool, names, zero_contribution(2), new_bucket, np.ones(1), default)
 >>> [(round(prior[QUALITY].intercept, 1), round(mass)) for prior, mass in pooled.priors]
-[(0.4, 6), (0.6, 6)]
+[(0.3, 20), (0.7, 20)]
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.lapack import dpotrf, dtrtri
 
 from pointsman.bandit.packed import Array
 from pointsman.bandit.posterior import (
@@ -59,97 +66,100 @@ from pointsman.bandit.posterior import (
     noise,
 )
 
-HALF_WEIGHT = 2.0
-"""Outcomes of a cell after which its contribution has half of its largest weight."""
-MAX_PRIOR_MASS = 30.0
-"""Most observations that a pooled prior is worth."""
-LEVEL_SPREAD_R = np.array([0.2, 2.0, 1.0, 1.0])
-"""Prior standard deviation of buckets' levels around their mean, by response: ω."""
+SPREADS = (0.2, 0.5, 1.0, 2.0)
+"""What τ may be, in units of ``SPREAD_R``, all equally probable a priori."""
+SPREAD_R = np.array([0.1, 0.5, 0.5, 0.5])
+"""Unit of the standard deviation of a model's offset between buckets, by response: τ."""
 OFFSET_SPREAD_R = np.array([0.2, 2.0, 1.0, 1.0])
 """Prior standard deviation of models' offsets, by response: ν."""
-SPREAD_R = np.array([0.1, 0.5, 0.5, 0.5])
-"""Prior standard deviation of a model's offset between buckets, by response: τ."""
-SPREAD_MASS = 4.0
-"""Weight of the priors of τ and ω, in buckets."""
+LEVEL_SPREAD_R = np.array([0.15, 2.0, 1.0, 1.0])
+"""Standard deviation of buckets' levels around their mean, by response: ω."""
+REFERENCE_R = np.array([0.5, math.log(1e-4), math.log(0.5), math.log(256.0)])
+"""Prior mean of l, by response, from which values are measured in the sums."""
+REFERENCE_SPREAD_R = np.array([0.3, 4.0, 4.0, 4.0])
+"""Prior standard deviation of l, by response."""
+MAX_PRIOR_MASS = 120.0
+"""Most observations that a pooled prior is worth."""
 NEW_MODEL_VARIANCE = 2.0
 """Factor of the variance in the prior of a model that is new everywhere."""
-FOLLOWING, OTHERWISE = 8.0, 2.0
+FOLLOWING, OTHERWISE = 9.0, 1.0
 """Beta prior of the share of buckets that follow the others."""
-OWN_SPREAD = 0.1
-"""Share of the variance between models that a bucket which does not follow adds to the variance of its deviations."""
-DOUBT = 2.0
-"""Factor of the variance that comes from not knowing whether a bucket follows: draws have half the posterior's spread, and
-too little doubt there would cost a bucket of opposite effects dearly (`docs/decisions/pooling-reports-data.md`)."""
-VALUE, WEIGHT, ERROR = 0, 1, 2
+SLOPE_SPREAD = 1.4
+"""Prior standard deviation of the slope of a bucket that does not follow: β."""
+OWN_SPREAD = 0.05
+"""Share of the variance between models that such a bucket adds to the variance of its deviations."""
+UNLIKE = 0.1
+"""Prior share, of the buckets that do not follow, of those that are like no other."""
+HALF_WEIGHT = 2.0
+"""Outcomes of a cell after which it counts half towards what is known of the share of buckets that follow."""
+VALUE, COUNT = 0, 1
 """Rows of a contribution."""
-SQUARE, PAIRS, NOISE, LEVELS, LEVEL, LEVEL_SQUARE, FOLLOW, KNOWN = range(8)
-"""Rows of the pool's sums: weighted squares about the buckets' means, degrees of freedom, sampling variances; weights of levels,
-their weighted sum and squares; weights of the buckets that follow, and of all."""
-SUMS = 8
 _LITTLE = 1e-9
+_LEAST_ERROR = 1e-6
 
 
 @dataclass(slots=True)
 class HierarchicalPrior:
-    """Sums over all buckets' contributions, by response: the normal equations of the offsets of ``models`` (m),
-    ``precision_rmm`` · offsets = ``eta_rm``, and ``sum_sr`` (rows as above). Changed in place.
+    """Sums over all buckets' contributions, by response and spread (g): the normal equations of the offsets of ``models`` (m),
+    ``precision_rgmm`` · offsets = ``eta_rgm``, the constant of the log likelihood ``evidence_rg``; and ``following_2r``, the
+    weights of the buckets that follow, and of all. Changed in place.
     """
 
     models: list[str] = field(default_factory=list)
-    precision_rmm: Array = field(default_factory=lambda: np.zeros((RESPONSES, 0, 0)))
-    eta_rm: Array = field(default_factory=lambda: np.zeros((RESPONSES, 0)))
-    sum_sr: Array = field(default_factory=lambda: np.zeros((SUMS, RESPONSES)))
+    precision_rgmm: Array = field(default_factory=lambda: np.zeros((RESPONSES, len(SPREADS), 0, 0)))
+    eta_rgm: Array = field(default_factory=lambda: np.zeros((RESPONSES, len(SPREADS), 0)))
+    evidence_rg: Array = field(default_factory=lambda: np.zeros((RESPONSES, len(SPREADS))))
+    following_2r: Array = field(default_factory=lambda: np.zeros((2, RESPONSES)))
 
 
 class Pooled(NamedTuple):
     """What the pool gives a bucket: for each of its models priors by response and their mass in observations; the contribution
-    that it now makes, (3, 1+k, r); and whether any other bucket has observations.
+    that it now makes, (2, 1+k, r); and whether any other bucket has observations.
     """
 
     priors: list[tuple[list[Prior], float]]
-    contribution_3mr: Array
+    contribution_2mr: Array
     others_know: bool
 
 
 class _Equations(NamedTuple):
     """One contribution's part of the pool, over its own models (k)."""
 
-    precision_rkk: Array
-    eta_rk: Array
-    sum_sr: Array
+    precision_rgkk: Array
+    eta_rgk: Array
+    evidence_rg: Array
+    following_2r: Array
 
 
 class _Elsewhere(NamedTuple):
-    """What other buckets say: the mean and variance of models' offsets (k, r), the variance of deviations, the variance
-    between models, the mean and variance of levels, and the share of buckets that follow, (r); whether they have observations,
-    and whether any has two models' quality.
+    """What other buckets say under each spread: the mean and variance of levels (r, g), of the offsets, whose mean is taken out,
+    (r, g, k) and (r, g, k, k), the log marginal likelihood; the share of buckets that follow, (r); whether they have
+    observations, and whether any has two models' quality.
     """
 
-    offset_kr: Array
-    variance_kr: Array
-    deviation_r: Array
-    between_r: Array
-    level_r: Array
-    level_variance_r: Array
+    level_rg: Array
+    level_variance_rg: Array
+    offset_rgk: Array
+    covariance_rgkk: Array
+    log_evidence_rg: Array
     following_r: Array
     anything: bool
     offsets: bool
 
 
-class _Fit(NamedTuple):
-    """A Normal linear model of a bucket's means: level, slope on the offsets with its variance, log marginal likelihood; (r)."""
+class _Belief(NamedTuple):
+    """Mean and variance of cells without their own outcomes, (r, k), and the probability that the bucket follows, (r)."""
 
-    level_r: Array
-    slope_r: Array
-    slope_variance_r: Array
-    log_evidence_r: Array
+    mean_rk: Array
+    variance_rk: Array
+    share_r: Array
 
 
 def zero_contribution(models: int) -> Array:
-    """The contribution of a bucket of k models without observations, (3, 1+k, r): by response value, weight and sampling variance
-    of each model's mean; before them the bucket's level, its weight, and the probability that the bucket follows the others.
+    """The contribution of a bucket of k models without observations, (2, 1+k, r): by response the mean and the number of each
+    model's outcomes; before them the probability that the bucket follows the others, and the variance of its noise.
     """
-    return np.zeros((3, 1 + models, RESPONSES))
+    return np.zeros((2, 1 + models, RESPONSES))
 
 
 def data_means(posteriors: Posteriors, x_d: Array) -> tuple[Array, Array]:
@@ -174,15 +184,16 @@ def data_means(posteriors: Posteriors, x_d: Array) -> tuple[Array, Array]:
 
 
 def replace_contribution(pool: HierarchicalPrior, models: Sequence[str], old: Array, new: Array) -> None:
-    """Replace a bucket's contribution ``old`` by ``new``, each (3, 1+k, r), in place."""
+    """Replace a bucket's contribution ``old`` by ``new``, each (2, 1+k, r), in place."""
     if not (old.any() or new.any()):
         return
     _add_models(pool, models)
     place_k = _places(pool, models)
     added, removed = _equations(new), _equations(old)
-    pool.precision_rmm[:, place_k[:, None], place_k] += added.precision_rkk - removed.precision_rkk
-    pool.eta_rm[:, place_k] += added.eta_rk - removed.eta_rk
-    pool.sum_sr += added.sum_sr - removed.sum_sr
+    pool.precision_rgmm[:, :, place_k[:, None], place_k] += added.precision_rgkk - removed.precision_rgkk
+    pool.eta_rgm[:, :, place_k] += added.eta_rgk - removed.eta_rgk
+    pool.evidence_rg += added.evidence_rg - removed.evidence_rg
+    pool.following_2r += added.following_2r - removed.following_2r
 
 
 def forget_models(pool: HierarchicalPrior, models: Iterable[str]) -> None:
@@ -191,14 +202,14 @@ def forget_models(pool: HierarchicalPrior, models: Iterable[str]) -> None:
     if dropped:
         kept_m = np.array([m for m, model in enumerate(pool.models) if model not in dropped], dtype=np.intp)
         pool.models = [pool.models[m] for m in kept_m.tolist()]
-        pool.precision_rmm = pool.precision_rmm[:, kept_m[:, None], kept_m]
-        pool.eta_rm = pool.eta_rm[:, kept_m]
+        pool.precision_rgmm = pool.precision_rgmm[:, :, kept_m[:, None], kept_m]
+        pool.eta_rgm = pool.eta_rgm[:, :, kept_m]
 
 
 def pool_priors(
     pool: HierarchicalPrior,
     models: Sequence[str],
-    contribution_3mr: Array,
+    contribution_2mr: Array,
     posteriors: Posteriors,
     x_d: Array,
     default: Sequence[Prior],
@@ -206,125 +217,132 @@ def pool_priors(
     """Priors of a bucket's ``models`` from all other buckets and its own level, and what it now contributes. O(m³) in the number
     of models that buckets have.
 
-    ``contribution_3mr`` is what the bucket itself has in ``pool``, ``posteriors`` are its own and ``x_d`` is its average
+    ``contribution_2mr`` is what the bucket itself has in ``pool``, ``posteriors`` are its own and ``x_d`` is its average
     context; ``default`` are the priors by response where no bucket has observations.
     """
     count_kr, value_kr = data_means(posteriors, x_d)
-    elsewhere = _elsewhere(pool, models, contribution_3mr, default)
-    error_kr = _common_noise(posteriors) / np.maximum(count_kr, _LITTLE)
-    variance_kr = elsewhere.deviation_r + elsewhere.variance_kr
-    own_kr = elsewhere.deviation_r + OWN_SPREAD * elsewhere.between_r + np.zeros_like(value_kr)
-    has_kr = count_kr > 0.0
-    offset_kr, zero_kr = elsewhere.offset_kr, np.zeros_like(value_kr)
-    follows = _fit(value_kr - offset_kr, variance_kr + error_kr, has_kr, zero_kr, elsewhere)
-    differs = _fit(value_kr, own_kr + error_kr, has_kr, offset_kr, elsewhere)
-    odds_r = np.log(elsewhere.following_r / (1.0 - elsewhere.following_r))
-    odds_r += follows.log_evidence_r - differs.log_evidence_r
-    share_r = 1.0 / (1.0 + np.exp(-np.clip(odds_r, -50.0, 50.0)))
-    following_kr = follows.level_r + offset_kr
-    differing_kr = differs.level_r + differs.slope_r * offset_kr
-    mean_kr = share_r * following_kr + (1.0 - share_r) * differing_kr
-    spread_kr = share_r * variance_kr + (1.0 - share_r) * (own_kr + offset_kr**2 * differs.slope_variance_r)
-    spread_kr += DOUBT * share_r * (1.0 - share_r) * (following_kr - differing_kr) ** 2
-    mass_kr = np.clip(noise(posteriors) / spread_kr, INTERCEPT_PRECISION, MAX_PRIOR_MASS)
+    noise_r = _common_noise(posteriors)
+    elsewhere = _elsewhere(pool, models, contribution_2mr)
+    belief = _believe(elsewhere, count_kr.T, value_kr.T, noise_r)
+    mass_kr = np.clip(noise(posteriors) / belief.variance_rk.T, INTERCEPT_PRECISION, MAX_PRIOR_MASS)
     if not elsewhere.offsets:
         mass_kr[:] = INTERCEPT_PRECISION
+    mean_kr = belief.mean_rk.T
+    if not elsewhere.anything:  # the bucket's own level where it has one
+        mean_kr = np.where(count_kr.any(axis=0), mean_kr, [prior.intercept for prior in default])
     intercept_kr = _of_one_mass(mean_kr, mass_kr, count_kr, value_kr)
-    weight_kr = count_kr / (count_kr + HALF_WEIGHT)
-    total_r = weight_kr.sum(axis=0)
-    new_3mr = zero_contribution(len(models))
-    new_3mr[VALUE, 0] = (weight_kr * (value_kr - offset_kr)).sum(axis=0) / np.maximum(total_r, _LITTLE)
-    new_3mr[WEIGHT, 0], new_3mr[ERROR, 0] = total_r / (total_r + 1.0), np.where(total_r > 0.0, share_r, 0.0)
-    new_3mr[:, 1:] = value_kr, weight_kr, np.where(has_kr, error_kr, 0.0)
+    new_2mr = zero_contribution(len(models))
+    new_2mr[:, 0] = np.where(count_kr.any(axis=0), [belief.share_r, noise_r], 0.0)
+    new_2mr[:, 1:] = value_kr, count_kr
     return Pooled(
         [
             ([Prior(intercept, prior.b) for intercept, prior in zip(row, default, strict=True)], mass)
             for row, mass in zip(intercept_kr.tolist(), mass_kr[:, QUALITY].tolist(), strict=True)
         ],
-        new_3mr,
+        new_2mr,
         others_know=elsewhere.anything,
     )
 
 
-def _elsewhere(
-    pool: HierarchicalPrior, models: Sequence[str], contribution_3mr: Array, default: Sequence[Prior]
-) -> _Elsewhere:
-    """What the buckets other than that of ``contribution_3mr`` say of ``models``."""
-    own, k = _equations(contribution_3mr), len(models)
+def _elsewhere(pool: HierarchicalPrior, models: Sequence[str], contribution_2mr: Array) -> _Elsewhere:
+    """What the buckets other than that of ``contribution_2mr`` say of ``models``."""
+    own, k, m = _equations(contribution_2mr), len(models), len(pool.models)
     place_k = _places(pool, models)
     present_k = place_k >= 0
-    precision_rmm, eta_rm = pool.precision_rmm.copy(), pool.eta_rm.copy()
     here_k = place_k[present_k]
-    precision_rmm[:, here_k[:, None], here_k] -= own.precision_rkk[:, present_k][:, :, present_k]
-    eta_rm[:, here_k] -= own.eta_rk[:, present_k]
-    sum_sr = pool.sum_sr - own.sum_sr
-    pairs_r = np.maximum(sum_sr[PAIRS], 0.0)
-    default_noise_r = np.array([prior.b for prior in default]) / (PRIOR_A - 1.0)
-    unit_r = SPREAD_R**2 + np.where(pairs_r > _LITTLE, sum_sr[NOISE] / np.maximum(pairs_r, _LITTLE), default_noise_r)
-    offset_kr = np.zeros((k, RESPONSES))
-    variance_kr = np.repeat(OFFSET_SPREAD_R[None] ** 2, k, axis=0)
-    unknown_kr = np.ones((k, RESPONSES), dtype=np.bool_)
-    square_r = sum_sr[SQUARE].copy()
-    degrees_r = np.zeros(RESPONSES)
-    for r in np.flatnonzero(pairs_r > _LITTLE).tolist():
-        offset_m, variance_m = _solve(precision_rmm[r], eta_rm[r], float(unit_r[r] / OFFSET_SPREAD_R[r] ** 2))
-        square_r[r] += offset_m.dot(precision_rmm[r].dot(offset_m) - 2.0 * eta_rm[r])
-        weight_m = np.diag(precision_rmm[r])
-        degrees_r[r] = (weight_m > _LITTLE).sum()
-        offset_kr[present_k, r] = offset_m[here_k]
-        variance_kr[present_k, r] = unit_r[r] * variance_m[here_k]
-        unknown_kr[present_k, r] = weight_m[here_k] <= _LITTLE
-    excess_r = np.maximum(square_r - sum_sr[NOISE], 0.0) + SPREAD_MASS * SPREAD_R**2
-    between_r = ((offset_kr**2 + variance_kr).sum(axis=0) + OFFSET_SPREAD_R**2) / max(k, 1)
-    levels_r = np.maximum(sum_sr[LEVELS], 0.0)
-    default_r = np.array([prior.intercept for prior in default])
-    level_r = np.where(levels_r > _LITTLE, sum_sr[LEVEL] / np.maximum(levels_r, _LITTLE), default_r)
-    apart_r = np.maximum(sum_sr[LEVEL_SQUARE] - levels_r * level_r**2, 0.0) + SPREAD_MASS * LEVEL_SPREAD_R**2
+    precision_rgmm, eta_rgm = pool.precision_rgmm.copy(), pool.eta_rgm.copy()
+    precision_rgmm[:, :, here_k[:, None], here_k] -= own.precision_rgkk[:, :, present_k][:, :, :, present_k]
+    eta_rgm[:, :, here_k] -= own.eta_rgk[:, :, present_k]
+    # the mean of levels comes first: its column is the sum of the others
+    system_rgmm = np.zeros((RESPONSES, len(SPREADS), 1 + m, 1 + m))
+    system_rgmm[:, :, 1:, 1:] = precision_rgmm
+    system_rgmm[:, :, 0, 1:] = system_rgmm[:, :, 1:, 0] = precision_rgmm.sum(axis=3)
+    system_rgmm[:, :, 0, 0] = precision_rgmm.sum(axis=(2, 3))
+    ridge_rm = np.repeat(OFFSET_SPREAD_R[:, None] ** -2.0, 1 + m, axis=1)
+    ridge_rm[:, 0] = REFERENCE_SPREAD_R**-2.0
+    system_rgmm[:, :, range(1 + m), range(1 + m)] += ridge_rm[:, None]
+    right_rgm = np.concatenate([eta_rgm.sum(axis=2, keepdims=True), eta_rgm], axis=2)
+    covariance_rgmm = np.linalg.inv(system_rgmm)
+    solution_rgm = np.einsum("rgij,rgj->rgi", covariance_rgmm, right_rgm)
+    log_evidence_rg = pool.evidence_rg - own.evidence_rg
+    log_evidence_rg += 0.5 * ((solution_rgm * right_rgm).sum(axis=2) - np.linalg.slogdet(system_rgmm)[1])
+    # level + offset of each of the bucket's models, then the mean of these and what is left
+    map_km = np.zeros((k, 1 + m))
+    map_km[:, 0] = 1.0
+    map_km[present_k, 1 + here_k] = 1.0
+    sum_rgk = solution_rgm @ map_km.T
+    sum_rgkk = map_km @ covariance_rgmm @ map_km.T
+    known_rk = np.zeros((RESPONSES, k), dtype=np.bool_)
+    weight_rm = np.einsum("rmm->rm", precision_rgmm[:, 0])
+    known_rk[:, present_k] = weight_rm[:, here_k] > _LITTLE
+    unknown_rk = np.where(known_rk, 0.0, NEW_MODEL_VARIANCE - present_k) * OFFSET_SPREAD_R[:, None] ** 2
+    sum_rgkk[:, :, range(k), range(k)] += unknown_rk[:, None]
+    centre_kk = np.eye(k) - 1.0 / max(k, 1)
+    weight_r, all_r = np.maximum(pool.following_2r - own.following_2r, 0.0)
     return _Elsewhere(
-        offset_kr=offset_kr,
-        variance_kr=np.where(unknown_kr, NEW_MODEL_VARIANCE, 1.0) * variance_kr,
-        deviation_r=excess_r / (np.maximum(pairs_r - degrees_r, 0.0) + SPREAD_MASS),
-        between_r=between_r,
-        level_r=level_r,
-        level_variance_r=apart_r / (np.maximum(levels_r - 1.0, 0.0) + SPREAD_MASS),
-        following_r=(FOLLOWING + np.maximum(sum_sr[FOLLOW], 0.0))
-        / (FOLLOWING + OTHERWISE + np.maximum(sum_sr[KNOWN], 0.0)),
-        anything=bool((levels_r > _LITTLE).any()),
-        offsets=bool(pairs_r[QUALITY] > _LITTLE),
+        level_rg=sum_rgk.sum(axis=2) / max(k, 1) + REFERENCE_R[:, None],
+        level_variance_rg=sum_rgkk.sum(axis=(2, 3)) / max(k, 1) ** 2,
+        offset_rgk=sum_rgk @ centre_kk,
+        covariance_rgkk=centre_kk @ sum_rgkk @ centre_kk * (k / max(k - 1, 1)),  # as much between two models as before
+        log_evidence_rg=log_evidence_rg,
+        following_r=(FOLLOWING + weight_r) / (FOLLOWING + OTHERWISE + all_r),
+        anything=bool((weight_rm > _LITTLE).any()),
+        offsets=bool(all_r[QUALITY] > _LITTLE),
     )
 
 
-def _solve(precision_mm: Array, eta_m: Array, ridge: float) -> tuple[Array, Array]:
-    """Solution of the normal equations with ``ridge`` added to the diagonal, and the diagonal of their inverse, both (m)."""
-    factor_mm, failed = dpotrf(precision_mm + ridge * np.eye(len(eta_m)))
-    if failed:  # a sum of projections and a positive diagonal: only a broken file can make it otherwise
-        raise ArithmeticError("the precision of the models' offsets is not positive definite")
-    root_mm, _ = dtrtri(factor_mm)
-    root_mm = np.triu(root_mm)
-    return root_mm @ (eta_m @ root_mm), (root_mm**2).sum(axis=1)
+def _believe(elsewhere: _Elsewhere, count_rk: Array, value_rk: Array, noise_r: Array) -> _Belief:
+    """What is believed of a bucket's cells without their own outcomes, given all its data: numbers of outcomes, and means."""
+    spread_rg = _spread_rg()
+    k = count_rk.shape[1]
+    offset_rgk = elsewhere.offset_rgk
+    between_rg = (offset_rgk**2).sum(axis=2) / max(k, 1)
+    # the kinds of buckets, h: it follows, has a slope of its own, is like no other
+    nothing_rgk = np.zeros_like(offset_rgk)
+    slope_rgkk = SLOPE_SPREAD**2 * offset_rgk[..., :, None] * offset_rgk[..., None, :]
+    covariance_rghkk = np.stack([elsewhere.covariance_rgkk, slope_rgkk, np.zeros_like(slope_rgkk)], axis=2)
+    own_rgh = np.stack([0.0 * between_rg, OWN_SPREAD * between_rg, spread_rg[:, -1:] ** 2 + between_rg], axis=2)
+    covariance_rghkk[..., range(k), range(k)] += (own_rgh + spread_rg[:, :, None] ** 2)[..., None]
+    mean_rghk = elsewhere.level_rg[:, :, None, None] + np.stack([offset_rgk, nothing_rgk, nothing_rgk], axis=2)
+    error_rk = np.maximum(noise_r[:, None] / np.maximum(count_rk, _LITTLE), _LEAST_ERROR)
+    weight_rk = np.where(count_rk > 0.0, 1.0 / error_rk, 0.0)
+    weight_r11k = weight_rk[:, None, None]
+    residual_rghk = value_rk[:, None, None] - mean_rghk
+    level_variance_rgh = (LEVEL_SPREAD_R[:, None] ** 2 + elsewhere.level_variance_rg)[:, :, None]
+    _, shift_rghk, log_likelihood_rgh = _condition(
+        covariance_rghkk + level_variance_rgh[..., None, None], weight_rk, residual_rghk
+    )
+    level_rgh = level_variance_rgh * (weight_r11k * (residual_rghk - shift_rghk)).sum(axis=3)
+    mean_rghk += level_rgh[..., None]
+    variance_rghk, shift_rghk, _ = _condition(covariance_rghkk, weight_rk, value_rk[:, None, None] - mean_rghk)
+    # the Normal that, times the likelihood of a cell's own outcomes, is its posterior
+    precision_rghk = np.maximum(1.0 / variance_rghk - weight_r11k, _LITTLE)
+    mean_rghk = ((mean_rghk + shift_rghk) / variance_rghk - weight_r11k * value_rk[:, None, None]) / precision_rghk
+    log_rgh = elsewhere.log_evidence_rg[:, :, None] + log_likelihood_rgh
+    other_r = 1.0 - elsewhere.following_r
+    log_rgh += np.log([elsewhere.following_r, (1.0 - UNLIKE) * other_r, UNLIKE * other_r]).T[:, None]
+    weight_rgh = np.exp(log_rgh - log_rgh.max(axis=(1, 2), keepdims=True))
+    weight_rgh /= weight_rgh.sum(axis=(1, 2), keepdims=True)
+    mean_rk = np.einsum("rgh,rghk->rk", weight_rgh, mean_rghk)
+    spread_rghk = 1.0 / precision_rghk + (mean_rghk - mean_rk[:, None, None]) ** 2
+    return _Belief(mean_rk, np.einsum("rgh,rghk->rk", weight_rgh, spread_rghk), weight_rgh[:, :, 0].sum(axis=1))
 
 
-def _fit(
-    residual_kr: Array, variance_kr: Array, has_kr: npt.NDArray[np.bool_], slope_kr: Array, elsewhere: _Elsewhere
-) -> _Fit:
-    """Level and slope of residual = level + slope·``slope_kr`` + N(0, variance) in closed form, with level ~ N(l, ω²) and
-    slope ~ N(0, 1); where ``slope_kr`` is 0 the level alone.
+def _condition(covariance_rghkk: Array, weight_rk: Array, residual_rghk: Array) -> tuple[Array, Array, Array]:
+    """Variances and shifts of Normals of mean 0 given ``residual_rghk``, observed with precisions ``weight_rk`` (0: not at all),
+    and the log likelihood of that, up to what all share.
     """
-    weight_kr = np.where(has_kr, 1.0 / variance_kr, 0.0)
-    residual_kr = np.where(has_kr, residual_kr - elsewhere.level_r, 0.0)
-    level_precision_r = 1.0 / elsewhere.level_variance_r
-    p11_r = weight_kr.sum(axis=0) + level_precision_r
-    p12_r = (weight_kr * slope_kr).sum(axis=0)
-    p22_r = (weight_kr * slope_kr**2).sum(axis=0) + 1.0
-    g1_r = (weight_kr * residual_kr).sum(axis=0)
-    g2_r = (weight_kr * residual_kr * slope_kr).sum(axis=0)
-    determinant_r = p11_r * p22_r - p12_r**2
-    level_r = (p22_r * g1_r - p12_r * g2_r) / determinant_r
-    slope_r = (p11_r * g2_r - p12_r * g1_r) / determinant_r
-    misfit_r = (weight_kr * residual_kr**2).sum(axis=0) - g1_r * level_r - g2_r * slope_r
-    log_evidence_r = -0.5 * np.where(has_kr, np.log(variance_kr), 0.0).sum(axis=0)
-    log_evidence_r -= 0.5 * (np.log(determinant_r / level_precision_r) + misfit_r)
-    return _Fit(level_r + elsewhere.level_r, slope_r, p11_r / determinant_r, log_evidence_r)
+    seen_o = np.flatnonzero(weight_rk.any(axis=0))
+    cross_rghok = covariance_rghkk[..., seen_o, :]
+    weight_r11o = weight_rk[:, None, None, seen_o]
+    gain_rghoo = np.eye(len(seen_o)) + cross_rghok[..., seen_o] * weight_r11o[..., None, :]
+    posterior_rghok = np.linalg.solve(gain_rghoo, cross_rghok)
+    residual_rgho = residual_rghk[..., seen_o]
+    shift_rghk = np.einsum("rghok,rgho->rghk", posterior_rghok, weight_r11o * residual_rgho)
+    misfit_rgh = (weight_r11o * residual_rgho * (residual_rgho - shift_rghk[..., seen_o])).sum(axis=3)
+    explained_rghk = (cross_rghok * weight_r11o[..., None] * posterior_rghok).sum(axis=3)
+    log_likelihood_rgh = -0.5 * (np.linalg.slogdet(gain_rghoo)[1] + misfit_rgh)
+    return np.einsum("rghkk->rghk", covariance_rghkk) - explained_rghk, shift_rghk, log_likelihood_rgh
 
 
 def _of_one_mass(mean_kr: Array, mass_kr: Array, count_kr: Array, value_kr: Array) -> Array:
@@ -337,32 +355,39 @@ def _of_one_mass(mean_kr: Array, mass_kr: Array, count_kr: Array, value_kr: Arra
     return np.where(count_kr > 0.0, value_kr + pull_kr * (mean_kr - value_kr), mean_kr)
 
 
-def _equations(contribution_3mr: Array) -> _Equations:
-    """What a contribution adds to the pool: its normal equations with its level absorbed, and its sums."""
-    value_kr, weight_kr, error_kr = contribution_3mr[:, 1:]
-    level_r, levels_r, share_r = contribution_3mr[:, 0]
-    total_r = np.maximum(weight_kr.sum(axis=0), _LITTLE)
-    weighted_kr = weight_kr * value_kr
-    mean_r = weighted_kr.sum(axis=0) / total_r
-    pairs_kr = weight_kr - weight_kr**2 / total_r
-    precision_rkk = -np.einsum("kr,jr->rkj", weight_kr, weight_kr / total_r)
-    diagonal = np.arange(len(value_kr))
-    precision_rkk[:, diagonal, diagonal] += weight_kr.T
-    pairs_r = pairs_kr.sum(axis=0)
+def _equations(contribution_2mr: Array) -> _Equations:
+    """What a contribution adds to the pool: under each spread the quadratic of its log likelihood in the offsets."""
+    value_rk, count_rk = contribution_2mr[:, 1:].transpose(0, 2, 1)
+    share_r, noise_r = contribution_2mr[:, 0]
+    has_rk = count_rk > 0.0
+    error_rk = np.maximum(noise_r[:, None] / np.maximum(count_rk, _LITTLE), _LEAST_ERROR)
+    weight_rgk = np.where(has_rk[:, None], 1.0 / (_spread_rg()[:, :, None] ** 2 + error_rk[:, None]), 0.0)
+    level_precision_r1 = LEVEL_SPREAD_R[:, None] ** -2.0
+    total_rg = weight_rgk.sum(axis=2) + level_precision_r1
+    precision_rgkk = -weight_rgk[..., :, None] * (weight_rgk / total_rg[..., None])[..., None, :]
+    diagonal = range(weight_rgk.shape[2])
+    precision_rgkk[..., diagonal, diagonal] += weight_rgk
+    residual_rk = np.where(has_rk, value_rk - REFERENCE_R[:, None], 0.0)
+    eta_rgk = np.einsum("rgij,rj->rgi", precision_rgkk, residual_rk)
+    log_variance_rg = -np.log(np.where(has_rk[:, None], weight_rgk, 1.0)).sum(axis=2)
+    log_variance_rg += np.log(total_rg / level_precision_r1)
+    evidence_rg = -0.5 * ((eta_rgk * residual_rk[:, None]).sum(axis=2) + log_variance_rg)
+    half_rk = count_rk / (count_rk + HALF_WEIGHT)
+    half_r = half_rk.sum(axis=1)
+    pairs_r = half_r - (half_rk**2).sum(axis=1) / np.maximum(half_r, _LITTLE)
     known_r = pairs_r / (pairs_r + 1.0)
-    sum_sr = np.array(
-        [
-            share_r * (weight_kr * (value_kr - mean_r) ** 2).sum(axis=0),
-            share_r * pairs_r,
-            share_r * (pairs_kr * error_kr).sum(axis=0),
-            levels_r,
-            levels_r * level_r,
-            levels_r * level_r**2,
-            share_r * known_r,
-            known_r,
-        ]
+    share_r1 = share_r[:, None]
+    return _Equations(
+        share_r1[..., None, None] * precision_rgkk,
+        share_r1[..., None] * eta_rgk,
+        share_r1 * evidence_rg,
+        np.array([share_r * known_r, known_r]),
     )
-    return _Equations(share_r[:, None, None] * precision_rkk, (share_r * (weighted_kr - weight_kr * mean_r)).T, sum_sr)
+
+
+def _spread_rg() -> Array:
+    """What τ may be, by response."""
+    return np.outer(SPREAD_R, SPREADS)
 
 
 def _places(pool: HierarchicalPrior, models: Sequence[str]) -> npt.NDArray[np.intp]:
@@ -375,8 +400,8 @@ def _add_models(pool: HierarchicalPrior, models: Sequence[str]) -> None:
     new = [model for model in models if model not in pool.models]
     if new:
         pool.models += new
-        pool.precision_rmm = np.pad(pool.precision_rmm, ((0, 0), (0, len(new)), (0, len(new))))
-        pool.eta_rm = np.pad(pool.eta_rm, ((0, 0), (0, len(new))))
+        pool.precision_rgmm = np.pad(pool.precision_rgmm, ((0, 0), (0, 0), (0, len(new)), (0, len(new))))
+        pool.eta_rgm = np.pad(pool.eta_rgm, ((0, 0), (0, 0), (0, len(new))))
 
 
 def _common_noise(posteriors: Posteriors) -> Array:

@@ -281,6 +281,12 @@ def set_prior(posteriors: Posteriors, model: int, priors: Sequence[Prior], mass:
         _solve_means(posteriors, number, model)
 
 
+def weaken_prior(posteriors: Posteriors, model: int, mass: float) -> None:
+    """Let the prior of ``model`` be worth at most ``mass`` observations, in place. O(d²)."""
+    if posteriors.mass_k[model] > mass:
+        set_prior(posteriors, model, [Prior(*pair) for pair in posteriors.prior_kr2[model].tolist()], mass)
+
+
 def refresh(posteriors: Posteriors, design: int, model: int) -> None:
     """Recompute Σ of one model in one design, and m and b of the responses that share it, in place, from the sums. O(d³).
 

@@ -28,12 +28,11 @@ from pointsman.bandit.bucket import (
     arrays,
     average_quality,
     decay_after_change,
-    default_priors,
     drop_column,
     learn,
     new_bucket,
 )
-from pointsman.bandit.catalog import Aggregation, Model, Priors, Project
+from pointsman.bandit.catalog import Aggregation, Model, Project
 from pointsman.bandit.event import (
     AvailabilitySet,
     BucketDeleted,
@@ -52,9 +51,7 @@ from pointsman.bandit.feedback import note_call, note_judgement
 from pointsman.bandit.health import Health, count_request, record_call
 from pointsman.bandit.hierarchical_prior import (
     HierarchicalPrior,
-    Pooled,
     forget_models,
-    pool_priors,
     replace_contribution,
     zero_contribution,
 )
@@ -62,23 +59,12 @@ from pointsman.bandit.list_prices import announce, learn_paid
 from pointsman.bandit.outcome import NO_REPORTS, Signal
 from pointsman.bandit.pacer import ActiveBudget, Pacer, count_decision, count_outcome, new_pacer, restart_ring
 from pointsman.bandit.pacer import to_arrays as pacer_arrays
-from pointsman.bandit.posterior import (
-    QUALITY,
-    observation_counts,
-    set_prior,
-)
+from pointsman.bandit.pooling import exchange, is_due, present_priors, rebuild, renew_priors
 from pointsman.bandit.predictions import Candidates
 from pointsman.bandit.quality_floor import count_decision as count_towards_floor
 from pointsman.bandit.quality_floor import count_outcome as count_judgement
 from pointsman.bandit.quality_floor import new_quality_pacer
 from pointsman.bandit.terms import TermsHistory, note_terms
-
-POOL_UNTIL = ((16, 1), (64, 4), (256, 16))
-"""Up to how many decisions of a bucket its priors and its contribution to the pool are renewed every so many decisions."""
-POOL_EVERY = 64
-"""Decisions of a bucket between two such renewals from then on."""
-YOUNG = 32
-"""Outcomes of a cell after which its prior is not pooled any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +188,7 @@ def renew_candidates(state: State, bucket: BucketState, position: int) -> None:
     if new:
         add_columns(bucket, new, position)
         born = list(range(len(bucket.columns) - len(new), len(bucket.columns)))
-        _pool_priors(state, bucket, born, anybody_knows=bool(bucket.judged_before_k.any()))
+        exchange(state.hierarchical_prior, bucket, born, anybody_knows=bool(bucket.judged_before_k.any()))
     if bucket.config.budget is not None and bucket.pacer is None:
         bucket.pacer = new_pacer(position)
     if bucket.objective.min_mean_quality is None:
@@ -258,7 +244,7 @@ def fingerprint(state: State) -> str:
             digest.update(np.ascontiguousarray(array).data)
     pool = state.hierarchical_prior
     digest.update(repr(pool.models).encode())
-    for array in (pool.precision_rmm, pool.eta_rm, pool.sum_sr):
+    for array in (pool.precision_rgmm, pool.eta_rgm, pool.evidence_rg, pool.following_2r):
         digest.update(np.ascontiguousarray(array).data)
     for name, health in sorted(state.health.items()):
         digest.update(repr((name, health)).encode())
@@ -299,7 +285,7 @@ def _drop_bucket(state: State, id_: str) -> None:
     bucket = state.buckets.pop(id_, None)
     if bucket is not None:
         replace_contribution(
-            state.hierarchical_prior, bucket.columns, bucket.contribution_3mr, zero_contribution(len(bucket.columns))
+            state.hierarchical_prior, bucket.columns, bucket.contribution_2mr, zero_contribution(len(bucket.columns))
         )
 
 
@@ -386,10 +372,8 @@ def _learn_of_context(state: State, bucket: BucketState, event: DecisionMade) ->
             fit_scales(bucket.scales)
     if total % CHANGE_DECAY_EVERY == 0 and bucket.changed_at_k.any():
         decay_after_change(bucket, total)
-    if total % next((every for most, every in POOL_UNTIL if total <= most), POOL_EVERY) == 0:
-        count_kr = observation_counts(bucket.posteriors)
-        young = np.flatnonzero(count_kr[:, QUALITY] < YOUNG).tolist()
-        _pool_priors(state, bucket, young, anybody_knows=False)
+    if is_due(total):
+        renew_priors(state.hierarchical_prior, bucket)
 
 
 def _is_round(number: int) -> bool:
@@ -404,10 +388,10 @@ def _drop_columns(state: State, model: str) -> None:
     for bucket in state.buckets.values():
         if model not in bucket.columns:
             continue
-        before, columns = bucket.contribution_3mr, bucket.columns
+        before, columns = bucket.contribution_2mr, bucket.columns
         drop_column(bucket, model)
         replace_contribution(pool, columns, before, zero_contribution(len(columns)))
-        replace_contribution(pool, bucket.columns, zero_contribution(len(bucket.columns)), bucket.contribution_3mr)
+        replace_contribution(pool, bucket.columns, zero_contribution(len(bucket.columns)), bucket.contribution_2mr)
     forget_models(pool, [model])
 
 
@@ -429,31 +413,11 @@ def _learn_paid(state: State, bucket: BucketState, event: OutcomeApplied) -> Non
 
 def rebuild_pool(state: State) -> None:
     """Make the pool anew from what every bucket has learned, in place: for states that were stored without it."""
-    state.hierarchical_prior = HierarchicalPrior()
-    for bucket in state.buckets.values():
-        bucket.contribution_3mr = zero_contribution(len(bucket.columns))
-        _renew_contribution(state, bucket)
+    state.hierarchical_prior = rebuild(state.buckets.values())
 
 
-def _renew_contribution(state: State, bucket: BucketState) -> Pooled:
-    """Renew what a bucket contributes to the pool, in place; what the pool says of its models."""
-    pool, columns = state.hierarchical_prior, bucket.columns
-    pooled = pool_priors(
-        pool, columns, bucket.contribution_3mr, bucket.posteriors, bucket.context_d, default_priors(bucket.config)
-    )
-    replace_contribution(pool, columns, bucket.contribution_3mr, pooled.contribution_3mr)
-    bucket.contribution_3mr = pooled.contribution_3mr
-    return pooled
-
-
-def _pool_priors(state: State, bucket: BucketState, models: list[int], anybody_knows: bool) -> None:
-    """Renew what a bucket contributes to the pool, and put the pooled priors under the columns number ``models``, which have few
-    observations, in place.
-
-    No priors are put where nothing is known: neither in other buckets nor, as ``anybody_knows`` says, in this one. Nor in a
-    bucket whose operator configured some.
+def bucket_to_decide(state: State, bucket: BucketState) -> BucketState:
+    """``bucket`` as its next decision sees it: in a young bucket with the priors that other buckets give it by now, which its own
+    events have not put yet. Nothing is changed; without that it is ``bucket`` itself.
     """
-    pooled = _renew_contribution(state, bucket)
-    if bucket.config.priors == Priors() and (pooled.others_know or anybody_knows):
-        for model in models:
-            set_prior(bucket.posteriors, model, *pooled.priors[model])
+    return present_priors(state.hierarchical_prior, bucket)

@@ -1,6 +1,6 @@
 """What buckets learn from each other: 200 buckets of 20 to 100 rounds, in turns, whose models differ alike, or not.
 
-    python benchmarks/priors/pooling.py [--seeds N] [--buckets N] [--only KIND] [--json FILE]
+    python benchmarks/priors/pooling.py [--seeds N] [--buckets N] [--only KIND] [--policy NAME] [--json FILE]
 
 Answers are right or wrong. A bucket's level lies between .3 and .7; its models lie .4 apart in equal steps, and each deviates by
 .03 (standard deviation) from bucket to bucket. Kinds of worlds: `shared` (models differ alike everywhere), `opposite` (in a tenth
@@ -38,7 +38,7 @@ from pointsman.bandit.encoder import Context
 from pointsman.bandit.event import BucketPut, Event, ModelPut, Record
 from pointsman.bandit.join import join
 from pointsman.bandit.outcome import Signal
-from pointsman.bandit.state import State, apply
+from pointsman.bandit.state import State, apply, bucket_to_decide
 
 Array = npt.NDArray[np.float64]
 SHORTEST, LONGEST = 20, 100
@@ -125,7 +125,7 @@ class Core:
         state = self._state
         self._bucket = state.buckets[f"b{bucket}"]
         (self._decision,) = decide(
-            self._bucket,
+            bucket_to_decide(state, self._bucket),
             [self._encoded],
             [state.position.to_bytes(16, "big")],
             self._rng,
@@ -211,15 +211,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=16)
     parser.add_argument("--buckets", type=int, default=200)
     parser.add_argument("--only", help="one kind of world")
+    parser.add_argument("--policy", action="append", choices=tuple(POLICIES), help="only this one; may be repeated")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     arguments = parser.parse_args()
+    policies = {name: POLICIES[name] for name in arguments.policy or POLICIES}
     figures: dict[str, dict[str, list[tuple[float, float]]]] = {}
     kinds = [kind for kind in KINDS if arguments.only in (None, kind.name)]
     for kind in track(kinds, "worlds"):
-        figures[kind.name] = {name: [] for name in POLICIES}
+        figures[kind.name] = {name: [] for name in policies}
         for seed in range(arguments.seeds):
             truth = draw_world(kind, arguments.buckets, seed)
-            for name, policy in POLICIES.items():
+            for name, policy in policies.items():
                 figures[kind.name][name].append(regrets(truth, policy(truth, seed), seed))
     table = Table(title=f"Expected regret a round, {arguments.seeds} seeds")
     for column in ("world", "policy", "mean", "± 95 %", "worst seed", "odd buckets"):

@@ -36,7 +36,7 @@ from pointsman.bandit.encoder import Context
 from pointsman.bandit.errors import FieldError, NothingEligibleError, within
 from pointsman.bandit.limits import NO_LIMITS, Limits
 from pointsman.bandit.pacer import ActiveBudget
-from pointsman.bandit.state import State, active_budgets
+from pointsman.bandit.state import State, active_budgets, bucket_to_decide
 from pointsman.server.errors import NotFoundError, UnavailableError
 from pointsman.server.journal.commit import MAYBE_WRITTEN, UNKNOWN_PATIENCE, GroupCommit, Write
 from pointsman.server.journal.interface import Appended, Condition, Conflict, Group, Journal, Refused, Result, Span
@@ -212,7 +212,7 @@ class Decisions:
                 request_ids.append(request.request_id)
         now_ns = self._clock_ns()
         decisions = decide(
-            bucket,
+            bucket_to_decide(self._state, bucket),
             encoded,
             [new_decision_id(now_ns) for _ in encoded],
             self._rng,

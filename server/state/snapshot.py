@@ -32,7 +32,7 @@ from pointsman.bandit.bucket import BucketState, arrays, new_bucket, restore_arr
 from pointsman.bandit.catalog import FLOORS, Mode, Objective, QualityRange
 from pointsman.bandit.event import DecisionMade, Event, OutcomeApplied
 from pointsman.bandit.health import Health
-from pointsman.bandit.hierarchical_prior import SUMS, HierarchicalPrior
+from pointsman.bandit.hierarchical_prior import SPREADS, HierarchicalPrior
 from pointsman.bandit.posterior import RESPONSES, to_arrays
 from pointsman.bandit.state import ModelState, ProjectState, State, rebuild_pool, refresh_derived
 from pointsman.bandit.terms import BucketTerms
@@ -231,20 +231,22 @@ def _load_bucket(entry: dict[str, Any], body: memoryview, at: int) -> tuple[Buck
 def _write_pool(pool: HierarchicalPrior) -> dict[str, Any]:
     return {
         "models": pool.models,
-        "precision": pool.precision_rmm.tolist(),
-        "eta": pool.eta_rm.tolist(),
-        "sums": pool.sum_sr.tolist(),
+        "precision": pool.precision_rgmm.tolist(),
+        "eta": pool.eta_rgm.tolist(),
+        "evidence": pool.evidence_rg.tolist(),
+        "following": pool.following_2r.tolist(),
     }
 
 
 def _read_pool(entry: Mapping[str, Any]) -> HierarchicalPrior:
     models = [str(model) for model in entry["models"]]
-    m = len(models)
+    m, g = len(models), len(SPREADS)
     return HierarchicalPrior(
         models,
-        np.array(entry["precision"], dtype=np.float64).reshape(RESPONSES, m, m),
-        np.array(entry["eta"], dtype=np.float64).reshape(RESPONSES, m),
-        np.array(entry["sums"], dtype=np.float64).reshape(SUMS, RESPONSES),
+        np.array(entry["precision"], dtype=np.float64).reshape(RESPONSES, g, m, m),
+        np.array(entry["eta"], dtype=np.float64).reshape(RESPONSES, g, m),
+        np.array(entry["evidence"], dtype=np.float64).reshape(RESPONSES, g),
+        np.array(entry["following"], dtype=np.float64).reshape(2, RESPONSES),
     )
 
 

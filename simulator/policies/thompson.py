@@ -21,7 +21,7 @@ from pointsman.bandit.encoder import Encoded
 from pointsman.bandit.errors import FieldError
 from pointsman.bandit.event import BucketPut, DecisionMade, Event, ModelPut, Record
 from pointsman.bandit.join import join
-from pointsman.bandit.state import active_budgets, fold
+from pointsman.bandit.state import active_budgets, bucket_to_decide, fold
 from pointsman.simulator.data.errors import SettingError
 from pointsman.simulator.policies.base import Choice, scale_prices
 from pointsman.simulator.policies.spec import PolicySpec, Run
@@ -76,7 +76,7 @@ class Thompson:
         world, state, now_ns = self._world, self._state, (t + 1) * ROUND_NS
         bucket = state.buckets[world.bucket_n[row]]
         return decide(
-            bucket,
+            bucket_to_decide(state, bucket),
             [Encoded(world.x_nd[row], int(world.tokens_n[row]), -1)],
             [t.to_bytes(16, "big")],
             self._rng,

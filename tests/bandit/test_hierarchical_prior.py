@@ -13,8 +13,8 @@ from pointsman.bandit.decide import decide
 from pointsman.bandit.encoder import Context
 from pointsman.bandit.event import BucketDeleted, BucketPut, ModelDeleted, ModelPut
 from pointsman.bandit.hierarchical_prior import (
-    LEVELS,
     MAX_PRIOR_MASS,
+    SPREADS,
     HierarchicalPrior,
     data_means,
     pool_priors,
@@ -24,7 +24,7 @@ from pointsman.bandit.hierarchical_prior import (
 from pointsman.bandit.join import join
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.posterior import INTERCEPT_PRECISION, QUALITY, RESPONSES, Prior, add_models, empty, set_prior
-from pointsman.bandit.state import active_budgets, fingerprint, rebuild_pool
+from pointsman.bandit.state import active_budgets, bucket_to_decide, fingerprint, rebuild_pool
 from pointsman.bandit.updates import observe_all
 from tests.bandit.worlds import SECOND, World
 
@@ -144,16 +144,12 @@ def test_only_the_last_contribution_counts(histories: list[list[float]]) -> None
     models = ("m", "n")
     incremental, direct, latest = HierarchicalPrior(), HierarchicalPrior(), zero_contribution(2)
     for numbers in histories:
-        new = np.zeros((3, 3, RESPONSES))
-        new[:2] = np.array(numbers).reshape(2, 3, RESPONSES)
-        new[2] = 0.5
+        new = np.array(numbers).reshape(2, 3, RESPONSES)
         replace_contribution(incremental, models, latest, new)
         latest = new
     replace_contribution(direct, models, zero_contribution(2), latest)
-    np.testing.assert_allclose(incremental.sum_sr, direct.sum_sr, atol=1e-12)
-    if direct.models:
-        np.testing.assert_allclose(incremental.precision_rmm, direct.precision_rmm, atol=1e-12)
-        np.testing.assert_allclose(incremental.eta_rm, direct.eta_rm, atol=1e-12)
+    for name in ("evidence_rg", "following_2r", *(("precision_rgmm", "eta_rgm") if direct.models else ())):
+        np.testing.assert_allclose(getattr(incremental, name), getattr(direct, name), rtol=1e-9, atol=1e-6)
 
 
 @settings(deadline=None, max_examples=30)
@@ -175,14 +171,14 @@ def test_buckets_that_are_told_repeatedly_do_not_echo() -> None:
     world, _ = world_of_buckets(7, others=3)
     pool, default = world.state.hierarchical_prior, [Prior(0.5, b=0.5)] * RESPONSES
     for bucket in list(world.state.buckets.values()) * 10:
-        x_d, before = bucket.context_d, bucket.contribution_3mr
+        x_d, before = bucket.context_d, bucket.contribution_2mr
         pooled = pool_priors(pool, bucket.columns, before, bucket.posteriors, x_d, default)
-        replace_contribution(pool, bucket.columns, before, pooled.contribution_3mr)
-        bucket.contribution_3mr = pooled.contribution_3mr
+        replace_contribution(pool, bucket.columns, before, pooled.contribution_2mr)
+        bucket.contribution_2mr = pooled.contribution_2mr
         for k, prior in enumerate(pooled.priors):
             set_prior(bucket.posteriors, k, *prior)
     bucket = world.state.buckets["b0"]
-    again = pool_priors(pool, bucket.columns, bucket.contribution_3mr, bucket.posteriors, bucket.context_d, default)
+    again = pool_priors(pool, bucket.columns, bucket.contribution_2mr, bucket.posteriors, bucket.context_d, default)
     for (priors, mass), (intercept, _), kept in zip(
         again.priors, bucket.posteriors.prior_kr2[:, QUALITY], bucket.posteriors.mass_k, strict=True
     ):
@@ -225,7 +221,7 @@ def test_priors_do_not_depend_on_the_order_of_outcomes() -> None:
         for i in order:
             world.put(join(bucket, decisions[i], world.now_ns, {Signal.QUALITY: (0.1, 0.9)[i]}))
         play(world, "late", 1, 0.5, rng)
-        masses.append((bucket.posteriors.mass_k.copy(), world.state.hierarchical_prior.sum_sr.copy()))
+        masses.append((bucket.posteriors.mass_k.copy(), world.state.hierarchical_prior.eta_rgm.copy()))
     np.testing.assert_allclose(masses[0][0], masses[1][0], rtol=1e-9)
     np.testing.assert_allclose(masses[0][1], masses[1][1], rtol=1e-9, atol=1e-12)
 
@@ -236,29 +232,156 @@ def test_a_deleted_model_leaves_the_pool_as_if_it_had_never_been_there() -> None
     pool = world.state.hierarchical_prior
     assert sorted(pool.models) == ["good", "poor"]
     direct = HierarchicalPrior(["good", "poor"] if pool.models[0] == "good" else ["poor", "good"])
-    direct.precision_rmm, direct.eta_rm = np.zeros((RESPONSES, 2, 2)), np.zeros((RESPONSES, 2))
+    direct.precision_rgmm = np.zeros((RESPONSES, len(SPREADS), 2, 2))
+    direct.eta_rgm = np.zeros((RESPONSES, len(SPREADS), 2))
     for bucket in world.state.buckets.values():
         zero = zero_contribution(len(bucket.columns))
-        replace_contribution(direct, bucket.columns, zero, bucket.contribution_3mr)
-    np.testing.assert_allclose(pool.precision_rmm, direct.precision_rmm, atol=1e-12)
-    np.testing.assert_allclose(pool.sum_sr, direct.sum_sr, atol=1e-12)
+        replace_contribution(direct, bucket.columns, zero, bucket.contribution_2mr)
+    np.testing.assert_allclose(pool.precision_rgmm, direct.precision_rgmm, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(pool.evidence_rg, direct.evidence_rg, rtol=1e-9, atol=1e-9)
     play(world, "b0", 5, 0.5, rng)
 
 
 def test_a_pool_made_anew_is_the_pool() -> None:
     world, _ = world_of_buckets(10, others=3)
-    before = world.state.hierarchical_prior.sum_sr.copy()
+    before = world.state.hierarchical_prior.precision_rgmm[QUALITY].copy()
     rebuild_pool(world.state)
-    np.testing.assert_allclose(world.state.hierarchical_prior.sum_sr[:3], before[:3], rtol=0.2)
+    np.testing.assert_allclose(world.state.hierarchical_prior.precision_rgmm[QUALITY], before, rtol=0.2)
 
 
 def test_a_deleted_bucket_withdraws_its_contribution() -> None:
     world, rng = world_of_buckets(6, others=2)
-    before = world.state.hierarchical_prior.sum_sr.copy()
+    pool = world.state.hierarchical_prior
+    before = pool.precision_rgmm.copy(), pool.eta_rgm.copy(), pool.evidence_rg.copy()
     world.put(BucketPut(Bucket("passing", objective=BEST)))
     play(world, "passing", 200, 0.5, rng)
-    assert world.state.hierarchical_prior.sum_sr[LEVELS, QUALITY] > before[LEVELS, QUALITY] + 0.5
+    assert np.trace(pool.precision_rgmm[QUALITY, 0]) > 1.2 * np.trace(before[0][QUALITY, 0])
     world.put(BucketDeleted("passing"))
-    np.testing.assert_allclose(world.state.hierarchical_prior.sum_sr, before, atol=1e-12)
+    for now, then in zip((pool.precision_rgmm, pool.eta_rgm, pool.evidence_rg), before, strict=True):
+        np.testing.assert_allclose(now, then, rtol=1e-9, atol=1e-9)
     assert len(fingerprint(world.state)) == 64
     assert world.now_ns > SECOND
+
+
+def test_offsets_are_those_of_the_joint_normal_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the dense joint distribution of all levels, offsets and cells, at one spread."""
+    monkeypatch.setattr(hierarchical_prior, "SPREADS", (0.5,))
+    rng, k, buckets, noise, tau = np.random.default_rng(12), 3, 5, 0.2, 0.05
+    models = [f"m{i}" for i in range(k)]
+    pool = HierarchicalPrior(
+        precision_rgmm=np.zeros((RESPONSES, 1, 0, 0)),
+        eta_rgm=np.zeros((RESPONSES, 1, 0)),
+        evidence_rg=np.zeros((RESPONSES, 1)),
+    )
+    count_zk = rng.integers(0, 6, (buckets, k))
+    value_zk = rng.random((buckets, k))
+    for count_k, value_k in zip(count_zk, value_zk, strict=True):
+        contribution = zero_contribution(k)
+        contribution[:, 0, QUALITY] = 1.0, noise
+        contribution[:, 1:, QUALITY] = np.where(count_k > 0, value_k, 0.0), count_k
+        replace_contribution(pool, models, zero_contribution(k), contribution)
+    elsewhere = hierarchical_prior._elsewhere(pool, models, zero_contribution(k))
+    # unknowns: the mean of levels, k offsets; each cell is their sum with its bucket's level and its own deviation and noise
+    map_ci = np.hstack([np.ones((buckets * k, 1)), np.tile(np.eye(k), (buckets, 1))])
+    same_bucket_cc = np.kron(np.eye(buckets), np.ones((k, k)))
+    count_c = count_zk.ravel()
+    variance_cc = 0.15**2 * same_bucket_cc + np.diag(tau**2 + noise / np.maximum(count_c, 1e-300))
+    seen_c = count_c > 0
+    map_ci, variance_cc = map_ci[seen_c], variance_cc[np.ix_(seen_c, seen_c)]
+    precision_ii = np.diag([0.3**-2.0, *[0.2**-2.0] * k]) + map_ci.T @ np.linalg.solve(variance_cc, map_ci)
+    value_c = value_zk.ravel()[seen_c] - 0.5
+    mean_i = np.linalg.solve(precision_ii, map_ci.T @ np.linalg.solve(variance_cc, value_c))
+    np.testing.assert_allclose(elsewhere.offset_rgk[QUALITY, 0], mean_i[1:] - mean_i[1:].mean(), atol=1e-10)
+    assert elsewhere.level_rg[QUALITY, 0] == pytest.approx(0.5 + mean_i[0] + mean_i[1:].mean())
+    prior_ii = np.diag([0.3**2, *[0.2**2] * k])
+    marginal_cc = variance_cc + map_ci @ prior_ii @ map_ci.T
+    log_evidence = -0.5 * (np.linalg.slogdet(marginal_cc)[1] + value_c @ np.linalg.solve(marginal_cc, value_c))
+    nothing = HierarchicalPrior(
+        models,
+        np.zeros((RESPONSES, 1, k, k)),
+        np.zeros((RESPONSES, 1, k)),
+        np.zeros((RESPONSES, 1)),
+    )
+    at_prior = hierarchical_prior._elsewhere(nothing, models, zero_contribution(k)).log_evidence_rg[QUALITY, 0]
+    assert elsewhere.log_evidence_rg[QUALITY, 0] - at_prior == pytest.approx(log_evidence)
+
+
+def contribution_of(values: list[float], count: int) -> np.ndarray:
+    """What a bucket says whose models each had ``count`` outcomes of these means."""
+    contribution = zero_contribution(len(values))
+    contribution[:, 0, QUALITY] = 1.0, 0.2
+    contribution[:, 1:, QUALITY] = values, [float(count)] * len(values)
+    return contribution
+
+
+def mass_after(buckets: int, deviation: float) -> float:
+    """The mass of a new bucket's prior after so many buckets whose offsets deviate so much."""
+    rng, models, pool = np.random.default_rng(3), ["a", "b"], HierarchicalPrior()
+    for _ in range(buckets):
+        values = rng.uniform(0.4, 0.6) + np.array([-0.1, 0.1]) + deviation * rng.normal(size=2)
+        replace_contribution(pool, models, zero_contribution(2), contribution_of(values.tolist(), 100))
+    default = [Prior(0.5, b=0.5)] * RESPONSES
+    fresh = add_models(empty(1), 2, default)
+    return pool_priors(pool, models, zero_contribution(2), fresh, np.ones(1), default).priors[0][1]
+
+
+def test_buckets_that_agree_make_a_prior_worth_ever_more() -> None:
+    agree = [mass_after(buckets, 0.01) for buckets in (3, 10, 100)]
+    assert agree[0] < agree[1] < agree[2]
+    assert agree[2] > 60.0
+    assert mass_after(100, 0.2) < 12.0
+
+
+def test_outcomes_of_single_models_say_how_models_differ_where_levels_are_alike() -> None:
+    """No bucket has two models' outcomes, yet those of one model are better in all of theirs."""
+    models, pool = ["a", "b"], HierarchicalPrior()
+    for i in range(20):
+        one = zero_contribution(2)
+        one[:, 0, QUALITY] = 1.0, 0.2
+        one[:, 1 + i % 2, QUALITY] = 0.4 + 0.2 * (i % 2), 20.0
+        replace_contribution(pool, models, zero_contribution(2), one)
+    offset_k = hierarchical_prior._elsewhere(pool, models, zero_contribution(2)).offset_rgk[QUALITY, 0]
+    assert offset_k.tolist() == pytest.approx([-0.1, 0.1], abs=0.03)
+
+
+def test_a_waiting_bucket_decides_first_with_what_others_know_by_now() -> None:
+    rng = np.random.default_rng(13)
+    world = World(Bucket("b0", objective=BEST), [Model(name) for name in OFFSETS], 3)
+    world.put(BucketPut(Bucket("waiting", objective=BEST)))
+    for i in range(4):
+        world.put(BucketPut(Bucket(f"b{i}", objective=BEST)))
+        play(world, f"b{i}", 150, 0.5, rng)
+    bucket, before = world.state.buckets["waiting"], fingerprint(world.state)
+    present = bucket_to_decide(world.state, bucket)
+    assert fingerprint(world.state) == before
+    mean = dict(zip(present.columns, present.posteriors.prior_kr2[:, QUALITY, 0], strict=True))
+    assert mean["good"] > mean["fair"] + 0.05 > mean["poor"] + 0.1
+    assert bucket.posteriors.mass_k.max() == INTERCEPT_PRECISION
+    # the fold puts the same once it has the decision
+    play(world, "waiting", 1, 0.5, rng)
+    np.testing.assert_allclose(bucket.posteriors.mass_k, present.posteriors.mass_k)
+
+
+def test_a_bucket_past_its_youth_decides_with_what_its_own_events_put() -> None:
+    world, _ = world_of_buckets(14, others=2)
+    assert bucket_to_decide(world.state, world.state.buckets["b0"]) is world.state.buckets["b0"]
+    world.put(BucketPut(Bucket("own", objective=BEST, priors=Priors(quality=0.5))))
+    assert bucket_to_decide(world.state, world.state.buckets["own"]) is world.state.buckets["own"]
+
+
+def test_a_model_that_fails_in_one_bucket_is_left_there() -> None:
+    """However much others agree that it is good: what a prior is worth ends with the cell's youth."""
+    models = list(OFFSETS)
+    world = World(Bucket("b0", objective=BEST), [Model(name) for name in models], 15)
+    pool = world.state.hierarchical_prior
+    order = world.state.buckets["b0"].columns
+    for i in range(60):
+        values = [0.4 + 0.002 * i + OFFSETS[model] for model in order]
+        replace_contribution(pool, order, zero_contribution(3), contribution_of(values, 100))
+    world.put(BucketPut(Bucket("drops", objective=BEST)))
+    rng, bucket = np.random.default_rng(16), world.state.buckets["drops"]
+    assert bucket.posteriors.mass_k.max() > 60.0
+    assert play(world, "drops", 120, 0.5, rng).count("good") > 100
+    assert bucket.posteriors.mass_k[bucket.columns.index("good")] <= 30.0
+    after = play(world, "drops", 300, 0.5, rng, {"good": -0.4, "fair": 0.0, "poor": -0.15})
+    assert after[100:].count("good") < 20  # of 200

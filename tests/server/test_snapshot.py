@@ -54,7 +54,7 @@ def test_a_snapshot_is_the_state_with_projects_and_pool(run: Run, tmp_path: Path
         live = service.replica.state
         loaded = saved_and_loaded(live, tmp_path / "s")
         assert loaded.hierarchical_prior.models
-        assert loaded.hierarchical_prior.precision_rmm.any()
+        assert loaded.hierarchical_prior.precision_rgmm.any()
         assert loaded.projects["p"].pacer is not None and loaded.projects["p"].pacer.reserved > 0.0
         assert loaded.projects["empty"].pacer is None
         assert fingerprint(loaded) == fingerprint(live)
@@ -110,7 +110,7 @@ def test_the_fingerprint_sees_projects_and_pool(run: Run, tmp_path: Path) -> Non
         spent, pooled, renamed = (saved_and_loaded(live, tmp_path / "s") for _ in range(3))
         assert spent.projects["p"].pacer is not None
         spent.projects["p"].pacer.sums[4] += 1e-12
-        pooled.hierarchical_prior.precision_rmm[0, 0, 0] += 1e-12
+        pooled.hierarchical_prior.precision_rgmm[0, 0, 0, 0] += 1e-12
         renamed.projects["q"] = renamed.projects.pop("empty")
         assert len({fingerprint(state) for state in (live, spent, pooled, renamed)}) == 4
 
