@@ -38,6 +38,7 @@ from pointsman.bandit.packed import Array
 from pointsman.bandit.posterior import (
     COST,
     LATENCY,
+    NONE,
     QUALITY,
     TOKENS,
     Posteriors,
@@ -115,6 +116,12 @@ CHANGE_HALF_LIFE = 150.0
 """Decisions of a bucket in which a model's data decay by half after its quality has changed (while the change is recent)."""
 CHANGE_DECAY_EVERY = 16
 """Decisions of a bucket between two steps of that decay."""
+AGING = 0.5
+"""Exponent of aging: what is known of a model that is hardly chosen weighs t^-``AGING`` after t decisions of its bucket."""
+AGING_FROM = 128
+"""Decisions of a bucket from which on it does."""
+HARDLY_CHOSEN = 0.1
+"""A model is hardly chosen if it got less than this share of the decisions of an average model of its bucket."""
 TIME_DECAY_STEPS = 32
 """Steps per half-life in which decay in time is applied."""
 
@@ -304,6 +311,33 @@ def decay_after_change(bucket: BucketState, decisions: int) -> None:
         age = decisions - int(bucket.changed_at_k[model])
         decay(bucket.posteriors, design, int(model), 2.0 ** (-CHANGE_DECAY_EVERY / max(CHANGE_HALF_LIFE, age / 4)))
         refresh(bucket.posteriors, design, int(model))
+
+
+def age_hardly_chosen(bucket: BucketState, decisions: int) -> None:
+    """Let what is known of the quality of models that are hardly chosen age, in place, after decision number ``decisions``.
+
+    A model that began unluckily, or that got better since, would stay what it was believed to be, because it is chosen no more.
+    Weights that fall with a power of the decisions make it uncertain again, so that draws retry it, a number of times that is
+    logarithmic in time. Each model's turn comes four times while decisions double, one model after the other, so that no
+    decision takes long to fold. The outcomes of a warm start that is trusted count as calls.
+    """
+    if decisions < AGING_FROM or not (bucket.config.half_life or bucket.config.half_life_ns):
+        return
+    posteriors, models = bucket.posteriors, bucket.posteriors.models
+    octave = 1 << (decisions.bit_length() - 1)
+    step = octave // 4
+    offset = decisions % step
+    for model in range(-(-offset * models // step), models):
+        turn = model * step // models
+        if turn != offset:
+            break
+        called_k = bucket.decisions_k + bucket.warm_start_k
+        design = int(posteriors.design_r[QUALITY])
+        if design != NONE and called_k[model] < HARDLY_CHOSEN * called_k.mean():
+            now = decisions - turn
+            before = now - step if now > octave else now - step // 2
+            decay(posteriors, design, model, (before / now) ** AGING)
+            refresh(posteriors, design, model)
 
 
 def log_decays(bucket: BucketState, model: str) -> tuple[float, ...]:

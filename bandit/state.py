@@ -24,6 +24,7 @@ from pointsman.bandit.bucket import (
     CHANGE_DECAY_EVERY,
     BucketState,
     add_columns,
+    age_hardly_chosen,
     apply_time_decay,
     arrays,
     average_quality,
@@ -372,6 +373,7 @@ def _learn_of_context(state: State, bucket: BucketState, event: DecisionMade) ->
             fit_scales(bucket.scales)
     if total % CHANGE_DECAY_EVERY == 0 and bucket.changed_at_k.any():
         decay_after_change(bucket, total)
+    age_hardly_chosen(bucket, total)
     if is_due(total):
         renew_priors(state.hierarchical_prior, bucket)
 

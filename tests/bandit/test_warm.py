@@ -99,4 +99,4 @@ def test_a_judge_whose_scores_are_all_shifted_costs_nearly_nothing(offset: float
             {model: level + offset for model, level in TRUTH.items()}, math.inf, seed, rows=300, level=30.0
         )
         losses.append(lost(world, rng, 600))
-    assert max(losses) <= 25
+    assert max(losses) <= 28  # a model that is hardly chosen is retried once or twice more
