@@ -465,7 +465,8 @@ def main() -> None:
     items = [(s, seed, arguments.rounds) for s in scenarios for seed in range(arguments.replications)]
     replications = map_over(worlds, replicate, items, arguments.jobs)
     points, watched, promotions = [], [], []
-    for replication in track(replications, "replications", total=len(items), console=Console(stderr=True)):
+    progress = Console(stderr=True)
+    for replication in track(replications, "replications", total=len(items), console=progress) if items else ():
         points += replication.points
         watched += replication.watched
         promotions += replication.promotions
@@ -477,7 +478,7 @@ def main() -> None:
     if arguments.only is None or arguments.only == "hard":
         questions = [(name, seed, 2 * arguments.rounds) for name in HARD for seed in range(arguments.replications)]
         replies = map_over(None, answer, questions, arguments.jobs)
-        answers = list(track(replies, "hard logs", total=len(questions), console=Console(stderr=True)))
+        answers = list(track(replies, "hard logs", total=len(questions), console=progress))
         content["hard"] = summarise_answers(answers)
         report_hard(console, content["hard"])
     if arguments.out is not None:

@@ -143,7 +143,9 @@ def _row(log: Log, objective: str, run: Run, replayed: Replayed, controls: _Cont
 
 def _sheet(log: Log, signal: str, fixed: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """The table for the terminal."""
-    sheet = Table(title=escape(f"{len(log)} rounds of {log.name}, replayed by rejection; 95 % t intervals"))
+    sheet = Table(
+        title=escape(f"{len(log)} rounds of {log.name}, replayed by rejection; 95 % t intervals\njudged by {signal}")
+    )
     columns = ("policy", "objective", "seed", "rounds kept", signal, "$ per 1,000")
     for title in (*columns, f"− {fixed}", "− best mix at its cost"):
         sheet.add_column(title, justify="left" if title in ("policy", "objective") else "right", overflow="fold")

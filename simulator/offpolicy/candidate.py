@@ -232,6 +232,8 @@ def thompson_distribution(policy: BucketPolicy, decision: LoggedDecision) -> Arr
     denied = _ids(policy.deny)
     denied_k = np.array([model in denied for model in decision.models])
     exclusions_k = decision.exclusions_k.copy()
+    if objective.mode is not Mode.AVAILABILITY_FIRST:
+        exclusions_k &= ~Exclusion.AVAILABILITY.bit  # what that objective left out, another one may choose
     if denied_k.any() and ((exclusions_k == 0) & ~denied_k).any():
         exclusions_k[denied_k] |= Exclusion.DENIED.bit
     left_floor = objective != decision.objective and decision.objective.min_mean_quality is not None

@@ -39,6 +39,7 @@ def write_results(
             "against": comparison.control,
             "gain": None if comparison.gain is None else comparison.gain.mean,
             "half": None if comparison.gain is None else comparison.gain.half,
+            "unit": comparison.unit,
             "beats": comparison.beats,
             "sentence": comparison.sentence,
         }

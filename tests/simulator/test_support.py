@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -270,3 +271,27 @@ def test_a_journal_says_who_was_excluded(journal_file: Path) -> None:
     assert target_of(ours, excluded).target_nk[:, 2].max() == 0.0  # it obeys the limits too
     assert support(excluded, ours).displaced == 0.0
     assert support(excluded, mix(m2=1.0)).acted == 0
+
+
+def test_what_an_objective_left_out_was_eligible(journal_file: Path, tmp_path: Path) -> None:
+    """AVAILABILITY_FIRST chooses among the models that answer most: a choice, which the log cannot show another one of."""
+    records = [json.loads(line) for line in journal_file.read_text().splitlines()]
+    for record in records:
+        made = record["event"].get("decision_made")
+        if made is not None and made.get("chosen", 0) != 2:
+            made["exclusions"][2] = str(Exclusion.AVAILABILITY.bit)
+            made["objective"] = {"mode": "OBJECTIVE_MODE_AVAILABILITY_FIRST"}
+    kept = [r for r in records if r["event"].get("decision_made", {}).get("chosen", 0) != 2]
+    decisions = [r["event"]["decision_made"] for r in kept if "decision_made" in r["event"]]
+    for made in decisions:  # as its numbers give it
+        made["propensity"] = 1.0
+    path = tmp_path / "export.jsonl"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pointsman.simulator.offpolicy.logs.journal.PROPENSITY_TOLERANCE", 1.0)
+        path.write_text("\n".join(map(json.dumps, kept)))
+        log = read_journal(path)
+    assert log.logged_nk is not None and not log.logged_nk[:, 2].any() and log.eligible_nk[:, 2].all()
+    assert support(log, mix(m2=1.0)).gaps[0].reason == "propensity 0"
+    quality_first = BucketPolicy.model_validate({"objective": {"mode": "QUALITY_FIRST"}})
+    assert support(log, Candidate("ours", quality_first, {})).unshown > 0.2
+    assert support(log, Candidate("as it was", BucketPolicy(policy="thompson"), {})).unshown == 0.0

@@ -40,6 +40,7 @@ from typing import Any
 import numpy as np
 
 from pointsman.bandit.catalog import FLOORS, Mode, Objective, QualityRange
+from pointsman.bandit.limits import Exclusion
 from pointsman.bandit.novelty import Novelty
 from pointsman.bandit.policy import logged_propensities
 from pointsman.bandit.predictions import Predictions
@@ -292,7 +293,10 @@ def _ranges(rounds: Sequence[_Round], signals: Sequence[str]) -> dict[str, tuple
 
 
 def _distributions(rounds: Sequence[_Round], number_by_model: Mapping[str, int]) -> tuple[Array, Flags]:
-    """The logging policy's distribution in every round, and which models were eligible, each (n, k)."""
+    """The logging policy's distribution in every round, and which models were eligible, each (n, k).
+
+    One that ``AVAILABILITY_FIRST`` left out was eligible: that objective's choice, which another one need not make.
+    """
     logged_nk = np.zeros((len(rounds), len(number_by_model)))
     eligible_nk = np.zeros(logged_nk.shape, dtype=np.bool_)
     columns_by_models = {
@@ -301,6 +305,6 @@ def _distributions(rounds: Sequence[_Round], number_by_model: Mapping[str, int])
     for i, r in enumerate(rounds):
         columns = columns_by_models[r.decision.models]
         logged_nk[i, columns] = logged_propensities(r.decision)
-        eligible_nk[i, columns] = r.decision.exclusions_k == 0
+        eligible_nk[i, columns] = (r.decision.exclusions_k & ~Exclusion.AVAILABILITY.bit) == 0
         eligible_nk[i, number_by_model[r.model]] = True
     return logged_nk, eligible_nk
