@@ -103,9 +103,8 @@ bench-routing: $(VENV)/.dev ## Six experiments on real prompts, side by side wit
 	@$(BIN)/python benchmarks/routing/experiments.py $(ARGS)
 
 .PHONY: bench-generality
-bench-generality: $(VENV)/.dev ## Defaults on a grid of synthetic worlds against linear rivals and hindsight
-	@$(BIN)/python benchmarks/generality/stuck.py
-	@$(BIN)/python benchmarks/generality/worlds.py $(ARGS)
+bench-generality: $(VENV)/.dev ## Defaults in worlds they were not made for, against tuned bandits and hindsight (three quarters of an hour)
+	@$(BIN)/python benchmarks/generality/generality.py $(ARGS)
 
 .PHONY: bench-shapes
 bench-shapes: $(VENV)/.dev ## Shapes of what comes: costs and latencies, features in wrong units and with gaps, texts in any writing
