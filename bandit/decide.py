@@ -31,9 +31,9 @@ from pointsman.bandit.event import DecisionMade
 from pointsman.bandit.health import Health
 from pointsman.bandit.limits import NO_LIMITS, Exclusion, Limits, exclusions, least_violating
 from pointsman.bandit.list_prices import price_ratios, reserve_ratios
-from pointsman.bandit.optimism import at_best
+from pointsman.bandit.optimism import LEAST_CHARGE, at_best, level_variances
 from pointsman.bandit.outcome import Signal
-from pointsman.bandit.pacer import ActiveBudget, affordable, multiplier_for, remaining
+from pointsman.bandit.pacer import ActiveBudget, affordable, is_unaffordable, multiplier_for, remaining
 from pointsman.bandit.packed import Array
 from pointsman.bandit.policy import (
     ALL_TAKE_PART,
@@ -69,6 +69,11 @@ class _Situation(NamedTuple):
     objective: Objective
     limits: Limits
     with_propensity: bool
+
+    @property
+    def is_unaffordable(self) -> bool:
+        """Whether some budget is not kept by any choice."""
+        return any(is_unaffordable(active.pacer) for active in self.active_budgets)
 
 
 class _Requests(NamedTuple):
@@ -155,7 +160,7 @@ def _decide(
     candidates, quality = bucket.candidates, bucket.config.quality_range
     input_b = np.array([context.input_tokens for context in requests.encoded])
     max_output_b = np.array([context.max_output_tokens for context in requests.encoded])
-    predicted, possible, reference_bk4 = _predict(bucket, requests.encoded, input_b, max_output_b, situation.limits)
+    predicted, possible, reference_bk4 = _predict(bucket, requests.encoded, input_b, max_output_b, situation)
     needed_b = np.maximum(input_b, 0) + np.maximum(max_output_b, 0)
     exclusions_bk = exclusions(candidates, situation.limits, quality, possible, needed_b)
     if situation.health:
@@ -185,10 +190,10 @@ def _decide(
 
 
 def _predict(
-    bucket: BucketState, encoded: Sequence[Encoded], input_b: Ints, max_output_b: Ints, limits: Limits
+    bucket: BucketState, encoded: Sequence[Encoded], input_b: Ints, max_output_b: Ints, situation: _Situation
 ) -> tuple[Predictions, Predictions, Array]:
     """Predictions for the bucket's candidates at b contexts, (b, k), with costs from list prices where models have them; what
-    ``limits`` are held against, these at best; and what outcomes will be held against: dollars, seconds and tokens that the
+    limits are held against, these at best; and what outcomes will be held against: dollars, seconds and tokens that the
     regressions expect, (b, k, 4).
     """
     posteriors = bucket.posteriors
@@ -202,15 +207,21 @@ def _predict(
     if bucket.members is not None:
         predicted, reference_bk4 = predicted.take(bucket.members), reference_bk4[:, bucket.members]
         quadratic_3bk = [quadratic_bk[:, bucket.members] for quadratic_bk in quadratic_3bk]
-    possible = predicted
-    if limits.on_predictions:
-        possible = at_best(bucket, predicted, np.array(quadratic_3bk), with_p95=limits.latency_p95)
+    possible = charged = predicted
+    if situation.limits.on_predictions:
+        possible = at_best(bucket, predicted, np.array(quadratic_3bk), with_p95=situation.limits.latency_p95)
+    if situation.is_unaffordable:
+        charged = at_best(bucket, predicted, level_variances(bucket, len(encoded)), with_p95=False)
     if bucket.candidates.prices_3k is not None:
         count_kr = observation_counts(posteriors)
         count_kr = count_kr if bucket.members is None else count_kr[bucket.members]
         ratio_k = _of_candidates(bucket, price_ratios(bucket.paid_k7))
         terms = (bucket.candidates, count_kr.T, input_b, max_output_b, ratio_k)
-        possible, predicted = priced(possible, *terms), priced(predicted, *terms)
+        possible, charged, predicted = (priced(each, *terms) for each in (possible, charged, predicted))
+    if situation.is_unaffordable:
+        predicted = replace(
+            predicted, charged_k=np.clip(charged.cost_k, LEAST_CHARGE * predicted.cost_k, predicted.cost_k)
+        )
     return predicted, possible, reference_bk4
 
 

@@ -21,7 +21,8 @@ from pointsman.bandit.predictions import Ints
 LAST_RANK = 1 << 30
 """Rank of an arm that may not run."""
 _STEPS = 14
-_UNREACHABLE = 1e15
+UNREACHABLE = 1e15
+"""Multiplier where no multiplier reaches the target."""
 _SMALLEST = 1e-9
 
 
@@ -64,8 +65,8 @@ def solve(replay: Replay, target: float, guess: float) -> Solution:
     high = guess if guess > 0.0 else 0.01 / max(target, _SMALLEST)
     while chooser.mean_cost(high) > target:
         high *= 4.0
-        if high > _UNREACHABLE:
-            return chooser.solution(_UNREACHABLE)
+        if high > UNREACHABLE:
+            return chooser.solution(UNREACHABLE)
     low = high / 4.0
     while low > _SMALLEST and chooser.mean_cost(low) <= target:
         high, low = low, low / 4.0

@@ -32,7 +32,7 @@ import numpy as np
 from pointsman.bandit.amounts import COST, LATENCY, QUALITY, TOKENS
 from pointsman.bandit.bucket import BucketState
 from pointsman.bandit.packed import Array
-from pointsman.bandit.posterior import lower_p95, observation_counts
+from pointsman.bandit.posterior import NONE, lower_p95, observation_counts
 from pointsman.bandit.predictions import Predictions
 
 Z = 1.8
@@ -44,6 +44,8 @@ FEW = 4.0
 LEAST_FACTORS = 1.0 / 16.0, 1e-3
 """Least shares of an expectation that an amount may be at best, once some were reported and before: what trying a model can
 cost."""
+LEAST_CHARGE = 0.2
+"""Least share of a model's expected cost that budgets charge: a model that is five times as dear as the cheapest is not tried."""
 FREE_CALLS = 16
 """Calls whose outcome is not known yet for which bounds hold, and as many more for each outcome."""
 
@@ -84,6 +86,22 @@ def at_best(bucket: BucketState, predicted: Predictions, quadratic_3bk: Array, *
         tokens_k=predicted.tokens_k * factor_4bk[2],
         latency_p95_k=predicted.latency_p95_k * factor_4bk[3],
     )
+
+
+def level_variances(bucket: BucketState, requests: int) -> Array:
+    """``quadratic_3bk`` of the candidates' levels alone, as if all contexts were alike, and 0 where nothing was reported: for
+    budgets, which compare models in sum, and where a first call may cost hundreds of requests' worth.
+    """
+    posteriors = bucket.posteriors
+    variance_3k = np.zeros((3, posteriors.models))
+    for place, response in enumerate((COST, LATENCY, TOKENS)):
+        number = int(posteriors.design_r[response])
+        if number != NONE:
+            design = posteriors.designs[number]
+            variance_3k[place] = (design.count_k > 0) / design.precision_kp[:, -1]
+    if bucket.members is not None:
+        variance_3k = variance_3k[:, bucket.members]
+    return np.broadcast_to(variance_3k[:, None], (3, requests, variance_3k.shape[1]))
 
 
 def _p95_change(bucket: BucketState, quadratic_bk: Array) -> Array:

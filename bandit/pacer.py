@@ -38,7 +38,7 @@ from pointsman.bandit import demand as forecast
 from pointsman.bandit.catalog import Aggregation, Budget, QualityRange
 from pointsman.bandit.demand import Demand, new_demand
 from pointsman.bandit.event import DecisionMade, OutcomeApplied
-from pointsman.bandit.multiplier import LAST_RANK, Replay, Solution, solve
+from pointsman.bandit.multiplier import LAST_RANK, UNREACHABLE, Replay, Solution, solve
 from pointsman.bandit.outcome import Signal, reserved
 from pointsman.bandit.packed import Array
 from pointsman.bandit.policy import INELIGIBLE, ArmScores, score_arms
@@ -215,6 +215,13 @@ def multiplier_for(active: ActiveBudget, scores: ArmScores, cost_bk: Array) -> f
     mean_bk = np.where(scores.eligible_bk, scores.mean_bk, INELIGIBLE)
     replay = Replay(mean_bk, mean_bk, cost_bk, scores.rank_bk, floor_b, loss_b)
     return solve(replay, _present_target(active), active.pacer.multiplier).multiplier
+
+
+def is_unaffordable(pacer: Pacer) -> bool:
+    """Whether no choice kept the last requests within the target: then costs are charged at best (``bandit.optimism``), so that a
+    model that only looks dear is tried again.
+    """
+    return pacer.total > 0 and pacer.multiplier >= UNREACHABLE
 
 
 def affordable(active: ActiveBudget, cost_bk: Array) -> float:

@@ -116,8 +116,11 @@ def score_arms(
     draws under a floor as they were before they depended on prices (``bandit.floor_rule``): decisions from then.
     """
     eligible_bk = exclusions_bk == 0
-    cost_weight = (objective.cost_weight or 0.0) / quality.width + multiplier
-    shift_bk = cost_weight * predicted.cost_k
+    cost_weight = (objective.cost_weight or 0.0) / quality.width
+    if predicted.charged_k is None:
+        shift_bk = (cost_weight + multiplier) * predicted.cost_k
+    else:
+        shift_bk = cost_weight * predicted.cost_k + multiplier * predicted.charged_k
     if objective.latency_weight:
         shift_bk += (objective.latency_weight / quality.width) * predicted.latency_k
     mean_bk = np.where(eligible_bk, predicted.quality_k - shift_bk, INELIGIBLE)

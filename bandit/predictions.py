@@ -75,7 +75,8 @@ class Predictions:
     """Predictions for each of k models, (k) at one context or (b, k) at b contexts.
 
     Mean and standard deviation of quality, scaled to [0, 1]; expected dollars, expected seconds and their 95th percentile,
-    expected output tokens. ``novelty`` is how new the context is to each model, ``None`` where it is new to none.
+    expected output tokens. ``novelty`` is how new the context is to each model, ``None`` where it is new to none;
+    ``charged_k`` the dollars that budgets charge, ``None`` where these are the expected ones (``bandit.optimism``).
     """
 
     quality_k: Array
@@ -85,6 +86,7 @@ class Predictions:
     latency_p95_k: Array
     tokens_k: Array
     novelty: Novelty | None = None
+    charged_k: Array | None = None
 
     def take(self, models: npt.NDArray[np.intp]) -> Predictions:
         """Those of some of the models, of a batch."""
@@ -96,6 +98,7 @@ class Predictions:
             self.latency_p95_k[:, models],
             self.tokens_k[:, models],
             None if self.novelty is None else self.novelty.map(lambda array_bk: array_bk[:, models]),
+            None if self.charged_k is None else self.charged_k[:, models],
         )
 
     def at(self, row: int) -> Predictions:
@@ -110,6 +113,7 @@ class Predictions:
             None
             if self.novelty is None or not self.novelty.share_k[row].any()
             else self.novelty.map(lambda array_bk: array_bk[row]),
+            None if self.charged_k is None else self.charged_k[row],
         )
 
     def batch(self) -> Predictions:
@@ -122,6 +126,7 @@ class Predictions:
             self.latency_p95_k[None],
             self.tokens_k[None],
             None if self.novelty is None else self.novelty.map(lambda array_k: array_k[None]),
+            None if self.charged_k is None else self.charged_k[None],
         )
 
 

@@ -161,6 +161,8 @@ def _write_decision(event: e.DecisionMade, history: TermsHistory | None) -> jour
         message.novelty.extend(predicted.novelty.share_k.tolist())
         message.wide_mean.extend(predicted.novelty.mean_k.tolist())
         message.wide_sd.extend(predicted.novelty.sd_k.tolist())
+    if predicted.charged_k is not None:
+        message.charged_cost.extend(predicted.charged_k.tolist())
     write_terms(message, event, history)
     return message
 
@@ -186,6 +188,7 @@ def _read_decision(message: journal_pb2.DecisionMade, history: TermsHistory) -> 
             np.array(message.latency_p95),
             np.array(message.output_tokens),
             _read_novelty(message),
+            np.array(message.charged_cost) if message.charged_cost else None,
         ),
         draw_k=np.array(message.quality_draw),
         exclusions_k=np.array(message.exclusions, dtype=np.int64),

@@ -182,7 +182,14 @@ def test_decisions(k: int, data: st.DataObject) -> None:
         explored=data.draw(st.booleans()),
         limits_violated=data.draw(st.booleans()),
         predicted=Predictions(
-            numbers(), numbers(), numbers(), numbers(), numbers(), numbers(), data.draw(st.none() | novelties(k))
+            numbers(),
+            numbers(),
+            numbers(),
+            numbers(),
+            numbers(),
+            numbers(),
+            data.draw(st.none() | novelties(k)),
+            data.draw(st.none() | st.lists(anything, min_size=k, max_size=k).map(np.array)),
         ),
         draw_k=numbers(),
         exclusions_k=np.array(data.draw(st.lists(st.integers(0, 2**11), min_size=k, max_size=k))),

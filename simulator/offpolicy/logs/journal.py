@@ -230,7 +230,8 @@ def _decision(message: Mapping[str, Any], models: tuple[str, ...], quality: Qual
 def _predictions(array: Callable[[str], Array], message: Mapping[str, Any]) -> Predictions:
     novelty = Novelty(*map(array, _NOVELTY)) if message.get(_NOVELTY[0]) else None
     quality_k, sd_k, cost_k, latency_k, p95_k, tokens_k = map(array, _PREDICTIONS)
-    return Predictions(quality_k, sd_k, cost_k, latency_k, p95_k, tokens_k, novelty)
+    charged_k = array("charged_cost") if message.get("charged_cost") else None
+    return Predictions(quality_k, sd_k, cost_k, latency_k, p95_k, tokens_k, novelty, charged_k)
 
 
 def _add_report(round_: _Round, message: Mapping[str, Any]) -> None:
