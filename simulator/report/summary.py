@@ -222,7 +222,8 @@ def _comparison(group: RunGroup, control: str, gained: Gain, unit: str, beside: 
     gain, more = gained.estimate, f"; {beside}" if beside else ""
     short_unit = unit.split()[0]
     if gained.is_none:
-        sentence = f"{group.title}: routing did the same as {control}{more}."
+        how = "is even with" if beside else "did the same as"
+        sentence = f"{group.title}: routing {how} {control}{more}."
         return Comparison(control, Estimate(0.0, None), False, sentence, short_unit)
     if gain.half is None:
         sample = "prompt" if group.results[0].by_prompt else "seed"
