@@ -57,7 +57,7 @@ MIN_ESS = 500.0
 """Least effective sample size, in rounds."""
 MAX_WEIGHT_Z = 5.0
 """The mean weight may be fewer standard errors than this off 1."""
-MIN_MISSING_P = 1e-4
+MIN_MISSING_P = 1e-3
 """Least p-value of outcomes missing equally often for all models."""
 LOOKS_ALLOWED = 10.0
 """A normal bound has this part of the error only, for one may look more than once."""
