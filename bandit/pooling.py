@@ -22,7 +22,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pointsman.bandit.bucket import BucketState, default_priors
+from pointsman.bandit.bucket import AGING, AGING_FROM, BucketState, default_priors
 from pointsman.bandit.catalog import Priors
 from pointsman.bandit.hierarchical_prior import (
     HierarchicalPrior,
@@ -31,7 +31,14 @@ from pointsman.bandit.hierarchical_prior import (
     replace_contribution,
     zero_contribution,
 )
-from pointsman.bandit.posterior import QUALITY, Posteriors, observation_counts, set_prior, weaken_prior
+from pointsman.bandit.posterior import (
+    INTERCEPT_PRECISION,
+    QUALITY,
+    Posteriors,
+    observation_counts,
+    set_prior,
+    weaken_prior,
+)
 
 RENEW_UNTIL = ((16, 1), (64, 4), (256, 16))
 """Up to how many decisions of a bucket its priors and its contribution to the pool are renewed every so many decisions."""
@@ -53,23 +60,38 @@ def is_due(decisions: int) -> bool:
 def renew_priors(pool: HierarchicalPrior, bucket: BucketState) -> None:
     """Renew what a bucket contributes, and the priors of its models that have few outcomes there, in place."""
     young = _young_models(bucket)
-    exchange(pool, bucket, young)
+    exchange(pool, bucket, young, share=_aged_share(bucket))
     for model in range(bucket.posteriors.models):
         if model not in young:
             weaken_prior(bucket.posteriors, model, MAX_GROWN_MASS)
 
 
-def exchange(pool: HierarchicalPrior, bucket: BucketState, models: Sequence[int], anybody_knows: bool = False) -> None:
+def _aged_share(bucket: BucketState) -> float:
+    """What is left of a prior at the bucket's age: priors age as what is known of hardly chosen models does
+    (``bandit.bucket.age_hardly_chosen``), or a model that got better in one bucket would not be tried there again.
+    """
+    decisions = int(bucket.decisions_k.sum())
+    forgets = bool(bucket.config.half_life or bucket.config.half_life_ns)
+    return (AGING_FROM / decisions) ** AGING if forgets and decisions > AGING_FROM else 1.0
+
+
+def exchange(
+    pool: HierarchicalPrior,
+    bucket: BucketState,
+    models: Sequence[int],
+    anybody_knows: bool = False,
+    share: float = 1.0,
+) -> None:
     """Renew what a bucket contributes to the pool, and put the pooled priors under the columns number ``models``, in place.
 
     No priors are put where nothing is known: neither in other buckets nor, as ``anybody_knows`` says, in this one. Nor in a
-    bucket whose operator configured some.
+    bucket whose operator configured some. ``share`` of their mass is put.
     """
     pooled = _pooled(pool, bucket)
     replace_contribution(pool, bucket.columns, bucket.contribution_2mr, pooled.contribution_2mr)
     bucket.contribution_2mr = pooled.contribution_2mr
     if _takes_priors(bucket) and (pooled.others_know or anybody_knows):
-        _put(bucket.posteriors, models, pooled)
+        _put(bucket.posteriors, models, pooled, share)
 
 
 def present_priors(pool: HierarchicalPrior, bucket: BucketState) -> BucketState:
@@ -80,7 +102,7 @@ def present_priors(pool: HierarchicalPrior, bucket: BucketState) -> BucketState:
     if not pooled.others_know:
         return bucket
     posteriors = copy.deepcopy(bucket.posteriors)
-    _put(posteriors, _young_models(bucket), pooled)
+    _put(posteriors, _young_models(bucket), pooled, 1.0)
     return replace(bucket, posteriors=posteriors)
 
 
@@ -108,6 +130,7 @@ def _young_models(bucket: BucketState) -> list[int]:
     return [int(k) for k in np.flatnonzero(young_k & (bucket.changed_at_k == 0))]
 
 
-def _put(posteriors: Posteriors, models: Sequence[int], pooled: Pooled) -> None:
+def _put(posteriors: Posteriors, models: Sequence[int], pooled: Pooled, share: float) -> None:
     for model in models:
-        set_prior(posteriors, model, *pooled.priors[model])
+        priors, mass = pooled.priors[model]
+        set_prior(posteriors, model, priors, max(INTERCEPT_PRECISION, share * mass))
