@@ -354,6 +354,7 @@ def _apply_circuit_breakers(
         predicted,
         quality_k=predicted.quality_k * discount_k,
         quality_sd_k=predicted.quality_sd_k * discount_k,
+        draw_sd_k=None if predicted.draw_sd_k is None else predicted.draw_sd_k * discount_k,
         novelty=None if predicted.novelty is None else predicted.novelty.scaled(discount_k),
     )
 

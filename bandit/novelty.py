@@ -1,9 +1,10 @@
-"""What is believed of the quality of models at a context, and how new the context is to each.
+"""What is believed of the quality of models at a context, how widely that is drawn, and how new the context is to each.
 
 A model's quality has a posterior under each strength of shrinkage (``bandit.shrinkage``). What is believed of it is their
-mixture; a draw takes the Normal with the mixture's mean and standard deviation. Where a context is new to a model a draw may be
-*wide* instead: the posterior under the weakest shrinkage, its mean kept between 0 and 1, with the most noise that responses
-there can have. That happens with a probability that grows with the model's novelty,
+mixture; a draw takes the Normal with the mixture's mean and a share of its standard deviation: half of what comes from the
+level, a quarter of the rest. Where a context is new to a model a draw may be *wide* instead: the posterior under the weakest
+shrinkage, its mean kept between 0 and 1, with the most noise that responses there can have. That happens with a probability
+that grows with the model's novelty,
 
     l + (2q)²,
 
@@ -18,6 +19,8 @@ found from contexts of one kind, make a conjugate posterior certain of what it n
 >>> believed = believed_quality(posteriors, QuadraticForms(x_bd), predict_batch(posteriors, x_bd, [QUALITY])[0][:, :, QUALITY])
 >>> believed.mean_bk.tolist(), believed.sd_bk.round(2).tolist()
 ([[0.5, 0.5]], [[1.67, 1.67]])
+>>> believed.draw_sd_bk.round(2).tolist()
+[[0.8, 0.8]]
 >>> believed.novelty.share_k.tolist()  # nothing is known of either
 [[1.0, 1.0]]
 """
@@ -34,6 +37,10 @@ import numpy.typing as npt
 from pointsman.bandit.packed import Array, QuadraticForms
 from pointsman.bandit.posterior import NONE, QUALITY, Posteriors, prior_quadratics
 
+LEVEL_SPREAD, EFFECT_SPREAD = 0.5, 0.25
+"""Shares of the standard deviation that are drawn: of a model's level, which one call anywhere tells of, and of what features
+add. With tens of features the full spread explores for longer than it pays (Chapelle & Li, NIPS 2011, section 3); with few of
+the level's, seeds stay with the second best."""
 NEW_AT = 0.5
 """xᵀΣx of the weakest shrinkage, in units of the noise's variance, from which a context is new for certain."""
 FAMILIAR = 0.04
@@ -68,10 +75,13 @@ class Novelty:
 
 
 class BelievedQuality(NamedTuple):
-    """What is believed of k models' quality, scaled to [0, 1], at b contexts: means, standard deviations (b, k), and novelty."""
+    """What is believed of k models' quality, scaled to [0, 1], at b contexts: means, standard deviations, those of draws that are
+    not wide (b, k), and novelty.
+    """
 
     mean_bk: Array
     sd_bk: Array
+    draw_sd_bk: Array
     novelty: Novelty
 
 
@@ -83,15 +93,15 @@ def believed_quality(posteriors: Posteriors, forms: QuadraticForms, mean_bk: Arr
     if number == NONE:
         quadratic_sbk = [prior_quadratics(ridge_d, posteriors.mass_k, forms.x_bd) for ridge_d in posteriors.ridge_sd]
         variance_bk = noise_k * (sum(quadratic_sbk[1:], quadratic_sbk[0]) / len(quadratic_sbk))
-        novelty = _novelty(1.0 / posteriors.mass_k, mean_bk, quadratic_sbk[-1], noise_k)
-        return BelievedQuality(mean_bk, np.sqrt(variance_bk), novelty)
+        level_k = 1.0 / posteriors.mass_k
+        novelty = _novelty(level_k, mean_bk, quadratic_sbk[-1], noise_k)
+        return _with_draws(mean_bk, variance_bk, noise_k * level_k, novelty)
     design = posteriors.designs[number]
     level_k, quadratic_bk = 1.0 / design.precision_kp[:, -1], forms.of(design.cov_kp)
     shrinkages = posteriors.shrinkages
     if shrinkages is None:
-        return BelievedQuality(
-            mean_bk, np.sqrt(noise_k * quadratic_bk), _novelty(level_k, mean_bk, quadratic_bk, noise_k)
-        )
+        novelty = _novelty(level_k, mean_bk, quadratic_bk, noise_k)
+        return _with_draws(mean_bk, noise_k * quadratic_bk, noise_k * level_k, novelty)
     k, others, dim = shrinkages.mean_kwd.shape
     mean_bks, quadratic_bks = np.empty((2, len(mean_bk), k, others + 1))
     mean_bks[:, :, 0], quadratic_bks[:, :, 0] = mean_bk, quadratic_bk
@@ -103,7 +113,16 @@ def believed_quality(posteriors: Posteriors, forms: QuadraticForms, mean_bk: Arr
     variance_bks = mean_bks - mean_bk[:, :, None]
     variance_bks *= variance_bks
     variance_bks += noise_ks * quadratic_bks
-    return BelievedQuality(mean_bk, np.sqrt(np.einsum("bks,ks->bk", variance_bks, shrinkages.weight_ks)), novelty)
+    variance_bk = np.einsum("bks,ks->bk", variance_bks, shrinkages.weight_ks)
+    return _with_draws(mean_bk, variance_bk, noise_k * level_k, novelty)
+
+
+def _with_draws(mean_bk: Array, variance_bk: Array, level_variance_k: Array, novelty: Novelty) -> BelievedQuality:
+    """With the standard deviations of draws; ``level_variance_k`` is the part of the variance that the level would have alone."""
+    draw_variance_bk = np.minimum(variance_bk, level_variance_k)
+    draw_variance_bk *= LEVEL_SPREAD**2 - EFFECT_SPREAD**2
+    draw_variance_bk += EFFECT_SPREAD**2 * variance_bk
+    return BelievedQuality(mean_bk, np.sqrt(variance_bk), np.sqrt(draw_variance_bk), novelty)
 
 
 def _novelty(level_k: Array, mean_bk: Array, quadratic_bk: Array, noise_k: Array) -> Novelty:

@@ -2,9 +2,9 @@
 
 The arms are independent given the posteriors, so instead of drawing coefficient vectors the policy draws, for each
 candidate, the scalar θ·x that its objective needs: the same law of choice at O(d²) per arm. Quality is drawn from what is
-believed of it, with ``RESHAPE`` times the standard deviation, or widely where the context is new to the model
-(``bandit.novelty``); cost and latency enter at their expectations. An even draw with probability ε (the exploration
-floor) is mixed in, and the propensity is that of the mixture:
+believed of it, with a share of the standard deviation, or widely where the context is new to the model (``bandit.novelty``);
+cost and latency enter at their expectations. An even draw with probability ε (the exploration floor) is mixed in, and the
+propensity is that of the mixture:
 
     π(a) = (1 - ε)·P(a wins the posterior draw) + ε / |eligible|
 
@@ -91,8 +91,8 @@ class ArmScores:
 
 
 RESHAPE = 0.5
-"""Factor of the posteriors' standard deviations in draws (Chapelle & Li, NIPS 2011, section 3): with tens of features the full
-spread explores for longer than it pays, with and without a warm start (`docs/decisions/wide-draws.md`)."""
+"""Share of the posteriors' standard deviations that is drawn under a floor on a request's quality, where prices do not change it
+(``bandit.floor_rule``), and in decisions that were stored without the standard deviations of their draws."""
 NO_SPREAD = 1e-12
 """Largest standard deviation of quality, scaled to [0, 1], that is taken as 0: quadrature need not resolve it."""
 INELIGIBLE = -1e30
@@ -134,7 +134,7 @@ def score_arms(
         floor_b = np.full(len(mean_bk), (objective.min_quality - quality.min) / quality.width)
     else:
         floor_b = mean_bk.max(axis=1) - (objective.max_quality_loss or 0.0) / quality.width
-    share_bk: Array | float = RESHAPE
+    share_bk: Array | None = None
     if by_price:
         full_bk = np.where(eligible_bk & (predicted.quality_sd_k > NO_SPREAD), predicted.quality_sd_k, 0.0)
         is_relative = objective.min_quality is None
@@ -149,15 +149,18 @@ def _drawn(
     predicted: Predictions,
     shift_bk: Array,
     eligible_bk: npt.NDArray[np.bool_],
-    share_bk: Array | float = RESHAPE,
+    share_bk: Array | None = None,
     *,
     explores: bool = True,
 ) -> Mixtures:
     """The distributions of the draws of quality less ``shift_bk``, (b, k, c): Normals, or mixtures of these and wide draws.
 
-    ``share_bk`` is the share of the posteriors' standard deviations that is drawn, ``explores`` whether there are wide draws.
+    ``share_bk`` is the share of the posteriors' standard deviations that is drawn, if it is not what they say themselves;
+    ``explores`` says whether there are wide draws.
     """
-    mean_bk, sd_bk = predicted.quality_k - shift_bk, predicted.quality_sd_k * share_bk
+    mean_bk, sd_bk = predicted.quality_k - shift_bk, predicted.draw_sd_k
+    if share_bk is not None or sd_bk is None:
+        sd_bk = predicted.quality_sd_k * (RESHAPE if share_bk is None else share_bk)
     spread_bk = eligible_bk & (predicted.quality_sd_k > NO_SPREAD)
     if not spread_bk.all():
         mean_bk = np.where(eligible_bk, mean_bk, INELIGIBLE)
@@ -361,6 +364,7 @@ def cautious(predicted: Predictions, held_bk: npt.NDArray[np.bool_]) -> Predicti
         predicted,
         quality_k=np.where(held_bk, lower_bk, predicted.quality_k),
         quality_sd_k=np.where(held_bk, 0.0, predicted.quality_sd_k),
+        draw_sd_k=None if predicted.draw_sd_k is None else np.where(held_bk, 0.0, predicted.draw_sd_k),
         novelty=None if predicted.novelty is None else predicted.novelty.without(held_bk),
     )
 

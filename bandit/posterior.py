@@ -12,9 +12,10 @@ What makes it fast, small and sound:
 - Symmetric matrices are kept packed (p = d(d+1)/2 numbers). With z the packed xxᵀ (off-diagonals twice), the quadratic
   forms xᵀΣx of all models at one context are one matrix-vector product.
 - Quality has posteriors under weaker priors of its content features beside that of its cell (``bandit.shrinkage``).
-- Λ and Σ depend on the contexts seen, not on the answers. Responses that have always been reported together share one
-  ``Design``; the first report that has one without the other splits it. All priors of a model have the same Λ for that reason.
-  A response of which nothing was ever reported has none, so that a bucket without outcomes is small.
+- Λ and Σ depend on the contexts seen, not on the answers. Amounts that have always been reported together share one
+  ``Design``; the first report that has one without the other splits it. Their priors have the same Λ for that reason. Quality
+  has a prior and a design of its own. A response of which nothing was ever reported has none, so that a bucket without
+  outcomes is small.
 
 ``bandit.updates`` has what changes them: learning, corrections, forgetting.
 
@@ -73,6 +74,9 @@ INTERCEPT_PRECISION = 0.1
 """Prior precision of the intercept, in units of the noise's: it gives way to the first few observations."""
 PRECISION = 8.0
 """Prior precision of every other coefficient, in units of the noise's: eight responses outweigh it in one direction."""
+AMOUNT_PRECISION = 1.0
+"""The same of declared features' effects on the logarithms of cost, latency and tokens: what tasks and lengths do to these is
+large beside the noise, what they do to quality is small."""
 PRIOR_A = 3.0
 """Shape of every prior's σ²: worth six observations."""
 
@@ -82,8 +86,8 @@ class Prior:
     """A cell's prior, to which forgetting leads back: the intercept's mean is ``intercept``, that of other coefficients 0;
     σ² ~ InvGamma(``PRIOR_A``, ``b``).
 
-    The precision is diagonal: the posteriors' ``ridge_d`` and, last, the model's ``mass``: the observations that the prior
-    intercept is worth.
+    The precision is diagonal: the posteriors' ridge of the response and, last, the model's ``mass``: the observations that the
+    prior intercept is worth.
     """
 
     intercept: float
@@ -112,9 +116,9 @@ class Posteriors:
 
     ``mean_krd`` m; ``eta_krd`` η; ``scalar_krs`` the five scalars of a cell, in one place because they are read and written
     together: a, b, the sum of y², and the two sums of the change detector (``bandit.updates``). ``prior_kr2`` is the prior's
-    intercept and b, ``mass_k`` its precision of the intercept, ``ridge_sd`` that of all other coefficients, under each scale of
-    quality's shrinkage; the first row holds for all responses. ``shrinkages`` are quality's posteriors under the other rows,
-    ``None`` while no quality was reported or where there is one row only. ``design_r`` says
+    intercept and b, ``mass_k`` its precision of the intercept. ``ridge_sd`` is that of quality's other coefficients, under each
+    scale of its shrinkage, ``amount_ridge_d`` that of the amounts'. ``shrinkages`` are quality's posteriors under all rows but
+    the first, ``None`` while no quality was reported or where there is one row only. ``design_r`` says
     which of ``designs`` a response uses, ``NONE`` for the prior's, whose log decay is ``idle_log_decay_1``. ``amounts``
     are the sums of cost, latency and tokens in natural units, and what they add to the regressions of logarithms
     (``bandit.amounts``).
@@ -126,17 +130,21 @@ class Posteriors:
     prior_kr2: Array
     mass_k: Array
     ridge_sd: Array
+    amount_ridge_d: Array
     idle_log_decay_1: Array
     design_r: npt.NDArray[np.int64]
     designs: list[Design]
     amounts: Amounts
     shrinkages: Shrinkages | None = None
 
-    @property
-    def ridge_d(self) -> Array:
-        """Prior precision of all coefficients but the intercept's, under the strongest shrinkage: a view."""
-        ridge_d: Array = self.ridge_sd[0]
+    def ridge_d(self, response: int) -> Array:
+        """Prior precision of a response's coefficients but the intercept's; quality's under the strongest shrinkage. A view."""
+        ridge_d: Array = self.ridge_sd[0] if response == QUALITY else self.amount_ridge_d
         return ridge_d
+
+    def responses_of(self, design: int) -> list[int]:
+        """The responses that share a design."""
+        return np.flatnonzero(self.design_r == design).tolist()
 
     @property
     def a_kr(self) -> Array:
@@ -185,6 +193,7 @@ def empty(dim: int, content: slice = slice(0, 0)) -> Posteriors:
         prior_kr2=np.empty((0, RESPONSES, 2)),
         mass_k=np.empty(0),
         ridge_sd=shrinkage.ridges(dim, content, PRECISION),
+        amount_ridge_d=_amount_ridge(dim, content),
         idle_log_decay_1=np.zeros(1),
         design_r=np.full(RESPONSES, NONE, dtype=np.int64),
         designs=[],
@@ -192,11 +201,18 @@ def empty(dim: int, content: slice = slice(0, 0)) -> Posteriors:
     )
 
 
+def _amount_ridge(dim: int, content: slice) -> Array:
+    """Prior precision of the coefficients of amounts: weak but for content features, of which there are many."""
+    ridge_d = np.full(dim, AMOUNT_PRECISION)
+    ridge_d[content] = PRECISION
+    return ridge_d
+
+
 def add_models(
     posteriors: Posteriors, count: int, priors: Sequence[Prior], mass: float = INTERCEPT_PRECISION
 ) -> Posteriors:
     """The same cells and, last, those of ``count`` more models at ``priors``, one for each response."""
-    precision_d = prior_precision(posteriors.ridge_d, mass)
+    precision_rd = np.array([prior_precision(posteriors.ridge_d(response), mass) for response in range(RESPONSES)])
     mean_rd = np.zeros((RESPONSES, posteriors.dim))
     mean_rd[:, -1] = [prior.intercept for prior in priors]
 
@@ -205,11 +221,12 @@ def add_models(
 
     return Posteriors(
         mean_krd=grow(posteriors.mean_krd, mean_rd),
-        eta_krd=grow(posteriors.eta_krd, mean_rd * precision_d),
+        eta_krd=grow(posteriors.eta_krd, mean_rd * precision_rd),
         scalar_krs=grow(posteriors.scalar_krs, [(PRIOR_A, prior.b, 0.0, 0.0, 0.0) for prior in priors]),
         prior_kr2=grow(posteriors.prior_kr2, [(prior.intercept, prior.b) for prior in priors]),
         mass_k=grow(posteriors.mass_k, mass),
         ridge_sd=posteriors.ridge_sd,
+        amount_ridge_d=posteriors.amount_ridge_d,
         idle_log_decay_1=posteriors.idle_log_decay_1,
         design_r=posteriors.design_r,
         shrinkages=None
@@ -217,15 +234,16 @@ def add_models(
         else _grow_shrinkages(posteriors, count, priors[QUALITY], mass),
         designs=[
             Design(
-                grow(design.cov_kp, pack(np.diag(1.0 / precision_d))),
-                grow(design.precision_kp, pack(np.diag(precision_d))),
+                grow(design.cov_kp, pack(np.diag(1.0 / precision_rd[response]))),
+                grow(design.precision_kp, pack(np.diag(precision_rd[response]))),
                 np.concatenate([design.count_k, np.zeros(count, dtype=np.int64)]),
                 grow(design.log_decay_k, 0.0),
                 grow(design.token_mean_kd, np.zeros(posteriors.dim)),
                 grow(design.token_eta_kd, np.zeros(posteriors.dim)),
                 grow(design.token_square_k, 0.0),
             )
-            for design in posteriors.designs
+            for number, design in enumerate(posteriors.designs)
+            for response in posteriors.responses_of(number)[:1]
         ],
         amounts=more_amounts(posteriors.amounts, count, [prior.b for prior in priors]),
     )
@@ -246,6 +264,7 @@ def without_model(posteriors: Posteriors, model: int) -> Posteriors:
     return Posteriors(
         **kept,
         ridge_sd=posteriors.ridge_sd,
+        amount_ridge_d=posteriors.amount_ridge_d,
         idle_log_decay_1=posteriors.idle_log_decay_1,
         design_r=posteriors.design_r,
         shrinkages=None if posteriors.shrinkages is None else shrinkage.without(posteriors.shrinkages, model),
@@ -303,7 +322,7 @@ def _solve_means(posteriors: Posteriors, design: int, model: int) -> None:
     """Make m and b of one model, for the responses that share a design, follow Σ and the sums, in place."""
     dim, shared = posteriors.dim, posteriors.designs[design]
     cov_p = shared.cov_kp[model]
-    for response in np.flatnonzero(posteriors.design_r == design).tolist():
+    for response in posteriors.responses_of(design):
         cell = (model, response)
         eta_d, (intercept, b) = posteriors.eta_krd[cell], posteriors.prior_kr2[cell].tolist()
         posteriors.mean_krd[cell] = dspmv(posteriors.dim, 1.0, cov_p, eta_d)
@@ -391,18 +410,19 @@ def predict_batch(
     ``forms`` are those of the same contexts, if the caller needs more of them.
     """
     forms = QuadraticForms(x_bd) if forms is None else forms
-    numbers = [int(posteriors.design_r[response]) for response in responses]
-    quadratics: dict[int, Array] = {}
-    for g in numbers:
-        if g not in quadratics:
-            quadratics[g] = (
-                prior_quadratics(posteriors.ridge_d, posteriors.mass_k, x_bd)
-                if g == NONE
-                else forms.of(posteriors.designs[g].cov_kp)
-            )
+    quadratics: list[Array] = []
+    by_number: dict[int, Array] = {}
+    for response in responses:
+        number = int(posteriors.design_r[response])
+        if number == NONE:
+            quadratics.append(prior_quadratics(posteriors.ridge_d(response), posteriors.mass_k, x_bd))
+            continue
+        if number not in by_number:
+            by_number[number] = forms.of(posteriors.designs[number].cov_kp)
+        quadratics.append(by_number[number])
     mean_kr_d = posteriors.mean_krd.reshape(posteriors.models * RESPONSES, posteriors.dim)
     mean_bkr = x_bd.dot(mean_kr_d.T).reshape(len(x_bd), posteriors.models, RESPONSES)
-    return mean_bkr, [quadratics[g] for g in numbers]
+    return mean_bkr, quadratics
 
 
 def prior_quadratics(ridge_d: Array, mass_k: Array, x_bd: Array) -> Array:
@@ -423,7 +443,7 @@ def observation_counts(posteriors: Posteriors) -> npt.NDArray[np.int64]:
 
 
 _BY_MODEL = ("mean_krd", "eta_krd", "scalar_krs", "prior_kr2", "mass_k")
-_PLAIN = (*_BY_MODEL, "ridge_sd", "idle_log_decay_1", "design_r")
+_PLAIN = (*_BY_MODEL, "ridge_sd", "amount_ridge_d", "idle_log_decay_1", "design_r")
 
 
 def to_arrays(posteriors: Posteriors) -> dict[str, npt.NDArray[np.generic]]:
@@ -483,17 +503,21 @@ def _read_design(named: Mapping[str, npt.NDArray[Any]], number: int) -> Design:
 def _from_former_arrays(named: Mapping[str, npt.NDArray[Any]], content: slice) -> Posteriors:
     """The posteriors of arrays from before there were several shrinkages: those follow from the sums.
 
-    There was one precision of content features, fitted to the outcomes, for all responses.
+    There was one precision of content features, fitted to the outcomes, for all responses, and quality shared designs.
     """
     named = dict(named)
     ridge_d = named.pop("ridge_d")
     named["ridge_sd"] = shrinkage.ridges(len(ridge_d), content, PRECISION)
+    named["amount_ridge_d"] = _amount_ridge(len(ridge_d), content)
     posteriors = from_arrays(named)
+    if posteriors.design_r[QUALITY] != NONE and (posteriors.design_r == posteriors.design_r[QUALITY]).sum() > 1:
+        posteriors.designs.append(_copy(posteriors.designs[posteriors.design_r[QUALITY]]))
+        posteriors.design_r[QUALITY] = len(posteriors.designs) - 1
     if len(posteriors.ridge_sd) > 1 and posteriors.design_r[QUALITY] != NONE:
         posteriors.shrinkages = _prior_shrinkages(posteriors)
-    change_d = posteriors.ridge_d - ridge_d
-    change_d[-1] = 0.0
     for number, design in enumerate(posteriors.designs):
+        change_d = posteriors.ridge_d(posteriors.responses_of(number)[0]) - ridge_d
+        change_d[-1] = 0.0
         design.precision_kp[:, diagonal_indices(posteriors.dim)] += change_d
         for model in range(posteriors.models):
             refresh(posteriors, number, model)
@@ -513,17 +537,17 @@ def by_design(
     that have none get one.
     """
     design_r = posteriors.design_r.tolist()
-    groups: dict[int, list[tuple[int, float]]] = {}
+    groups: dict[tuple[int, bool], list[tuple[int, float]]] = {}
     for answer in answers:
-        groups.setdefault(design_r[answer[0]], []).append(answer)
+        groups.setdefault((design_r[answer[0]], answer[0] == QUALITY), []).append(answer)
     by_number = []
-    for number, grouped in groups.items():
+    for (number, _), grouped in groups.items():
+        responses = [response for response, _ in grouped]
         if number == NONE or len(grouped) < design_r.count(number):
             posteriors.designs.append(
-                _prior_design(posteriors) if number == NONE else _copy(posteriors.designs[number])
+                _prior_design(posteriors, responses[0]) if number == NONE else _copy(posteriors.designs[number])
             )
             number = len(posteriors.designs) - 1
-            responses = [response for response, _ in grouped]
             if QUALITY in responses and posteriors.design_r[QUALITY] == NONE and len(posteriors.ridge_sd) > 1:
                 posteriors.shrinkages = _prior_shrinkages(posteriors)
             posteriors.design_r[responses] = number
@@ -535,10 +559,10 @@ def _copy(design: Design) -> Design:
     return Design(*(getattr(design, f.name).copy() for f in fields(design)))
 
 
-def _prior_design(posteriors: Posteriors) -> Design:
-    """The design of all models before any outcome."""
+def _prior_design(posteriors: Posteriors, response: int) -> Design:
+    """The design of a response of all models before any outcome."""
     k, dim = posteriors.models, posteriors.dim
-    diagonal_kd = np.repeat(posteriors.ridge_d[None], k, axis=0)
+    diagonal_kd = np.repeat(posteriors.ridge_d(response)[None], k, axis=0)
     diagonal_kd[:, -1] = posteriors.mass_k
     design = Design(
         np.zeros((k, dim * (dim + 1) // 2)),

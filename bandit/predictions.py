@@ -75,8 +75,9 @@ class Predictions:
     """Predictions for each of k models, (k) at one context or (b, k) at b contexts.
 
     Mean and standard deviation of quality, scaled to [0, 1]; expected dollars, expected seconds and their 95th percentile,
-    expected output tokens. ``novelty`` is how new the context is to each model, ``None`` where it is new to none;
-    ``charged_k`` the dollars that budgets charge, ``None`` where these are the expected ones (``bandit.optimism``).
+    expected output tokens. ``draw_sd_k`` are the standard deviations of draws of quality that are not wide, ``None`` in former
+    decisions; ``novelty`` is how new the context is to each model, ``None`` where it is new to none; ``charged_k`` the dollars
+    that budgets charge, ``None`` where these are the expected ones (``bandit.optimism``).
     """
 
     quality_k: Array
@@ -85,6 +86,7 @@ class Predictions:
     latency_k: Array
     latency_p95_k: Array
     tokens_k: Array
+    draw_sd_k: Array | None = None
     novelty: Novelty | None = None
     charged_k: Array | None = None
 
@@ -97,6 +99,7 @@ class Predictions:
             self.latency_k[:, models],
             self.latency_p95_k[:, models],
             self.tokens_k[:, models],
+            None if self.draw_sd_k is None else self.draw_sd_k[:, models],
             None if self.novelty is None else self.novelty.map(lambda array_bk: array_bk[:, models]),
             None if self.charged_k is None else self.charged_k[:, models],
         )
@@ -110,6 +113,7 @@ class Predictions:
             self.latency_k[row],
             self.latency_p95_k[row],
             self.tokens_k[row],
+            None if self.draw_sd_k is None else self.draw_sd_k[row],
             None
             if self.novelty is None or not self.novelty.share_k[row].any()
             else self.novelty.map(lambda array_bk: array_bk[row]),
@@ -125,6 +129,7 @@ class Predictions:
             self.latency_k[None],
             self.latency_p95_k[None],
             self.tokens_k[None],
+            None if self.draw_sd_k is None else self.draw_sd_k[None],
             None if self.novelty is None else self.novelty.map(lambda array_k: array_k[None]),
             None if self.charged_k is None else self.charged_k[None],
         )
@@ -159,6 +164,7 @@ def regress(posteriors: Posteriors, x_bd: Array, token_b: Array | None = None) -
         latency_k=expected_bkr[:, :, LATENCY - 1],
         latency_p95_k=np.exp(np.minimum(p95_bk, _MAX_LOG, out=p95_bk), out=p95_bk),
         tokens_k=expected_bkr[:, :, TOKENS - 1],
+        draw_sd_k=believed.draw_sd_bk,
         novelty=believed.novelty if believed.novelty.share_k.any() else None,
     )
     return predicted, amount_3bk

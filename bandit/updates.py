@@ -164,20 +164,21 @@ def decay(posteriors: Posteriors, design: int, model: int, share: float) -> None
     concept of forgetting"); b follows from the sums. So the cell is the posterior of its observations with weights.
     """
     dim, shared = posteriors.dim, posteriors.designs[design]
-    diagonal_d = prior_precision(posteriors.ridge_d, float(posteriors.mass_k[model]))
+    responses = posteriors.responses_of(design)
+    diagonal_d = prior_precision(posteriors.ridge_d(responses[0]), float(posteriors.mass_k[model]))
     shared.precision_kp[model] *= share
     shared.precision_kp[model][diagonal_indices(dim)] += (1.0 - share) * diagonal_d
     shared.log_decay_k[model] += math.log(share)
     shared.token_eta_kd[model] *= share
     shared.token_square_k[model] *= share
-    for response in np.flatnonzero(posteriors.design_r == design):
+    for response in responses:
         posteriors.eta_krd[model, response] *= share
         posteriors.eta_krd[model, response, -1] += (
             (1.0 - share) * diagonal_d[-1] * posteriors.prior_kr2[model, response, 0]
         )
         posteriors.a_kr[model, response] += (1.0 - share) * (PRIOR_A - posteriors.a_kr[model, response])
         posteriors.square_kr[model, response] *= share
-        decay_amounts(posteriors.amounts, model, int(response), share)
+        decay_amounts(posteriors.amounts, model, response, share)
 
 
 CUSUM_ALLOWANCE = 0.25

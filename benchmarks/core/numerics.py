@@ -179,7 +179,9 @@ class Truth:
         self.bucket = bucket
         posteriors, responses = bucket.posteriors, [response for _, response in SIGNALS]
         self.intercept_r, self.b_r = posteriors.prior_kr2[0, responses].astype(Long).T
-        self.prior_dd = np.diag(prior_precision(posteriors.ridge_d, INTERCEPT_PRECISION)).astype(Long)
+        self.prior_rdd = np.array(
+            [np.diag(prior_precision(posteriors.ridge_d(response), INTERCEPT_PRECISION)) for response in responses]
+        ).astype(Long)
         self.eta0_rd = np.zeros((len(SIGNALS), D), dtype=Long)
         self.eta0_rd[:, -1] = Long(INTERCEPT_PRECISION) * self.intercept_r
         # sums over observations, without the prior
@@ -212,7 +214,7 @@ class Truth:
 
     def solve(self, row: int) -> tuple[Longs, Longs, float]:
         """Mean and Σ of θ, and E[σ²], of one response."""
-        precision_dd = self.precision_rdd[row] + self.prior_dd
+        precision_dd = self.precision_rdd[row] + self.prior_rdd[row]
         eta_d = self.eta_rd[row] + self.eta0_rd[row]
         solution = refined(precision_dd, np.column_stack([eta_d, np.eye(D, dtype=Long)]))
         mean_d, cov_dd = solution[:, 0], solution[:, 1:]

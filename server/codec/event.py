@@ -157,6 +157,8 @@ def _write_decision(event: e.DecisionMade, history: TermsHistory | None) -> jour
         by_price=event.by_price,
         quotas=event.quotas,
     )
+    if predicted.draw_sd_k is not None:
+        message.draw_sd.extend(predicted.draw_sd_k.tolist())
     if predicted.novelty is not None:
         message.novelty.extend(predicted.novelty.share_k.tolist())
         message.wide_mean.extend(predicted.novelty.mean_k.tolist())
@@ -187,6 +189,7 @@ def _read_decision(message: journal_pb2.DecisionMade, history: TermsHistory) -> 
             np.array(message.latency),
             np.array(message.latency_p95),
             np.array(message.output_tokens),
+            np.array(message.draw_sd) if message.draw_sd else None,
             _read_novelty(message),
             np.array(message.charged_cost) if message.charged_cost else None,
         ),

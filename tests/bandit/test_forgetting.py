@@ -66,7 +66,7 @@ def test_a_half_life_weighs_observations_as_a_batch_solve_does() -> None:
         observe_all(posteriors, 0, x_d, ((QUALITY, float(y)),), half_life=half_life)
     interval = int(half_life / 8)
     weight_n = 2.0 ** (-((n // interval) - np.arange(n) // interval) * interval / half_life)
-    prior_d = prior_precision(fresh(dim).ridge_d, INTERCEPT_PRECISION)
+    prior_d = prior_precision(fresh(dim).ridge_d(QUALITY), INTERCEPT_PRECISION)
     precision_dd = np.diag(prior_d) + (x_nd * weight_n[:, None]).T @ x_nd
     eta_d = x_nd.T @ (weight_n * y_n)
     eta_d[-1] += prior_d[-1] * 0.5

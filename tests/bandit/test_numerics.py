@@ -101,7 +101,7 @@ class Truth:
             w_n = self.weights(row)
             y_n = np.array([response_value(self.bucket, response, values[row]) for values in self.values], dtype=Long)
             intercept, b = posteriors.prior_kr2[0, response].astype(Long)
-            prior_d = prior_precision(posteriors.ridge_d, float(posteriors.mass_k[0])).astype(Long)
+            prior_d = prior_precision(posteriors.ridge_d(response), float(posteriors.mass_k[0])).astype(Long)
             precision_dd = (x_nd * w_n[:, None]).T @ x_nd + np.diag(prior_d)
             eta_d = x_nd.T @ (w_n * y_n)
             eta_d[-1] += prior_d[-1] * intercept

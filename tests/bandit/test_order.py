@@ -61,7 +61,9 @@ def precision(posteriors: Posteriors, response: int) -> npt.NDArray[np.float64]:
     number = int(posteriors.design_r[response])
     if number != NONE:
         return posteriors.designs[number].precision_kp
-    return np.array([pack(np.diag(prior_precision(posteriors.ridge_d, float(mass)))) for mass in posteriors.mass_k])
+    return np.array(
+        [pack(np.diag(prior_precision(posteriors.ridge_d(response), float(mass)))) for mass in posteriors.mass_k]
+    )
 
 
 @pytest.mark.parametrize("bucket", [BY_OUTCOMES, BY_TIME], ids=["outcomes", "time"])

@@ -118,7 +118,7 @@ def test_a_correction_equals_observing_the_final_value(seed: int, wrong: float, 
     np.testing.assert_allclose(direct.b_kr, corrected.b_kr, rtol=1e-8)
 
 
-def test_responses_reported_together_share_a_design_until_one_comes_alone() -> None:
+def test_amounts_reported_together_share_a_design_until_one_comes_alone() -> None:
     x_nd, y_n, _ = data(12, 3, 2)
     apart, together = fresh(3), fresh(3)
     everything = [(r, 0.3 * r) for r in range(4)]
@@ -126,11 +126,11 @@ def test_responses_reported_together_share_a_design_until_one_comes_alone() -> N
         observe_all(together, 1, x_d, everything)
         for response, y in everything:
             observe(apart, response, 1, x_d, y)
-    assert len(together.designs) == 1
+    assert len(together.designs) == 2, "quality has its own"
     for x_d, y in zip(x_nd[6:], y_n[6:], strict=True):
-        observe(together, QUALITY, 1, x_d, float(y))
-        observe(apart, QUALITY, 1, x_d, float(y))
-    assert len(together.designs) == 2
+        observe(together, COST, 1, x_d, float(y))
+        observe(apart, COST, 1, x_d, float(y))
+    assert len(together.designs) == 3
     for mine, other in zip(predict(together, x_nd[0]), predict(apart, x_nd[0]), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-12)
 
@@ -230,9 +230,11 @@ def test_a_changed_prior_equals_starting_with_it() -> None:
 def test_unreported_responses_take_no_memory_and_predict_the_prior() -> None:
     posteriors, x_d = fresh(4, 2), np.array([0.5, -1.0, 2.0, 1.0])
     assert posteriors.designs == []
-    prior_d = prior_precision(posteriors.ridge_d, INTERCEPT_PRECISION)
     before = predict(posteriors, x_d)[1]
-    np.testing.assert_allclose(before, noise(posteriors) * ((x_d**2) / prior_d).sum(), rtol=1e-12)
+    for response in range(RESPONSES):
+        prior_d = prior_precision(posteriors.ridge_d(response), INTERCEPT_PRECISION)
+        expected_k = noise(posteriors)[:, response] * ((x_d**2) / prior_d).sum()
+        np.testing.assert_allclose(before[:, response], expected_k, rtol=1e-12)
     observe(posteriors, QUALITY, 0, np.array([0.0, 0.0, 1.0, 1.0]), 0.7)
     after = predict(posteriors, x_d)[1]
     np.testing.assert_array_equal(after[:, 1:], before[:, 1:])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pointsman.bandit.posterior import (
+    AMOUNT_PRECISION,
     COST,
     PRECISION,
     PRIOR_A,
@@ -166,5 +167,7 @@ def test_arrays_come_back_and_former_ones_are_read() -> None:
     ridge_d[CONTENT] = PRECISION / 16
     for name in [name for name in former if name.startswith("precision_kp/")]:
         former[name][:, [0, 2, 5]] -= PRECISION - PRECISION / 16  # the diagonal's places, packed
+        if name != f"precision_kp/{posteriors.design_r[QUALITY]}":
+            former[name][:, 9] += PRECISION - AMOUNT_PRECISION  # amounts had quality's
     former["ridge_d"] = ridge_d
     assert_same(from_arrays(former, CONTENT), posteriors)

@@ -33,7 +33,7 @@ def test_the_effect_is_that_of_a_regression_with_one_more_feature() -> None:
         rows.append([*x_d, log_tokens(tokens)])
         logs.append(log_cost)
     posteriors, z_nd = world.bucket.posteriors, np.array(rows)
-    prior_d = [*prior_precision(posteriors.ridge_d, float(posteriors.mass_k[0])), SLOPE_PRECISION]
+    prior_d = [*prior_precision(posteriors.ridge_d(COST), float(posteriors.mass_k[0])), SLOPE_PRECISION]
     intercept, b = posteriors.prior_kr2[0, COST]
     precision_dd, eta_d = np.diag(prior_d) + z_nd.T @ z_nd, z_nd.T @ np.array(logs)
     eta_d[1] += prior_d[1] * intercept

@@ -188,6 +188,7 @@ def test_decisions(k: int, data: st.DataObject) -> None:
             numbers(),
             numbers(),
             numbers(),
+            data.draw(st.none() | st.builds(numbers)),
             data.draw(st.none() | novelties(k)),
             data.draw(st.none() | st.lists(anything, min_size=k, max_size=k).map(np.array)),
         ),

@@ -229,9 +229,10 @@ def _decision(message: Mapping[str, Any], models: tuple[str, ...], quality: Qual
 
 def _predictions(array: Callable[[str], Array], message: Mapping[str, Any]) -> Predictions:
     novelty = Novelty(*map(array, _NOVELTY)) if message.get(_NOVELTY[0]) else None
+    draw_sd_k = array("draw_sd") if message.get("draw_sd") else None
     quality_k, sd_k, cost_k, latency_k, p95_k, tokens_k = map(array, _PREDICTIONS)
     charged_k = array("charged_cost") if message.get("charged_cost") else None
-    return Predictions(quality_k, sd_k, cost_k, latency_k, p95_k, tokens_k, novelty, charged_k)
+    return Predictions(quality_k, sd_k, cost_k, latency_k, p95_k, tokens_k, draw_sd_k, novelty, charged_k)
 
 
 def _add_report(round_: _Round, message: Mapping[str, Any]) -> None:
