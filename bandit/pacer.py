@@ -51,8 +51,9 @@ REPLAYED = 128
 the scores of the first were made when little was known."""
 EVERY = 16
 """Decisions between two searches for the multiplier; the first ``EVERY`` decisions each search, and the last ones of a period."""
-DEFICIT_HORIZON = 64.0
-"""Requests over which a deficit is made up."""
+DEFICIT_HORIZONS, DEFICIT_DECLINE = (64.0, 192.0), 8.0
+"""Fewest and most requests over which a deficit is made up, and decisions so far by which they fall by one, from the most on: one
+dear call early on may cost a hundred requests' worth, for which cheap models that are much worse would have to pay at once."""
 SURPLUS_HORIZONS, SURPLUS_GROWTH = (32.0, 256.0), 8.0
 """Fewest and most requests over which a surplus is spent, and decisions so far by which they grow by one: a steady multiplier is
 worth more than to spend soon, but what a cold start left is to be spent before it is old."""
@@ -62,8 +63,8 @@ those cost more: what a quiet time left is spent, but not for ever."""
 MAX_RISE = 1.0
 """Most that a surplus adds to the target, in budgets per request."""
 RESERVE_SDS = 24.0
-"""Reserve that a budget per request holds back at first, in standard deviations of one request's cost: four of the deficit that
-chance makes, which is made up over ``DEFICIT_HORIZON``."""
+"""Reserve that a budget per request holds back at first, in standard deviations of one request's cost: three of the deficit that
+chance makes, which is made up over at least 64 requests."""
 ALLOWED = 0.005
 """Share of what the budget has granted so far by which the reserve shrinks: overspending by that much is within tolerance."""
 RESERVE_SHARE = 0.01
@@ -225,7 +226,14 @@ def is_unaffordable(pacer: Pacer) -> bool:
 
 
 def affordable(active: ActiveBudget, cost_bk: Array) -> float:
-    """The largest exploration floor at which the even draw costs at most ``EXPLORE_SHARE`` of the target."""
+    """The largest exploration floor at which the even draw costs at most ``EXPLORE_SHARE`` of the target; 0 while one call to the
+    dearest model costs more than what is left unspent of a budget per request and a hundredth of what it has granted.
+    """
+    pacer, amount = active.pacer, active.budget.amount
+    if not active.budget.period_ns:
+        granted = amount * (pacer.decisions + 1)
+        if float(cost_bk.max()) > max(granted - pacer.spent, 0.0) + RESERVE_SHARE * granted:
+            return 0.0
     target = active.pacer.target if active.pacer.total else _present_target(active)
     return EXPLORE_SHARE * max(target, 0.0) / max(float(cost_bk.mean()), 1e-300)
 
@@ -301,7 +309,8 @@ def request_target(pacer: Pacer, amount: float) -> float:
     reserve = max(0.0, min(RESERVE_SDS * pacer.cost_sd - ALLOWED * granted, RESERVE_SHARE * granted))
     surplus = min(unspent, largest_surplus) - reserve
     if surplus < 0.0:
-        return amount + surplus / DEFICIT_HORIZON
+        fewest, most = DEFICIT_HORIZONS
+        return amount + surplus / max(most - pacer.decisions / DEFICIT_DECLINE, fewest)
     fewest, most = SURPLUS_HORIZONS
     horizon = min(max(pacer.decisions / SURPLUS_GROWTH, fewest), most)
     return amount + min(surplus / horizon, MAX_RISE * amount)

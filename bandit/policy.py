@@ -156,7 +156,8 @@ def _drawn(
     """The distributions of the draws of quality less ``shift_bk``, (b, k, c): Normals, or mixtures of these and wide draws.
 
     ``share_bk`` is the share of the posteriors' standard deviations that is drawn, if it is not what they say themselves;
-    ``explores`` says whether there are wide draws.
+    ``explores`` says whether there are wide draws: none of an arm that would lose to what is expected of the best even if it were
+    perfect.
     """
     mean_bk, sd_bk = predicted.quality_k - shift_bk, predicted.draw_sd_k
     if share_bk is not None or sd_bk is None:
@@ -167,7 +168,8 @@ def _drawn(
         sd_bk = np.where(spread_bk, sd_bk, 0.0)
     if predicted.novelty is None or not explores:
         return normals(mean_bk, sd_bk)
-    wide_bk = wide_shares(predicted.novelty, spread_bk)
+    could_win_bk = 1.0 - shift_bk > mean_bk.max(axis=1, keepdims=True)
+    wide_bk = wide_shares(predicted.novelty, spread_bk & could_win_bk)
     is_wide_bk = wide_bk > NEGLIGIBLE
     return Mixtures(
         np.stack((1.0 - wide_bk, wide_bk), axis=-1),

@@ -26,7 +26,7 @@ from pointsman.bandit.encoder import Context
 from pointsman.bandit.novelty import FAMILIAR, MOST_NOISE, Novelty, wide_shares
 from pointsman.bandit.outcome import Signal
 from pointsman.bandit.packed import unpack
-from pointsman.bandit.policy import choose, logged_propensities, score_arms
+from pointsman.bandit.policy import choose, logged_propensities, propensities, score_arms
 from pointsman.bandit.posterior import QUALITY, Posteriors, Prior, add_models, empty
 from pointsman.bandit.predictions import Predictions, predictions_batch
 from pointsman.bandit.propensity import Mixtures, argmax_propensities, argmax_propensity, floor_propensities, normals
@@ -175,6 +175,16 @@ def test_choices_have_the_propensities_that_are_said() -> None:
         share = len(propensity_m) / 40_000
         assert propensity_m.std() < 1e-12
         assert share == pytest.approx(float(propensity_m[0]), abs=5.0 * math.sqrt(share * (1.0 - share) / 40_000))
+
+
+def test_what_could_not_pay_if_it_were_perfect_is_not_drawn_widely() -> None:
+    """A budget bought a call worth a hundred requests, because a wide draw said a quality of 3."""
+    values = [np.array(pair) for pair in ((0.8, 0.5), (0.01, 0.4), (1e-3, 0.1), (1.0, 1.0), (2.0, 2.0), (9.0, 9.0))]
+    new = Novelty(np.array([0.0, 1.0]), np.array([0.8, 0.5]), np.array([0.0, 0.8]))
+    predicted = Predictions(*values, np.array([0.005, 0.1]), new)
+    nothing_k, objective = np.zeros(2, dtype=np.int64), Objective(Mode.QUALITY_FIRST).resolve(UNIT)
+    assert propensities(objective, UNIT, 0.0, predicted, nothing_k, multiplier=1.0)[1] > 0.2
+    assert propensities(objective, UNIT, 0.0, predicted, nothing_k, multiplier=4.0)[1] < 1e-9
 
 
 def test_where_nothing_is_new_draws_are_normal() -> None:

@@ -22,6 +22,8 @@ from pointsman.bandit.pacer import (
     SURPLUS,
     SURPLUS_CALLS,
     TOTAL,
+    ActiveBudget,
+    affordable,
     from_arrays,
     new_pacer,
     request_target,
@@ -250,3 +252,13 @@ def test_a_changed_budget_starts_afresh_and_the_fold_is_the_same() -> None:
     world.put(BucketPut(replace(world.bucket.config, budget=None)))
     assert world.bucket.pacer is None
     assert fingerprint(fold([], world.state)) == fingerprint(world.state)
+
+
+def test_no_even_draw_may_cost_more_than_what_is_left_and_a_hundredth() -> None:
+    pacer, budget = new_pacer(position=1), Budget(0.001)
+    pacer.counts[DECISIONS], pacer.sums[SPENT] = 999, 0.95
+    cost_bk = np.array([[1e-4, 0.05]])
+    assert affordable(ActiveBudget(budget, pacer), cost_bk) > 0.0
+    pacer.sums[SPENT] = 1.0
+    assert affordable(ActiveBudget(budget, pacer), cost_bk) == 0.0
+    assert affordable(ActiveBudget(budget, pacer), cost_bk / 10.0) > 0.0
