@@ -8,10 +8,10 @@ that grows with the model's novelty,
 
     l + (2q)²,
 
-l = 1 / (mass of the prior + outcomes so far) being how little the model is known at all, and q = xᵀΣx of the weakest shrinkage
-how little like this context was seen: the noise of half an observation is new for certain. Answers without noise, or shrinkage
-found from contexts of one kind, make a conjugate posterior certain of what it never saw; a wide draw is not
-(`docs/decisions/wide-draws.md`).
+l = 1 / (mass of the prior + outcomes so far) being how little the model is known at all, and q the expectation of xᵀΣx over the
+shrinkages, how little like this context was seen where that matters: the noise of half an observation is new for certain.
+Answers without noise, or shrinkage found from contexts of one kind, make a conjugate posterior certain of what it never saw; a
+wide draw is not (`docs/decisions/wide-draws.md`).
 
 >>> from pointsman.bandit.posterior import Prior, add_models, empty, predict_batch
 >>> posteriors = add_models(empty(dim=3, content=slice(0, 2)), 2, [Prior(0.5, b=0.5)] * 4)
@@ -42,7 +42,7 @@ LEVEL_SPREAD, EFFECT_SPREAD = 0.5, 0.25
 add. With tens of features the full spread explores for longer than it pays (Chapelle & Li, NIPS 2011, section 3); with few of
 the level's, seeds stay with the second best."""
 NEW_AT = 0.5
-"""xᵀΣx of the weakest shrinkage, in units of the noise's variance, from which a context is new for certain."""
+"""Expectation of xᵀΣx over the shrinkages, in units of the noise's variance, from which a context is new for certain."""
 FAMILIAR = 0.04
 """Novelty below which there is none: that of 25 outcomes, or of a tenth of an observation's noise."""
 MOST_NOISE = 0.25
@@ -92,15 +92,15 @@ def believed_quality(posteriors: Posteriors, forms: QuadraticForms, mean_bk: Arr
     number = int(posteriors.design_r[QUALITY])
     if number == NONE:
         quadratic_sbk = [prior_quadratics(ridge_d, posteriors.mass_k, forms.x_bd) for ridge_d in posteriors.ridge_sd]
-        variance_bk = noise_k * (sum(quadratic_sbk[1:], quadratic_sbk[0]) / len(quadratic_sbk))
+        expected_bk = sum(quadratic_sbk[1:], quadratic_sbk[0]) / len(quadratic_sbk)
         level_k = 1.0 / posteriors.mass_k
-        novelty = _novelty(level_k, mean_bk, quadratic_sbk[-1], noise_k)
-        return _with_draws(mean_bk, variance_bk, noise_k * level_k, novelty)
+        novelty = _novelty(level_k, mean_bk, quadratic_sbk[-1], noise_k, expected_bk)
+        return _with_draws(mean_bk, noise_k * expected_bk, noise_k * level_k, novelty)
     design = posteriors.designs[number]
     level_k, quadratic_bk = 1.0 / design.precision_kp[:, -1], forms.of(design.cov_kp)
     shrinkages = posteriors.shrinkages
     if shrinkages is None:
-        novelty = _novelty(level_k, mean_bk, quadratic_bk, noise_k)
+        novelty = _novelty(level_k, mean_bk, quadratic_bk, noise_k, quadratic_bk)
         return _with_draws(mean_bk, noise_k * quadratic_bk, noise_k * level_k, novelty)
     k, others, dim = shrinkages.mean_kwd.shape
     mean_bks, quadratic_bks = np.empty((2, len(mean_bk), k, others + 1))
@@ -108,7 +108,8 @@ def believed_quality(posteriors: Posteriors, forms: QuadraticForms, mean_bk: Arr
     mean_bks[:, :, 1:] = forms.x_bd.dot(shrinkages.mean_kwd.reshape(-1, dim).T).reshape(-1, k, others)
     quadratic_bks[:, :, 1:] = forms.of(shrinkages.cov_kwp.reshape(k * others, -1)).reshape(-1, k, others)
     noise_ks = np.column_stack((noise_k, shrinkages.b_kw / a1_k[:, None]))
-    novelty = _novelty(level_k, mean_bks[:, :, -1], quadratic_bks[:, :, -1], noise_ks[:, -1])
+    expected_bk = np.einsum("bks,ks->bk", quadratic_bks, shrinkages.weight_ks)
+    novelty = _novelty(level_k, mean_bks[:, :, -1], quadratic_bks[:, :, -1], noise_ks[:, -1], expected_bk)
     mean_bk = np.einsum("bks,ks->bk", mean_bks, shrinkages.weight_ks)
     variance_bks = mean_bks - mean_bk[:, :, None]
     variance_bks *= variance_bks
@@ -125,9 +126,11 @@ def _with_draws(mean_bk: Array, variance_bk: Array, level_variance_k: Array, nov
     return BelievedQuality(mean_bk, np.sqrt(variance_bk), np.sqrt(draw_variance_bk), novelty)
 
 
-def _novelty(level_k: Array, mean_bk: Array, quadratic_bk: Array, noise_k: Array) -> Novelty:
-    """From how little models are known at all, and the mean, xᵀΣx and the noise under the weakest shrinkage."""
-    share_bk = np.square(quadratic_bk * (1.0 / NEW_AT))
+def _novelty(level_k: Array, mean_bk: Array, quadratic_bk: Array, noise_k: Array, expected_bk: Array) -> Novelty:
+    """From how little models are known at all, and the mean, xᵀΣx and the noise under the weakest shrinkage; ``expected_bk`` is
+    the expectation of xᵀΣx over the shrinkages.
+    """
+    share_bk = np.square(expected_bk * (1.0 / NEW_AT))
     share_bk += level_k
     np.minimum(share_bk, 1.0, out=share_bk)
     share_bk *= share_bk >= FAMILIAR

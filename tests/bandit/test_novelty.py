@@ -131,7 +131,7 @@ def test_beliefs_are_the_moments_of_all_shrinkages() -> None:
     assert novelty.mean_k[1] == pytest.approx(min(max(mean_s[2], 0.0), 1.0))
     assert novelty.sd_k[1] == pytest.approx(math.sqrt(max(noise_s[2], MOST_NOISE) * quadratic_s[2]))
     level = 1.0 / float(posteriors.designs[0].precision_kp[1, -1])
-    assert novelty.share_k[1] == pytest.approx(min(1.0, level + (2.0 * quadratic_s[2]) ** 2))
+    assert novelty.share_k[1] == pytest.approx(min(1.0, level + (2.0 * float(weight_s @ quadratic_s)) ** 2))
     assert novelty.share_k[2] == 1.0  # of which nothing is known
 
 
