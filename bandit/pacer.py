@@ -232,7 +232,7 @@ def affordable(active: ActiveBudget, cost_bk: Array) -> float:
     pacer, amount = active.pacer, active.budget.amount
     if not active.budget.period_ns:
         granted = amount * (pacer.decisions + 1)
-        if float(cost_bk.max()) > max(granted - pacer.spent, 0.0) + RESERVE_SHARE * granted:
+        if float(cost_bk.max()) > max(granted - pacer.spent - pacer.forgone, 0.0) + RESERVE_SHARE * granted:
             return 0.0
     target = active.pacer.target if active.pacer.total else _present_target(active)
     return EXPLORE_SHARE * max(target, 0.0) / max(float(cost_bk.mean()), 1e-300)
